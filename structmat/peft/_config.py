@@ -19,7 +19,9 @@ from structmat.torch._options import AdapterOptions
 __all__ = ["CDDConfig"]
 
 BIASES = ("none", "all", "cdd_only")
+"""Which biases are trained as well; PEFT forms the last word from the prefix of a method's parameters."""
 _HEADING = "## How to Get Started with the Model\n"
+"""The heading of PEFT's model card under which the hint stands."""
 _HINT = """
 PEFT loads this adapter after `pip install "structmat[peft]"` and `import structmat.peft`, which adds the method to it;
 without that import it says `KeyError: 'CDD'`.
@@ -165,22 +167,27 @@ class CDDConfig(PeftConfig):
         **kwargs
             As for all methods of PEFT.
         """
-        of_a_model = "auto_mapping_dict" in kwargs  # which models of PEFT alone hand over
+        # Only models of PEFT hand this over, and only they write a card.
+        of_a_model = "auto_mapping_dict" in kwargs
         super().save_pretrained(save_directory, **kwargs)
         if not of_a_model:
             return
         folder = Path(save_directory)
-        # Adapters with names are in folders within that of the card.
-        cards = [card for each in (folder, folder.resolve().parent) if (card := each / "README.md").is_file()]
-        text = cards[0].read_text("utf-8") if cards else ""
-        if re.match(r"---\n((?!---).*\n)*library_name: peft\n", text) and _HINT not in text:
+        # An adapter with a name of its own has a folder within that of the card.
+        places = (folder / "README.md", folder.resolve().parent / "README.md")
+        card = next((place for place in places if place.is_file()), None)
+        if card is None:
+            return
+        text = card.read_text("utf-8")
+        is_of_peft = re.match(r"---\n((?!---).*\n)*library_name: peft\n", text)
+        if is_of_peft and _HINT not in text:
             text = text if _HEADING in text else f"{text}\n\n{_HEADING}"
-            with atomic_write(cards[0], force=True) as file:
+            with atomic_write(card, force=True) as file:
                 file.write(text.replace(_HEADING, _HEADING + _HINT, 1).encode())
 
 
 def _require_names(value: Any, name: str, *, or_text: bool) -> None:
-    """Refuse what is no collection of names, unless it is None, or a string where that is a regular expression."""
+    """Refuse a value that is neither None nor a collection of names, nor a string where a string is allowed."""
     if value is None or (or_text and isinstance(value, str)):
         return
     several = not isinstance(value, (str, bytes, Mapping)) and isinstance(value, Collection)

@@ -26,19 +26,22 @@ __all__ = ["CDDTunerLinear"]
 
 
 class _Merged(NamedTuple):
-    """A change as it was merged, whatever becomes of its adapter, and the weight before, unless it is quantised."""
+    """A change as it was merged, with copies of the vectors: the adapter may be another one when it is unmerged."""
 
     product: CDDProduct
     alpha: float
     before: Tensor | None
+    """The weight before, unless the layer is quantised."""
 
     @classmethod
     def of(cls, adapter: CDDAdapter, before: Tensor | None) -> _Merged:
+        """Keep the change that an adapter makes now."""
         dtype = torch.promote_types(adapter.vectors[0].dtype, torch.float32)
         product = adapter.layout.product([factor.detach().to(dtype, copy=True) for factor in adapter.factors])
         return cls(product, adapter.alpha, before)
 
     def change(self) -> Tensor:
+        """Return the change as a dense matrix."""
         return self.alpha * self.product.to_dense()
 
 
@@ -91,14 +94,14 @@ class CDDTunerLinear(nn.Module, BaseTunerLayer):
         inner = self.get_base_layer()
         try:
             backend = resolve_quantization_backend(inner, get_apply_tensor_subclass=get_apply_tensor_subclass)
-        except ValueError:  # torchao without a way to quantise again
+        except ValueError:  # torchao, where PEFT does not know how to quantise a merged weight again
             backend = ForwardOnlyQuantizationBackend("torchao")
         self.quantization_backend = backend
         self._disable_adapters = False
         self.merged_adapters: list[str] = []
-        self._merged: list[_Merged] = []
+        self._merged: list[_Merged] = []  # one for each of the merged adapters
         self.shares_weight = False
-        self._shared: list[nn.Parameter] = []
+        self._shared: list[nn.Parameter] = []  # while a merged layer has a weight of its own: the shared one
         self.cast_input_dtype_enabled = True
         kind = kind_of(inner)
         # Some quantised linear layers have other names for their numbers of features, which PEFT knows.
@@ -136,7 +139,8 @@ class CDDTunerLinear(nn.Module, BaseTunerLayer):
         self._kind._prepare(base, adapter)
         self.cdd_adapters[adapter_name] = adapter.train(self.training)
         self.cdd_alpha[adapter_name] = adapter.alpha
-        # Where accelerate keeps the base's weight elsewhere, that is on the device meta now.
+        # Where accelerate keeps the weight of the base elsewhere, the base is on the device meta now, and its hook
+        # tells the device that the adapter has to be on.
         device = dtype_and_device(base).get("device") if hasattr(base, "_hf_hook") else None
         self._move_adapter_to_device_of_base_layer(adapter_name, device)
         self.set_adapter(self.active_adapters, inference_mode=config.inference_mode)
@@ -171,7 +175,9 @@ class CDDTunerLinear(nn.Module, BaseTunerLayer):
             return self._mixed(base, x, names)
         if self._disable_adapters or self.merged_adapters:
             return base(x)
-        kind, inner, adapters = self._kind, self.get_base_layer(), self.cdd_adapters._modules
+        kind = self._kind
+        inner = self.get_base_layer()
+        adapters = self.cdd_adapters._modules
         active = self._active_adapter
         y: Tensor | None = None
         for name in [active] if isinstance(active, str) else active:
@@ -183,8 +189,11 @@ class CDDTunerLinear(nn.Module, BaseTunerLayer):
     def _mixed(self, base: Callable[[Tensor], Tensor], x: Tensor, names: Sequence[str]) -> Tensor:
         """Add to each sample, along the first axis, the change of an adapter of its own."""
         if len(x) != len(names):
-            text = "Length of `adapter_names` should be the same as the number of inputs, but got "
-            raise ArgumentValueError("CDDTunerLinear", None, f"{text}{len(names)} and {len(x)} respectively.")
+            text = (
+                "Length of `adapter_names` should be the same as the number of inputs, but got "
+                f"{len(names)} and {len(x)} respectively."
+            )
+            raise ArgumentValueError("CDDTunerLinear", None, text)
         if self.merged:
             text = "Cannot pass `adapter_names` when there are merged adapters, please call `unmerge_adapter` first."
             raise ArgumentValueError("CDDTunerLinear", None, text)
@@ -237,7 +246,7 @@ class CDDTunerLinear(nn.Module, BaseTunerLayer):
             FSDP and in ZeRO-3 of DeepSpeed, outside of ``deepspeed.zero.GatheredParameters``.
         """
         self.require_own_weight()
-        # Weights made in inference mode could not be trained with again.
+        # In inference mode the merged weight would become a tensor that autograd refuses for good.
         with torch.inference_mode(mode=False), torch.no_grad():
             for name in check_adapters_to_merge(self, adapter_names):
                 if name in self.cdd_adapters:
@@ -266,18 +275,21 @@ class CDDTunerLinear(nn.Module, BaseTunerLayer):
         """
         base = self.get_base_layer()
         problem = ""
-        if (engine := split_by(base)) and not is_gathered(base):
+        engine = split_by(base)
+        if engine and not is_gathered(base):
             problem = (
-                f"the weight is split among processes by {engine}, which keeps its own: save the adapter, and merge "
+                f"the weight is split among processes by {engine}, which keeps its own: save the adapter, and merge it "
+                "after loading it into a model that is not split"
             )
-            problem += "it after loading it into a model that is not split"
         elif isinstance(base, TrainableTokensWrapper):
             problem = "the layer has the trained rows of a tied embedding, by trainable_token_indices; save it unmerged"
         elif self.quantization_backend is not None:
             pass
         elif has_computed_weight(base):
-            problem = f"the weight of {type(base).__name__} is no parameter, as after weight_norm or pruning; "
-            problem += "remove these from the layer before merging"
+            problem = (
+                f"the weight of {type(base).__name__} is no parameter, as after weight_norm or pruning; remove these "
+                "from the layer before merging"
+            )
         elif not self._kind._multiplies_by_weight(base, (self.in_features, self.out_features)):
             problem = f"the weight of {type(base).__name__} is not what it multiplies by"
         if problem:
@@ -297,21 +309,27 @@ class CDDTunerLinear(nn.Module, BaseTunerLayer):
             while self.merged_adapters:
                 self.merged_adapters.pop()
                 kept = self._merged.pop()
-                weight, change, before = self.get_base_weight(), kept.change(), kept.before
-                # Others may have loaded or cast the weight, or merged into it by a layer that shares it.
+                weight = self.get_base_weight()
+                change = kept.change()
+                before = kept.before
+                # The old weight comes back bit for bit, unless the merged one is another now: somebody may have loaded
+                # or cast it, or merged into it by a layer that shares it. Then the change is subtracted.
                 merged = weight if before is None else self._sum(before, change).to(weight)
                 if before is not None and torch.allclose(merged, weight, rtol=0, atol=0, equal_nan=True):
                     self.set_base_weight(before.to(weight))
                 else:
                     self.set_base_weight(self._sum(weight, -change))
             base = self.get_base_layer()
-            for shared in self._shared:  # one at most
+            for shared in self._shared:  # there is one at most
                 if base.weight.dtype == shared.dtype and torch.equal(base.weight, shared.to(base.weight.device)):
                     base.weight = shared
             self._shared.clear()
 
     def _set_weight(self, merged: Tensor) -> None:
-        """Put a merged weight into the base layer; where other modules share the old one, as a parameter of its own."""
+        """Put a merged weight into the base layer.
+
+        Where other modules share the old weight, the layer gets a parameter of its own.
+        """
         base = self.get_base_layer()
         if self.quantization_backend is None and self.shares_weight and not self._shared:
             self._shared.append(base.weight)
@@ -320,6 +338,7 @@ class CDDTunerLinear(nn.Module, BaseTunerLayer):
             self.set_base_weight(merged)
 
     def _sum(self, weight: Tensor, change: Tensor) -> Tensor:
+        """Return a weight in the layout of the base plus a change (out_features, in_features)."""
         return weight_plus(weight, self._kind._laid_out(self.get_base_layer(), change))
 
     def supports_lora_conversion(self, adapter_name: str = "default") -> bool:

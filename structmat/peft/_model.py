@@ -33,6 +33,7 @@ from structmat._array_tools import ArgumentTypeError, ArgumentValueError, naming
 from structmat.peft._config import CDDConfig
 from structmat.peft._layer import CDDTunerLinear
 from structmat.torch._layers import kind_of
+from structmat.torch._model import is_left_out
 from structmat.torch._other_tools import (
     is_tensor_parallel,
     leave_fast_paths,
@@ -46,7 +47,7 @@ from structmat.torch._other_tools import (
 __all__ = ["CDDModel"]
 
 _BASE = "__base__"
-"""PEFT's name for "no adapter"."""
+"""The name by which a sample of a mixed batch asks for no adapter; PEFT has chosen it."""
 
 
 class CDDModel(BaseTuner):
@@ -110,7 +111,9 @@ class CDDModel(BaseTuner):
         _warn_of_experts(model, self.peft_config[adapter_name])
         super().inject_adapter(model, adapter_name, *args, **kwargs)
         leave_fast_paths(model, CDDTunerLinear)
-        for root in (self, model):  # PEFT calls the one, and what is left of an adapter that was injected the other
+        # `get_peft_model` calls this object in forward passes; after `inject_adapter_in_model` it is gone, and users
+        # call the model itself.
+        for root in (self, model):
             watch_calls(root, CDDTunerLinear)
 
     def _prepare_model(self, peft_config: CDDConfig, model: nn.Module) -> None:
@@ -118,7 +121,7 @@ class CDDModel(BaseTuner):
         asked = peft_config.target_modules
         if isinstance(asked, str) and asked.lower() == INCLUDE_LINEAR_LAYERS_SHORTHAND:
             names: set[str] = _maybe_include_all_linear_layers(peft_config, model).target_modules
-            chosen = sorted(path for path in names if not _is_left_out(model, path))
+            chosen = sorted(path for path in names if not is_left_out(model, path))
             if names and not chosen:
                 text = f"{asked!r} leaves nothing: {', '.join(sorted(names))} are complex, or read without a call"
                 raise ArgumentValueError("CDDConfig", "target_modules", text)
@@ -136,8 +139,11 @@ class CDDModel(BaseTuner):
         **_: Any,
     ) -> None:
         if reads_weight(parent, target_name):
-            text = f"match {current_key}, whose weight {type(parent).__name__} reads without calling it"
-            raise ArgumentTypeError("CDDConfig", "target_modules", f"{text}; name it in exclude_modules")
+            text = (
+                f"match {current_key}, whose weight {type(parent).__name__} reads without calling it; name it in "
+                "exclude_modules"
+            )
+            raise ArgumentTypeError("CDDConfig", "target_modules", text)
         with naming(current_key):
             if isinstance(target, CDDTunerLinear):
                 target.update_layer(adapter_name, peft_config)
@@ -149,10 +155,14 @@ class CDDModel(BaseTuner):
             layer.update_layer(adapter_name, peft_config)
         if adapter_name not in self.active_adapters:
             layer.requires_grad_(requires_grad=False)
-        setattr(parent, target_name, layer)  # whose adapter is where and what the base needs, also if that is offloaded
+        # `_replace_module` would move the adapter to the device of the weight, which is meta where accelerate keeps it
+        # elsewhere; the adapter is already where the base needs it.
+        setattr(parent, target_name, layer)
 
     def _replace_module(self, parent: nn.Module, child_name: str, new_module: nn.Module, child: nn.Module) -> None:
-        if isinstance(child, TrainableTokensWrapper):  # whose weight is computed: the embedding has its own
+        # PEFT would give the weight of the layer that is unpacked to the one in its place. Such a wrapper computes its
+        # weight, and the embedding in it keeps its own.
+        if isinstance(child, TrainableTokensWrapper):
             setattr(parent, child_name, new_module)
         else:
             super()._replace_module(parent, child_name, new_module, child)
@@ -163,7 +173,7 @@ class CDDModel(BaseTuner):
         return found[1] + found[2] if found else super()._remove_adapter_name_from_key(key, adapter_name)
 
     def _check_merge_allowed(self) -> None:
-        """Refuse before the first layer is merged, and find the weights that have to be untied."""
+        """Refuse what cannot be merged before the first layer is, and find the weights that have to be untied."""
         super()._check_merge_allowed()
         layers = {path: each for path, each in self.model.named_modules() if isinstance(each, CDDTunerLinear)}
         for path, layer in layers.items():
@@ -182,7 +192,7 @@ class CDDModel(BaseTuner):
 
     @contextmanager
     def _enable_peft_forward_hooks(self, *_: Any, **kwargs: Any) -> Iterator[None]:
-        """Hand the names of adapters, one for each sample, to all layers for the while of a forward pass."""
+        """Hand the names of adapters, one for each sample, to all layers during a forward pass."""
         names = kwargs.pop("adapter_names", None)
         handles = [] if names is None else self._hand_out(names, kwargs)
         try:
@@ -192,17 +202,19 @@ class CDDModel(BaseTuner):
                 handle.remove()
 
     def _hand_out(self, names: Any, options: Mapping[str, Any]) -> list[Any]:
+        """Let all layers get names of adapters with their inputs; return the handles that end this."""
         if self.training:
             text = "Cannot pass `adapter_names` when the model is in training mode."
             raise ArgumentValueError("CDDModel", None, text)
         layers = [each for each in self.modules() if isinstance(each, (CDDTunerLinear, AuxiliaryTrainingWrapper))]
         known = {_BASE}.union(*(layer.cdd_adapters for layer in layers if isinstance(layer, CDDTunerLinear)))
-        if unknown := set(names) - known:
+        unknown = set(names) - known
+        if unknown:
             text = f"Trying to infer with non-existing adapter(s): {', '.join(sorted(unknown))}"
             raise ArgumentValueError("CDDModel", None, text)
         beams = options.get("num_beams")
         repeats = beams if isinstance(beams, int) and beams > 1 else 1
-        # Beam search repeats each sample, except in the encoder of encoder-decoder models, which runs before.
+        # Beam search repeats each sample, but not in the encoder of an encoder-decoder model, which runs before.
         encoder = self.model.get_encoder() if hasattr(self.model, "get_encoder") else None
         inside = set(encoder.modules()) if isinstance(encoder, nn.Module) and encoder is not self.model else set()
         handles = []
@@ -213,7 +225,7 @@ class CDDModel(BaseTuner):
 
     # ---- weighted sums
 
-    def add_weighted_adapter(  # noqa: C901  # checks first
+    def add_weighted_adapter(  # noqa: C901  # all checks come before the first change
         self, adapters: Sequence[str], weights: Sequence[float], adapter_name: str, combination_type: str = "linear"
     ) -> None:
         """Add an adapter whose change is exactly a weighted sum of the changes of others.
@@ -267,13 +279,14 @@ class CDDModel(BaseTuner):
             text = "include one with modules_to_save or trained tokens, which have no sum; scale one alone"
             raise ArgumentValueError(owner, "adapters", text)
         first = self.peft_config[adapters[0]]
-        sums, paths = {}, []
+        sums = {}
+        paths = []
         for path, layer in self.model.named_modules():
             if isinstance(layer, CDDTunerLinear) and any(name in layer.cdd_adapters for name in adapters):
                 with naming(path):
                     sums[layer] = _weighted_sum(layer, adapters, weights)
                 paths.append(path)
-        # The layers of all of them, of which the first may have a part alone.
+        # The new adapter has the layers of all of them; the settings of the first may name a part of these.
         chosen = exact_targets(paths, [path for path, _ in self.model.named_modules()])
         config = replace(first, alpha=1.0, init_weights=True, target_modules=chosen)
         config.exclude_modules = config.layers_to_transform = config.layers_pattern = None
@@ -298,15 +311,15 @@ class CDDModel(BaseTuner):
 
 
 def _with_names(names: Sequence[str], _: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """Add names of adapters to the arguments of a forward pass, as a hook."""
     return args, {**kwargs, "adapter_names": names}
 
 
 def _weighted_sum(layer: CDDTunerLinear, names: Sequence[str], weights: Sequence[float]) -> list[torch.Tensor]:
     """Return the vectors of a product, with alpha 1, that is the weighted sum of the changes of a layer."""
-    terms = [
-        (w, layer.cdd_adapters[name]) for name, w in zip(names, weights, strict=True) if name in layer.cdd_adapters
-    ]
-    first = terms[0][1]
+    pairs = zip(names, weights, strict=True)
+    terms = [(weight, layer.cdd_adapters[name]) for name, weight in pairs if name in layer.cdd_adapters]
+    _, first = terms[0]
     vectors = [vector.detach() for vector in first.vectors.forward()]
     if any((each.layout, each.scales) != (first.layout, first.scales) for _, each in terms):
         text = "have other numbers of factors, block sizes or scales"
@@ -314,18 +327,21 @@ def _weighted_sum(layer: CDDTunerLinear, names: Sequence[str], weights: Sequence
     others = [each.vectors.forward() for _, each in terms]
     differing = [k for k, vector in enumerate(vectors) if any(not torch.equal(each[k], vector) for each in others)]
     if len(differing) > 1:
-        text = f"have no sum that is a product of {first.n_factors} factors: they differ in {len(differing)} of them; "
-        raise ArgumentValueError("add_weighted_adapter", "adapters", text + "set_adapter with all of them adds exactly")
+        text = (
+            f"have no sum that is a product of {first.n_factors} factors: they differ in {len(differing)} of them; "
+            "set_adapter with all of them adds exactly"
+        )
+        raise ArgumentValueError("add_weighted_adapter", "adapters", text)
     k = differing[0] if differing else 0
-    parts = [w * each.alpha * own[k].detach() for (w, each), own in zip(terms, others, strict=True)]
+    parts = [weight * each.alpha * own[k].detach() for (weight, each), own in zip(terms, others, strict=True)]
     vectors[k] = torch.stack(parts).sum(0)
     return vectors
 
 
 def _warn_of_experts(model: nn.Module, config: CDDConfig) -> None:
-    """Tell of weights of experts that target modules mean and cannot reach, and of names that match nothing there."""
+    """Warn of weights of experts that target modules mean and cannot reach, and of names that match nothing then."""
     targets = config.target_modules
-    if targets is None:  # the defaults for an architecture, none of which are experts
+    if targets is None:  # then the targets are those that PEFT knows for the architecture, no experts among them
         return
     if isinstance(targets, str) and targets.lower() == INCLUDE_LINEAR_LAYERS_SHORTHAND:
         config = replace(config, target_modules=".*")
@@ -341,23 +357,13 @@ def _warn_of_experts(model: nn.Module, config: CDDConfig) -> None:
     warn_caller(f"{text_of_unreached(experts, unknown)}.", RuntimeWarning, through=("peft",))
 
 
-def _is_left_out(model: nn.Module, path: str) -> bool:
-    """Whether a layer is not called, or has complex weights."""
-    parent, _, name = path.rpartition(".")
-    return reads_weight(model.get_submodule(parent), name) or _is_complex(model.get_submodule(path))
-
-
-def _is_complex(layer: nn.Module) -> bool:
-    return any(parameter.is_complex() for parameter in layer.parameters())
-
-
 def _require_adaptable(target: nn.Module, model: nn.Module, quantization: dict[str, Any]) -> None:
-    """Check a layer of a model, given what PEFT knows of the model's quantisation."""
+    """Refuse a layer of a model that cannot be adapted; PEFT knows how the model is quantised."""
     base = target.get_base_layer() if isinstance(target, BaseTunerLayer) else target
     try:
         backend = resolve_quantization_backend(base, **quantization)
         linear = backend is not None and backend.layer_type == "linear"
-    except ValueError:  # torchao without a way to quantise again: good for everything but merging
+    except ValueError:  # torchao, where PEFT cannot quantise a merged weight again: all but merging works
         linear = True
     problem = ""
     if not (linear or kind_of(base)):
@@ -366,7 +372,7 @@ def _require_adaptable(target: nn.Module, model: nn.Module, quantization: dict[s
             "`torch.nn.Linear`, `transformers.pytorch_utils.Conv1D`, quantized linear layers, `torch.nn.Embedding`, "
             "and `torch.nn.Conv1d` and `torch.nn.Conv2d` with kernel size and stride 1, one group and no padding."
         )
-    elif _is_complex(base):
+    elif any(parameter.is_complex() for parameter in base.parameters()):
         problem = "has complex weights; the vectors of an adapter are real."
     elif is_tensor_parallel(base, model):
         problem = (

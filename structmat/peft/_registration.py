@@ -18,7 +18,10 @@ from structmat._array_tools import ArgumentTypeError
 __all__ = ["SUPPORTED", "register", "require_supported"]
 
 SUPPORTED = ">=0.21"
-"""The versions of peft; docs/guide/tools_versions.md has the one that the tests ran with."""
+"""The versions of peft that work: older ones have no way to add a method.
+
+docs/guide/tools_versions.md names the version that the tests ran with.
+"""
 
 
 def require_supported() -> None:
@@ -55,7 +58,11 @@ def register(config_cls: type, model_cls: type) -> None:
 
 
 def _add_member(name: str) -> None:
-    """Add a member to the enumeration of PEFT's methods, which has no way for that; `.value` is called on members."""
+    """Add a member to the enumeration of PEFT's methods.
+
+    PEFT looks methods up there and reads `value` of what it finds. Enumerations cannot be extended, so their tables are
+    written.
+    """
     member = str.__new__(PeftType, name)
     member._name_, member._value_, member._sort_order_ = name, name, len(PeftType)
     type.__setattr__(PeftType, name, member)
@@ -67,17 +74,19 @@ def _add_member(name: str) -> None:
 def _refuse_loraplus() -> None:
     """Have PEFT's optimiser for LoRA+ refuse models with adapters of this method.
 
-    It gives a higher rate to each parameter of one axis, which diagonals are and circulants are not, and knows no
-    methods. The function that it calls first is replaced in its module, where it is looked up in every call: so those
-    who have imported the optimiser before are refused too.
+    The optimiser gives a higher rate to each parameter of one axis, whatever the method is. Diagonals are such
+    parameters and circulants are not. The function that it calls first is replaced in its module, where every call
+    looks it up: so those who have imported the optimiser before are refused too.
     """
     names_of = loraplus.get_parameter_names
 
     @wraps(names_of)
     def checked(model: nn.Module, *args: Any, **kwargs: Any) -> Any:
         if any(".cdd_adapters." in name for name, _ in model.named_parameters()):
-            text = "has adapters of CDD, all vectors of which take one learning rate; LoRA+ has a higher one for "
-            text += "parameters of one axis, as diagonals are: take another optimiser, such as torch.optim.AdamW"
+            text = (
+                "has adapters of CDD, all vectors of which take one learning rate; LoRA+ has a higher one for "
+                "parameters of one axis, as diagonals are: take another optimiser, such as torch.optim.AdamW"
+            )
             raise ArgumentTypeError("create_loraplus_optimizer", "model", text)
         return names_of(model, *args, **kwargs)
 

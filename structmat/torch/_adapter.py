@@ -23,17 +23,22 @@ __all__ = ["VECTOR_DTYPES", "CDDAdapter", "Init", "require_floating"]
 
 Init: TypeAlias = Literal["zero", "normal"]
 VECTOR_DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
-"""Of vectors: those of 8 bits and fewer know no sums."""
+"""The dtypes that vectors may have: torch has no sums for floating dtypes of 8 bits and fewer."""
+_LARGEST_SCALE = 1e30
+"""Bound on the product of all scales: single precision ends at 3e38, and products with vectors need some room."""
 
 
 def require_floating(owner: str, x: Tensor) -> None:
-    """Refuse inputs whose products would be rounded to integers, or lose imaginary parts."""
+    """Refuse integers, to which products would be rounded, and complex numbers, which would lose imaginary parts."""
     if not x.is_floating_point():
         raise ArgumentTypeError(owner, "x", f"must be of a floating dtype, got {x.dtype}")
 
 
 class Vectors(nn.ParameterList):
-    """Vectors that are read by a `forward`, which accelerate replaces by one that brings offloaded ones first."""
+    """A list of vectors that is read by a call of `forward`.
+
+    Where accelerate keeps vectors elsewhere, it replaces this method by one that brings them first.
+    """
 
     def forward(self) -> list[Tensor]:
         """Return the vectors."""
@@ -147,9 +152,9 @@ class CDDAdapter(nn.Module):
         self.factor_scale = options.factor_scale
         self.fit = None
         self.scales = factor_scales(self.layout, self.factor_scale)
-        # All scales are applied at once, as one number: this with alpha.
+        # One number, this times alpha, stands for all scales when rows are multiplied.
         self.product_of_scales = math.prod(self.scales)
-        if not 1e-30 < self.product_of_scales < 1e30:
+        if not 1 / _LARGEST_SCALE < self.product_of_scales < _LARGEST_SCALE:
             text = f"is too large for the factor_scale {factor_scale}: the product of scales leaves single precision"
             raise ArgumentValueError("CDDAdapter", "n_factors", text)
         self.vectors = Vectors(torch.empty(size, dtype=dtype, device=device) for size in self.layout.vector_shapes)
@@ -219,8 +224,10 @@ class CDDAdapter(nn.Module):
         if init not in get_args(Init):
             raise ArgumentValueError("CDDAdapter", "init", f"must be one of {', '.join(get_args(Init))}, got {init!r}")
         if rng is not None and not isinstance(rng, torch.Generator):
-            seed, place = integer(rng, "CDDAdapter", "rng", 0), self.vectors[0].device
-            rng = None if place.type == "meta" else torch.Generator(place).manual_seed(seed)  # no values there
+            seed = integer(rng, "CDDAdapter", "rng", 0)
+            place = self.vectors[0].device
+            # Tensors on the device meta have no values, and there are no generators for it.
+            rng = None if place.type == "meta" else torch.Generator(place).manual_seed(seed)
         with torch.no_grad():
             for vector, scale, (_, cols) in zip(self.vectors, self.scales, self.layout.factor_shapes, strict=True):
                 if vector.ndim == 1:

@@ -15,13 +15,13 @@ __all__ = ["dtype_and_device", "has_computed_weight", "multiplies_by_weight", "o
 
 
 def has_computed_weight(base: Any) -> bool:
-    """Whether a layer computes its weight from other parameters: after weight_norm, pruning, a parametrization."""
+    """Return whether a layer computes its weight from other parameters, as with weight_norm or pruning."""
     stored = "weight" in base._parameters or "weight" in base._buffers
     return not stored and isinstance(getattr(base, "weight", None), Tensor)
 
 
 def own_weight(base: Any, owner: str) -> Tensor:
-    """Return the weight of a base, which a change may be merged into if the base multiplies by it.
+    """Return the weight of a base layer, if it is a parameter that a change may be added to.
 
     Raises
     ------
@@ -35,8 +35,10 @@ def own_weight(base: Any, owner: str) -> Tensor:
     elif "weight" in base._buffers:
         problem = "is a buffer, to be made a torch.nn.Parameter first"
     elif engine := split_by(base):
-        problem = f"is split among processes by {engine}, which keeps its own: save the adapter, and merge it after "
-        problem += "loading it into a model that is not split"
+        problem = (
+            f"is split among processes by {engine}, which keeps its own: save the adapter, and merge it after loading "
+            "it into a model that is not split"
+        )
     elif not (isinstance(weight, nn.Parameter) and type(weight.data) is Tensor and weight.is_floating_point()):
         problem = f"is {type(weight).__name__}, not a plain floating tensor; PEFT can merge into quantised weights"
     elif weight.is_meta:
@@ -47,33 +49,40 @@ def own_weight(base: Any, owner: str) -> Tensor:
 
 
 def multiplies_by_weight(base: Any, shape: Sequence[int]) -> bool:
-    """Whether a layer multiplies by its weight of a shape (out, in), which layers of other classes may scale before.
+    """Return whether a layer multiplies by its weight as it is, of shape (out, in), and does not scale it before.
 
-    One product is compared. Of weights that are quantised or elsewhere nothing is known, and they pass.
+    The output of the layer for one input is compared with the product by the weight. Where the weight is quantised or
+    not in memory, nothing can be said, and the answer is yes.
     """
-    weight, forward = getattr(base, "weight", None), type(base).forward
+    weight = getattr(base, "weight", None)
     if not isinstance(weight, Tensor) or weight.is_meta or not weight.is_floating_point():
         return True
     if weight.shape[:2] != tuple(shape):
         return False
+    # Entries of both signs and of different sizes, whose sum is not zero either.
     x = torch.linspace(-10, 5, weight.shape[1], dtype=weight.dtype, device=weight.device)
     try:
         with torch.no_grad():
             expected = nn.functional.linear(x, weight.flatten(1), getattr(base, "bias", None))
-            given = forward(base, x.reshape(1, -1, *weight.shape[2:]))
-            error, size = (given.flatten() - expected).abs().max(), expected.abs().max()
-    except (AttributeError, RuntimeError, TypeError, ValueError):  # of other inputs, or outputs
+            given = type(base).forward(base, x.reshape(1, -1, *weight.shape[2:]))
+            error = (given.flatten() - expected).abs().max()
+            size = expected.abs().max()
+    except (AttributeError, RuntimeError, TypeError, ValueError):  # the layer has other inputs or outputs
         return False
+    # Rounding may differ, by far less than the root of the unit roundoff; a scale would differ by more.
     return bool(error <= 2 * torch.finfo(weight.dtype).eps ** 0.5 * size)
 
 
 def dtype_and_device(base: nn.Module) -> dict[str, Any]:
-    """Return dtype and device of a module's floating parameters; float32 where they are quantised.
+    """Return the dtype and the device that the vectors of an adapter get from its base layer.
+
+    The dtype is that of the floating parameters, or float32 where these are quantised. A layer without parameters tells
+    no device.
 
     Raises
     ------
     TypeError
-        If they are complex, which the vectors of adapters are not.
+        If a parameter is complex, which the vectors of adapters are not.
     """
     tensors = [*base.parameters(), *base.buffers()]
     if any(tensor.is_complex() for tensor in tensors):
@@ -82,7 +91,7 @@ def dtype_and_device(base: nn.Module) -> dict[str, Any]:
     floating = [t.dtype for t in tensors if t.is_floating_point() and t.element_size() > 1]
     found: dict[str, Any] = {"dtype": floating[0] if floating else torch.float32}
     if tensors:
-        # Where accelerate keeps weights elsewhere, one of its hooks says where it will bring them.
+        # Where accelerate keeps the weights elsewhere, one of its hooks tells the device that it brings them to.
         hook = getattr(base, "_hf_hook", None) if tensors[0].is_meta else None
         targets = [getattr(each, "execution_device", None) for each in getattr(hook, "hooks", [hook])]
         found["device"] = torch.device(next((each for each in targets if each is not None), tensors[0].device))

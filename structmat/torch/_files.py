@@ -145,7 +145,8 @@ def load_adapter(model: nn.Module, folder: str | os.PathLike[str]) -> list[str]:
     True
     """
     stored = _read(Path(folder))
-    if engine := rewritten_by(model, model.parameters()):
+    engine = rewritten_by(model, model.parameters())
+    if engine:
         text = f"has parameters that are written anew from copies: load the adapter before {engine}"
         raise ArgumentValueError("load_adapter", "model", text)
     inside = unwrapped_model(model)
@@ -163,16 +164,20 @@ def _layers(model: nn.Module) -> dict[str, AdaptedLayer]:
 
 
 def _states(model: nn.Module) -> tuple[dict[str, list[Tensor]], dict[str, Tensor]]:
-    """Return the vectors of the adapter by layer; and other parameters and persistent buffers, by their plain keys."""
+    """Return the vectors of the adapter by layer, and all other parameters and persistent buffers by their keys.
+
+    The keys are those of the plain model, without the names of wrappers and adapted layers.
+    """
     items = model.state_dict(keep_vars=True).items()
     state = {unwrapped(key): value for key, value in items if isinstance(value, Tensor)}
     vectors = {}
     for name, layer in _layers(model).items():
         own = [state[f"{name}.adapter.vectors.{i}"] for i in range(layer.adapter.n_factors)]
-        # Where accelerate keeps vectors elsewhere, their forward pass brings them.
+        # Where accelerate keeps vectors elsewhere, a call of this method brings them.
         vectors[name] = layer.adapter.vectors.forward() if own[0].is_meta else own
         for key in [key for key in state if key.startswith(f"{name}.")]:
-            tensor, end = state.pop(key), key.removeprefix(f"{name}.")
+            tensor = state.pop(key)
+            end = key.removeprefix(f"{name}.")
             if end.startswith("base."):
                 state[f"{name}.{end.removeprefix('base.')}"] = tensor
     return vectors, state
@@ -193,14 +198,14 @@ class _Collected(NamedTuple):
 
 
 def _collect(model: nn.Module) -> _Collected:
-    """Collect what belongs in a folder; where parameters are split among processes, all of these take part."""
+    """Collect what belongs in a folder; where parameters are split among processes, all of them have to take part."""
     layers = _layers(model)
     if not layers:
         raise ArgumentValueError("save_adapter", "model", "has no adapted layer")
     if "" in layers or any(layer.base is None for layer in layers.values()):
         text = "is or has a layer without a model or a base around; save its state_dict()"
         raise ArgumentValueError("save_adapter", "model", text)
-    # Before all else: FSDP frees here what a forward pass left whole, and puts shards in the places of parameters.
+    # This comes first: FSDP frees here what a forward pass left whole, and puts shards in the places of parameters.
     vectors, plain = _states(model)
     beside = dict(_trained_beside(model))
     return _Collected(layers, beside, _whole_state(model, vectors, plain, beside))
@@ -209,7 +214,10 @@ def _collect(model: nn.Module) -> _Collected:
 def _whole_state(
     model: nn.Module, vectors: Mapping[str, list[Tensor]], plain: Mapping[str, Tensor], beside: Iterable[str]
 ) -> dict[str, Tensor]:
-    """Return copies of what goes to a file, by the keys there: vectors, what is trained beside them, and statistics."""
+    """Return copies of the tensors of a file by their keys in it.
+
+    These are the vectors, what is trained beside them, and the statistics of batch normalisations.
+    """
     kept = {factor_key(path, i): vector for path, own in vectors.items() for i, vector in enumerate(own)}
     collecting = {unwrapped(path) for path, each in model.named_modules() if isinstance(each, batchnorm._NormBase)}
     for key, tensor in plain.items():
@@ -226,9 +234,13 @@ def _whole_state(
 def _trained_beside(
     model: nn.Module, module: nn.Module | None = None, path: str = ""
 ) -> Iterator[tuple[str, nn.Module]]:
-    """Yield the modules without adapted layers that training changes as a whole, with their paths."""
+    """Yield the modules without adapted layers that training changes as a whole, with their paths.
+
+    Refuse a model of which a part of a module is trained beside the adapter.
+    """
     module = model if module is None else module
-    name, parameters = unwrapped(path), list(module.parameters())
+    name = unwrapped(path)
+    parameters = list(module.parameters())
     if not any(isinstance(inner, AdaptedLayer) for inner in module.modules()):
         trained = parameters and all(p.requires_grad for p in parameters)
         if path and (trained or any(f"{name}.".startswith(f"{kept}.") for kept in recorded(model))):
@@ -244,14 +256,17 @@ def _trained_beside(
 
 
 def _require_writable(collected: _Collected) -> None:
-    """Refuse what a file would not tell or cannot hold: trained bases, and tensors without values."""
-    # Weights that a trained module shares are in the file.
+    """Refuse a model whose file would not hold all that was trained, or would hold tensors without values."""
+    # A base may be trained if it shares its weights with a module that is in the file.
     written = {id(parameter) for module in collected.beside.values() for parameter in module.parameters()}
     for path, layer in collected.layers.items():
         for own, value in layer.base.named_parameters():
             if value.requires_grad and id(value) not in written:
-                text = f"trains {path}.{own}, of which an adapter holds the change alone: freeze it, or train the layer"
-                raise ArgumentValueError("save_adapter", "model", f"{text} as it is")
+                text = (
+                    f"trains {path}.{own}, of which an adapter holds the change alone: freeze it, or train the layer "
+                    "as it is"
+                )
+                raise ArgumentValueError("save_adapter", "model", text)
     for key, tensor in collected.state.items():
         if tensor.is_meta:
             raise ArgumentValueError("save_adapter", "model", f"has {key} on the device meta: save before offloading")
@@ -259,7 +274,7 @@ def _require_writable(collected: _Collected) -> None:
 
 
 def _settings(model: nn.Module, collected: _Collected) -> bytes:
-    """Return the file of the settings."""
+    """Return the content of the file of settings."""
     others = (unwrapped(path) for path, _ in model.named_modules())
     return config_bytes(
         exact_targets(list(collected.layers), others),
@@ -270,9 +285,9 @@ def _settings(model: nn.Module, collected: _Collected) -> bytes:
 
 
 def _common_options(adapters: list[CDDAdapter]) -> AdapterOptions:
-    """Return the options of all layers, which must be the same, as the format of PEFT has one value of each.
+    """Return the options of all layers, which must have the same: the format of PEFT has one value of each option.
 
-    Sides of circulants may differ where a word tells all of them.
+    Sides of circulants may differ if all of them are what "min", or what "toeplitz", means for their layer.
     """
     options = [adapter.options() for adapter in adapters]
     for word in ("min", "toeplitz"):
@@ -341,7 +356,8 @@ def _sorted(state: Mapping[str, Tensor], n_factors: int) -> tuple[dict[str, list
     parts: dict[str, dict[int, Tensor]] = {}
     beside: dict[str, Tensor] = {}
     for key, tensor in state.items():
-        if re.search(r"\.(original_module|modules_to_save)\.", key):  # biases that stand there twice
+        # PEFT writes biases of such modules twice, under these names and under plain ones.
+        if re.search(r"\.(original_module|modules_to_save)\.", key):
             continue
         match = FACTOR_KEY.match(key)
         if match and tensor.dtype not in VECTOR_DTYPES:
@@ -405,7 +421,7 @@ def _bases(model: nn.Module, stored: _Stored) -> dict[str, nn.Module]:
             text = f"has no layer {path!r} that can be adapted: {error}"
             raise ArgumentValueError("load_adapter", "model", text) from error
         device = dtype_and_device(module).get("device", torch.device("cpu"))
-        if device.type == "meta":  # what fills the weights would lose the vectors
+        if device.type == "meta":  # materialising its weights later would lose the vectors
             raise ArgumentValueError("load_adapter", "model", f"has {path} on the device meta: load its weights first")
     return {path: modules[path] for path in stored.vectors}
 
@@ -424,10 +440,13 @@ def _require_fit(path: str, stored: _Stored, shape: tuple[int, int]) -> None:
 
 
 def _require_shapes(path: str, stored: _Stored, wanted: tuple[tuple[int, ...], ...]) -> None:
+    """Refuse the vectors of a layer if they have other shapes."""
     shapes = tuple(tuple(vector.shape) for vector in stored.vectors[path])
     if shapes != wanted:
-        text = f"holds vectors {shapes} for {path}, the model has {wanted}: made for another model, "
-        raise ArgumentValueError("load_adapter", "folder", text + "or with other settings")
+        text = (
+            f"holds vectors {shapes} for {path}, the model has {wanted}: made for another model, or with other settings"
+        )
+        raise ArgumentValueError("load_adapter", "folder", text)
 
 
 def _require_places(model: nn.Module, stored: _Stored) -> None:
@@ -453,9 +472,9 @@ def _require_places(model: nn.Module, stored: _Stored) -> None:
 
 
 def _is_embedding(model: nn.Module, module: nn.Module) -> bool:
-    """Whether a module is the input or output embedding of a model of transformers, which PEFT may write as a whole."""
+    """Return whether a module is an input or output embedding of transformers, which PEFT may write as a whole."""
     for name in ("get_input_embeddings", "get_output_embeddings"):
-        with suppress(NotImplementedError):  # by models that have none
+        with suppress(NotImplementedError):  # some models have none, and say so by this error
             if getattr(model, name, lambda: None)() is module:
                 return True
     return False
@@ -467,7 +486,8 @@ def _apply(model: nn.Module, stored: _Stored, plan: dict[str, dict[str, Any]]) -
     if plan:
         wrap_layers(model, plan)
         train_only(model, trained)
-    layers, places = _layers(model), _states(model)[1]
+    layers = _layers(model)
+    _, places = _states(model)
     with torch.no_grad():
         for path, given in stored.vectors.items():
             adapter = layers[path].adapter
@@ -493,32 +513,36 @@ def _trained(model: nn.Module, stored: _Stored) -> list[str]:
 
 
 def _whole(tensor: Tensor) -> Tensor:
+    """Return a tensor whole that may be a shard in this process."""
     return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
 
 
 def _sharded(tensor: Tensor, like: Tensor) -> Tensor:
-    """Return a whole tensor in shards as another one's."""
+    """Return a whole tensor, split among processes as another one is if that is split."""
     if not hasattr(like, "full_tensor"):
         return tensor
-    from torch.distributed.tensor import distribute_tensor  # noqa: PLC0415  # in reach where there is a shard only
+    from torch.distributed.tensor import distribute_tensor  # noqa: PLC0415  # not every build of torch has it
 
     return distribute_tensor(tensor.to(like.device), like.device_mesh, like.placements)
 
 
 def _require_finite(state: Mapping[str, Tensor], caller: str, argument: str) -> None:
+    """Refuse tensors with NaN, and vectors with infinity; buffers may be infinite, as masks are."""
     for key, tensor in state.items():
         if not tensor.is_floating_point():
             continue
-        wide = tensor if tensor.itemsize > 1 else tensor.float()  # those of 8 bits have no such functions
+        # Torch has no such functions for floating dtypes of 8 bits.
+        wide = tensor if tensor.itemsize > 1 else tensor.float()
         if torch.isnan(wide).any():
             raise ArgumentValueError(caller, argument, f"holds NaN in {key}")
-        if FACTOR_KEY.match(key) and not torch.isfinite(wide).all():  # buffers may be infinite, as masks are
+        if FACTOR_KEY.match(key) and not torch.isfinite(wide).all():
             raise ArgumentValueError(caller, argument, f"holds infinity in {key}")
 
 
 def _safetensors() -> Any:
+    """Return the package safetensors, which files alone need."""
     try:
-        import safetensors.torch  # noqa: PLC0415  # an extra, needed here only
+        import safetensors.torch  # noqa: PLC0415  # it is an extra
     except ModuleNotFoundError as error:
         raise ImportError('adapter files need safetensors: pip install "structmat[torch]"') from error
     return safetensors

@@ -38,7 +38,8 @@ class AdaptedLayer(nn.Module):
 
     def __init__(self, base: nn.Module | None, in_features: int, out_features: int, **options: Any) -> None:
         super().__init__()
-        self.in_features, self.out_features = in_features, out_features
+        self.in_features = in_features
+        self.out_features = out_features
         for key, value in ({} if base is None else dtype_and_device(base)).items():
             if options.get(key) is None:
                 options[key] = value
@@ -51,7 +52,9 @@ class AdaptedLayer(nn.Module):
             self.train(base.training)
             base.requires_grad_(requires_grad=False)
 
-    # ---- the hooks of a kind; methods of classes, as layers of PEFT have several adapters and call them too
+    # ---- the hooks of a kind
+    #
+    # They are methods of the class, as `structmat.peft` calls them for layers that have several adapters.
 
     @classmethod
     def _recognises(cls, module: nn.Module) -> bool:
@@ -60,7 +63,7 @@ class AdaptedLayer(nn.Module):
 
     @classmethod
     def _features(cls, base: Any) -> tuple[int, int]:
-        """Return the columns and rows of the change of a base; refuse what is no base of this kind."""
+        """Return the columns and the rows of the change of a base; refuse a module that is no base of this kind."""
         raise NotImplementedError
 
     @classmethod
@@ -70,16 +73,16 @@ class AdaptedLayer(nn.Module):
 
     @classmethod
     def _prepare(cls, base: Any, adapter: CDDAdapter) -> None:
-        """Refuse an adapter that the kind cannot use, and set to zero what has to begin so."""
+        """Refuse an adapter that this kind cannot use, and set the entries to zero that must stay zero."""
 
     @classmethod
     def _add(cls, base: Any, adapter: CDDAdapter, y: Tensor, x: Tensor) -> Tensor:
-        """Return outputs of the base plus the change for its inputs."""
+        """Return the outputs `y` of the base plus the change for its inputs `x`."""
         raise NotImplementedError
 
     @classmethod
     def _outputs(cls, base: Any, adapter: CDDAdapter, x: Tensor, call: Callable[[Tensor], Tensor]) -> Tensor:
-        """Return the outputs of the base, which `call` computes, plus the change."""
+        """Return the outputs of the base for inputs `x`, which `call` computes, plus the change."""
         return cls._add(base, adapter, call(x), x)
 
     @classmethod
@@ -132,6 +135,7 @@ class AdaptedLayer(nn.Module):
         return self.base
 
     def _merged_weight(self) -> nn.Parameter:
+        """Return a new weight for the base, with the change added; the base has not changed yet."""
         owner = type(self).__name__
         if self.base is None:
             raise ArgumentTypeError(owner, None, "the layer has no base, whose weight could be changed")
@@ -144,7 +148,7 @@ class AdaptedLayer(nn.Module):
         change = self.adapter.dense()
         if is_never_called(self) and change.any():
             raise ArgumentValueError(owner, None, "the layer was never called: its weight alone is read, unchanged")
-        # A weight made in inference mode could never be trained with again.
+        # In inference mode the new weight would become a tensor that autograd refuses for good.
         with torch.inference_mode(mode=False), torch.no_grad():
             merged = weight_plus(weight, self._laid_out(self.base, change))
             if not torch.isfinite(merged).all():
@@ -219,10 +223,11 @@ class CDDLinear(AdaptedLayer):
         init: Init | None = None,
         **options: Any,
     ) -> None:
-        if base is not None and self._features(base) != (in_features, out_features):
-            text = "maps {} to {} features, ".format(*self._features(base))
-            text += f"got in_features={in_features}, out_features={out_features}"
-            raise ArgumentValueError("CDDLinear", "base", text)
+        if base is not None:
+            columns, rows = self._features(base)
+            if (columns, rows) != (in_features, out_features):
+                text = f"maps {columns} to {rows} features, got in_features={in_features}, out_features={out_features}"
+                raise ArgumentValueError("CDDLinear", "base", text)
         init = init or ("normal" if base is None else "zero")
         super().__init__(base, in_features, out_features, init=init, **options)
         like = self.adapter.vectors[0]
@@ -350,7 +355,7 @@ class CDDLinear(AdaptedLayer):
         return self._outputs(self.base, self.adapter, x, base)
 
     def _own_bias_alone(self, x: Tensor) -> Tensor:
-        """Return the outputs of a layer without a base, and without its change."""
+        """Return what a layer without a base adds its change to: its bias, or zeros."""
         require_floating("CDDLinear", x)
         y = x.new_zeros(*x.shape[:-1], self.out_features)
         return y if self.own_bias is None else y + self.own_bias.to(y.dtype)
@@ -393,10 +398,12 @@ class CDDLinear(AdaptedLayer):
     def bias(self) -> Any:
         """The bias of the base, or of the layer itself."""
         bias = self.own_bias if self.base is None else getattr(self.base, "bias", None)
-        return bias() if inspect.ismethod(bias) else bias  # a method of torch.ao's quantised layers
+        # The quantised layers of torch.ao have a method instead.
+        return bias() if inspect.ismethod(bias) else bias
 
 
 def _called(base: Any, args: tuple[Any, ...], kwargs: dict[str, Any], x: Tensor) -> Tensor:
+    """Call a base with further arguments; with these bound it is a function of the inputs alone."""
     return base(x, *args, **kwargs)
 
 
@@ -454,7 +461,8 @@ class CDDConv(AdaptedLayer):
     @classmethod
     def _add(cls, base: Any, adapter: CDDAdapter, y: Tensor, x: Tensor) -> Tensor:
         channels = 0 if x.ndim == len(base.kernel_size) + 1 else 1
-        last = x.ndim - 1  # and not -1, which the older exporter to ONNX writes into the file as it is
+        # The last axis is not called -1, which the older exporter to ONNX writes into the file as it is.
+        last = x.ndim - 1
         changed = adapter.add_to(y.movedim(channels, last), x.movedim(channels, last)).movedim(last, channels)
         return changed.contiguous() if y.is_contiguous() else changed
 
@@ -544,6 +552,7 @@ class CDDEmbedding(AdaptedLayer):
 
     @classmethod
     def _add(cls, base: Any, adapter: CDDAdapter, y: Tensor, x: Tensor) -> Tensor:
+        # Row t of D C D is left[t] times a row of the circulants, which a gather finds, times the right diagonal.
         left, grid, right = adapter.vectors.forward()
         side = grid.shape[2]
         lags = (x[..., None] - torch.arange(side, device=x.device)) % side
@@ -557,6 +566,7 @@ class CDDEmbedding(AdaptedLayer):
 
     @classmethod
     def _multiplies_by_weight(cls, base: Any, features: tuple[int, int]) -> bool:
+        # No other class is recognised, and torch's own returns rows of its weight.
         return True
 
     def forward(self, tokens: Tensor) -> Tensor:

@@ -31,6 +31,7 @@ __all__ = [
     "AdapterSummary",
     "adapt",
     "adapted_layers",
+    "is_left_out",
     "recorded",
     "remove_adapters",
     "require_no_lazy_parameters",
@@ -39,9 +40,9 @@ __all__ = [
 ]
 
 Targets: TypeAlias = str | Sequence[str]
-
+"""A regular expression for whole paths, or names that are paths or ends of paths."""
 _RECORD = "_trained_with_adapter"
-"""Attribute of a model: the paths of modules that are trained with the adapter, even if they are frozen later."""
+"""Attribute of a model that holds the paths of the modules trained with the adapter, even if they are frozen later."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,8 @@ class AdapterSummary:
     @classmethod
     def of(cls, model: nn.Module) -> AdapterSummary:
         """Return what the adapter of a model adds to it."""
-        layers, parameters = adapted_layers(model), list(model.parameters())
+        layers = adapted_layers(model)
+        parameters = list(model.parameters())
         layouts = [layer.adapter.layout for layer in layers.values()]
         vectors = {vector for layer in layers.values() for vector in layer.adapter.parameters()}
         return cls(
@@ -114,6 +116,7 @@ class AdapterSummary:
 
 
 def _flops(layout: CDDLayout) -> int:
+    """Return the real operations of one product; `AdapterSummary` says how they are counted."""
     total = 0.0
     for shape in layout.vector_shapes:
         if len(shape) == 1:
@@ -191,7 +194,8 @@ def adapt(
     modules = {path: module for path, module in model.named_modules(remove_duplicate=False) if path}
     kept = [path for path in modules if _matches(path, train, "train")]
     _require_matches(train, modules, "train")
-    experts = _unreached(model, targets, [*kept, *(path for path in modules if _matches(path, exclude, "exclude"))])
+    left_out = [*kept, *(path for path in modules if _matches(path, exclude, "exclude"))]
+    experts = _unreached(model, targets, left_out)
     found = _targeted(model, modules, targets, exclude, kept, experts)
     if experts:
         warn_caller(f"adapt: {text_of_unreached(experts)}", RuntimeWarning)
@@ -263,7 +267,7 @@ def recorded(model: nn.Module) -> list[str]:
 
 
 def require_no_lazy_parameters(model: nn.Module, caller: str) -> None:
-    """Refuse parameters without a shape yet, which can't be frozen."""
+    """Refuse a model with parameters that have no shape yet, which cannot be frozen."""
     for path, parameter in model.named_parameters():
         if is_lazy(parameter):
             text = f"has the lazy parameter {path}: run a batch through the model first"
@@ -271,9 +275,9 @@ def require_no_lazy_parameters(model: nn.Module, caller: str) -> None:
 
 
 def wrap_layers(model: nn.Module, options: dict[str, dict[str, Any]]) -> None:
-    """Adapt the layers of some paths, with their options: all of them, or none if one fails.
+    """Wrap the layers of some paths, with options for each: all of them, or none if one fails.
 
-    A layer that is shared is wrapped once, and replaced everywhere.
+    A layer that stands in several places of the model is wrapped once, and replaced in all of them.
     """
     trainable = {parameter: parameter.requires_grad for parameter in model.parameters()}
     new: dict[nn.Module, AdaptedLayer] = {}
@@ -283,7 +287,7 @@ def wrap_layers(model: nn.Module, options: dict[str, dict[str, Any]]) -> None:
             with naming(path):
                 if is_tensor_parallel(module, model):
                     text = "has a piece of a weight in each process, by tensor parallelism: FSDP works"
-                    raise ArgumentTypeError("adapt", "model", text)  # noqa: TRY301  # rolled back as others
+                    raise ArgumentTypeError("adapt", "model", text)  # noqa: TRY301  # handled below like all others
                 if module not in new:
                     new[module] = kind_to_wrap(module)._wrapped(module, **own)
     except BaseException:
@@ -297,7 +301,7 @@ def wrap_layers(model: nn.Module, options: dict[str, dict[str, Any]]) -> None:
 
 
 def train_only(model: nn.Module, kept: Iterable[str]) -> None:
-    """Train the adapter, the modules of some paths and those of earlier calls, and nothing else."""
+    """Make the adapter trainable, the modules of some paths and those of earlier calls, and freeze everything else."""
     paths = model.__dict__[_RECORD] = list(dict.fromkeys([*recorded(model), *kept]))
     trained = {id(p) for path in paths for p in _own_parameters(model.get_submodule(path))}
     for layer in adapted_layers(model).values():
@@ -309,7 +313,7 @@ def train_only(model: nn.Module, kept: Iterable[str]) -> None:
 
 
 def _own_parameters(module: nn.Module) -> Iterator[nn.Parameter]:
-    """Yield the parameters of a module but those of the bases of adapted layers, which stay frozen."""
+    """Yield the parameters of a module without those of the bases of adapted layers, which stay frozen."""
     yield from module.parameters(recurse=False)
     for name, child in module.named_children():
         if not (isinstance(module, AdaptedLayer) and name == "base"):
@@ -317,7 +321,7 @@ def _own_parameters(module: nn.Module) -> Iterator[nn.Parameter]:
 
 
 def _replace(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
-    """Put a module in the place of another one, everywhere in a model."""
+    """Put a module into all places of a model where another one stands."""
     places = [(owner, name) for owner in model.modules() for name, child in owner._modules.items() if child is old]
     for owner, name in places:
         if owner is not new:
@@ -328,7 +332,10 @@ def _replace(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
 
 
 def _matches(path: str, names: Targets, argument: str) -> bool:
-    """Whether a path is one of the names, ends with one, or, if `names` is a string, matches it whole as a regex."""
+    """Return whether a path is one of the names or ends with one.
+
+    If `names` is a string, the path has to match this regular expression as a whole.
+    """
     if isinstance(names, str):
         try:
             return re.fullmatch(names, path) is not None
@@ -341,17 +348,14 @@ def _matches(path: str, names: Targets, argument: str) -> bool:
 
 
 def _require_matches(names: Targets, paths: Collection[str], argument: str) -> None:
-    """Refuse names of which one matches no path, or a regular expression that matches none."""
+    """Refuse names if one of them matches no path, and a regular expression that matches none."""
     for each in [names] if isinstance(names, str) else [[name] for name in names]:
         if not any(_matches(path, each, argument) for path in paths):
             raise ArgumentValueError("adapt", argument, f"{each!r} matches no module")
 
 
 def _unreached(model: nn.Module, targets: Targets, out: Collection[str]) -> dict[str, list[str]]:
-    """Return the weights of experts that targets mean and cannot reach, unless they are in the modules of some paths.
-
-    The result is that of `unreached_experts`.
-    """
+    """Return those of the `unreached_experts` that the targets mean and that are not in the modules to leave out."""
     return {
         path: names
         for path, names in unreached_experts(model).items()
@@ -368,19 +372,20 @@ def _targeted(
     train: Collection[str],
     experts: Mapping[str, Sequence[str]],
 ) -> list[str]:
-    """Return the paths of the layers to adapt; a layer that is shared under several paths once.
+    """Return the paths of the layers to adapt; a layer with several paths is named by one of them.
 
-    Targets may mean weights of experts beside them, by one of several names.
+    Targets may also mean weights of experts, by one of several names; such targets are no error.
     """
     _require_matches(exclude, modules, "exclude")
     out = [*train, *(path for path in modules if _matches(path, exclude, "exclude"))]
     taken = {id(inner) for path in out for inner in modules[path].modules()}
     for layer in adapted_layers(model).values():
         taken |= {id(inner) for inner in layer.modules() if inner is not layer or targets == "all-linear"}
-    kinds = {path: kind for path, module in modules.items() if (kind := kind_of(module)) and not _unfit(model, path)}
+    kinds = {path: kind_of(module) for path, module in modules.items()}
+    could = {path: kind for path, kind in kinds.items() if kind is not None and not is_left_out(model, path)}
     if targets == "all-linear":
         head = getattr(model, "get_output_embeddings", lambda: None)()
-        chosen = [path for path, kind in kinds.items() if kind._is_linear and modules[path] is not head]
+        chosen = [path for path, kind in could.items() if kind._is_linear and modules[path] is not head]
     else:
         chosen = [path for path in modules if _matches(path, targets, "targets") and id(modules[path]) not in taken]
         if chosen and not isinstance(targets, str):
@@ -393,20 +398,23 @@ def _targeted(
             taken.add(id(modules[path]))
             found.append(path)
     if not found:
-        shown = first_names([path for path in kinds if id(modules[path]) not in taken])
+        shown = first_names([path for path in could if id(modules[path]) not in taken])
         text = f"{targets!r} match no layer; could be adapted: {shown or 'none'}"
-        raise ArgumentValueError("adapt", "targets", f"{text}; {text_of_unreached(experts)}" if experts else text)
+        if experts:
+            text = f"{text}; {text_of_unreached(experts)}"
+        raise ArgumentValueError("adapt", "targets", text)
     return found
 
 
-def _unfit(model: nn.Module, path: str) -> bool:
-    """Whether a layer is read without a call, or its weights are complex, so that all linear layers do not mean it."""
+def is_left_out(model: nn.Module, path: str) -> bool:
+    """Return whether "all-linear" leaves a layer out: its weight is read without a call, or is complex."""
     parent, _, name = path.rpartition(".")
     module = model.get_submodule(path)
     return reads_weight(model.get_submodule(parent), name) or any(p.is_complex() for p in module.parameters())
 
 
 def _require_adaptable(model: nn.Module, path: str, module: nn.Module) -> None:
+    """Refuse a module that was named as a target and cannot be adapted."""
     parent, _, name = path.rpartition(".")
     if isinstance(module, AdaptedLayer):
         raise ArgumentValueError("adapt", "targets", f"match {path}, which is adapted already")
@@ -414,6 +422,7 @@ def _require_adaptable(model: nn.Module, path: str, module: nn.Module) -> None:
         *others, last = (kind._plural for kind in KINDS)
         text = f"match {path}, a {type(module).__name__}; {', '.join(others)} and {last} can be adapted"
         raise ArgumentTypeError("adapt", "targets", text)
-    if reads_weight(owner := model.get_submodule(parent), name):
+    owner = model.get_submodule(parent)
+    if reads_weight(owner, name):
         text = f"match {path}, whose weight {type(owner).__name__} reads without calling it"
         raise ArgumentTypeError("adapt", "targets", text)

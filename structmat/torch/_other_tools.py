@@ -1,6 +1,6 @@
 """What other people's tools do to layers: exporters, tracers, wrappers, offloading, and modules that read weights.
 
-Nothing here is called in a usual forward pass but `sees_operations`.
+A usual forward pass calls nothing of this file but `sees_operations`.
 """
 
 from __future__ import annotations
@@ -45,9 +45,10 @@ __all__ = [
 
 
 def sees_operations() -> bool:
-    """Whether a tool wants plain operations, or one that it knows, in place of a function of autograd.
+    """Return whether a tool is at work that cannot take a `torch.autograd.Function`.
 
-    Compilers, exporters, tracers, `make_fx`, the transforms of torch.func, and derivatives in forward mode do.
+    Such tools are compilers, exporters, tracers, `make_fx`, the transforms of torch.func, and derivatives in forward
+    mode. They are given plain operations, or one operation that is registered with torch.
     """
     return (
         torch.compiler.is_compiling()
@@ -59,18 +60,21 @@ def sees_operations() -> bool:
 
 
 def for_compilers() -> bool:
-    """Whether a compiler asks, and no exporter, whose programs run where this package is not."""
-    # Older versions of torch cannot tell: there compilers see plain operations.
+    """Return whether the tool at work is a compiler, which may be given an operation of this package.
+
+    The programs of exporters run where this package is not installed: they are given plain operations.
+    """
+    # Older versions of torch cannot tell the two apart; there compilers are given plain operations too.
     exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
     transformed = torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
     return torch.compiler.is_compiling() and not exporting() and not transformed
 
 
 def has_transforms(vectors: Sequence[Tensor]) -> bool:
-    """Whether circulants are computed well by transforms: everywhere but in some files of ONNX.
+    """Return whether Fourier transforms compute circulants well; they do everywhere but in some files of ONNX.
 
-    The older exporter has none, and those of ONNX Runtime lose digits where lengths are no powers of two: for 384 the
-    errors in float32 are 3e-5, in place of 3e-7.
+    The older exporter to ONNX knows no transforms. Those of ONNX Runtime lose digits where a length is no power of two:
+    for a length of 384 errors in float32 are 3e-5 instead of 3e-7.
     """
     if not torch.onnx.is_in_onnx_export():
         return True
@@ -78,7 +82,7 @@ def has_transforms(vectors: Sequence[Tensor]) -> bool:
 
 
 def change_by_matrices(x: Tensor, vectors: Sequence[Tensor], gain: float, dtype: torch.dtype) -> Tensor:
-    """Return what the change adds to the outputs of rows `x` (R, n), by dense circulants instead of transforms."""
+    """Return what the change adds to the outputs of rows `x` (R, n), computed by dense matrices without transforms."""
     wide = [vector.to(dtype) for vector in vectors]
     h = x.to(dtype)
     for left, circulants, right in zip(wide[-3::-2], wide[-2::-2], wide[-1::-2], strict=False):
@@ -94,19 +98,23 @@ def change_by_matrices(x: Tensor, vectors: Sequence[Tensor], gain: float, dtype:
 
 
 def has_transposed_weight(base: Any) -> bool:
-    """Whether a layer stores its weight (in, out): transformers' ``Conv1D``, known by its name."""
+    """Return whether a layer stores its weight as inputs by outputs, as transformers' ``Conv1D`` does.
+
+    The class is known by its name, so that transformers need not be imported.
+    """
     return type(base).__name__ == "Conv1D" and hasattr(base, "nx") and hasattr(base, "nf")
 
 
 # ---- engines for several processes, and other wrappers of whole models
 
 _WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel, torch.optim.swa_utils.AveragedModel)
+"""Classes of torch that hold a whole model as ``module``."""
 _ENGINES = {"deepspeed", "lightning", "lightning_fabric"}
-"""Packages whose own modules wrap a whole model as ``module``: DeepSpeed's engine, Fabric's module."""
+"""Packages whose own modules hold a whole model as ``module``: the engine of DeepSpeed, and the module of Fabric."""
 
 
 def unwrapped_model(model: nn.Module) -> nn.Module:
-    """Return the model that wrappers for several processes, of averaged and of compiled models contain."""
+    """Return the model inside of all wrappers: those for several processes, for averages, and for compiled models."""
     while True:
         if "_orig_mod" in model._modules:
             model = model.get_submodule("_orig_mod")
@@ -117,29 +125,34 @@ def unwrapped_model(model: nn.Module) -> nn.Module:
 
 
 def _is_engine(model: nn.Module) -> bool:
-    return type(model).__module__.partition(".")[0] in _ENGINES and isinstance(
-        getattr(model, "module", None), nn.Module
-    )
+    """Return whether a module is of one of the `_ENGINES` and holds a model."""
+    package = type(model).__module__.partition(".")[0]
+    return package in _ENGINES and isinstance(getattr(model, "module", None), nn.Module)
 
 
 def split_by(module: nn.Module) -> str:
     """Return the name of the engine that splits the parameters of a module among processes, or an empty string.
 
-    Engines gather parameters for the forward pass, and go back to tensors of their own: a parameter that is put in the
-    place of another one is lost then.
+    Engines gather the parameters for a forward pass and put tensors of their own back afterwards. A new parameter that
+    somebody put in the place of an old one would be lost then.
     """
     if any(hasattr(parameter, "ds_id") for parameter in module.parameters()):
         return "DeepSpeed ZeRO-3"
-    return "FSDP" if any(getattr(each, "_is_fsdp_managed_module", False) for each in module.modules()) else ""
+    if any(getattr(each, "_is_fsdp_managed_module", False) for each in module.modules()):
+        return "FSDP"
+    return ""
 
 
 def is_gathered(layer: Any) -> bool:
-    """Whether the weight of a layer is whole within ``deepspeed.zero.GatheredParameters``, which keeps its changes."""
+    """Return whether ``deepspeed.zero.GatheredParameters`` holds the weight of a layer whole just now.
+
+    It keeps what is written into the weight in the meantime.
+    """
     return bool(getattr(getattr(layer, "weight", None), "_ds_z3_gathered_param_context_depth", 0))
 
 
 def is_of_several_processes(model: nn.Module) -> bool:
-    """Whether each process of a group has a copy of a model, or a piece."""
+    """Return whether all processes of a group work on the model: each has a copy of it, or a piece."""
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return False
     replicas = nn.parallel.DistributedDataParallel
@@ -149,9 +162,9 @@ def is_of_several_processes(model: nn.Module) -> bool:
 
 
 def rewritten_by(model: nn.Module, parameters: Iterable[Tensor]) -> str:
-    """Return what writes some parameters of a model anew from copies of its own, or an empty string.
+    """Return the name of what overwrites parameters of a model by copies of its own, or an empty string.
 
-    Values that others put there are lost after a step.
+    Values that somebody else put into such a parameter are lost with the next step of the optimiser.
     """
     engines = {type(module).__module__.partition(".")[0] for module in model.modules() if _is_engine(module)}
     several = list(parameters)
@@ -161,9 +174,9 @@ def rewritten_by(model: nn.Module, parameters: Iterable[Tensor]) -> str:
 
 
 def has_pieces(model: nn.Module, parameters: Iterable[Tensor]) -> bool:
-    """Whether some parameters of a model are the pieces that FullyShardedDataParallel has in this process.
+    """Return whether some parameters are the pieces that FullyShardedDataParallel keeps in this process.
 
-    Those are flat, and so is every other parameter then.
+    These are vectors. Where it has put whole parameters back for a while, some have more axes than one.
     """
     if not any(hasattr(parameter, "_fsdp_flattened") for parameter in parameters):
         return False
@@ -171,37 +184,41 @@ def has_pieces(model: nn.Module, parameters: Iterable[Tensor]) -> bool:
 
 
 def is_tensor_parallel(layer: Any, model: nn.Module) -> bool:
-    """Whether a layer's weight is split among processes that compute with their pieces.
+    """Return whether each process computes with a piece of a layer's weight, as in tensor parallelism.
 
-    FSDP2 splits weights too, but gathers them for the forward pass, and shows in what contains them.
+    FSDP2 splits weights too, but gathers them for the forward pass. Modules around the layer tell that it is at work.
     """
-    if getattr(layer, "_hf_tp_plan", None) is not None:  # of transformers before it used DTensor
+    # Older versions of transformers split plain tensors, and leave this attribute.
+    if getattr(layer, "_hf_tp_plan", None) is not None:
         return True
     weight: Any = getattr(layer, "weight", None)
     if not hasattr(weight, "device_mesh"):
         return False
-    from torch.distributed.fsdp import FSDPModule  # noqa: PLC0415  # slow to import
+    from torch.distributed.fsdp import FSDPModule  # noqa: PLC0415  # it is slow to import
 
-    # PEFT too knows FSDP by the names of the mesh.
+    # PEFT recognises FSDP by the names of the mesh too.
     names = set(weight.device_mesh.mesh_dim_names or ())
     return not (names <= {"fsdp"} and any(isinstance(module, FSDPModule) for module in model.modules()))
 
 
 @contextmanager
 def gathered(tensors: Iterable[Tensor]) -> Iterator[None]:
-    """Have those of some parameters whole for a while that DeepSpeed ZeRO-3 splits; all processes take part."""
+    """Hold the parameters whole that DeepSpeed ZeRO-3 has split, for the while of the context.
+
+    All processes have to enter it.
+    """
     split = [tensor for tensor in tensors if hasattr(tensor, "ds_id")]
     if not split:
         yield
         return
-    import deepspeed  # noqa: PLC0415  # is there where it has split parameters
+    import deepspeed  # noqa: PLC0415  # it is installed, as it has split these parameters
 
     with deepspeed.zero.GatheredParameters(split):
         yield
 
 
 def whole_numel(parameter: Tensor) -> int:
-    """Return the number of entries of a parameter, of which DeepSpeed ZeRO-3 may keep a part alone here."""
+    """Return the number of entries of a whole parameter, of which this process may hold a part, by DeepSpeed ZeRO-3."""
     return int(getattr(parameter, "ds_numel", parameter.numel()))
 
 
@@ -209,10 +226,10 @@ def whole_numel(parameter: Tensor) -> int:
 
 
 def reads_weight(parent: Any, name: str) -> bool:
-    """Whether a module reads the weight of a child without calling it, so that an adapter would do nothing.
+    """Return whether a module reads the weight of a child without calling it, so that an adapter would do nothing.
 
-    `torch.nn.MultiheadAttention` does, and mixers of Mamba, which are known by their parts. Others show in the first
-    forward pass: see `watch_calls`.
+    `torch.nn.MultiheadAttention` does so, and so do the mixers of Mamba, which are recognised by their parts. The first
+    forward pass finds all others; see `watch_calls`.
     """
     if isinstance(parent, nn.MultiheadAttention):
         return True
@@ -223,21 +240,24 @@ _STACKED = {
     "gate_up_proj": ("gate_proj", "up_proj", "w1", "w3", "input_linear"),
     "down_proj": ("w2", "output_linear"),
 }
-"""Names that matrices of experts have in checkpoints and in models of other versions, by the parameter they are in."""
+"""By the name of a parameter that stacks matrices of experts, the names that checkpoints and models of other versions
+give to these matrices."""
 
 
 def unreached_experts(model: nn.Module) -> dict[str, list[str]]:
-    """Return the weights of experts that no adapter reaches: by path, the paths by which targets may mean them.
+    """Return the weights of experts that no adapter reaches, each with the paths by which targets may mean it.
 
     Mixtures of experts of transformers keep the matrices of all experts of a block in one parameter, of shape (experts,
-    rows, columns), and call no layer. Targets mean it by its own name, or by those that the matrices have apart:
+    rows, columns), and call no layer. Targets may mean it by its own name, or by the name of a matrix alone:
     ``experts.gate_up_proj`` holds what checkpoints call ``experts.0.gate_proj`` or ``experts.0.w1``.
     """
     found = {}
     for path, module in model.named_modules():
         of_experts = "experts" in path.split(".") or "Experts" in type(module).__name__
-        if not of_experts or hasattr(module, "in_features") or re.search(r"\.(adapter|cdd_adapters)\.", path):
-            continue  # no experts, the layer of a router, or its adapter
+        is_layer = hasattr(module, "in_features")  # such as a router
+        of_adapter = re.search(r"\.(adapter|cdd_adapters)\.", path)
+        if not of_experts or is_layer or of_adapter:
+            continue
         for name, value in module.named_parameters(recurse=False):
             if len(getattr(value, "ds_shape", value.shape)) > 1 and not name.endswith("bias"):
                 parent, _, own = (f"{path}.{name}").removesuffix(".weight").rpartition(".")
@@ -247,23 +267,24 @@ def unreached_experts(model: nn.Module) -> dict[str, list[str]]:
 
 
 def text_of_unreached(experts: Iterable[str], names: Iterable[str] = ()) -> str:
-    """Return a warning of weights of experts that stay as they are, and of target names that match nothing at all."""
+    """Return the text of a warning: which weights of experts are not adapted, and which names match nothing at all."""
     text = f"weights of experts that are stacked in one parameter are not adapted: {', '.join(experts)}"
     unknown = sorted(names)
     return f"{text}; and no module has the names {', '.join(unknown)}" if unknown else text
 
 
 _NEVER_CALLED = "_is_never_called"
+"""Attribute of an adapted layer that waits for its first call: whether a whole forward pass has gone by without one."""
 
 
 def is_never_called(layer: nn.Module) -> bool:
-    """Whether a forward pass in training has not called an adapted layer, and none has since."""
+    """Return whether the first forward pass in training left an adapted layer out, and every later one did too."""
     return bool(layer.__dict__.get(_NEVER_CALLED))
 
 
-def watch_calls(model: nn.Module, kinds: type | tuple[type, ...]) -> None:
-    """Have a model warn after its first forward pass in training of adapted layers that were not called in it."""
-    layers: list[Any] = [module for module in model.modules() if isinstance(module, kinds)]
+def watch_calls(model: nn.Module, layer_class: type) -> None:
+    """Let a model warn, after its first forward pass in training, of adapted layers that this did not call."""
+    layers: list[Any] = [module for module in model.modules() if isinstance(module, layer_class)]
     for layer in layers:
         if _note_call not in layer._forward_pre_hooks.values():
             layer.register_forward_pre_hook(_note_call)
@@ -273,17 +294,19 @@ def watch_calls(model: nn.Module, kinds: type | tuple[type, ...]) -> None:
 
 
 def _note_call(layer: nn.Module, _: Any) -> None:
+    """Note, as a hook of an adapted layer, that it is called; the hook is needed once."""
     if not torch.compiler.is_compiling():
         _remove(layer._forward_pre_hooks, _note_call)
         del layer.__dict__[_NEVER_CALLED]
 
 
 def _report_calls(model: nn.Module, _: Any, __: Any) -> None:
+    """Warn, as a hook of a model, of layers that were not called; the hook is needed once."""
     if torch.compiler.is_compiling() or not (model.training and torch.is_grad_enabled()):
         return
     _remove(model._forward_hooks, _report_calls)
     names = []
-    # What is compiled calls its layers without a note.
+    # Compiled modules call their layers without hooks, so that nothing is known of these.
     compiled = {inner for module in model.modules() if _is_compiled(module) for inner in module.modules()}
     for path, module in model.named_modules():
         if _NEVER_CALLED in module.__dict__ and module not in compiled:
@@ -299,40 +322,44 @@ def _report_calls(model: nn.Module, _: Any, __: Any) -> None:
 
 
 def _is_compiled(module: nn.Module) -> bool:
-    """Whether a module is compiled, or its forward pass."""
+    """Return whether a module or its forward pass is compiled."""
     wrapped = "_orig_mod" in module._modules or getattr(module, "_compiled_call_impl", None) is not None
     return wrapped or hasattr(module.forward, "_torchdynamo_orig_callable")
 
 
 def _remove(hooks: dict[int, Any], hook: Any) -> None:
+    """Remove a function from the hooks of a module."""
     for key in [key for key, each in hooks.items() if each is hook]:
         del hooks[key]
 
 
 _NESTED = "_used_nested_tensor"
+"""Attribute of an encoder that keeps what `leave_fast_paths` has replaced."""
 
 
 def no_fast_path(*_: Any) -> None:
-    """Do nothing, as a hook of every adapter.
+    """Do nothing: that there is this hook, in every adapter, is enough.
 
-    In evaluation torch's TransformerEncoderLayer reads weights without calling layers, unless it sees hooks.
+    In evaluation torch's TransformerEncoderLayer reads weights without calling layers, unless one of them has hooks.
     """
 
 
-def leave_fast_paths(model: nn.Module, kinds: type | tuple[type, ...]) -> None:
-    """Keep encoders of torch with adapted layers from making nested tensors of padded batches.
+def leave_fast_paths(model: nn.Module, layer_class: type) -> None:
+    """Keep encoders of torch that have adapted layers from making nested tensors of padded batches.
 
-    They do so in evaluation unless the first layer's weights require gradients; their attention then refuses inputs
-    that do. Frozen weights with trained changes look as if nothing was trained.
+    In evaluation they do so if the weights of their first layer require no gradients, as frozen weights do. Attention
+    then refuses inputs that require gradients, as outputs of adapted layers do.
     """
     for module in model.modules():
-        if isinstance(module, nn.TransformerEncoder) and any(isinstance(inner, kinds) for inner in module.modules()):
+        if isinstance(module, nn.TransformerEncoder) and any(
+            isinstance(inner, layer_class) for inner in module.modules()
+        ):
             module.__dict__.setdefault(_NESTED, module.use_nested_tensor)
             module.use_nested_tensor = False
 
 
 def return_to_fast_paths(model: nn.Module) -> None:
-    """Undo `leave_fast_paths` and `watch_calls`, when no layer is adapted any more."""
+    """Undo `leave_fast_paths` and `watch_calls`, once no layer is adapted any more."""
     _remove(model._forward_hooks, _report_calls)
     for module in model.modules():
         if isinstance(module, nn.TransformerEncoder) and _NESTED in module.__dict__:

@@ -13,7 +13,10 @@ from structmat.operators import LinearOperator, Toeplitz
 
 
 class StructuredLinearOperator(linear_operator.LinearOperator):
-    """The operator `structure` with tensors in place of its parameters, all of them with all batch axes in front."""
+    """An operator of structmat, `structure`, whose parameters are replaced by given tensors.
+
+    Every tensor has all batch axes of the operator in front, as linear_operator expects of its arguments.
+    """
 
     def __init__(self, *tensors: Any, structure: LinearOperator) -> None:
         super().__init__(*tensors, structure=structure)
@@ -23,7 +26,8 @@ class StructuredLinearOperator(linear_operator.LinearOperator):
     @classmethod
     def of(cls, operator: LinearOperator) -> Self:
         """Return an operator of structmat as one of this class."""
-        batch, tensors = operator.batch_shape, []
+        batch = operator.batch_shape
+        tensors = []
 
         def collect(tensor: Any, axes: int) -> Any:
             tensors.append(torch.broadcast_to(tensor, (*batch, *tensor.shape[tensor.ndim - axes :])))
@@ -51,7 +55,8 @@ class StructuredLinearOperator(linear_operator.LinearOperator):
         everything = slice(None)
         if everything == row_index == col_index:
             return super()._getitem(row_index, col_index, *batch_indices)
-        with suppress(ArgumentError, IndexError):  # of what has no structure
+        # A block without structure, which these errors tell, is left to linear_operator.
+        with suppress(ArgumentError, IndexError):
             block = self.of(self.operator[row_index, col_index])
             return block._getitem(everything, everything, *batch_indices)
         return super()._getitem(row_index, col_index, *batch_indices)
