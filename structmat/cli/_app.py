@@ -33,9 +33,17 @@ if TYPE_CHECKING:
 
 __all__ = ["app", "run"]
 
-_FAILURE, _USAGE, _INTERRUPTED = 1, 2, 130
+_FAILURE = 1
+"""The exit status where something went wrong."""
+
+_USAGE = 2
+"""The exit status where the command was not used as it must be; other commands have the same."""
+
+_INTERRUPTED = 130
+"""The exit status after Ctrl-C: shells expect 128 and the number of the signal, 2."""
+
 _FAULTS = (OSError, ValueError, TypeError, ArithmeticError, ImportError, MemoryError, RuntimeError)
-"""What may go wrong with files and arguments; anything else is a fault of structmat, and shown as Python does."""
+"""What may go wrong with files and arguments. All else is a fault of structmat, and gets the traceback of Python."""
 
 
 class CommandError(Exception):
@@ -43,6 +51,7 @@ class CommandError(Exception):
 
 
 def _number(text: str) -> int:
+    """Return the integer that a text is; the parser itself would make 2 of 2.5."""
     try:
         return int(text)
     except ValueError:
@@ -50,7 +59,7 @@ def _number(text: str) -> int:
 
 
 def _integer(_: object, tokens: Sequence[Token]) -> int:
-    return _number(tokens[0].value)  # of 2.5 the parser would make 2
+    return _number(tokens[0].value)
 
 
 def _integers(_: object, tokens: Sequence[Token]) -> tuple[int, ...]:
@@ -143,7 +152,8 @@ class RunOptions:
     json: bool = False
 
 
-_FIT, _RUN = FitOptions(), RunOptions()
+_FIT = FitOptions()
+_RUN = RunOptions()
 
 app = App(
     name="structmat",
@@ -173,7 +183,7 @@ def run(arguments: Sequence[str]) -> int:
     except KeyboardInterrupt:
         sys.stderr.write(f"{owner}: interrupted\n")
         return _INTERRUPTED
-    except BrokenPipeError:  # the reader of the output left, as `head` does
+    except BrokenPipeError:  # whoever reads the output has stopped, as `head` does
         with contextlib.suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _FAILURE
@@ -192,14 +202,14 @@ def _warn(owner: str, text: Warning | str, *_: Any, **__: Any) -> None:
 
 
 def _refuse_empty(arguments: Sequence[str]) -> None:
-    """Refuse values of no letters, which would be the current folder to an option that takes a path."""
+    """Refuse empty values: to an option that takes a path they would be the current folder."""
     for before, argument in zip(["an argument", *arguments], arguments, strict=False):
         if not argument or (argument.startswith("--") and argument.endswith("=")):
             raise CommandError(f"{argument.rstrip('=') or before}: must not be empty")
 
 
 def _told(error: BaseException, command: Callable[..., Any] | None) -> tuple[str, int]:
-    """Return what to say of an error, and the exit status: an argument that is an option of the command is usage."""
+    """Return the text of an error and the exit status: that of wrong usage if an option of the command is to blame."""
     if isinstance(error, structmat.ArgumentError):
         option = {"rng": "seed", "seeds": "seed"}.get(error.argument or "", error.argument)
         if command is not None and option in _options(command):
@@ -444,7 +454,7 @@ def sweep(
             workers=options.workers,
             callback=callback,
         )
-    drawn = any(row["norm"] and row["n_parameters"] for row in study.rows)  # no matrix of zeros
+    drawn = any(row["norm"] and row["n_parameters"] for row in study.rows)  # matrices of zeros are not drawn
     text = partial(_output.print_means, study, f"{'table and figure' if drawn else 'table'}: {out}")
     with _output.printed(partial(_output.print_json, {"out": str(out), **asdict(study)}) if options.json else text):
         if drawn:
@@ -476,11 +486,13 @@ class _Output(NamedTuple):
     """A kind of files that commands write."""
 
     suffixes: list[str]
+    """The ends that names of such files may have."""
     require: Callable[[], object]
-    """Raises where a library is missing that writes them."""
+    """Raises an error where the library is missing that writes such files."""
 
 
 def _plot() -> Any:
+    """Return the module that draws."""
     from structmat import plot  # noqa: PLC0415  # matplotlib is slow to import
 
     return plot
@@ -491,11 +503,12 @@ _FIGURE = _Output([".png", ".pdf", ".svg"], _plot)
 
 
 def _loaded(path: Path | None) -> NDArray[Any] | None:
+    """Read the matrix of an option, if that was given."""
     return None if path is None else load_matrix(path)
 
 
 def _moment(path: Path | None) -> NDArray[Any] | None:
-    """Read a second moment; in files of text and of MATLAB, which have no vectors, one is a row or a column."""
+    """Read a second moment. Files of text and of MATLAB have no vectors: there a row or a column stands for one."""
     moment = _loaded(path)
     return moment.ravel() if moment is not None and moment.ndim == 2 and 1 in moment.shape else moment
 
@@ -503,7 +516,7 @@ def _moment(path: Path | None) -> NDArray[Any] | None:
 def _check_outputs(
     sources: Sequence[Path | None], outputs: Mapping[str, tuple[Path | None, _Output]], *, force: bool
 ) -> None:
-    """Refuse files that could not be written after the work, before it, and those that are read."""
+    """Refuse, before any work, outputs that could not be written after it, and those that are inputs too."""
     used = {os.path.realpath(path) for path in sources if path is not None}
     for option, (path, kind) in outputs.items():
         if path is None:
@@ -525,7 +538,7 @@ def _draw(figure: Callable[[Any], Any], path: Path, *, force: bool) -> None:
 
 @contextlib.contextmanager
 def _resumable(command: str, what: str, out: Path, options: RunOptions) -> Iterator[Callable[[Progress], None]]:
-    """Show how far a study is; after Ctrl-C say what is done and kept. Give the callback."""
+    """Give the callback that shows how far a study is, and after Ctrl-C say what is done and kept."""
     state: Progress | None = None
     with _output.progress_line(quiet=options.json) as show, _cluster(options.scheduler):
 
@@ -544,7 +557,7 @@ def _resumable(command: str, what: str, out: Path, options: RunOptions) -> Itera
 
 @contextlib.contextmanager
 def _cluster(scheduler: str | None) -> Iterator[None]:
-    """Let joblib use the workers of a Dask scheduler."""
+    """Let joblib use the workers of a Dask scheduler, if there is one."""
     if scheduler is None:
         yield
         return
@@ -554,12 +567,12 @@ def _cluster(scheduler: str | None) -> Iterator[None]:
         from distributed import Client  # noqa: PLC0415  # an extra
     except ModuleNotFoundError as error:
         raise ImportError('--scheduler needs the extra "distributed": pip install "structmat[distributed]"') from error
-    # A connection that is lost is told in one line.
+    # These libraries log every step of losing a connection, which is told in one line here.
     for name in ("asyncio", "distributed.client", "distributed.core", "tornado"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
         client = Client(scheduler, timeout=5)
-    except (OSError, ValueError, MemoryError) as error:  # the last is of an answer in another language
+    except (OSError, ValueError, MemoryError) as error:  # the last one comes of a server that is no scheduler
         raise ConnectionError(f"--scheduler: there is no Dask scheduler at {scheduler}") from error
     with client, joblib.parallel_config(backend="dask"):
         yield

@@ -1,4 +1,4 @@
-"""What commands print: tables, one JSON object, and one line on stderr that says how far they are."""
+"""What commands print: tables or one JSON object, and meanwhile one line on stderr that says how far they are."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ __all__ = [
 ]
 
 _SHOWN = 20
-"""Layers in the table of a checkpoint, at most: the rest stands in a file."""
+"""The table of a checkpoint shows at most so many layers; all of them stand in `results.csv`."""
 
 
 def progress_line(*, quiet: bool) -> contextlib.AbstractContextManager[Show]:
-    """Show one line on stderr, if that is a terminal."""
+    """Show how far the work is in one line on stderr, if that is a terminal."""
     console = Console(stderr=True)
     return _progress.progress_line(console, hidden=quiet or not console.is_terminal)
 
@@ -56,7 +56,10 @@ def show_study(show: Show, state: studies.Progress) -> None:
 
 @contextlib.contextmanager
 def printed(show: Callable[[], None]) -> Iterator[None]:
-    """Print, and do what is inside whether or not that is possible: its error comes afterwards."""
+    """Print first, then do what is inside the block, even if nothing could be printed: that error comes afterwards.
+
+    A result that took long is saved in any case, also where the reader of the output has stopped.
+    """
     fault: OSError | None = None
     try:
         show()
@@ -69,7 +72,7 @@ def printed(show: Callable[[], None]) -> Iterator[None]:
 
 
 def say(text: str) -> None:
-    """Print one line."""
+    """Print one line, with escapes for what is not printed."""
     sys.stdout.write(printable(text) + "\n")
 
 
@@ -104,7 +107,7 @@ def print_fit(title: str, result: FitResult, rows: dict[str, Any]) -> None:
 
 
 def print_checkpoint(title: str, study: studies.Study) -> None:
-    """Print the layers that were met best and worst, and what all of them come to."""
+    """Print the layers with the smallest and the largest errors, and the error of all layers together."""
     fits = [row for row in study.rows if row["method"] == "cdd"]
     svd_errors = {row["layer"]: row["error"] for row in study.rows if row["method"] == "truncated-svd"}
     changed = sorted((fit for fit in fits if fit["norm"]), key=lambda fit: fit["error"])
@@ -160,7 +163,7 @@ def print_description(description: dict[str, Any]) -> None:
 
 
 def print_table(headings: Sequence[str], lines: Sequence[Sequence[str]]) -> None:
-    """Print a table, its first column at the left. Names and digits are never cut: long lines run over."""
+    """Print a table with its first column on the left. Names and digits are never cut, however long lines get."""
     cells = [[*headings], *([printable(cell) for cell in line] for line in lines)] if lines else []
     widths = [max(len(line[k]) for line in cells) for k in range(len(headings) if lines else 0)]
     for first, *others in cells:
@@ -169,4 +172,5 @@ def print_table(headings: Sequence[str], lines: Sequence[Sequence[str]]) -> None
 
 
 def _error(error: float | None) -> str:
+    """Return an error with four decimals, or with a power of ten if it is small."""
     return "-" if error is None else f"{error:.4f}" if error >= 1e-3 or error == 0 else f"{error:.1e}"

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 __all__ = ["TREE", "array_specs", "file_kind", "load_matrix"]
 
 TREE = "structmat"
-"""The key of the metadata of a safetensors file that holds the description of an operator."""
+"""A safetensors file with a saved operator has its description in the metadata, under this key."""
+
 _DAMAGE = (
     *(ValueError, EOFError, KeyError, RuntimeError, NotImplementedError, OverflowError, SyntaxError, TypeError),
     *(zipfile.BadZipFile, zlib.error, tokenize.TokenError, MemoryError),
@@ -116,17 +117,17 @@ def file_kind(file: BinaryIO, path: str | os.PathLike[str]) -> str:
         raise ValueError(f"{path} is empty")
     if start == b"MATLAB 7.3":
         raise ValueError(f"{path} is in version 7.3 of MATLAB's files, which is not read: save it with '-v7'")
-    if start == b"MATLAB 5.0" or suffix == ".mat":  # version 4 has no first bytes of its own
+    if start == b"MATLAB 5.0" or suffix == ".mat":  # files of version 4 have no first bytes of their own
         return "mat"
     if suffix == ".csv":
         return "csv"
-    if start[8:9] != b"{":  # of the header, after its length
+    if start[8:9] != b"{":  # the header of a safetensors file, behind its length, is a JSON object
         raise ValueError(f"{path} is no .npy, .npz, .mat, .csv or .safetensors file")
     return "safetensors"
 
 
 def array_specs(file: BinaryIO, path: str | os.PathLike[str], kind: str) -> dict[str, tuple[tuple[int, ...], str]]:
-    """Return shape and dtype of the arrays of an opened file, without reading them where the format allows it."""
+    """Return shape and dtype of the arrays in an opened file; only those in a text have to be read for it."""
     if kind == "csv":
         table = _csv_array(file, path, None)
         return {"array": (table.shape, str(table.dtype))}
@@ -144,7 +145,7 @@ def array_specs(file: BinaryIO, path: str | os.PathLike[str], kind: str) -> dict
 
 
 def _damage(kind: str) -> tuple[type[Exception], ...]:
-    """Return what is raised on files of a kind that are not what they claim to be."""
+    """Return the errors that the reader of a kind raises on files that are not what they claim to be."""
     if kind != "mat":
         return _DAMAGE
     from scipy.io.matlab import MatReadError  # noqa: PLC0415  # for these files only
@@ -175,7 +176,7 @@ def _variables(file: BinaryIO) -> list[tuple[str, tuple[int, ...], str]]:
     """Return name, shape and class of the variables in a file of MATLAB."""
     from scipy.io import whosmat  # noqa: PLC0415  # for these files only
 
-    names: Any = whosmat(cast("Any", file))  # whose stubs know paths alone
+    names: Any = whosmat(cast("Any", file))  # the stubs say that it takes paths alone
     return [(name, shape, held) for name, shape, held in names]
 
 
@@ -229,6 +230,7 @@ def _fault(lines: list[str]) -> str:
 
 
 def _is_number(text: str) -> bool:
+    """Tell whether a cell of a table is a number; Python itself would take 1_000 for one."""
     try:
         complex(text)
     except ValueError:
@@ -241,6 +243,7 @@ _READERS = {"npy": _npy_array, "npz": _npz_array, "mat": _mat_array, "csv": _csv
 
 @contextlib.contextmanager
 def _naming_damage(path: str | os.PathLike[str], kind: str) -> Iterator[None]:
+    """Let errors of a damaged file name the file."""
     try:
         yield
     except ArgumentError:
@@ -252,6 +255,7 @@ def _naming_damage(path: str | os.PathLike[str], kind: str) -> Iterator[None]:
 
 
 def _member(archive: Any, name: str) -> str:
+    """Return the name that an array has inside of an ``.npz`` file."""
     return name if name in archive.zip.namelist() else f"{name}.npy"
 
 
@@ -262,7 +266,7 @@ def _member_header(archive: Any, name: str) -> tuple[tuple[int, ...], np.dtype[A
 
 
 def _header(file: Any) -> tuple[tuple[int, ...], np.dtype[Any]]:
-    """Return shape and dtype that stand at the beginning of an array in the format of NumPy."""
+    """Return the shape and the dtype that an array in the format of NumPy begins with."""
     if (version := np.lib.format.read_magic(file)) not in {(1, 0), (2, 0), (3, 0)}:
         raise ValueError(f"version {version} of the format is not known")
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
@@ -271,7 +275,7 @@ def _header(file: Any) -> tuple[tuple[int, ...], np.dtype[Any]]:
 
 
 def _chosen(key: str | None, names: list[str], path: str | os.PathLike[str]) -> str:
-    """Return the name of the array to read; of many names a message has those that are alike, or the first."""
+    """Return the name of the array to read. Otherwise the error tells names that are alike, or the first ones."""
     if not names:
         raise ArgumentValueError("load_matrix", "path", f"must lead to an array, but {path} holds none")
     if key is None and len(names) == 1:

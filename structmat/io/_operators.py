@@ -44,11 +44,16 @@ if TYPE_CHECKING:
 __all__ = ["describe", "load", "save"]
 
 _FIT = "fit."
-"""What the names of the arrays of a fit begin with that are not its operator's."""
+"""The names of the arrays of a fit begin with this, apart from those of its operator."""
+
 _VERSION = 3
+"""The version of the format, in every file: what is written by another one is refused."""
+
 _OTHER_FORMATS = {".bin", ".csv", ".json", ".mat", ".npy", ".npz", ".pt", ".pth"}
+"""A file of safetensors must not end so, since other programs would take it for one of theirs."""
+
 _KINDS: dict[str, Any] = {"float": (float, int), "int": int, "bool": bool, "str": str}
-"""Of the fields of a fit that are no arrays, by their annotations."""
+"""The types that fields of a fit may have in a file, by their annotations; of arrays nothing is asked."""
 
 
 def save(
@@ -247,11 +252,11 @@ class _Held(NamedTuple):
     """What the headers of a file tell."""
 
     kind: str
-    """As `file_kind` names it."""
+    """The kind of the file, as `file_kind` names it."""
     size: int
-    """In bytes."""
+    """The size of the file in bytes."""
     specs: dict[str, tuple[tuple[int, ...], str]]
-    """Shape and dtype of each array."""
+    """The shape and the dtype of each array, by name."""
     metadata: dict[str, str]
     """The notes of a safetensors file, with the tree of a saved operator among them; none of other files."""
     saved: Any
@@ -281,7 +286,7 @@ def _without_entries(held: _Held, path: str | os.PathLike[str]) -> LinearOperato
     def blank(name: str, paired: bool) -> Array:
         """Return one zero, broadcast to the shape of an array, which takes no memory."""
         shape, dtype = held.specs[name]
-        if dtype == "int64":  # indices, each of which may occur once
+        if dtype == "int64":  # these are indices, which must differ from each other
             return np.arange(shape[0])
         number = np.dtype("float32" if dtype == "bfloat16" else dtype)
         number = np.result_type(number, np.complex64) if paired else number
@@ -323,9 +328,10 @@ def _content(file: Any, path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def _read(file: Any, name: str, path: str | os.PathLike[str]) -> NDArray[Any]:
+    """Return an array of an opened file."""
     try:
         return file.get_tensor(name)
-    except (AttributeError, TypeError) as error:  # a dtype that NumPy does not have
+    except (AttributeError, TypeError) as error:  # the library raises these for a dtype that NumPy does not have
         raise ValueError(f"{path} describes no valid operator: {name} has dtype {one_line(error)}") from error
 
 
@@ -340,7 +346,7 @@ def _checksum(tree: Any, arrays: Mapping[str, NDArray[Any]]) -> str:
 
 @cache
 def _classes() -> dict[str, type[LinearOperator]]:
-    """Return the operator classes that a file may name: all but what is prepared, whose operator is saved."""
+    """Return the operator classes that a file may name: all but `Prepared`, of which the original operator is saved."""
     public = (getattr(operators, name) for name in operators.__all__)
     found = (c for c in public if isinstance(c, type) and issubclass(c, LinearOperator))
     return {c.__name__: c for c in found if not inspect.isabstract(c) and c is not Prepared}
@@ -375,7 +381,7 @@ def _encoded(value: Any, name: str, arrays: dict[str, NDArray[Any]]) -> Any:
 
 
 def _stored(array: Array) -> NDArray[Any]:
-    """Return an array of the file: half precision as it is, complex values as pairs."""
+    """Return an array as the file holds it: in its own dtype, and complex values as pairs of real ones."""
     name = dtype_name(array.dtype)
     values = to_numpy(array.detach() if is_torch(array) else array)
     if values.dtype.kind not in "fcbiu" or values.dtype.itemsize > 8 * (1 + (values.dtype.kind == "c")):
@@ -383,7 +389,7 @@ def _stored(array: Array) -> NDArray[Any]:
         raise ArgumentTypeError("save", "operator", text)
     if values.dtype.kind == "c":
         return np.stack([values.real, values.imag], axis=-1)
-    return np.asarray(values.astype(name), order="C")  # which was widened if it is a half precision
+    return np.asarray(values.astype(name), order="C")  # half precision was widened to be read, and is narrowed again
 
 
 def _decoded_file(

@@ -24,17 +24,25 @@ if TYPE_CHECKING:
 __all__ = ["Checkpoint", "CheckpointError", "Entry"]
 
 _PATTERNS = ("model*.safetensors", "*.safetensors", "pytorch_model*.bin", "*.bin", "*.pt", "*.pth")
-"""Files of a folder without an index: the first pattern that any matches."""
+"""Of a folder without an index, the files are read that match the first of these patterns which any file matches."""
+
 _NOT_WEIGHTS = ("training_args", "optimizer", "scheduler", "scaler", "rng_state")
-"""How the names of files begin that training leaves beside the weights."""
+"""Training leaves files beside the weights whose names begin with these words."""
+
 _INSIDE = ("state_dict", "model_state_dict", "model", "module")
-"""Where training scripts put the weights."""
+"""Training scripts save a dictionary with other things in it, and the weights under one of these keys."""
+
 _FLOATS = ("float64", "float32", "float16", "bfloat16")
-"""Dtypes that are read as real numbers."""
+"""The dtypes that are read as real numbers; weights in fewer bits mean something only together with their scales."""
+
 _CHUNK_BYTES = 1 << 22
+"""A weight is read in pieces of about so many bytes, so that two are compared or subtracted in little memory."""
+
 _ZIP = b"PK\x03\x04"
+"""A zip archive begins with these bytes, and so do the files of `torch.save`."""
+
 _DAMAGE = (RuntimeError, ValueError, TypeError, KeyError, IndexError, AttributeError, EOFError, OSError)
-"""What torch raises on files that are not what they claim to be."""
+"""What torch raises on files that are not what they claim to be, as damaged ones have shown."""
 
 
 class CheckpointError(ValueError):
@@ -79,7 +87,7 @@ class Entry:
         """Tell whether another weight is the same, bit for bit; of different dtypes, by their values."""
         if self.shape != other.shape:
             return False
-        # The steps in which they are read depend on the shape alone.
+        # Both are read in the same pieces, since these depend on the shape alone.
         if self.dtype == other.dtype:
             pairs = zip(self._pieces(), other._pieces(), strict=True)
             return all(a.tobytes() == b.tobytes() for (_, a), (_, b) in pairs)
@@ -106,10 +114,12 @@ class Entry:
                     yield part, there[part] if self.shape else file.get_tensor(self.key)
         except CheckpointError:
             raise
-        except (ValueError, AttributeError, TypeError) as error:  # the last two are of dtypes that NumPy does not have
+        except (ValueError, AttributeError, TypeError) as error:
+            # The library raises the last two for dtypes that NumPy does not have.
             raise CheckpointError(f"{self}: {one_line(error)}") from error
 
     def _check(self, there: tuple[str, tuple[int, ...]] | None) -> None:
+        """Refuse a weight whose dtype or shape is no longer what the header said when the checkpoint was opened."""
         if there != (self.dtype, self.shape):
             raise CheckpointError(f"{self}: the file has changed meanwhile")
 
@@ -140,6 +150,7 @@ class Checkpoint:
                 self._add(file, None)
 
     def _index(self) -> Path | None:
+        """Return the index of a folder, if it has one."""
         for pattern in ("*.safetensors.index.json", "*.bin.index.json"):
             if len(found := sorted(self.path.glob(pattern))) > 1:
                 raise CheckpointError(f"{self.path} has several indices: {', '.join(path.name for path in found)}")
@@ -148,7 +159,7 @@ class Checkpoint:
         return None
 
     def _add(self, file: Path, keys: list[str] | None) -> None:
-        """Take in a file: the weights that the index expects there, or all."""
+        """Take in a file: those of its weights that the index names, or all of them if there is no index."""
         self._files.append(file)
         faults: dict[str, str] = {}
         try:
@@ -180,7 +191,7 @@ class Checkpoint:
         return len({*self.entries, *self.faults})
 
     def partners(self, names: Iterable[str]) -> dict[str, str]:
-        """Return the stored name of each name that has one, as `partner_names`."""
+        """Return the name in this checkpoint of each of the names that has one, as `partner_names` finds it."""
         return partner_names(names, {**self.entries, **self.faults})
 
     def entry(self, key: str) -> Entry:
@@ -203,9 +214,10 @@ class Checkpoint:
 
 
 def partner_names(names: Iterable[str], stored: Iterable[str]) -> dict[str, str]:
-    """Return the stored name of each name that has one; none is that of two, and what is in doubt has none.
+    """Return the stored name that means the same weight as a name, for each name that has one.
 
-    Names may lack or have leading parts of wrapping classes.
+    A name and its partner are equal, or equal without what wrapping classes add, or one of them is the end of the
+    other, in whole parts. No stored name is the partner of two, and a name for which several are possible has none.
     """
     wanted, keys = list(dict.fromkeys(names)), list(dict.fromkeys(stored))
     found = {name: name for name in wanted if name in keys}
@@ -233,6 +245,7 @@ def _weight_map(index: Path) -> dict[str, list[str]]:
 
 
 def _weight_files(folder: Path) -> list[Path]:
+    """Return the files of weights in a folder without an index."""
     for pattern in _PATTERNS:
         if found := [path for path in sorted(folder.glob(pattern)) if not path.name.startswith(_NOT_WEIGHTS)]:
             return found
@@ -263,14 +276,17 @@ def _is_torch_file(path: Path) -> bool:
 
 
 def _torch_content(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
-    """Return the tensors of a file of `torch.save`, mapped, and what is wrong with others."""
+    """Return the tensors of a file of `torch.save`, which are mapped into memory, and what is wrong with others."""
     now = path.stat()
     return _loaded(path, (now.st_ino, now.st_size, now.st_mtime_ns))
 
 
 @lru_cache(4)
 def _loaded(path: Path, _: tuple[int, int, int]) -> tuple[dict[str, Any], dict[str, str]]:
-    """Do what `_torch_content` says, of a file as it is now: to unpickle it for each of many weights takes minutes."""
+    """Do what `_torch_content` says, and keep the result while inode, size and time of the file stay the same.
+
+    To unpickle a file anew for each of its many weights would take minutes.
+    """
     try:
         import torch  # noqa: PLC0415  # an extra, needed for such files only
     except ModuleNotFoundError as error:
@@ -296,7 +312,7 @@ def _loaded(path: Path, _: tuple[int, int, int]) -> tuple[dict[str, Any], dict[s
 
 
 def _fault(tensor: Any) -> str:
-    """Return what is wrong with a tensor of torch that has no plain values."""
+    """Return why the values of a tensor of torch cannot be read; an empty text if they can."""
     if tensor.is_meta:
         return "was saved without values, on the device meta"
     layout = "nested" if tensor.is_nested else str(tensor.layout).removeprefix("torch.")
@@ -304,11 +320,12 @@ def _fault(tensor: Any) -> str:
 
 
 def _spec(tensor: Any) -> tuple[str, tuple[int, ...]]:
+    """Return dtype and shape of a tensor of torch, the dtype by the name that NumPy gives it."""
     return str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape)
 
 
 def _to_numpy(part: Any) -> NDArray[Any]:
-    """Return a part of a tensor of torch as an array; bfloat16 as float32, which is exact."""
+    """Return a part of a tensor of torch as an array. NumPy has no bfloat16, which float32 holds exactly."""
     part = part.detach().cpu()
     return (part.float() if _spec(part)[0] == "bfloat16" else part).numpy()
 
@@ -320,7 +337,7 @@ def _equal(names: list[str], stored: list[str]) -> dict[str, list[str]]:
 
 
 def _ends_alike(names: list[str], stored: list[str]) -> dict[str, list[str]]:
-    """Return the stored names of which each name is the end, or that are its end, in whole parts."""
+    """Return for each name the stored ones that end with it, and the longest that it ends with, in whole parts."""
     by_end: dict[str, list[str]] = {}
     for key in stored:
         for end in _endings(key):
@@ -331,6 +348,7 @@ def _ends_alike(names: list[str], stored: list[str]) -> dict[str, list[str]]:
 
 
 def _by_plain_name(stored: list[str]) -> dict[str, list[str]]:
+    """Return the stored names by what is left of them without the parts of wrapping classes."""
     plain: dict[str, list[str]] = {}
     for key in stored:
         plain.setdefault(unwrapped(key), []).append(key)
@@ -338,6 +356,6 @@ def _by_plain_name(stored: list[str]) -> dict[str, list[str]]:
 
 
 def _endings(name: str) -> list[str]:
-    """Return what is left of a name without its first parts."""
+    """Return what is left of a name without its first part, without its first two parts, and so on."""
     parts = unwrapped(name).split(".")
     return [".".join(parts[k:]) for k in range(1, len(parts))]

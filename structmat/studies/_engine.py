@@ -89,17 +89,17 @@ class Progress(NamedTuple):
     """
 
     key: str
-    """Of the unit that was just done, or has failed; empty at the start."""
+    """The key of the unit that was just done, or has failed; empty at the start."""
     record: Any
-    """Its result; None at the start and where it has failed."""
+    """The result of that unit; None at the start and where it has failed."""
     n_done: int
-    """Units done, those of earlier runs included."""
+    """The number of units that are done, those of earlier runs included."""
     n_units: int
-    """Units in all."""
+    """The number of all units."""
     elapsed: float
-    """Seconds since this run began."""
+    """The seconds since this run began."""
     remaining: float | None
-    """Estimated seconds to its end; None before a unit is done."""
+    """An estimate of the seconds to its end; None before a unit is done."""
 
 
 def run(
@@ -191,7 +191,7 @@ def _opened(folder: Path, settings: dict[str, Any]) -> Iterator[tuple[BinaryIO, 
             text += "; choose another folder, or use the settings of this one"
             raise ArgumentValueError("run", None, text)
         with path.open("ab") as file:
-            file.truncate(size if records else 0)  # a line that a kill cut short goes
+            file.truncate(size if records else 0)  # removes a line that a kill cut short
             if not records:
                 _append(file, path, _Head(settings))
             yield file, records
@@ -217,7 +217,7 @@ def _read(path: Path) -> tuple[dict[str, Any] | None, dict[str, Any], int]:
         raise ValueError(f"{path} is no table of a study")
     settings, records, size = None, {}, 0
     lines = content.split(b"\n")
-    for number, line in enumerate(lines[:-1], 1):  # what follows the last end of a line is cut short
+    for number, line in enumerate(lines[:-1], 1):  # what follows the last end of a line was cut short
         try:
             entry = json.loads(line, object_hook=_from_json)
             if number == 1:
@@ -226,7 +226,7 @@ def _read(path: Path) -> tuple[dict[str, Any] | None, dict[str, Any], int]:
                 result = _fields(_Result, entry)
                 records[result.key] = result.record
         except (ValueError, KeyError, TypeError, RecursionError) as error:
-            if number == len(lines) - 1:  # after a loss of power
+            if number == len(lines) - 1:  # a loss of power may damage the last line, whose unit is then done again
                 break
             text = f"line {number} is damaged ({one_line(error)})"
             raise ValueError(f"{path}: {text}; delete the line, and the unit is done again") from error
@@ -240,6 +240,7 @@ def _fields(kind: type[_Stored], entry: Mapping[str, Any]) -> _Stored:
 
 
 def _as_json(value: Any) -> Any:
+    """Return an array or a number of NumPy as JSON can hold it."""
     if isinstance(value, np.ndarray):
         data = base64.b64encode(np.ascontiguousarray(value).data).decode()
         return _StoredArray(value.dtype.str, value.shape, data)._asdict()
@@ -249,6 +250,7 @@ def _as_json(value: Any) -> Any:
 
 
 def _from_json(node: dict[str, Any]) -> Any:
+    """Undo `_as_json` for a decoded object that is an array; others are returned as they are."""
     if node.keys() != {*_StoredArray._fields}:
         return node
     stored = _fields(_StoredArray, node)
@@ -275,7 +277,7 @@ def _outcomes(
             stack.enter_context(joblib.parallel_config("loky", n_jobs=min(workers, max(1, len(units))), **own))
         elif workers is not None:
             stack.enter_context(joblib.parallel_config("sequential"))
-        ahead = "all" if workers is None else "2*n_jobs"  # of a cluster, more workers may come
+        ahead = "all" if workers is None else "2*n_jobs"  # a cluster may get more workers while it runs
         parallel = joblib.Parallel(return_as="generator_unordered", batch_size=1, pre_dispatch=ahead, max_nbytes=None)
         try:
             running = parallel(tasks)
@@ -292,6 +294,7 @@ def _outcomes(
 
 
 def _attempt(function: Callable[[Any], Any], key: str, unit: Any) -> tuple[str, Any, str]:
+    """Run a unit with one thread of linear algebra; return its key, its result, and the text of what went wrong."""
     try:
         with _controller().limit(limits=1):
             return key, function(unit), ""
@@ -300,7 +303,7 @@ def _attempt(function: Callable[[Any], Any], key: str, unit: Any) -> tuple[str, 
 
 
 def _close(running: Any) -> None:
-    """Stop the workers; joblib warns about what they were doing, which is what is wanted."""
+    """Stop the workers. joblib warns that they were still at work, which is known here."""
     with warnings.catch_warnings(action="ignore", category=UserWarning):
         running.close()
 

@@ -26,17 +26,18 @@ _ROWS = 256
 
 @dataclass(frozen=True)
 class Change:
-    """A tuned weight minus its base; without a base, a change that stands in a file."""
+    """The change of one weight: the tuned one minus that of the base, read when it is needed."""
 
     tuned: Entry
     base: Entry | None = None
+    """None if the file holds the change itself, which then stands in the place of the tuned weight."""
 
     @property
     def shape(self) -> tuple[int, ...]:
         return self.tuned.shape
 
     def check(self, *, cast: bool = False) -> None:
-        """Refuse what cannot be read, and weights that do not go together; `cast` lets their dtypes differ."""
+        """Refuse weights that cannot be read, or have other shapes or dtypes than each other; `cast` allows dtypes."""
         for entry in filter(None, (self.base, self.tuned)):
             entry.check_floats()
         base = self.base or self.tuned
@@ -46,9 +47,9 @@ class Change:
             text = f"{self.tuned} has dtype {self.tuned.dtype}, but {base} has {base.dtype}"
             raise CheckpointError(f"{text}; the option cast takes them so")
 
-    @np.errstate(over="ignore", invalid="ignore")  # infinity and NaN are refused by whoever asks
+    @np.errstate(over="ignore", invalid="ignore")  # whoever asks for the change refuses infinity and NaN
     def matrix(self) -> NDArray[Any]:
-        """Return the change; one whole matrix is held, and a few rows of the other."""
+        """Return the change. No more than one whole matrix is held in memory, and a few rows of the other."""
         if self.base is None:
             return self.tuned.read()
         wide = "float64" if "float64" in {self.tuned.dtype, self.base.dtype} else "float32"
@@ -75,12 +76,12 @@ class LayerTask:
     block_size: int | str = "min"
     input_second_moment: Entry | None = None
     rng: int = 0
-    """Seed of the whole run."""
+    """The seed of the whole run; `unit_rng` makes that of the layer of it."""
     time_limit: float | None = None
 
     @property
     def cost(self) -> float:
-        """Entries of the matrix, to which the time is roughly proportional."""
+        """The number of entries of the matrix, with which the time of a fit grows roughly in proportion."""
         return float(math.prod(self.change.shape))
 
     def run(self) -> LayerFit:
@@ -141,20 +142,20 @@ class LayerFit:
 
 
 def weighted_norm(matrix: NDArray[Any], moment: NDArray[Any] | None) -> float:
-    """Return what errors of a matrix are relative to: its norm, weighted with second moments of the inputs if given."""
+    """Return the norm that errors of a matrix are relative to: its own, or the one that a moment of inputs weights."""
     largest = float(np.abs(matrix).max(initial=0.0))
     if largest == 0.0:
         return 0.0
     total = 0.0
-    for start in range(0, len(matrix), _ROWS):  # to save memory
+    for start in range(0, len(matrix), _ROWS):
         part = matrix[start : start + _ROWS]
-        scaled = part.astype(np.result_type(part, np.float64)) / largest  # no square over- or underflows
+        scaled = part.astype(np.result_type(part, np.float64)) / largest  # so that no square overflows or underflows
         weighted = scaled if moment is None else scaled * moment if moment.ndim == 1 else scaled @ moment
         total += float(np.vdot(scaled, weighted).real)
     return largest * math.sqrt(max(total, 0.0))
 
 
 def unit_rng(rng: int, key: str) -> np.random.Generator:
-    """Return the random number generator of one unit of work: the same wherever and whenever it runs."""
+    """Return the random number generator of one unit of work, which is the same wherever and whenever it runs."""
     words = np.frombuffer(hashlib.sha256(key.encode()).digest(), "<u4")
     return np.random.default_rng([rng, *words.tolist()])

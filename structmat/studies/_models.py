@@ -15,27 +15,30 @@ __all__ = ["Model", "model_of"]
 
 @dataclass(frozen=True)
 class Model:
-    """The modules of a model, and which weight is whose; by default nothing is known, and names are believed."""
+    """The modules of a model, and which stored weight belongs to which of them.
+
+    By default nothing is known of a model. The names of weights are then taken for paths of modules.
+    """
 
     name: str | None = None
-    """Of its class, and who knows it."""
+    """The name of its class, and the library that knows it; None if the model is not known."""
     problem: str = ""
-    """Why nothing is known although config.json names it."""
+    """Why the model is not known although config.json names it; empty otherwise."""
     modules: set[str] | None = None
-    """Paths of all modules."""
+    """The paths of all modules; None if the model is not known."""
     layers: Mapping[str, bool] = field(default_factory=dict)
-    """Linear layers that can be adapted, by path: whether they store their weight as inputs by outputs."""
+    """The linear layers that can be adapted, by path, and whether each stores its weight as inputs by outputs."""
     loaded_as: Callable[[str], str] = unwrapped
-    """Name of the parameter that a stored weight becomes as it is; none, if it becomes a part of one."""
+    """Returns the name of the parameter that a stored weight becomes, or nothing if it becomes only a part of one."""
 
     def layer_of(self, key: str) -> str:
-        """Return the path of the linear layer that a stored weight may be that of; none, if it is not."""
+        """Return the path of the linear layer whose weight a stored one may be, or nothing if it is no such weight."""
         path, _, kind = self.loaded_as(key).rpartition(".")
         return path if kind == "weight" and (self.name is None or path in self.layers) else ""
 
 
 def model_of(*paths: Path) -> Model:
-    """Return what is known of the model of the first checkpoint that has a config.json of transformers beside it."""
+    """Return the model that config.json of transformers names beside the first of the checkpoints that has one."""
     for path in paths:
         file = (path if path.is_dir() else path.parent) / "config.json"
         try:
@@ -43,16 +46,16 @@ def model_of(*paths: Path) -> Model:
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
             continue
         try:
-            with warnings.catch_warnings(action="ignore"):  # of how a model is built that is not used
+            with warnings.catch_warnings(action="ignore"):  # they concern the use of a model, which is not used here
                 return _built(file.parent)
-        except Exception as error:  # noqa: BLE001  # of any model, and any version of transformers
+        except Exception as error:  # noqa: BLE001  # any model may raise anything in any version of transformers
             why = one_line(error).partition(". ")[0]
             return Model(problem=f"the modules of {kind} are not known ({file}: {why})")
     return Model()
 
 
 def _built(folder: Path) -> Model:
-    """Return what the model of a folder tells, built without memory for its weights."""
+    """Build the model of a folder, without memory for its weights, and return what its modules tell."""
     import torch  # noqa: PLC0415  # an extra
     import transformers  # noqa: PLC0415  # an extra
     from transformers.conversion_mapping import get_model_conversion_mapping  # noqa: PLC0415
@@ -62,7 +65,7 @@ def _built(folder: Path) -> Model:
 
     config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     kind = getattr(transformers, *(config.architectures or ["architectures"])[:1])
-    if not issubclass(kind, transformers.PreTrainedModel):  # never call what a file names
+    if not issubclass(kind, transformers.PreTrainedModel):  # a file may name anything, which is not called
         raise TypeError(f"{kind.__name__} is no model")
     with torch.device("meta"):
         model = kind(config)
@@ -78,7 +81,7 @@ def _built(folder: Path) -> Model:
     def loaded_as(key: str) -> str:
         key = unwrapped(key)
         name, converted = rename_source_key(key, *by_kind, model.base_model_prefix, state)
-        if name not in state and key in state:  # as `from_pretrained` does
+        if name not in state and key in state:  # `from_pretrained` keeps such a name as well
             name, converted = key, None
         return "" if converted else name
 

@@ -18,37 +18,39 @@ from structmat.studies._models import Model
 __all__ = ["Plan", "is_found", "plan_delta", "plan_pair"]
 
 _WEIGHT = ".weight"
-"""How the names of weights of linear layers end."""
+"""The name of the weight of a linear layer is the path of the layer with this at its end."""
+
 _EMBEDDING = re.compile(r"(.*\.)?([^.]*embed[^.]*|wte|wpe|shared|relative_attention_bias)(\.\d+)?", re.IGNORECASE)
 """Modules whose matrix is a table that is looked up, not a linear layer, in models that are not known."""
+
 _CONV1D = re.compile(r"(.*\.)?(c_attn|c_proj|c_fc|q_attn)")
 """Modules that store their weight as inputs by outputs in some models of transformers."""
 
 
 @dataclass
 class Plan:
-    """Layers to fit, and the rest."""
+    """What is to be fitted of the files that were given, and what was found out of everything else in them."""
 
     changes: dict[str, Change] = field(default_factory=dict)
-    """By path of the module."""
+    """The layers to fit, by path of the module."""
     transposed: set[str] = field(default_factory=set)
     """Modules whose weight is stored as inputs by outputs."""
     pairs: list[tuple[Entry, Entry]] = field(default_factory=list)
-    """Other weights, tuned and base, which may differ too."""
+    """The weights that are not fitted but are in both checkpoints, tuned and base: some may have been tuned too."""
     left_out: list[str] = field(default_factory=list)
-    """Weights that were tuned or added but cannot be part of the adapter."""
+    """The names of weights that the base does not have, or of changes in a file, that are not fitted."""
     faults: dict[str, str] = field(default_factory=dict)
-    """What is wrong, by name of the weight or file."""
+    """What is wrong, by path of the module, or by name of the file if that cannot be read at all."""
     base: str | None = None
     """Name of the base model."""
     checksums: dict[str, Any] = field(default_factory=dict)
-    """What tells these checkpoints from others, by what they are for."""
+    """Checksums of the checkpoints, by what each is for: a run that is continued must be given the same ones."""
     seen: list[str] = field(default_factory=list)
-    """Modules that could be fitted."""
+    """The modules that could be fitted, whether `targets` chose them or not."""
     model: str | None = None
-    """What knows the modules."""
+    """The class that the modules are known from, as `Model.name` has it."""
     modules: set[str] | None = None
-    """All modules of the model that have weights, and those around them; None where only some are known."""
+    """The paths of all modules that have weights, and of those around them; None if only some of them are known."""
 
     def add(self, name: str, change: Change, *, cast: bool = False) -> None:
         """Take in a layer that is to be fitted, or what is wrong with it."""
@@ -125,7 +127,7 @@ def plan_delta(path: Path, targets: str | None) -> Plan:
 
 
 def _is_target(name: str, targets: str | None, model: Model) -> bool:
-    """Return whether a module is to be fitted: a regular expression is found in its path; without, embeddings not."""
+    """Return whether a module is to be fitted: all but embeddings, or those in whose path `targets` is found."""
     if targets is None:
         return name in model.layers or _EMBEDDING.fullmatch(name) is None
     return is_found(targets, name)
@@ -141,6 +143,7 @@ def is_found(targets: str, name: str) -> bool:
 
 
 def _module_of(key: str) -> str:
+    """Return the path of the module that a weight belongs to, by its name alone."""
     return unwrapped(key).removesuffix(_WEIGHT)
 
 
@@ -158,7 +161,7 @@ def _tied(checkpoint: Checkpoint) -> set[str]:
     found = set()
     for key, entry in checkpoint.entries.items():
         for table in tables.get((entry.shape, entry.dtype), []):
-            with suppress(CheckpointError):  # which the fit will name
+            with suppress(CheckpointError):  # a weight that cannot be read is told where it is to be fitted
                 same = entry is not table and len(entry.shape) == 2 and entry.equals(table)
                 if same and any(part.any() for _, part in entry.chunks()):
                     found.add(key)
@@ -168,8 +171,8 @@ def _tied(checkpoint: Checkpoint) -> set[str]:
 def _stored_by_inputs(plan: Plan, tuned: Checkpoint, model: Model) -> set[str]:
     """Return the layers whose weight is stored as inputs by outputs, as in GPT-2.
 
-    Of a model that is not known, the length of a bias tells it of a weight that is no square; other layers of the same
-    stack are stored alike.
+    If the model is not known, the length of the bias tells it for a weight that is not square: a bias has one entry for
+    each output. All layers of one stack are stored alike, so that those with a bias tell it for the others.
     """
     if model.name is not None:
         return {name for name in plan.changes if model.layers[name]}

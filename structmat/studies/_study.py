@@ -207,5 +207,5 @@ def load_study(path: str | os.PathLike[str]) -> Study:
 
 
 def rows_of(records: Iterable[Mapping[str, Any]]) -> tuple[Mapping[str, Any], ...]:
-    """Return the rows in the records of a run."""
+    """Return the rows in the records of a run: each record is the result of one unit, which may have several rows."""
     return tuple(row for record in records for row in record["rows"])

@@ -35,10 +35,13 @@ if TYPE_CHECKING:
 __all__ = ["changes", "matrices", "sweep"]
 
 _METHODS = ("cdd", *BASELINES)
+"""The names of the methods: the fit, and the families with a closed form that it is compared with."""
 
 
 @dataclass(frozen=True)
 class _InFile:
+    """A matrix in a file, which is read where it is needed."""
+
     path: Path
     key: str
     shape: tuple[int, ...]
@@ -49,6 +52,8 @@ class _InFile:
 
 @dataclass(frozen=True)
 class _Held:
+    """A matrix in memory, with the same methods as those in files."""
+
     array: NDArray[Any]
     shape = property(lambda self: self.array.shape)
 
@@ -57,7 +62,7 @@ class _Held:
 
 
 _Matrix: TypeAlias = Change | _InFile | _Held
-"""One matrix, of known shape, read in the process that needs it."""
+"""A source of one matrix: its shape is known, and its entries are read in the process that needs them."""
 
 
 @dataclass(frozen=True)
@@ -69,14 +74,19 @@ class _Unit:
     moment: NDArray[Any] | None
     method: str
     n_factors: int
-    block_size: Any  # int or "min"
+    block_size: Any
+    """An integer or "min"."""
     seed: int | None
     """None for methods that use no random numbers."""
     time_limit: float | None
 
     @property
     def cost(self) -> float:
-        """What it takes, roughly, in units of its cheapest kind: a model of fits of 384 x 384 entries."""
+        """An estimate of the time that the unit takes, relative to others.
+
+        It is a model of matrices of 384 x 384 entries: a fit with k > 3 factors takes about k**3 / 3 times as long as
+        one with three, and a search with a time limit uses that up.
+        """
         rows, cols = self.source.shape
         if self.method != "cdd" or self.n_factors <= 3:
             return float(rows * cols)
@@ -295,6 +305,7 @@ def changes(
 
 
 def _sources(layers: Mapping[str, Any]) -> dict[str, _Matrix]:
+    """Return the sources of the matrices by name; arrays become sources of themselves."""
     if not isinstance(layers, Mapping):
         raise ArgumentTypeError("sweep", "layers", f"must be matrices by name, got {layers!r}")
     return {
@@ -304,7 +315,7 @@ def _sources(layers: Mapping[str, Any]) -> dict[str, _Matrix]:
 
 
 def _listed(argument: str, values: Any, check: Callable[[Any], Any]) -> tuple[Any, ...]:
-    """Return checked values, each once, in their order."""
+    """Return the values of an argument that is a list: checked, in their order, and each of them once."""
     if isinstance(values, (str, bytes, Mapping)) or not hasattr(values, "__iter__"):
         raise ArgumentTypeError("sweep", argument, f"must be a list, got {values!r}")
     if not (found := tuple(dict.fromkeys(check(value) for value in values))):
@@ -313,7 +324,7 @@ def _listed(argument: str, values: Any, check: Callable[[Any], Any]) -> tuple[An
 
 
 def _unavailable(shape: tuple[int, ...], method: str, n_factors: int, block_size: int | str, *, weighted: bool) -> str:
-    """Return why there is no such approximation, or nothing."""
+    """Return why there is no approximation with these settings, or an empty text if there is one."""
     if weighted and method not in {"cdd", "truncated-svd"}:
         return f"{method} has no closed form for weighted errors"
     try:
@@ -324,7 +335,7 @@ def _unavailable(shape: tuple[int, ...], method: str, n_factors: int, block_size
 
 
 def _approximate(unit: _Unit) -> dict[str, Any]:
-    """Do one unit of work."""
+    """Do one unit of work: approximate one matrix by one method with one setting."""
     begun = time.perf_counter()
     matrix = unit.source.matrix()
     if not np.isfinite(matrix).all():
