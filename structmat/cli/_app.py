@@ -37,7 +37,7 @@ _FAILURE = 1
 """The exit status where something went wrong."""
 
 _USAGE = 2
-"""The exit status where the command was not used as it must be; other commands have the same."""
+"""The exit status of wrong usage, as most commands have it."""
 
 _INTERRUPTED = 130
 """The exit status after Ctrl-C: shells expect 128 and the number of the signal, 2."""
@@ -403,7 +403,7 @@ def fit_checkpoint(
     everything = {"out": str(out), **totals, **asdict(study)}
     text = partial(_output.print_checkpoint, title, study)
     with _output.printed(partial(_output.print_json, everything) if options.json else text):
-        _draw(lambda _: study.plot().figure, out / "results.png", force=True)
+        _draw(lambda _: study.plot().figure, out / _DRAWING, force=True)
 
 
 @app.command
@@ -458,7 +458,7 @@ def sweep(
     text = partial(_output.print_means, study, f"{'table and figure' if drawn else 'table'}: {out}")
     with _output.printed(partial(_output.print_json, {"out": str(out), **asdict(study)}) if options.json else text):
         if drawn:
-            _draw(lambda _: study.plot().figure, out / "results.png", force=True)
+            _draw(lambda _: study.plot().figure, out / _DRAWING, force=True)
     if study.failed:
         key, why = next(iter(study.failed.items()))
         raise RuntimeError(f"{len(study.failed)} of {len(study.failed) + len(study.rows)} units failed: {key}: {why}")
@@ -497,6 +497,9 @@ def _plot() -> Any:
 
     return plot
 
+
+_DRAWING = "results.png"
+"""The figure of a study, in its folder."""
 
 _SAFETENSORS = _Output([".safetensors"], require_safetensors)
 _FIGURE = _Output([".png", ".pdf", ".svg"], _plot)

@@ -171,6 +171,6 @@ def print_table(headings: Sequence[str], lines: Sequence[Sequence[str]]) -> None
         sys.stdout.write("  ".join([first.ljust(widths[0]), *rest]).rstrip() + "\n")
 
 
-def _error(error: float | None) -> str:
+def _error(error: float) -> str:
     """Return an error with four decimals, or with a power of ten if it is small."""
-    return "-" if error is None else f"{error:.4f}" if error >= 1e-3 or error == 0 else f"{error:.1e}"
+    return f"{error:.4f}" if error >= 1e-3 or error == 0 else f"{error:.1e}"

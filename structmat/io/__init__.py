@@ -1,4 +1,4 @@
-"""Files: operators and fits in safetensors, matrices from ``.npy``, ``.npz`` and ``.safetensors``; never pickle.
+"""Files: operators and fits in safetensors, matrices from files of NumPy, MATLAB, text and safetensors; never pickle.
 
 - `_operators`: `save`, `load` and `describe`
 - `_matrices`: `load_matrix`

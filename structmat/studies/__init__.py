@@ -15,7 +15,8 @@ from __future__ import annotations
 from importlib.util import find_spec
 
 try:
-    for library in ("pandas", "safetensors"):  # which write what a study ends with: not to be missed only then
+    # These libraries write what a study ends with. That they are missing must not be noticed only after the work.
+    for library in ("pandas", "safetensors"):
         if find_spec(library) is None:
             raise ModuleNotFoundError(name=library)  # noqa: TRY301
     from structmat.studies._engine import Progress

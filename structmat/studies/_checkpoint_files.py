@@ -171,8 +171,10 @@ class Checkpoint:
             self.faults |= {key: f"{file}: {key}: the index names this file, which {what}" for key in keys}
             return
         except ValueError as error:
-            self.faults |= {key: f"{file}: {key}: {one_line(error)}" for key in keys or ()}
-            self.faults |= {str(file): one_line(error)} if keys is None else {}
+            if keys is None:
+                self.faults[str(file)] = one_line(error)
+            else:
+                self.faults |= {key: f"{file}: {key}: {one_line(error)}" for key in keys}
             return
         for key in [*specs, *faults] if keys is None else keys:
             if key in self.entries:

@@ -149,10 +149,10 @@ def run(
 
 
 def require_own(out: str | os.PathLike[str], *names: str) -> None:
-    """Refuse a folder with files of these names, or with results, but without the table of the run that wrote them."""
+    """Refuse a folder that has files of these names, but not the table of the run that wrote them."""
     if Path(out, _TABLE).exists():
         return
-    for name in (*names, "results.csv", "results.png"):
+    for name in names:
         if (path := Path(out, name)).exists():
             text = f"the file exists, and no {_TABLE} says that a run wrote it; choose another folder"
             raise FileExistsError(errno.EEXIST, text, os.fspath(path))

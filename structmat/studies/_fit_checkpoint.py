@@ -19,7 +19,7 @@ from structmat.studies._engine import Progress, require_own, run
 from structmat.studies._layer_fit import LayerTask
 from structmat.studies._models import model_of
 from structmat.studies._plans import Plan, plan_delta, plan_pair
-from structmat.studies._study import Row, Study, rows_of
+from structmat.studies._study import OUTPUTS, TABLE, Row, Study, rows_of
 
 __all__ = ["fit_checkpoint"]
 
@@ -27,10 +27,10 @@ _OWNER = "fit_checkpoint"
 """Who raises, in the texts of errors."""
 
 _OTHERS = "other weights"
-"""The key of the unit of work that compares the weights which are not fitted; a space is in no path of a module."""
+"""The key of the unit of work that compares the weights which are not fitted.
 
-_TABLE = "results.csv"
-"""The file of the rows, beside the adapter."""
+Its space keeps it apart from the keys of layers: these are paths of modules, which are made of names of attributes.
+"""
 
 
 def fit_checkpoint(
@@ -138,7 +138,7 @@ def fit_checkpoint(
         "time_limit": None if time_limit is None else non_negative(time_limit, _OWNER, "time_limit"),
     }
     _require_another_folder(out, base=base, tuned=tuned, delta=delta, input_second_moment=input_second_moment)
-    require_own(out, CONFIG, WEIGHTS)
+    require_own(out, CONFIG, WEIGHTS, *OUTPUTS)
     plan = _plan(base, tuned, delta, targets, cast=cast)
     moments = _moments(plan, input_second_moment)
     if plan.faults and not skip_bad:
@@ -293,7 +293,7 @@ def _require_possible_factors(plan: Plan, n_factors: int) -> None:
 
 def _write(out: str | os.PathLike[str], study: Study, weights: bytes, config: bytes) -> None:
     """Write the table and the adapter. The settings come last: they make the folder one that PEFT loads."""
-    study.to_csv(Path(out, _TABLE), force=True)
+    study.to_csv(Path(out, TABLE), force=True)
     for name, content in ((WEIGHTS, weights), (CONFIG, config)):
         with atomic_write(Path(out, name), force=True) as file:
             file.write(content)

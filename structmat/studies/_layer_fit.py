@@ -150,7 +150,9 @@ def weighted_norm(matrix: NDArray[Any], moment: NDArray[Any] | None) -> float:
     for start in range(0, len(matrix), _ROWS):
         part = matrix[start : start + _ROWS]
         scaled = part.astype(np.result_type(part, np.float64)) / largest  # so that no square overflows or underflows
-        weighted = scaled if moment is None else scaled * moment if moment.ndim == 1 else scaled @ moment
+        weighted = scaled
+        if moment is not None:
+            weighted = scaled * moment if moment.ndim == 1 else scaled @ moment
         total += float(np.vdot(scaled, weighted).real)
     return largest * math.sqrt(max(total, 0.0))
 

@@ -73,8 +73,10 @@ def _built(folder: Path) -> Model:
     layers: dict[str, bool] = {}
     for path, module in modules.items():
         parent, _, name = path.rpartition(".")
-        if isinstance(module, torch.nn.Linear) or has_transposed_weight(module):
-            layers |= {} if reads_weight(modules[parent], name) else {path: has_transposed_weight(module)}
+        is_linear = isinstance(module, torch.nn.Linear) or has_transposed_weight(module)
+        # A module that reads the weight of a layer never calls the layer, and would not notice an adapter.
+        if is_linear and not reads_weight(modules[parent], name):
+            layers[path] = has_transposed_weight(module)
     changes, state = get_model_conversion_mapping(model), model.state_dict()
     by_kind = [[each for each in changes if isinstance(each, way)] for way in (WeightRenaming, WeightConverter)]
 

@@ -66,7 +66,7 @@ class Plan:
             self.changes[name] = change
 
 
-def plan_pair(old: Path, new: Path, targets: str | None, model: Model, *, cast: bool) -> Plan:  # noqa: C901
+def plan_pair(old: Path, new: Path, targets: str | None, model: Model, *, cast: bool) -> Plan:
     """Plan the fit of a tuned checkpoint minus its base, by what is known of their model."""
     base, tuned = _located(old), _located(new)
     checksums = {"base": base.checksum(), "tuned": tuned.checksum()}
@@ -96,15 +96,20 @@ def plan_pair(old: Path, new: Path, targets: str | None, model: Model, *, cast: 
         else:
             plan.left_out.append(key)
     plan.transposed = _stored_by_inputs(plan, tuned, model)
-    for key in set(base) - set(partners.values()) - tied[base]:
+    alone = set(base) - set(partners.values()) - tied[base]
+    for key in sorted(alone):
         name = model.layer_of(key)
-        if not name or not _is_target(name, targets, model):
-            continue
-        if key in base.faults:
-            plan.faults[name] = base.faults[key]
-        elif len(base.entries[key].shape) == 2:
-            plan.faults[name] = f"{base.entries[key]}: {tuned.path} has no such weight"
+        if name and _is_target(name, targets, model):
+            plan.faults |= _lost_layer(name, base, key, tuned)
     return plan
+
+
+def _lost_layer(name: str, base: Checkpoint, key: str, tuned: Checkpoint) -> dict[str, str]:
+    """Return what is wrong with a weight that the base alone has, by path of its module; nothing if it is no matrix."""
+    if key in base.faults:
+        return {name: base.faults[key]}
+    entry = base.entries[key]
+    return {name: f"{entry}: {tuned.path} has no such weight"} if len(entry.shape) == 2 else {}
 
 
 def plan_delta(path: Path, targets: str | None) -> Plan:

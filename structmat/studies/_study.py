@@ -15,7 +15,7 @@ from structmat.studies._engine import read_records
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["COLUMNS", "Row", "Study", "load_study", "rows_of"]
+__all__ = ["COLUMNS", "OUTPUTS", "TABLE", "Row", "Study", "load_study", "rows_of"]
 
 
 class Row(TypedDict):
@@ -37,6 +37,12 @@ class Row(TypedDict):
 
 
 COLUMNS = tuple(Row.__annotations__)
+
+TABLE = "results.csv"
+"""Every study ends with its table in this file."""
+
+OUTPUTS = (TABLE, "results.png")
+"""The files that a study ends with; the command draws the figure. A folder where others wrote them is refused."""
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)

@@ -25,7 +25,7 @@ from structmat.studies._engine import Progress, require_own, run
 from structmat.studies._layer_fit import Change, weighted_norm
 from structmat.studies._models import Model
 from structmat.studies._plans import is_found, plan_pair
-from structmat.studies._study import Row, Study, rows_of
+from structmat.studies._study import OUTPUTS, TABLE, Row, Study, rows_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -175,7 +175,7 @@ def sweep(
     seeds = _listed("seeds", seeds, lambda value: integer(value, "sweep", "seeds", 0))
     limit = None if time_limit is None else non_negative(time_limit, "sweep", "time_limit")
     moment = None if input_second_moment is None else np.asarray(input_second_moment)
-    require_own(out)
+    require_own(out, *OUTPUTS)
     units: dict[str, _Unit] = {}
     left_out: Counter[str] = Counter()
     for layer, source in _sources(layers).items():
@@ -200,7 +200,7 @@ def sweep(
     settings = {"study": "sweep", "time_limit": limit, "input_second_moment": of_moment}
     done, failed = run(_approximate, units, out, settings=settings, workers=workers, callback=callback)
     study = Study(rows_of(done.values()), failed, reasons)
-    study.to_csv(Path(out, "results.csv"), force=True)
+    study.to_csv(Path(out, TABLE), force=True)
     return study
 
 
