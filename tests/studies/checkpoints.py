@@ -1,9 +1,8 @@
-"""Small checkpoints with planted changes, and what a fit of them gives."""
+"""Small checkpoints with planted changes, which need torch."""
 
 from __future__ import annotations
 
 import json
-from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -60,29 +59,3 @@ def make(folder, dtype="float32", **options):
     """Write base and tuned; return the arguments that name them."""
     base, tuned = weights(dtype)
     return {"base": write(folder / "base", base, **options), "tuned": write(folder / "tuned", tuned, **options)}
-
-
-def layers(study):
-    """Return the rows of the layers, each with the error of the truncated SVD beside it."""
-    fits = [row for row in study.rows if row["method"] == "cdd"]
-    svds = {row["layer"]: row for row in study.rows if row["method"] == "truncated-svd"}
-    assert [fit["layer"] for fit in fits] == [*svds]
-    return [
-        SimpleNamespace(**fit, svd_error=svds[fit["layer"]]["error"], svd_parameters=svds[fit["layer"]]["n_parameters"])
-        for fit in fits
-    ]
-
-
-def rows(study):
-    """Return the rows without the times, which differ between equal studies."""
-    return [{name: value for name, value in row.items() if name != "seconds"} for row in study.rows]
-
-
-def adapter(out):
-    """Return the files of an adapter."""
-    return [(out / name).read_bytes() for name in ("adapter_model.safetensors", "adapter_config.json")]
-
-
-def settings(out):
-    """Return the first line of the table of a run."""
-    return json.loads((out / "results.jsonl").read_text().splitlines()[0])["settings"]

@@ -20,8 +20,9 @@ from structmat.fit import fit_cdd
 from structmat.studies import _checkpoint_files, fit_checkpoint, load_study
 from structmat.studies._checkpoint_files import Checkpoint, CheckpointError
 from structmat.studies._layer_fit import Change, LayerTask, unit_rng
+from structmat.studies._study import COLUMNS
 from tests.studies import checkpoints
-from tests.studies.checkpoints import adapter, layers, rows, settings
+from tests.studies.outcomes import adapter, layers, rows, settings
 
 NAMES = [*checkpoints.names()]
 Q = "model.layers.1.attn.q"
@@ -64,6 +65,7 @@ def test_planted_changes_are_recovered(tmp_path, dtype, tolerance):
 
 def test_the_table_says_what_the_adapter_is(whole, out):
     assert rows(load_study(out)) == rows(whole)
+    assert {frozenset(row) for row in whole.rows} == {frozenset(COLUMNS)}
     base, tuned = checkpoints.weights()
     residual = total = svd = 0.0
     for layer in (layer for layer in layers(whole) if layer.norm):
@@ -312,13 +314,13 @@ def test_nothing_to_do_and_wrong_arguments(tmp_path, sources):
 N = 8
 
 
-def pair(folder, base, tuned, *, kind="safetensors", configs=({}, {})):
-    """Write base and tuned weights; return the arguments that name them."""
-    for name, tensors, config in zip(("base", "tuned"), (base, tuned), configs, strict=True):
+def pair(folder, base, tuned, *, kind="safetensors"):
+    """Write base and tuned weights beside a config.json that names no model; return the arguments that name them."""
+    for name, tensors in (("base", base), ("tuned", tuned)):
         (folder / name).mkdir(parents=True)
         copies = {key: value.clone() for key, value in tensors.items()}
         (save_file if kind == "safetensors" else torch.save)(copies, folder / name / f"model.{kind}")
-        (folder / name / "config.json").write_text(json.dumps(config))
+        (folder / name / "config.json").write_text("{}")
     return {"base": folder / "base", "tuned": folder / "tuned"}
 
 

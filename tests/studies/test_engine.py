@@ -19,7 +19,7 @@ from safetensors.numpy import save_file
 from structmat.cli import main
 from structmat.studies import load_study
 from structmat.studies._engine import read_records, run
-from tests.studies.checkpoints import adapter, rows
+from tests.studies.outcomes import adapter, rows
 
 CTRL_C = "import signal; signal.signal(2, signal.default_int_handler)"  # ignored in what a shell runs in the background
 COMMAND = f"{CTRL_C}; import sys, structmat.cli as c; sys.exit(c.main())"

@@ -12,7 +12,8 @@ from safetensors.numpy import save_file
 import structmat as sm
 from structmat.fit import baseline_errors, fit_cdd
 from structmat.studies import Study, changes, matrices, sweep
-from tests.studies.checkpoints import rows
+from structmat.studies._study import COLUMNS
+from tests.studies.outcomes import rows
 
 RNG = np.random.default_rng(0)
 LAYERS = {"square": RNG.standard_normal((8, 8)), "wide": RNG.standard_normal((4, 12)).astype("float32")}
@@ -32,6 +33,7 @@ def fitted(layer, n_factors, block_size, seed):
 def test_rows_have_what_each_method_gives_by_itself(study):
     assert not study.failed
     for row in study.rows:
+        assert set(row) == set(COLUMNS)
         W = LAYERS[row["layer"]]
         assert (row["rows"], row["cols"], row["status"]) == (*W.shape, "completed")
         assert row["norm"] == pytest.approx(np.linalg.norm(W))
@@ -135,7 +137,9 @@ def test_changes_between_checkpoints(tmp_path):
 def test_bad_entries_fail_by_name_and_the_rest_is_done(tmp_path):
     study = sweep({"bad": np.full((4, 4), np.nan), "good": np.eye(4)}, tmp_path / "out", methods=["cdd"])
     assert [row["layer"] for row in study.rows] == ["good"]
-    assert all(key.startswith("bad cdd") and "got NaN or infinity" in text for key, text in study.failed.items())
+    ((key, text),) = study.failed.items()
+    assert key.startswith("bad cdd")
+    assert "got NaN or infinity" in text
 
 
 @pytest.mark.parametrize(
@@ -154,19 +158,28 @@ def test_bad_entries_fail_by_name_and_the_rest_is_done(tmp_path):
 def test_wrong_arguments_are_told_before_any_work(tmp_path, options, kind, text):
     with pytest.raises(kind, match=text):
         sweep({"W": np.eye(4)}, tmp_path / "out", **options)
-    assert not (tmp_path / "out").exists() or "workers" in options
+    assert not (tmp_path / "out").exists()
+
+
+def test_matrices_without_names_are_refused(tmp_path):
     with pytest.raises(TypeError, match="layers must be matrices by name"):
         sweep([np.eye(4)], tmp_path / "out")
 
 
-@pytest.mark.parametrize("options", [OPTIONS, {}])
-def test_a_study_is_drawn(tmp_path, study, options):
-    drawn = study if options else sweep(LAYERS, tmp_path / "out")
+@pytest.mark.parametrize(
+    ("block_sizes", "label"), [({"min", 2}, "parameters, % of dense"), ({"min"}, "layers, sorted by error")]
+)
+def test_a_study_is_drawn(tmp_path, study, block_sizes, label):
+    """Of several settings against the number of parameters, of a single one by layers."""
+    drawn = Study(tuple(row for row in study.rows if row["block_size"] in block_sizes))
     ax = drawn.plot()
-    assert ax.get_xlabel() == ("parameters, % of dense" if options else "layers, sorted by error")
+    assert ax.get_xlabel() == label
     assert [text.get_text() for text in ax.get_legend().get_texts()][:2] == ["CDD product", "truncated SVD"]
     assert drawn.plot(ax) is ax
     ax.figure.savefig(tmp_path / "f.png")
+
+
+def test_a_study_without_rows_is_not_drawn():
     with pytest.raises(ValueError, match="must have rows to draw"):
         Study(()).plot()
 
