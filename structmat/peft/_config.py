@@ -28,7 +28,7 @@ without that import it says `KeyError: 'CDD'`.
 """
 
 
-def _option(name: str) -> Any:
+def _setting(name: str) -> Any:
     """Return a field of the settings that is an option of every adapter, with its default and its help."""
     (option,) = (each for each in fields(AdapterOptions) if each.name == name)
     return field(default=option.default, metadata={"help": option.metadata["help"]})
@@ -108,11 +108,11 @@ class CDDConfig(PeftConfig):
     """
 
     requires: str = field(default=REQUIRES, metadata={"help": "What PEFT needs to load the adapter; always the same."})
-    n_factors: int = _option("n_factors")
-    block_size: int | Literal["min", "toeplitz"] = _option("block_size")
-    alpha: float = _option("alpha")
-    dropout: float = _option("dropout")
-    factor_scale: float = _option("factor_scale")
+    n_factors: int = _setting("n_factors")
+    block_size: int | Literal["min", "toeplitz"] = _setting("block_size")
+    alpha: float = _setting("alpha")
+    dropout: float = _setting("dropout")
+    factor_scale: float = _setting("factor_scale")
     target_modules: list[str] | str | None = field(
         default=None, metadata={"help": "Names, a regular expression or 'all-linear'; default: as for LoRA."}
     )
