@@ -146,9 +146,7 @@ CASES = [
     ("Toeplitz", "MLP", CDDConfig, {"target_modules": ["lin0", "lin1"], "block_size": "toeplitz", **SGD}),
     ("Conv1D", "EmbConv1D", CDDConfig, {"target_modules": ["conv1d"]}),
     ("embedding", "EmbConv1D", CDDConfig, {"target_modules": ["emb"]}),
-    ("embedding and Conv1D", "EmbConv1D", CDDConfig, {"target_modules": ["emb", "conv1d"]}),
-    ("convolution along one axis", "Conv1dKernel1", CDDConfig, {"target_modules": ["conv1d"]}),
-    ("convolution along two axes", "Conv2d1x1", CDDConfig, {"target_modules": ["conv2d"]}),
+    ("convolution", "Conv2d1x1", CDDConfig, {"target_modules": ["conv2d"]}),
 ]
 RANDOM = {"target_modules": ["lin0"], "init_weights": False}
 TWO_ADAPTERS = [
