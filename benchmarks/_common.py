@@ -1,4 +1,4 @@
-"""What the benchmarks share: timing in turns, the machine and its versions, tables."""
+"""What the benchmarks share: timing in turns, the engine, the machine and its versions, tables and their pages."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import argparse
 import csv
 import os
 import platform
+import shlex
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -23,6 +24,14 @@ from structmat import _fourier
 
 Times = dict[str, list[float]]
 
+ENGINES = {
+    "scipy": "SciPy's pocketfft, as after `pip install structmat`",
+    "ducc0": "ducc0 beside SciPy's pocketfft, as after `pip install structmat[fast]`",
+}
+BOTH = f"{ENGINES['scipy']}; where a table says `fast`, {ENGINES['ducc0']}"
+"""What `finish` is told by scripts that use both."""
+_installed = _fourier.ducc
+
 
 def parser(
     doc: str | None, quick: str = "tiny cases, to see that it runs", *, out: bool = True
@@ -33,6 +42,16 @@ def parser(
     if out:
         made.add_argument("--out", type=Path, metavar="FOLDER", help="where to write the results")
     return made
+
+
+def begin(made: argparse.ArgumentParser) -> argparse.Namespace:
+    """Return the options of a script that uses one engine all the time: that of the default install, or of --engine."""
+    made.add_argument(
+        "--engine", choices=ENGINES, default="scipy", help="what transforms NumPy arrays; ducc0 is of the extra `fast`"
+    )
+    options = made.parse_args()
+    _fourier.ducc = _ducc(options.engine)
+    return options
 
 
 @contextmanager
@@ -46,11 +65,21 @@ def changed(module: Any, **names: Any) -> Iterator[None]:
         vars(module).update(before)
 
 
-def engine(name: str) -> AbstractContextManager[None]:
-    """Let products of NumPy arrays that are prepared meanwhile use "scipy" alone, or "ducc0" too."""
-    if _fourier.ducc() is None:
-        raise SystemExit("install structmat[fast] to compare engines")
-    return changed(_fourier, ducc=lambda: None) if name == "scipy" else nullcontext()
+@contextmanager
+def engine(name: str) -> Iterator[None]:
+    """Let products of NumPy arrays use "scipy" alone inside the block, as the default install does, or "ducc0" too."""
+    with changed(_fourier, ducc=_ducc(name)):
+        yield
+
+
+def ducc0_is_installed() -> bool:
+    return _installed() is not None
+
+
+def _ducc(name: str) -> Callable[[], Any]:
+    if name == "ducc0" and not ducc0_is_installed():
+        raise SystemExit("install structmat[fast] to use ducc0")
+    return _installed if name == "ducc0" else lambda: None
 
 
 def in_turns(
@@ -170,21 +199,34 @@ def shown(rows: Iterable[Sequence[object]]) -> list[Sequence[object]]:
     return kept
 
 
+def command() -> str:
+    """Return the command that was given, without the folder of the results."""
+    made = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    made.add_argument("--out")
+    return shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *made.parse_known_args()[1]])
+
+
 def finish(
     out: Path | None,
     stem: str,
     title: str,
     *parts: str,
     packages: Sequence[str] = ("structmat", "numpy", "scipy"),
+    engines: str | None = None,
     header: Sequence[str] = (),
     rows: Iterable[Sequence[object]] = (),
 ) -> None:
-    """Print a page of title, command, date, machine and parts, and write it into the folder, if there is one.
+    """Print a page of title, command, date, engine, machine and parts, and write it into the folder, if there is one.
 
-    Rows that have a header are written there as CSV too.
+    Every page of results is written here. `engines` is for scripts that use more than one. Where all is of the extra
+    `fast`, the name of the files says so. Rows that have a header are written as CSV too.
     """
-    command = f"`python benchmarks/{Path(sys.argv[0]).name}`"
-    text = "\n\n".join((f"# {title}", command, f"{datetime.now(UTC):%Y-%m-%d}; {machine(*packages)}", *parts))
+    if engines is None:
+        engines, ending = (ENGINES["ducc0"], "_fast") if _fourier.ducc() else (ENGINES["scipy"], "")
+        stem += ending
+    load = f"load {os.getloadavg()[1]:.1f} in the last five minutes; " if hasattr(os, "getloadavg") else ""
+    facts = f"{datetime.now(UTC):%Y-%m-%d}; {load}{machine(*packages)}"
+    text = "\n\n".join((f"# {title}", f"`{command()}`", f"Engine: {engines}.", facts, *parts))
     print(text)
     if out is None:
         return

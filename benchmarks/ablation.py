@@ -20,7 +20,7 @@ from typing import Any
 
 import _one_thread  # noqa: F401
 import numpy as np
-from _common import changed, finish, normal, parser, shown, table, with_noise
+from _common import begin, changed, finish, normal, parser, shown, table, with_noise
 
 import structmat as sm
 from structmat.fit import _search as search
@@ -101,7 +101,7 @@ def measured(matrix: str, factors: int, seeds: list[int]) -> Iterator[list[objec
 def main() -> None:
     made = parser(__doc__, "one small matrix, to see that it runs")
     made.add_argument("--matrices", nargs="+", choices=MATRICES, default=[*MATRICES])
-    options = made.parse_args()
+    options = begin(made)
     factors, seeds, matrices = (3, 5, 7, 9), [0, 1, 2], options.matrices
     if options.quick:
         factors, seeds, matrices = (3, 5), [0], ["gaussian, 24 x 24"]

@@ -31,7 +31,7 @@ from typing import Any
 import _one_thread  # noqa: F401
 import peft
 import torch
-from _common import finish, in_turns, parser, ratio, shown, table
+from _common import begin, finish, in_turns, parser, ratio, shown, table
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 from transformers import BertConfig, BertModel
@@ -204,7 +204,7 @@ def main() -> None:
     made.add_argument("--only", choices=PARTS)
     made.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     made.add_argument("--tokens", type=int, default=1024)
-    options = made.parse_args()
+    options = begin(made)
     options.shapes, options.side, options.repeats = SHAPES, 1024, 9
     if options.quick:
         options.shapes, options.tokens, options.side, options.repeats = ((64, 64),), 4, 64, 3

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 import _one_thread  # noqa: F401
 import numpy as np
 import scipy.linalg
-from _common import finish, normal, parser, shown, table
+from _common import begin, finish, normal, parser, shown, table
 
 import structmat as sm
 
@@ -95,7 +95,7 @@ def main() -> None:
     made = parser(__doc__)
     made.add_argument("--search", action="store_true", help="fits by more and more factors instead")
     made.add_argument("--seconds", type=float, default=30.0, help="processor time of these fits for n = 16")
-    options = made.parse_args()
+    options = begin(made)
     if options.search:
         print_searched(options)
         return

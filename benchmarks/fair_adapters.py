@@ -1,4 +1,4 @@
-"""Claim: in the mean of real tasks D C D is as good as the LoRA of the nearest size on the same layers, or better.
+"""Claim: in the mean of real tasks D C D is not told apart from the LoRA of the nearest size on the same layers.
 
     taskset -c 0 python benchmarks/fair_adapters.py --data FOLDER [--out FOLDER] [--only TASK ...]
     python benchmarks/fair_adapters.py --report
@@ -24,11 +24,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import _one_thread  # noqa: F401
-from _common import parser
+from _common import begin, finish, parser
 from _fair_plan import PROTOCOLS, Protocol, cases, tried
 
 EXAMPLES = Path(__file__).parent.parent / "docs/examples"
 RESULTS = Path(__file__).parent / "results"
+UNUSED = "none, the runs are of torch; date and machine are those of the report, the others stand below"
 
 
 def main() -> None:
@@ -37,7 +38,7 @@ def main() -> None:
     made.set_defaults(out=RESULTS)
     made.add_argument("--only", nargs="+", choices=list(PROTOCOLS), default=list(PROTOCOLS), metavar="TASK")
     made.add_argument("--report", action="store_true", help="run nothing, write the report")
-    options = made.parse_args()
+    options = begin(made)
     if options.quick:
         with TemporaryDirectory() as folder:
             options.out = Path(folder)
@@ -50,7 +51,8 @@ def report(options: argparse.Namespace) -> None:
     from _fair_report import figure, page, read, results  # noqa: PLC0415
 
     rows = read(options.out / "fair_adapters.csv")
-    (options.out / "fair_adapters.md").write_text(page(rows, read(options.out / "fair_adapters_again.csv")), "utf-8")
+    parts = page(rows, read(options.out / "fair_adapters_again.csv"))
+    finish(options.out, "fair_adapters", "Adapters on real tasks", *parts, engines=UNUSED, packages=())
     figure(results(rows), options.out / "fair_adapters.png")
 
 

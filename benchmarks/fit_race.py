@@ -6,7 +6,8 @@ the same chain. Circulants are scaled such that all parameters of the start are 
 rate for all. The table holds the lowest error so far, which for structmat is the lowest that its search has seen. Below
 it stands the time structmat took to reach the lowest error that Adam ended with, and the shortest of the time limits
 1/16, 1/8, 1/4, ... seconds with which it ends there. With --process-time all seconds are those of the process, as those
-of time limits always are: for a machine with other work.
+of time limits always are: for a machine with other work. --out writes
+``fit_race_SIZE_FACTORS_SEED.md``.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from typing import Any
 import _one_thread  # noqa: F401
 import numpy as np
 import torch
-from _common import normal, parser, table
+from _common import begin, finish, normal, parser, table
 from scipy.optimize import minimize
 
 import structmat as sm
@@ -116,10 +117,10 @@ def race(W: np.ndarray, options: argparse.Namespace) -> dict[str, Race]:
 
 def report(runs: dict[str, Race], W: np.ndarray, options: argparse.Namespace) -> None:
     lines = [(name, f"{run[-1][1]:.4f}", f"{run[-1][0]:.1f}") for name, run in runs.items()]
-    print(table(("method", "error", "seconds"), lines))
+    parts = [table(("method", "error", "seconds"), lines)]
     best = min((name for name in runs if name.startswith("Adam")), key=lambda name: runs[name][-1][1])
     seconds, error = runs[best][-1]
-    print(f"\n{best} ends at {error:.4f} after {seconds:.2f} s.")
+    parts.append(f"{best} ends at {error:.4f} after {seconds:.2f} s.")
     passed = (s for s, e in runs["structmat"] if e <= error)
     limits = (2.0**k for k in range(-4, floor(log2(options.seconds)) + 1))
     fit = partial(sm.fit_cdd, W, options.factors, rng=options.seed)
@@ -127,18 +128,20 @@ def report(runs: dict[str, Race], W: np.ndarray, options: argparse.Namespace) ->
     for what, found in (("passed this error after", passed), ("ends there with a time limit of", enough)):
         taken = next(found, None)
         reached = "(not reached)" if taken is None else f"{taken:.2f} s, {taken / seconds:.2f} of that"
-        print(f"structmat {what} {reached}")
+        parts.append(f"structmat {what} {reached}.")
+    stem = f"fit_race_{options.size}_{options.factors}_{options.seed}"
+    finish(options.out, stem, "A race of `fit_cdd`", *parts, packages=("structmat", "numpy", "scipy", "torch"))
 
 
 def main() -> None:
-    made = parser(__doc__, out=False)
+    made = parser(__doc__)
     made.add_argument("--size", type=int, default=64)
     made.add_argument("--factors", type=int, default=5)
     made.add_argument("--seed", type=int, default=100)
     made.add_argument("--complex", action="store_true")
     made.add_argument("--seconds", type=float, default=120.0, help="time of structmat")
     made.add_argument("--process-time", action="store_true", help="count what the process itself takes")
-    options = made.parse_args()
+    options = begin(made)
     options.steps = 20 if options.quick else 2000
     if options.process_time:
         time.perf_counter = time.process_time

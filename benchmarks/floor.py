@@ -25,7 +25,7 @@ import _one_thread  # noqa: F401
 import jax
 import numpy as np
 import torch
-from _common import circulant_data, engine, fault, finish, in_turns, parser, ratio, table, vectors
+from _common import BOTH, circulant_data, engine, fault, finish, in_turns, parser, ratio, table, vectors
 from scipy.fft import fft, ifft, irfft, irfftn, rfft, rfftn
 
 import structmat as sm
@@ -287,7 +287,7 @@ def main() -> None:
     rows = [row for group in options.only for row in measured(group, quick=options.quick)]
     packages = ("structmat", "numpy", "scipy", "torch", "jax", "ducc0")
     title, text = "structmat and the floor", report(rows)
-    finish(options.out, "floor", title, text, packages=packages, header=HEADER, rows=rows)
+    finish(options.out, "floor", title, text, packages=packages, engines=BOTH, header=HEADER, rows=rows)
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ import lineax
 import numpy as np
 import scipy.linalg
 import torch
-from _common import finish, in_turns, parser, table
+from _common import begin, finish, in_turns, parser, table
 
 import structmat as sm
 from structmat.jax import as_lineax
@@ -151,7 +151,7 @@ def gradients(n: int) -> Row:
 
 
 def main() -> None:
-    options = parser(__doc__).parse_args()
+    options = begin(parser(__doc__))
     jax.config.update("jax_enable_x64", True)
     quick, n, noises = options.quick, 1000 if options.quick else 100_000, ("even", "uneven")
     sides, lengths = ((64, 256), (200,)) if quick else ((256, 1000, 4096), (1000, 4000, 8000))

@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 import torch
-from _common import finish, parser, table
+from _common import begin, finish, parser, table
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
@@ -122,7 +122,7 @@ def main() -> None:
     made.add_argument("--tasks", nargs="+", default=["banking77"], choices=TASKS)
     made.add_argument("--data", type=Path, default=SHIPPED, help="folder with the tasks that are not shipped")
     made.add_argument("--widths", nargs="*", type=int, default=[128, 512, 2048], help="sides of the second table")
-    options = made.parse_args()
+    options = begin(made)
     torch.set_num_threads(1)
     counts, epochs = ((64, 64), 1) if options.quick else ((2560, 1024), 2)
     encoder, tokenizer = load_encoder(None).eval(), load_tokenizer(None)

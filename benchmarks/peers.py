@@ -1,13 +1,15 @@
-"""Claim: with the extra `fast` no other library multiplies by a circulant faster than structmat, within the noise.
+"""Claim: in the median no other library multiplies by a circulant faster than structmat on the same arrays.
 
-The floor is ``irfft(S * rfft(x), n)`` by `scipy.fft` with the spectrum S ready. Every contestant gets its own set-up
-outside the clock (spectra, plans, compilation), in the form that is fastest for it, rows or columns, and inputs in its
-own library's arrays. Its result is compared with the product in double precision first: a wrong one is reported and
-not timed, and so is one that cannot be imported. All take turns in one process on one core; times are the processor's.
-A cell is the median over the rounds of the time relative to the floor of the same round.
+The floor is ``irfft(S * rfft(x), n)`` by `scipy.fft` with the spectrum S ready. Every contestant has the form that is
+fastest for it, rows or columns, and inputs in its own library's arrays. "prepared": what depends on the matrix alone
+(spectra, plans, operators) is made outside the clock, and so is compilation. "one-off": from the first column to the
+product, all inside the clock but compilation. Results are compared with the product in double precision first: a wrong
+one is reported and not timed, and so is one that cannot be imported. All take turns in one process on one core; times
+are the processor's. A cell is the median over the rounds of the time relative to the floor of the same round.
 
-"structmat" is a prepared operator with the default engine, `scipy.fft`; "structmat, fast" the same with ducc0, the
-extra ``fast``; those with torch or JAX in their names take the arrays of these. --quick runs tiny cases of all.
+First stands each library beside structmat on the same arrays: the median over the rounds of its time over ours, above
+one where structmat is faster. Products of NumPy arrays are those of the default install, `scipy.fft`; rows with "fast"
+are of the extra ``fast``, ducc0, and measured by themselves against the same floor. --quick runs tiny cases of all.
 --out writes ``peers.md`` with one table for every batch and dtype.
 """
 
@@ -29,7 +31,19 @@ import numpy as np
 import scipy.fft
 import scipy.linalg
 import torch
-from _common import circulant_data, engine, fault, finish, in_turns, parser, ratio, table, vectors
+from _common import (
+    BOTH,
+    circulant_data,
+    ducc0_is_installed,
+    engine,
+    fault,
+    finish,
+    in_turns,
+    parser,
+    ratio,
+    table,
+    vectors,
+)
 from scipy.sparse.linalg import LinearOperator
 
 import structmat as sm
@@ -58,79 +72,89 @@ def from_columns(y: Any) -> np.ndarray:
 # Each contestant takes the first column of shape (n,) and the vectors, of shape (n,) or (batch, n).
 
 
-def transforms(c: np.ndarray, x: np.ndarray, *, fft: Any = scipy.fft, array: Convert = np.asarray) -> Product:
-    irfft, rfft, n, X = fft.irfft, fft.rfft, len(c), array(x)
-    S = rfft(array(c))
-    return Product(lambda: irfft(S * rfft(X), n))
+def transforms(
+    c: np.ndarray, x: np.ndarray, *, once: bool, fft: Any = scipy.fft, array: Convert = np.asarray
+) -> Product:
+    irfft, rfft, n, column, X = fft.irfft, fft.rfft, len(c), array(c), array(x)
+    S = rfft(column)
+    return Product((lambda: irfft(rfft(column) * rfft(X), n)) if once else (lambda: irfft(S * rfft(X), n)))
 
 
-def structmat(c: np.ndarray, x: np.ndarray, *, library: str = "scipy", array: Convert = np.asarray) -> Product:
-    with engine(library):
-        op, X = sm.Circulant(array(c)).prepare(), array(x)
-    return Product(lambda: op.matvec(X))
+def structmat(c: np.ndarray, x: np.ndarray, *, once: bool, array: Convert = np.asarray) -> Product:
+    column, X = array(c), array(x)
+    op = sm.Circulant(column).prepare()
+    return Product((lambda: sm.Circulant(column).matvec(X)) if once else (lambda: op.matvec(X)))
 
 
-def structmat_unprepared(c: np.ndarray, x: np.ndarray) -> Product:
-    op = sm.Circulant(c)
-    return Product(lambda: op.matvec(x))
-
-
-def structmat_jax(c: np.ndarray, x: np.ndarray) -> Product:
-    product, X = jax.jit(sm.Circulant(jax.numpy.asarray(c)).prepare().matvec), jax.numpy.asarray(x)
+def structmat_jax(c: np.ndarray, x: np.ndarray, *, once: bool) -> Product:
+    column, X = jax.numpy.asarray(c), jax.numpy.asarray(x)
+    if once:
+        both = jax.jit(lambda column, X: sm.Circulant(column).matvec(X))
+        return Product(lambda: both(column, X).block_until_ready())
+    product = jax.jit(sm.Circulant(column).prepare().matvec)
     return Product(lambda: product(X).block_until_ready())
 
 
-def scipy_linear_operator(c: np.ndarray, x: np.ndarray) -> Product:
-    rfft, irfft, n = scipy.fft.rfft, scipy.fft.irfft, len(c)
-    S = rfft(c)
-    op = LinearOperator(
-        (n, n),
-        matvec=lambda v: irfft(S * rfft(v), n),
-        matmat=lambda V: irfft(S[:, None] * rfft(V, axis=0), n, axis=0),
-        dtype=c.dtype,
-    )
-    X = np.ascontiguousarray(x.T)
-    return Product(lambda: op @ X, from_columns)
+def scipy_linear_operator(c: np.ndarray, x: np.ndarray, *, once: bool) -> Product:
+    rfft, irfft, n, X = scipy.fft.rfft, scipy.fft.irfft, len(c), np.ascontiguousarray(x.T)
+
+    def operator() -> LinearOperator:
+        S = rfft(c)
+        return LinearOperator(
+            (n, n),
+            matvec=lambda v: irfft(S * rfft(v), n),
+            matmat=lambda V: irfft(S[:, None] * rfft(V, axis=0), n, axis=0),
+            dtype=c.dtype,
+        )
+
+    op = operator()
+    return Product((lambda: operator() @ X) if once else (lambda: op @ X), from_columns)
 
 
-def scipy_matmul_toeplitz(c: np.ndarray, x: np.ndarray) -> Product:
-    both, X = (c, np.roll(c[::-1], 1)), np.ascontiguousarray(x.T)
-    return Product(lambda: scipy.linalg.matmul_toeplitz(both, X), from_columns)
+def scipy_matmul_toeplitz(c: np.ndarray, x: np.ndarray, *, once: bool) -> Product:  # noqa: ARG001  # it has no other form
+    row, X = np.roll(c[::-1], 1), np.ascontiguousarray(x.T)
+    return Product(lambda: scipy.linalg.matmul_toeplitz((c, row), X), from_columns)
 
 
-def pylops(c: np.ndarray, x: np.ndarray) -> Product:
-    from pylops import Diagonal  # noqa: PLC0415
-    from pylops.signalprocessing import FFT  # noqa: PLC0415
+def pylops(c: np.ndarray, x: np.ndarray, *, once: bool) -> Product:
+    from pylops import FunctionOperator  # noqa: PLC0415
 
-    F = FFT(dims=x.shape, axis=-1, real=True, engine="scipy", dtype=c.dtype)
-    S = np.fft.rfft(c).astype(np.result_type(c, np.complex64))
-    op = F.H @ Diagonal(np.broadcast_to(S, (*x.shape[:-1], len(S))).ravel(), dtype=S.dtype) @ F
-    flat = x.ravel()
-    return Product(lambda: op @ flat, lambda y: y.reshape(x.shape))
+    rfft, irfft, shape, flat = scipy.fft.rfft, scipy.fft.irfft, x.shape, x.ravel()
+
+    def operator() -> Any:
+        S = rfft(c)
+        return FunctionOperator(lambda v: irfft(S * rfft(v.reshape(shape)), len(c)).ravel(), x.size, dtype=c.dtype)
+
+    op = operator()
+    return Product((lambda: operator() @ flat) if once else (lambda: op @ flat), lambda y: y.reshape(shape))
 
 
-def lineax(c: np.ndarray, x: np.ndarray) -> Product:
+def lineax(c: np.ndarray, x: np.ndarray, *, once: bool) -> Product:
     import lineax as lx  # noqa: PLC0415
 
     jnp, n = jax.numpy, len(c)
-    S, X = jnp.fft.rfft(jnp.asarray(c)), jnp.asarray(x)
-    op = lx.FunctionLinearOperator(lambda v: jnp.fft.irfft(S * jnp.fft.rfft(v), n), jax.ShapeDtypeStruct((n,), c.dtype))
+    column, X = jnp.asarray(c), jnp.asarray(x)
 
-    def one(v: Any) -> Any:  # the bound method itself cannot be compiled
-        return op.mv(v)
+    def multiply(S: Any, V: Any) -> Any:
+        structure = jax.ShapeDtypeStruct((n,), c.dtype)
+        op = lx.FunctionLinearOperator(lambda v: jnp.fft.irfft(S * jnp.fft.rfft(v), n), structure)
+        return op.mv(V) if V.ndim == 1 else jax.vmap(op.mv)(V)
 
-    product = jax.jit(one if x.ndim == 1 else jax.vmap(one))
+    if once:
+        both = jax.jit(lambda column, V: multiply(jnp.fft.rfft(column), V))
+        return Product(lambda: both(column, X).block_until_ready())
+    product = jax.jit(partial(multiply, jnp.fft.rfft(column)))
     return Product(lambda: product(X).block_until_ready())
 
 
-def torch_structured(c: np.ndarray, x: np.ndarray) -> Product:
+def torch_structured(c: np.ndarray, x: np.ndarray, *, once: bool) -> Product:  # noqa: ARG001  # it has no other form
     from torch_structured.structured.circulant import circulant_multiply  # noqa: PLC0415
 
     both = torch.from_numpy(c), torch.from_numpy(x)
     return Product(lambda: circulant_multiply(*both))
 
 
-def linear_operator(c: np.ndarray, x: np.ndarray) -> Product:
+def linear_operator(c: np.ndarray, x: np.ndarray, *, once: bool) -> Product:  # noqa: ARG001  # it has no other form
     from linear_operator.utils.toeplitz import toeplitz_matmul  # noqa: PLC0415
 
     # its operator is for symmetric matrices; this is the function behind it, which wants columns
@@ -138,40 +162,51 @@ def linear_operator(c: np.ndarray, x: np.ndarray) -> Product:
     return Product(lambda: toeplitz_matmul(*given), lambda y: from_columns(y).reshape(x.shape))
 
 
-def cola(c: np.ndarray, x: np.ndarray) -> Product:
+def cola(c: np.ndarray, x: np.ndarray, *, once: bool) -> Product:
     from cola.ops import LinearOperator as Operator  # noqa: PLC0415
 
     irfft, rfft, n = torch.fft.irfft, torch.fft.rfft, len(c)
     column, X = torch.from_numpy(c), torch.from_numpy(np.ascontiguousarray(x.T))
-    S = rfft(column)[:, None]
-    op = Operator(column.dtype, (n, n), matmat=lambda V: irfft(S * rfft(V, dim=0), n, dim=0))  # its FFT is complex
-    return Product(lambda: op @ X, from_columns)
+
+    def operator() -> Any:  # its own FFT is complex
+        S = rfft(column)[:, None]
+        return Operator(column.dtype, (n, n), matmat=lambda V: irfft(S * rfft(V, dim=0), n, dim=0))
+
+    op = operator()
+    return Product((lambda: operator() @ X) if once else (lambda: op @ X), from_columns)
 
 
-def lazylinop(c: np.ndarray, x: np.ndarray) -> Product:
+def lazylinop(c: np.ndarray, x: np.ndarray, *, once: bool) -> Product:
     from lazylinop.signal import convolve  # noqa: PLC0415
 
     op, X = convolve(len(c), c, mode="circ"), np.ascontiguousarray(x.T)
-    return Product(lambda: op @ X, from_columns)
+    return Product((lambda: convolve(len(c), c, mode="circ") @ X) if once else (lambda: op @ X), from_columns)
 
 
-CONTESTANTS: dict[str, Callable[[np.ndarray, np.ndarray], Product]] = {
-    "floor": transforms,
-    "structmat": structmat,
-    "structmat, fast": partial(structmat, library="ducc0"),
-    "structmat, unprepared": structmat_unprepared,
-    "structmat, torch": partial(structmat, array=torch.from_numpy),
-    "structmat, jax": structmat_jax,
-    "torch, plain": partial(transforms, fft=torch.fft, array=torch.from_numpy),
-    "scipy LinearOperator": scipy_linear_operator,
-    "scipy matmul_toeplitz": scipy_matmul_toeplitz,
-    "pylops": pylops,
-    "lineax": lineax,
-    "torch_structured": torch_structured,
-    "linear_operator": linear_operator,
-    "cola": cola,
-    "lazylinop": lazylinop,
+Contestant = Callable[..., Product]
+PREPARED, ONCE = "prepared", "one-off"
+BOTH_WAYS = (PREPARED, ONCE)
+in_torch = partial(structmat, array=torch.from_numpy)
+CONTESTANTS: dict[str, tuple[str, Contestant, tuple[str, ...]]] = {
+    "structmat": ("NumPy", structmat, BOTH_WAYS),
+    "scipy.fft, plain": ("NumPy", transforms, BOTH_WAYS),
+    "scipy LinearOperator": ("NumPy", scipy_linear_operator, BOTH_WAYS),
+    "scipy matmul_toeplitz": ("NumPy", scipy_matmul_toeplitz, (ONCE,)),
+    "pylops": ("NumPy", pylops, BOTH_WAYS),
+    "lazylinop": ("NumPy", lazylinop, BOTH_WAYS),
+    "structmat, torch": ("torch", in_torch, BOTH_WAYS),
+    "torch, plain": ("torch", partial(transforms, fft=torch.fft, array=torch.from_numpy), BOTH_WAYS),
+    "torch_structured": ("torch", torch_structured, (ONCE,)),
+    "linear_operator": ("torch", linear_operator, (ONCE,)),
+    "cola": ("torch", cola, BOTH_WAYS),
+    "structmat, jax": ("JAX", structmat_jax, BOTH_WAYS),
+    "lineax": ("JAX", lineax, BOTH_WAYS),
 }
+"""The arrays of each contestant, itself, and its forms."""
+OURS = {"NumPy": "structmat", "torch": "structmat, torch", "JAX": "structmat, jax"}
+FLOOR = f"scipy.fft, plain, {PREPARED}"
+NAMES = [f"{name}, {form}" for name, (_, _, forms) in CONTESTANTS.items() for form in forms]
+FAST = [f"structmat, fast, {form}" for form in BOTH_WAYS]
 
 
 class Cell(NamedTuple):
@@ -179,6 +214,9 @@ class Cell(NamedTuple):
 
     microseconds: float | None
     ratio: float | None
+    """Over the floor."""
+    over_ours: float | None
+    """Over structmat on the same arrays, in the same form."""
     remark: str
 
 
@@ -186,30 +224,76 @@ Cells = dict[str, Cell]
 
 
 def race(n: int, batch: int, dtype: str, rounds: int) -> Cells:
-    c, x = circulant_data(n, batch, dtype)
-    expected = np.fft.irfft(np.fft.rfft(c.astype(float)) * np.fft.rfft(x.astype(float)), n)
-    products, remarks = {}, {}
-    for name, contestant in CONTESTANTS.items():
+    """Return the cells of one case: of all with the default engine, then of structmat with ducc0 where it is there."""
+    data = circulant_data(n, batch, dtype)
+    made = {
+        f"{name}, {form}": (contestant, form) for name, (_, contestant, forms) in CONTESTANTS.items() for form in forms
+    }
+    ours = {
+        f"{name}, {form}": f"{OURS[arrays]}, {form}"
+        for name, (arrays, _, forms) in CONTESTANTS.items()
+        for form in forms
+    }
+    with engine("scipy"):
+        found = in_one_race(made, ours, data, dtype, rounds)
+    if ducc0_is_installed():
+        made = {name: (structmat, form) for name, form in zip(FAST, BOTH_WAYS, strict=True)}
+        with engine("ducc0"):
+            fast = in_one_race({FLOOR: (transforms, PREPARED), **made}, {}, data, dtype, rounds)
+        found |= {name: fast[name] for name in FAST}
+    return found
+
+
+def in_one_race(
+    made: dict[str, tuple[Contestant, str]], ours: dict[str, str], data: tuple[Any, Any], dtype: str, rounds: int
+) -> Cells:
+    c, x = data
+    expected = np.fft.irfft(np.fft.rfft(c.astype(float)) * np.fft.rfft(x.astype(float)), len(c))
+    calls, remarks = {}, {}
+    for name, (contestant, form) in made.items():
         try:
-            product = contestant(c, x)
+            product = contestant(c, x, once=form == ONCE)
             remarks[name] = fault(product.rows(product.call()), expected, dtype)
         except Exception as error:  # noqa: BLE001  # whatever a peer raises is its result
             remarks[name] = f"fails: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
         if not remarks[name].startswith(("wrong", "fails")):
-            products[name] = product
-    times = in_turns({name: product.call for name, product in products.items()}, rounds, limit=0.5)
-    found = {name: (1e6 * median(seen), ratio(times, name, "floor")) for name, seen in times.items()}
-    return {name: Cell(*found.get(name, (None, None)), remark) for name, remark in remarks.items()}
+            calls[name] = product.call
+    times = in_turns(calls, rounds, limit=0.5)
+    cells = {}
+    for name, remark in remarks.items():
+        if name in times:
+            over = ratio(times, name, ours[name]) if ours.get(name, name) != name and ours[name] in times else None
+            cells[name] = Cell(1e6 * median(times[name]), ratio(times, name, FLOOR), over, remark)
+        else:
+            cells[name] = Cell(None, None, None, remark)
+    return cells
+
+
+def beside_ours(cases: dict[tuple[str, int, int], Cells]) -> str:
+    """Return the table of each library's time over ours on the same arrays."""
+    rows = []
+    for name, (arrays, _, forms) in CONTESTANTS.items():
+        for form in forms:
+            over = {case: cells[f"{name}, {form}"].over_ours for case, cells in cases.items()}
+            over = {case: value for case, value in over.items() if value is not None}
+            if not over:
+                continue
+            at = over.get(("float64", 1, 4096))
+            one, many = ([v for (_, batch, _), v in over.items() if (batch == 1) == single] for single in (True, False))
+            cells = [f"{median(v):.2f} ({min(v):.2f} to {max(v):.2f})" if v else "-" for v in (one, many)]
+            rows.append([name, arrays, form, "-" if at is None else f"{at:.2f}", *cells])
+    head = ["library", "arrays", "form", "n = 4,096, one vector, float64", "one vector", "many vectors"]
+    return table(head, rows, left=3)
 
 
 def tables(cases: dict[tuple[str, int, int], Cells]) -> str:
     parts = []
     for (dtype, batch), group in itertools.groupby(cases, key=lambda case: case[:2]):
         found = {n: cases[dtype, batch, n] for _, _, n in group}
-        rows = [["floor, microseconds", *(f"{cells['floor'].microseconds:,.1f}" for cells in found.values())]]
-        for name in list(CONTESTANTS)[1:]:
-            ratios = [cells[name].ratio for cells in found.values()]
-            if any(ratios):
+        rows = [["floor, microseconds", *(f"{cells[FLOOR].microseconds:,.1f}" for cells in found.values())]]
+        for name in [*FAST, *NAMES]:
+            ratios = [cells[name].ratio if name in cells else None for cells in found.values()]
+            if name != FLOOR and any(ratios):
                 rows.append([name, *("-" if r is None else f"{r:.2f}" for r in ratios)])
         parts.append(f"{dtype}, {vectors(batch)}, time relative to the floor:\n\n{table(['n', *found], rows)}")
     remarks = Counter(f"{name}: {c.remark}" for cells in cases.values() for name, c in cells.items() if c.remark)
@@ -232,8 +316,13 @@ def main() -> None:
         if batch == 1 or batch * n <= LARGEST:
             cases[dtype, batch, n] = race(n, batch, dtype, rounds)
             print(f"{dtype}, {batch} x {n}", file=sys.stderr, flush=True)
-    parts = ("<!-- tables -->", tables(cases))
-    finish(options.out, "peers", "A circulant product, and its peers", *parts, packages=PACKAGES)
+    explained = (
+        "The time of each library over that of structmat on the same arrays and in the same form, as median over "
+    )
+    explained += "the cases (lowest to highest):"
+    parts = ("<!-- beside ours -->", explained, beside_ours(cases), "<!-- /beside ours -->", tables(cases))
+    title = "A circulant product, and its peers"
+    finish(options.out, "peers", title, *parts, packages=PACKAGES, engines=BOTH)
     if any(name.startswith("structmat") and not c.ratio for cells in cases.values() for name, c in cells.items()):
         raise SystemExit("a product of structmat is wrong or fails: see the remarks")
 

@@ -15,7 +15,7 @@ from typing import Any
 import _one_thread  # noqa: F401
 import numpy as np
 import scipy.linalg
-from _common import finish, in_turns, parser, ratio, table
+from _common import begin, finish, in_turns, parser, ratio, table
 from scipy.sparse.linalg import aslinearoperator
 
 import structmat as sm
@@ -80,7 +80,7 @@ def measured(n: int, rounds: int) -> Iterator[list[object]]:
 
 
 def main() -> None:
-    arguments = parser(__doc__).parse_args()
+    arguments = begin(parser(__doc__))
     sizes = (16, 256) if arguments.quick else (16, 256, 4096)
     rows = [row for n in sizes for row in measured(n, rounds=3 if arguments.quick else 11)]
     head = ("SciPy", "structmat", "n", "SciPy", "structmat", "prepared", "times as fast", "prepared")

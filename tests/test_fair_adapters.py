@@ -116,9 +116,10 @@ def test_scores_of_two_classes(runs):
     assert "f1" not in runs.scores(predicted, labels + 1, bits=False)
 
 
-def result(modules, task, places, method, size, scores, parameters=100, seconds=10.0):
+def result(modules, task, places, method, size, scores, parameters=100, seconds=10.0, processor="one"):
     case = modules("_fair_plan").Case(task, places, method, size)
-    return modules("_fair_report").Result(case, "0.01", parameters, np.array(scores, float), seconds)
+    scores, processors = np.array(scores, float), (processor,) * len(scores)
+    return modules("_fair_report").Result(case, "0.01", parameters, scores, seconds, processors)
 
 
 def test_differences_are_paired_by_seed(modules):
@@ -142,13 +143,17 @@ def test_differences_of_several_tasks_have_two_intervals(modules):
     found = []
     for task, gap in (("goemotions", [1, 1, 1, 1, 1]), ("sst2", [3, 4, 3, 4, 3]), ("trec", [0, 1, 2, 3, 4])):
         lora = result(modules, task, "intermediate", "lora", 2, [50, 60, 55, 52, 58], 23040)
-        found += [lora, result(modules, task, "intermediate", "cdd", 3, lora.scores + gap, 20736, 12.0)]
+        other = "one" if task == "trec" else "another"
+        found += [lora, result(modules, task, "intermediate", "cdd", 3, lora.scores + gap, 20736, 12.0, other)]
+        if task != "trec":
+            found += [result(modules, task, "intermediate", "lora", 1, lora.scores - 1, 11520)]
     lines = [[c.strip() for c in line.split("|")[1:-1]] for line in report.comparison(found).splitlines()[2:]]
     assert [line[1] for line in lines] == ["the five: 2", "without CoLA: 2", "held out: 1", "all: 3"]
     # per seed 2, 2.5, 2, 2.5, 2
-    assert lines[0][2:] == ["57.2 (20,736)", "55.0 (r = 2: 23,040)", "+2.2 ± 0.1*", "", ""]
-    assert lines[2][4:] == ["+2.0 ± 0.7*", "", "1.20"]
-    assert lines[3][5] == "0.7"  # of 1, 3.4 and 2
+    assert lines[0][2:5] == ["57.2 (20,736)", "54.0 (11,520)", "55.0 (r = 2: 23,040)"]
+    assert lines[0][5:] == ["+2.2 ± 0.1*", "", "0 of 2", ""]
+    assert lines[2][3:] == ["", "55.0 (r = 2: 23,040)", "+2.0 ± 0.7*", "", "1 of 1", "1.20"]
+    assert lines[3][6:8] == ["± 3.0", "1 of 3"]  # 4.30 times the standard error of 1, 3.4 and 2
 
 
 def test_a_mean_of_tasks_is_of_what_was_run_on_each(modules):
