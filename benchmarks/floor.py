@@ -8,7 +8,7 @@ take turns in one process on one core, and times are the processor's. A ratio is
 half the range of their middle half.
 
 Groups that say "fast" are for the extra ``fast``, the others for the default engine. --quick takes the smallest sizes.
---out writes ``floor.csv`` and ``floor.md`` with the groups that were measured.
+--out writes ``floor.csv`` and ``floor.md``, with --only files of these groups alone, named after them.
 """
 
 from __future__ import annotations
@@ -190,7 +190,7 @@ def each(
 def others(quick: bool) -> Iterator[Case]:
     for make in (partial(related, "rmatvec"), partial(related, "solve"), toeplitz):
         yield from each(make, (1024, 16384), dtypes=("float64",))(quick)
-    yield from each(partial(circulant, fast=False), (1024, 16384), dtypes=("complex64", "complex128"))(quick)
+    yield from each(partial(circulant, fast=False), (1024, 4096, 16384), dtypes=("complex64", "complex128"))(quick)
 
 
 def blocks(quick: bool) -> Iterator[Case]:
@@ -287,7 +287,8 @@ def main() -> None:
     rows = [row for group in options.only for row in measured(group, quick=options.quick)]
     packages = ("structmat", "numpy", "scipy", "torch", "jax", "ducc0")
     title, text = "structmat and the floor", report(rows)
-    finish(options.out, "floor", title, text, packages=packages, engines=BOTH, header=HEADER, rows=rows)
+    stem = "_".join(["floor", *options.only] if options.only != list(GROUPS) else ["floor"])
+    finish(options.out, stem, title, text, packages=packages, engines=BOTH, header=HEADER, rows=rows)
 
 
 if __name__ == "__main__":
