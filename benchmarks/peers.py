@@ -1,4 +1,4 @@
-"""Claim: in the median no other library multiplies by a circulant faster than structmat on the same arrays.
+"""Claim: one-off, plain transforms are the fastest circulant products; prepared, structmat's or lineax' for one vector.
 
 The floor is ``irfft(S * rfft(x), n)`` by `scipy.fft` with the spectrum S ready. Every contestant has the form that is
 fastest for it, rows or columns, and inputs in its own library's arrays. "prepared": what depends on the matrix alone

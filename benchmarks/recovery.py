@@ -12,7 +12,7 @@ leaves to first order.
 With `--large` the matrix has 4,096 rows and columns in float32, of independent normal entries or a planted product with
 noise as strong as itself: the fit takes about ten seconds, and the memory of about three such matrices.
 
---out writes ``recovery.md``, ``recovery_many.md`` or ``large_fit.md``. Seconds are the clock's.
+--out writes ``recovery.md``, ``recovery_many.md``, or ``large_fit_`` and the kind of matrix. Seconds are the clock's.
 """
 
 from __future__ import annotations
@@ -155,7 +155,7 @@ def main() -> None:
     options = begin(made)
     if options.large:
         text = large(64 if options.quick else 4096, options.large)
-        finish(options.out, "large_fit", "One large fit of three factors, float32", text)
+        finish(options.out, f"large_fit_{options.large}", "One large fit of three factors, float32", text)
         return
     seeds = range(options.first_seed, options.first_seed + (1 if options.quick else options.seeds))
     if options.many is None:

@@ -39,10 +39,10 @@ def main() -> None:
                 axes.plot(*zip(*points, strict=True), style, marker=marker, color=colour, markersize=4)
                 if matrix == "symmetric":
                     axes.annotate(f" {label}", points[-1], color=colour, va="center", weight="bold")
-            axes.set(xscale="log", yscale="log", xlim=(50, 3e7), xlabel="n", ylabel="seconds", title=title)
+            axes.set(xscale="log", yscale="log", xlim=(50, 2e6), xlabel="n", ylabel="seconds", title=title)
             axes.grid(alpha=0.3)
         lines = [Line2D([], [], linestyle=style, color="black", label=matrix) for matrix, style in STYLES.items()]
-        axes.legend(handles=lines, loc="upper left", fontsize=9)
+        axes.legend(handles=lines, loc="lower right", fontsize=9)
         figure.savefig(HERE / "measured.png", dpi=100, metadata={"Software": None})
 
 
