@@ -357,6 +357,8 @@ UNSETTLED = {
 @on("numpy", "torch", "jax")
 @pytest.mark.parametrize("name", UNSETTLED)
 def test_moderate_systems_are_written_out_where_iteration_fails(backend, name):
+    if backend.compiles and name not in {"stack of fields", "not symmetric"}:
+        pytest.skip("each system is compiled anew")
     A = UNSETTLED[name](backend.asarray)
     dense, b = backend.to_numpy(A.to_dense()), np.random.default_rng(1).standard_normal(90)
     for assume in ASSUME if "field" in name else ["general"]:

@@ -130,6 +130,8 @@ SMOOTH = {
 @backends.on("numpy", "torch", "jax")
 @pytest.mark.parametrize("name", SMOOTH)
 def test_estimates_of_ill_conditioned_matrices_are_within_their_errors(backend: backends.Backend, name: str) -> None:
+    if backend.compiles and name != "squared exponential":
+        pytest.skip("each number of steps is compiled anew")
     for n, noise in ((75, 1e-9), (200, 1e-8)):
         lags = np.arange(2.0 * n)
         A = (sm.Toeplitz(backend.asarray(SMOOTH[name](lags))) + noise * sm.Identity(2 * n))[::2][:, ::2]
