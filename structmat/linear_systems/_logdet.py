@@ -26,7 +26,13 @@ from structmat._array_tools import (
     precision_of,
     real_part,
 )
-from structmat.linear_systems._solve import arrays_of, require_operator, solution, with_arrays
+from structmat.linear_systems._solve import (
+    arrays_of,
+    iterations_before_elimination,
+    require_operator,
+    solution,
+    with_arrays,
+)
 from structmat.linear_systems._systems import ConvergenceError, IterationSettings, Nearest, inner, nearest, probe
 from structmat.operators import LinearOperator, Submatrix
 
@@ -530,7 +536,7 @@ def solved(op: LinearOperator, z: Array, xp: Namespace) -> Array:
     """Return ``A^-1 z`` for a positive definite A."""
     rtol = _SOLUTIONS[precision_of(z.dtype, xp).itemsize]
     is_small = op.shape[0] <= _WRITTEN_OUT
-    limit = max(100, op.shape[0] // 2) if is_small else 10_000
+    limit = iterations_before_elimination(op.shape[0]) if is_small else 10_000
     settings = IterationSettings("slogdet", "positive definite", "nearest", rtol, limit, writes_out=is_small)
     return solution(op, z, settings, xp).x
 

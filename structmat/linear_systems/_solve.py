@@ -66,6 +66,11 @@ Elimination takes 0.2 s for 2,000 unknowns on one core, where 1,000 products wit
 """
 
 
+def iterations_before_elimination(n: int) -> int:
+    """Return how many iterations are made before the matrix of n unknowns is written out."""
+    return max(100, n // 2)
+
+
 def solution(operator: LinearOperator, b: Array, settings: IterationSettings, xp: Namespace) -> SolveResult:
     """Return the solutions of square systems, or the least-squares solutions of least norm, with their derivatives.
 
@@ -509,7 +514,7 @@ def _settled(
         raise ArgumentValueError(owner, "rtol", "must be above zero, got 0")
     writes_out = max_iter is None and asked.assume != LEAST_SQUARES and op.shape[0] <= _WRITTEN_OUT
     if writes_out:
-        max_iter = max(100, op.shape[0] // 2)
+        max_iter = iterations_before_elimination(op.shape[0])
     elif max_iter is None:
         max_iter = min(max(100, 10 * min(op.shape)), _LONGEST)
     limit = integer(max_iter, owner, "max_iter")
