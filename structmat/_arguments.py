@@ -1,4 +1,4 @@
-"""Arguments read as arrays and numbers, checked, and moved to NumPy."""
+"""Arguments read as numbers, words and arrays, and checked."""
 
 from __future__ import annotations
 
@@ -6,32 +6,14 @@ import math
 import operator
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import Any, Literal, cast
 
 import numpy as np
-from array_api_compat import is_array_api_strict_namespace, is_cupy_array
 
-from structmat._array_tools import (
-    ArgumentTypeError,
-    ArgumentValueError,
-    Array,
-    ArrayLike,
-    DType,
-    Namespace,
-    conjugate,
-    constant,
-    device_of,
-    is_array,
-    is_complex,
-    is_half_precision,
-    is_torch,
-    library_of,
-    namespace,
-    numpy_namespace,
-)
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
+from structmat._arrays.dtypes import is_complex
+from structmat._arrays.libraries import is_array, is_torch, namespace
+from structmat._arrays.typing import Array, ArrayLike, DType, Namespace
+from structmat._errors import ArgumentTypeError, ArgumentValueError
 
 
 def integer(value: Any, owner: str, argument: str, least: int = 1) -> int:
@@ -246,73 +228,6 @@ def _read(value: Any, owner: str, argument: str, like: tuple[Namespace, DType] |
     return read
 
 
-def copied(array: Array, xp: Namespace) -> Array:
-    """Return a copy of an array, with its gradient; itself in JAX, whose arrays cannot be changed."""
-    if library_of(xp) == "jax":
-        return array
-    return array.clone() if is_torch(array) else xp.asarray(array, copy=True)
-
-
-def copied_into(out: Any, values: Array, owner: str) -> Array:
-    """Return `out` with these values, after the check that it is a NumPy array that fits."""
-    if type(out) is not np.ndarray or type(values) is not np.ndarray:
-        raise ArgumentTypeError(owner, "out", f"must be a NumPy array for results of NumPy, got {type(out).__name__}")
-    if out.shape != values.shape or out.dtype != values.dtype:
-        text = f"must have shape {values.shape} and dtype {values.dtype}, got {out.shape} and {out.dtype}"
-        raise ArgumentValueError(owner, "out", text)
-    if not out.flags.writeable:
-        raise ArgumentValueError(owner, "out", "must be writeable, got a read-only array")
-    out[...] = values
-    return out
-
-
-def negligible(values: Array, relative: float, xp: Namespace) -> Array:
-    """Tell which of `values` vanish: those up to `relative` times the largest finite modulus of their row.
-
-    NaN and infinities never do, and do not count as the largest.
-    """
-    size = xp.abs(values)
-    finite = xp.where(xp.isfinite(size), size, xp.zeros_like(size))
-    return size <= relative * xp.max(finite, axis=-1, keepdims=True)
-
-
-def can_raise_for_values(xp: Namespace) -> bool:
-    """Tell whether reading a value is free, so that values can be checked: with NumPy, as its own ``linalg`` does.
-
-    Elsewhere it would wait for the device and fail under a tracer, so there infinities and NaN flow as in
-    ``jax.numpy.linalg``.
-    """
-    return xp is numpy_namespace or bool(is_array_api_strict_namespace(xp))
-
-
-def require_nonzero(values: Array, relative: float, owner: str, xp: Namespace) -> None:
-    """Raise `numpy.linalg.LinAlgError` where some of `values` vanish and the library allows to look at them."""
-    if can_raise_for_values(xp) and bool(xp.any(negligible(values, relative, xp))):
-        raise np.linalg.LinAlgError(f"{owner}: the matrix is singular to working precision; use pinv() or lstsq()")
-
-
-def are_normal(values: Array, xp: Namespace) -> bool:
-    """Tell whether all values of NumPy and their reciprocals are normal numbers, which have every digit."""
-    size, least = xp.abs(values), float(xp.finfo(values.dtype).smallest_normal)
-    return bool(xp.all((size >= least) & (size <= 1 / least)))
-
-
-def reciprocal_above(values: Array, rtol: float, xp: Namespace) -> Array:
-    """Return 1 / values, and zero where a value is negligible."""
-    zero = negligible(values, rtol, xp)
-    return xp.where(zero, xp.zeros_like(values), 1 / xp.where(zero, xp.ones_like(values), values))
-
-
-def damped_reciprocal(values: Array, damp: float, xp: Namespace) -> Array:
-    """Return ``conj(v) / (|v|^2 + damp^2)`` for each value, without overflow, and zero where that is nothing."""
-    size = xp.abs(constant(values, xp))
-    size = xp.where(size > damp, size, xp.full_like(size, damp))
-    size = xp.where(size > 0.0, size, xp.ones_like(size))
-    v, share = values / size, damp / size
-    bottom = share * share + (xp.real(v) ** 2 + xp.imag(v) ** 2 if is_complex(v.dtype, xp) else v * v)
-    return conjugate(v, xp) / xp.where(bottom > 0.0, bottom, xp.ones_like(bottom)) / size
-
-
 def as_matrix(value: ArrayLike, owner: str, argument: str) -> Array:
     """Return an argument as a non-empty 2-D array of floating-point numbers of its own library, without gradients.
 
@@ -331,25 +246,3 @@ def as_matrix(value: ArrayLike, owner: str, argument: str) -> Array:
             text += f"; of a stack pass one matrix after the other, such as {argument}{[0] * (matrix.ndim - 2)}"
         raise ArgumentValueError(owner, argument, text)
     return matrix
-
-
-def to_numpy(array: Array) -> NDArray[Any]:
-    """Return the values as a NumPy array on the CPU, half precision as float32; shares memory where it can."""
-    xp = namespace(array)
-    if is_half_precision(array.dtype) and not xp.isdtype(array.dtype, ("bool", "integral")):
-        array = xp.astype(array, xp.float32)
-    if is_torch(array):
-        if array.is_meta:
-            raise ValueError("this needs the values of a tensor on the device meta, where tensors have none")
-        array = array.resolve_conj().resolve_neg().cpu()
-    elif is_cupy_array(array):
-        array = array.get()
-    values = np.asarray(array)
-    return np.asarray(values, dtype=values.dtype.newbyteorder("="))
-
-
-def moved_like(values: NDArray[Any], array: Array) -> Array:
-    """Return `values` with the library, dtype and device of `array`."""
-    xp = namespace(array)
-    moved = xp.asarray(values, device=device_of(array))
-    return xp.astype(moved, array.dtype)

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from structmat._array_tools import ArgumentTypeError
+from structmat._errors import ArgumentTypeError
 
 __all__ = [
     "DTYPES",

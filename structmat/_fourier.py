@@ -18,24 +18,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 import numpy as np
 import scipy  # its `fft` is imported on first use: it would double the import time of structmat
 
-from structmat._array_tools import (
-    Array,
-    DType,
-    Namespace,
-    Parametrised,
-    complex_partner,
-    concat_last,
-    contiguous,
-    device_of,
-    dtype_name,
-    is_complex,
-    is_eager_on_cpu,
-    is_numpy,
-    library_of,
-    numpy_namespace,
-    padded,
-    precision_of,
-)
+from structmat._arrays.dtypes import complex_partner, dtype_name, is_complex, precision_of
+from structmat._arrays.libraries import device_of, is_numpy, library_of, numpy_namespace
+from structmat._arrays.shapes import concat_last, contiguous, padded
+from structmat._arrays.tracing import is_eager_on_cpu
+from structmat._arrays.typing import Array, DType, Namespace
+from structmat._parametrised import Parametrised
 
 CHUNK = 2**19
 """Bytes of a batch that are transformed together, so that they stay in the cache of one core."""

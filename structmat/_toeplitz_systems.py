@@ -17,25 +17,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import scipy  # its `linalg` is imported on first use
 
-from structmat._arguments import can_raise_for_values, to_numpy
-from structmat._array_tools import (
-    ArgumentValueError,
-    Array,
-    Namespace,
-    broadcast_shapes,
-    concat_last,
-    conjugate,
-    device_of,
-    is_complex,
-    is_numpy,
-    library_of,
-    numpy_namespace,
-    quotient,
-    real_part,
-    reversed_cyclically,
-    untraced,
-    warn_caller,
-)
+from structmat._arrays.arithmetic import conjugate, quotient, real_part
+from structmat._arrays.conversion import to_numpy
+from structmat._arrays.dtypes import is_complex
+from structmat._arrays.libraries import can_raise_for_values, device_of, is_numpy, library_of, numpy_namespace
+from structmat._arrays.shapes import broadcast_shapes, concat_last, reversed_cyclically
+from structmat._arrays.tracing import untraced
+from structmat._arrays.typing import Array, Namespace
+from structmat._errors import ArgumentValueError, warn_caller
 from structmat._fourier import (
     PLAIN,
     Convolution,

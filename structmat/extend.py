@@ -32,7 +32,9 @@ an array of one for each member of a stack, or a `Reciprocal` for ``operator / n
 from __future__ import annotations
 
 from structmat._arguments import as_floating
-from structmat._array_tools import Reciprocal, concat_last, is_complex, scale_array
+from structmat._arrays.arithmetic import Reciprocal, scale_array
+from structmat._arrays.dtypes import is_complex
+from structmat._arrays.shapes import concat_last
 from structmat.operators import Context, LinearOperator, PairRules, SpectralFunction, add, compose, scale
 
 __all__ = [

@@ -32,7 +32,9 @@ try:
 except ModuleNotFoundError as error:
     raise ImportError('structmat.jax needs the extra "jax": pip install "structmat[jax]"') from error
 
-from structmat._array_tools import ArgumentTypeError, ArgumentValueError, Parametrised, library_of
+from structmat._arrays.libraries import library_of
+from structmat._errors import ArgumentTypeError, ArgumentValueError
+from structmat._parametrised import Parametrised
 from structmat._toeplitz_systems import (
     one_less_square,
     products,

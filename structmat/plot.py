@@ -11,16 +11,17 @@ import numpy as np
 from scipy.linalg import svdvals
 from scipy.sparse.linalg import svds
 
-from structmat._arguments import as_matrix, to_numpy
-from structmat._array_tools import ArgumentValueError
+from structmat._arguments import as_matrix
+from structmat._arrays.conversion import to_numpy
 from structmat._drawing import FEW, ShownFigure, set_integer_ticks, short_numbers
+from structmat._errors import ArgumentValueError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
-    from structmat._array_tools import ArrayLike
+    from structmat._arrays.typing import ArrayLike
     from structmat.fit import ErrorCurve, FitResult
     from structmat.studies import Study
 

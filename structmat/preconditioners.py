@@ -7,18 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from structmat._array_tools import (
-    ArgumentTypeError,
-    ArgumentValueError,
-    Array,
-    Namespace,
-    along_axes,
-    cast_back,
-    concat_last,
-    device_of,
-    in_precision,
-    precision_of,
-)
+from structmat._arrays.dtypes import cast_back, in_precision, precision_of
+from structmat._arrays.libraries import device_of
+from structmat._arrays.shapes import along_axes, concat_last
+from structmat._arrays.typing import Array, Namespace
+from structmat._errors import ArgumentTypeError, ArgumentValueError
 from structmat._toeplitz_systems import central_diagonals
 from structmat.operators import Circulant, MultilevelCirculant, MultilevelToeplitz, Toeplitz
 

@@ -15,21 +15,13 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from structmat._arguments import as_floating, integer, moved_like, random_generator, to_numpy
+from structmat._arguments import as_floating, integer, random_generator
 from structmat._arguments import grid as checked_grid
-from structmat._array_tools import (
-    ArgumentTypeError,
-    ArgumentValueError,
-    Array,
-    ArrayLike,
-    device_of,
-    in_precision,
-    is_array,
-    is_complex,
-    namespace,
-    namespace_of,
-    precision_of,
-)
+from structmat._arrays.conversion import from_numpy, to_numpy
+from structmat._arrays.dtypes import in_precision, is_complex, precision_of
+from structmat._arrays.libraries import device_of, is_array, namespace, namespace_of
+from structmat._arrays.typing import Array, ArrayLike
+from structmat._errors import ArgumentTypeError, ArgumentValueError
 from structmat._fourier import fast_length, multilevel_fft
 from structmat.linear_systems import solve
 from structmat.operators import Diagonal, MultilevelCirculant, MultilevelToeplitz
@@ -318,7 +310,7 @@ class _Process(NamedTuple):
         if offsets.shape[0] * prod(grid) <= _WRITTEN_OUT:
             root, least = _dense_root(scaled, grid)
             if least >= 0.0:
-                noise = moved_like(rng.standard_normal((count, root.shape[0])), root)
+                noise = from_numpy(rng.standard_normal((count, root.shape[0])), root)
                 return unit * xp.reshape(noise @ root, (count, -1, *grid))
             text = f"must have no negative eigenvalue, got {least * unit * unit:.3g} for its matrix on the grid"
         elif at_lags is None:
@@ -428,7 +420,7 @@ def _samples(roots: Array, grid: tuple[int, ...], count: int, rng: np.random.Gen
     while left:
         pairs = min(left, most)
         noise = rng.standard_normal((2, pairs, p * prod(sizes)))
-        first, second = (moved_like(part, real) for part in noise)
+        first, second = (from_numpy(part, real) for part in noise)
         white = xp.reshape(first + 1j * second, (pairs, p, -1))
         coloured = reduce(add, (roots[:, b, :] * white[:, b : b + 1, :] for b in range(p)))
         fields = xp.reshape(multilevel_fft(coloured, sizes, xp, real=False), (pairs, p, *sizes))
@@ -456,7 +448,7 @@ def _given(
     if draws is not None:
         count, random = draws
         prior = process.samples(count, random)[:, 0, ...]
-        errors = xp.sqrt(noise) * moved_like(random.standard_normal((count, len(points))), prior)
+        errors = xp.sqrt(noise) * from_numpy(random.standard_normal((count, len(points))), prior)
         at = xp.asarray(points, device=device_of(prior))
         rest = rest - errors - xp.take(xp.reshape(prior, (count, -1)), at, axis=1)
     K = MultilevelToeplitz.from_offsets(offsets[0, 0, ...])

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import scipy.sparse.linalg
 
-from structmat._array_tools import ArgumentTypeError, ArgumentValueError, is_numpy
+from structmat._arrays.libraries import is_numpy
+from structmat._errors import ArgumentTypeError, ArgumentValueError
 from structmat.operators import LinearOperator
 
 __all__ = ["as_linear_operator"]

@@ -9,8 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from structmat._arguments import non_negative, random_generator, to_numpy
-from structmat._array_tools import ArgumentTypeError, ArgumentValueError, device_of, is_complex, is_numpy, namespace
+from structmat._arguments import non_negative, random_generator
+from structmat._arrays.conversion import to_numpy
+from structmat._arrays.dtypes import is_complex
+from structmat._arrays.libraries import device_of, is_numpy, namespace
+from structmat._errors import ArgumentTypeError, ArgumentValueError
 from structmat.operators import Identity, LinearOperator
 
 __all__ = ["check_operator"]

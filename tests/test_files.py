@@ -24,7 +24,7 @@ from scipy.io import savemat
 
 import structmat as sm
 from structmat import _files, io
-from structmat._array_tools import dtype_name
+from structmat._arrays.dtypes import dtype_name
 from structmat.fit import fit_cdd
 from structmat.io import _operators
 from tests.operator_registry import every_entry

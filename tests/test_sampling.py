@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.signal import correlate
 
 import structmat as sm
-from structmat._array_tools import ArgumentTypeError, ArgumentValueError
+from structmat._errors import ArgumentTypeError, ArgumentValueError
 from structmat._fourier import fast_length
 from structmat.sampling import conditional_mean, sample_conditional, sample_stationary
 

@@ -17,7 +17,7 @@ import numpy as np
 import scipy  # Its `fft` is imported on first use.
 
 from structmat._arguments import integer, one_of
-from structmat._array_tools import ArgumentTypeError
+from structmat._errors import ArgumentTypeError
 from structmat.fit._matrices import (
     finite_matrix,
     largest_exponent,
@@ -31,7 +31,7 @@ from structmat.operators import BlockCirculant, CDDLayout
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from structmat._array_tools import ArrayLike
+    from structmat._arrays.typing import ArrayLike
 
 __all__ = ["BASELINES", "baseline_errors"]
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 
 from structmat._arguments import as_matrix, integer, non_negative, one_of, optional_function, random_generator
-from structmat._array_tools import ArgumentValueError, as_own
+from structmat._errors import ArgumentValueError, as_own
 from structmat._files import counted, data_frame
 from structmat._progress import notebook_line
 from structmat.fit._baselines import baseline_errors
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from numpy.typing import NDArray
 
-    from structmat._array_tools import Array, ArrayLike
+    from structmat._arrays.typing import Array, ArrayLike
 
 __all__ = ["CurveProgress", "ErrorCurve", "error_curve"]
 

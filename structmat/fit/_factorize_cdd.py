@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 import numpy as np
 
 from structmat._arguments import as_matrix, non_negative, random_generator
-from structmat._array_tools import ArgumentValueError, device_of, is_numpy, namespace
+from structmat._arrays.libraries import device_of, is_numpy, namespace
+from structmat._errors import ArgumentValueError
 from structmat.fit._exact_products import Mixing, cyclic_band, factor_cyclic_band, factor_real_cyclic_band
 from structmat.fit._fit_cdd import fit_cdd
 from structmat.fit._linear_factors import factor_matrix, factor_real_matrix
@@ -22,7 +23,7 @@ from structmat.operators import BandedCirculant, CDDLayout, CDDProduct, Circulan
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from structmat._array_tools import ArrayLike
+    from structmat._arrays.typing import ArrayLike
 
 __all__ = ["factorize_cdd"]
 

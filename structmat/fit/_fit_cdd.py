@@ -15,14 +15,14 @@ from structmat._arguments import (
     as_floating,
     as_matrix,
     integer,
-    moved_like,
     non_negative,
     one_of,
     optional_function,
     random_generator,
-    to_numpy,
 )
-from structmat._array_tools import ArgumentError, ArgumentTypeError, ArgumentValueError, dtype_name
+from structmat._arrays.conversion import from_numpy, to_numpy
+from structmat._arrays.dtypes import dtype_name
+from structmat._errors import ArgumentError, ArgumentTypeError, ArgumentValueError
 from structmat._progress import notebook_line
 from structmat.fit._control import Control, FitProgress
 from structmat.fit._matrices import (
@@ -43,7 +43,7 @@ from structmat.operators import CDDLayout, CDDProduct, Diagonal
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from structmat._array_tools import ArrayLike
+    from structmat._arrays.typing import ArrayLike
 
 __all__ = ["fit_cdd"]
 
@@ -198,7 +198,7 @@ def fit_cdd(
         found = _fitted(problem, control, generator, [one.scaled(-exponent) for one in known])
 
     vectors = found.scaled(exponent).vectors
-    operator = layout.product([moved_like(v.astype(values.dtype), matrix) for v in vectors])
+    operator = layout.product([from_numpy(v.astype(values.dtype), matrix) for v in vectors])
     error = product_error(operator, matrix, problem.target, exponent=exponent, inputs=inputs, entry_weights=weights)
     if error == math.inf:
         text = f"has a fit whose products overflow {dtype_name(matrix.dtype)}: use a wider dtype, or divide by a number"

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from structmat._arguments import as_floating, as_matrix, moved_like, to_numpy
-from structmat._array_tools import ArgumentValueError
+from structmat._arguments import as_floating, as_matrix
+from structmat._arrays.conversion import from_numpy, to_numpy
+from structmat._errors import ArgumentValueError
 
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike, NDArray
 
-    from structmat._array_tools import Array, ArrayLike
+    from structmat._arrays.typing import Array, ArrayLike
     from structmat.operators import CDDProduct
 
 __all__ = [
@@ -213,7 +214,7 @@ def product_error(
         wanted = target[:, part]
         weights: Any = 1.0 if entry_weights is None else entry_weights[:, part]
         with np.errstate(over="ignore", invalid="ignore"):
-            y = to_numpy(operator @ moved_like(x, matrix))
+            y = to_numpy(operator @ from_numpy(x, matrix))
             # Complex factors of a real matrix leave imaginary parts.
             residual = wanted - scale_by_power_of_two(y.astype(np.result_type(y, np.float64)), -exponent)
             if entry_weights is not None:  # A missing entry does not count, also where the product is out of range.

@@ -20,7 +20,8 @@ import numpy as np
 import scipy  # Its `fft` is imported on first use.
 from numpy.lib.stride_tricks import as_strided
 
-from structmat._array_tools import numpy_namespace, padded
+from structmat._arrays.libraries import numpy_namespace
+from structmat._arrays.shapes import padded
 from structmat.fit._matrices import most_spread
 
 if TYPE_CHECKING:

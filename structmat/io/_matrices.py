@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 import numpy as np
 
-from structmat._array_tools import ArgumentError, ArgumentValueError
+from structmat._errors import ArgumentError, ArgumentValueError
 from structmat._files import counted, first_names, one_line, open_safetensors, require_regular
 
 if TYPE_CHECKING:

@@ -21,8 +21,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from structmat import operators
-from structmat._arguments import to_numpy
-from structmat._array_tools import ArgumentTypeError, ArgumentValueError, dtype_name, is_complex, is_torch, namespace
+from structmat._arrays.conversion import to_numpy
+from structmat._arrays.dtypes import dtype_name, is_complex
+from structmat._arrays.libraries import is_torch, namespace
+from structmat._errors import ArgumentTypeError, ArgumentValueError
 from structmat._files import (
     DTYPES,
     atomic_write,
@@ -39,7 +41,7 @@ from structmat.operators import Indices, LinearOperator, Prepared
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from structmat._array_tools import Array, Device, Namespace
+    from structmat._arrays.typing import Array, Device, Namespace
 
 __all__ = ["describe", "load", "save"]
 

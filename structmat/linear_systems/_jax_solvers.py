@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax.scipy.sparse.linalg import cg, gmres
 
 import structmat.jax  # noqa: F401  # registers the operators
-from structmat._array_tools import namespace_of
+from structmat._arrays.libraries import namespace_of
 from structmat.linear_systems._systems import (
     IterationSettings,
     SolveResult,

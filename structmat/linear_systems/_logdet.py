@@ -12,20 +12,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from structmat._arguments import integer, non_negative, random_generator
-from structmat._array_tools import (
-    ArgumentValueError,
-    Array,
-    Namespace,
-    cast_back,
-    conjugate,
-    constant,
-    device_of,
-    is_differentiated,
-    library_of,
-    namespace_of,
-    precision_of,
-    real_part,
-)
+from structmat._arrays.arithmetic import conjugate, real_part
+from structmat._arrays.dtypes import cast_back, precision_of
+from structmat._arrays.libraries import device_of, library_of, namespace_of
+from structmat._arrays.tracing import constant, is_differentiated
+from structmat._arrays.typing import Array, Namespace
+from structmat._errors import ArgumentValueError
 from structmat.linear_systems._solve import (
     arrays_of,
     iterations_before_elimination,

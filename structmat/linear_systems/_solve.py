@@ -13,27 +13,12 @@ import numpy as np
 import scipy  # its `linalg` is imported on first use
 
 from structmat._arguments import integer, non_negative, one_of
-from structmat._array_tools import (
-    ArgumentTypeError,
-    ArgumentValueError,
-    Array,
-    ArrayLike,
-    DType,
-    Namespace,
-    broadcast_shapes,
-    cast_back,
-    complex_partner,
-    concat_last,
-    device_of,
-    is_complex,
-    is_differentiated,
-    is_numpy,
-    is_vector,
-    library_of,
-    namespace_of,
-    precision_of,
-    warn_caller,
-)
+from structmat._arrays.dtypes import cast_back, complex_partner, is_complex, precision_of
+from structmat._arrays.libraries import device_of, is_numpy, library_of, namespace_of
+from structmat._arrays.shapes import broadcast_shapes, concat_last, is_vector
+from structmat._arrays.tracing import is_differentiated
+from structmat._arrays.typing import Array, ArrayLike, DType, Namespace
+from structmat._errors import ArgumentTypeError, ArgumentValueError, warn_caller
 from structmat.linear_systems._systems import (
     LEAST_SQUARES,
     ConvergenceError,

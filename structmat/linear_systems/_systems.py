@@ -12,21 +12,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import scipy  # its `sparse` is imported on first use
 
-from structmat._array_tools import (
-    Array,
-    Namespace,
-    binary_exponents,
-    conjugate,
-    constant,
-    device_of,
-    euclidean_norm,
-    is_complex,
-    is_numpy,
-    library_of,
-    precision_of,
-    scale_array,
-    solutions,
-)
+from structmat._arrays.arithmetic import binary_exponents, conjugate, euclidean_norm, scale_array
+from structmat._arrays.dtypes import is_complex, precision_of
+from structmat._arrays.libraries import device_of, is_numpy, library_of
+from structmat._arrays.linear_algebra import dense_solutions
+from structmat._arrays.tracing import constant
+from structmat._arrays.typing import Array, Namespace
 from structmat.operators import (
     BandedCirculant,
     Circulant,
@@ -156,10 +147,10 @@ def written_out(A: LinearOperator, x: Array, b: Array, xp: Namespace) -> Array:
     """Return the solutions of the dense matrix where their residuals are smaller than those of `x`."""
     try:
         if A.batch_shape:
-            found = solutions(A.to_dense(), b[..., None], xp)[..., 0]
+            found = dense_solutions(A.to_dense(), b[..., None], xp)[..., 0]
         else:  # all right-hand sides by one elimination
             columns = xp.matrix_transpose(xp.reshape(b, (-1, b.shape[-1])))
-            found = xp.reshape(xp.matrix_transpose(solutions(A.to_dense(), columns, xp)), x.shape)
+            found = xp.reshape(xp.matrix_transpose(dense_solutions(A.to_dense(), columns, xp)), x.shape)
     except np.linalg.LinAlgError:  # a singular matrix
         return x
     left, before = (euclidean_norm(b - A._matvec(each, xp), xp) for each in (found, x))

@@ -10,44 +10,30 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from structmat._arguments import (
-    as_floating,
-    as_matrices,
-    can_raise_for_values,
-    copied,
-    damped_reciprocal,
-    integer,
-    reciprocal_above,
-    require_nonzero,
-    wrong_shape,
-)
-from structmat._array_tools import (
-    ArgumentValueError,
-    Array,
-    ArrayLike,
-    Namespace,
+from structmat._arguments import as_floating, as_matrices, integer, wrong_shape
+from structmat._arrays.arithmetic import (
     binary_exponents,
     binary_unit,
-    cast_back,
-    constant,
-    contiguous,
-    device_of,
+    damped_reciprocal,
     euclidean_norm,
-    in_precision,
-    inverses,
-    is_complex,
-    is_differentiated,
+    reciprocal_above,
+    require_nonzero,
+)
+from structmat._arrays.conversion import copied
+from structmat._arrays.dtypes import cast_back, in_precision, is_complex, precision_of
+from structmat._arrays.libraries import (
+    can_raise_for_values,
+    device_of,
     is_numpy,
     library_of,
-    moved,
     namespace_of,
     numpy_namespace,
-    padded,
-    precision_of,
-    reversed_cyclically,
-    singular_values,
-    solutions,
 )
+from structmat._arrays.linear_algebra import dense_inverses, dense_solutions, singular_values
+from structmat._arrays.shapes import contiguous, move_axis, padded, reversed_cyclically
+from structmat._arrays.tracing import constant, is_differentiated
+from structmat._arrays.typing import Array, ArrayLike, Namespace
+from structmat._errors import ArgumentValueError
 from structmat._fourier import (
     PLAIN,
     Plan,
@@ -136,8 +122,8 @@ def by_frequency(
     X = spectrum(xp.reshape(x, (*x.shape[:-1], q, b)), xp, real=real, n=length)
     batch = X.shape[:-2]
     if stack:
-        Y = product(moved(X, -1, -2, xp)[..., None, :])[..., 0, :]
-        Y = moved(Y, -2, -1, xp)
+        Y = product(move_axis(X, -1, -2, xp)[..., None, :])[..., 0, :]
+        Y = move_axis(Y, -2, -1, xp)
     else:
         X = xp.reshape(X, (prod(batch), *X.shape[-2:]))
         Y = xp.permute_dims(product(xp.permute_dims(X, (2, 0, 1))), (1, 2, 0))
@@ -276,26 +262,26 @@ class BlockCirculant(Planned):
 
     def _spectrum(self, xp: Namespace, *, real: bool) -> Array:
         """Return one p x q matrix per frequency, shape ``(..., frequencies, p, q)``."""
-        return moved(spectrum(self.c, xp, real=real), -1, -3, xp)
+        return move_axis(spectrum(self.c, xp, real=real), -1, -3, xp)
 
     def _from_spectrum(self, values: Array, xp: Namespace, *, real: bool) -> BlockCirculant:
         """Return the uncropped operator with one matrix per frequency."""
-        return BlockCirculant(from_spectrum(moved(values, -3, -1, xp), self.block_size, xp, real=real))
+        return BlockCirculant(from_spectrum(move_axis(values, -3, -1, xp), self.block_size, xp, real=real))
 
     def _plan(self, xp: Namespace) -> BlockConvolution:
         real = not is_complex(self.c.dtype, xp)
         kernel = cyclic_kernel(self.c, xp)
-        S = xp.matrix_transpose(moved(spectrum(kernel, xp, real=real), -1, -3, xp))
+        S = xp.matrix_transpose(move_axis(spectrum(kernel, xp, real=real), -1, -3, xp))
         S = contiguous(S, xp) if is_numpy(xp) else S
         return BlockConvolution(S, self.block_size, kernel.shape[-1], real, self.shape)
 
     def _transpose(self) -> BlockCirculant:
         xp = self._own_namespace()
-        return BlockCirculant(reversed_cyclically(moved(self.c, -3, -2, xp), xp), self.shape[::-1])
+        return BlockCirculant(reversed_cyclically(move_axis(self.c, -3, -2, xp), xp), self.shape[::-1])
 
     def _to_dense(self, like: Context) -> Array:
         (p, q), b = self.grid, self.block_size
-        entries = moved(circulant_entries(self.c, like), -3, -2, like.xp)
+        entries = move_axis(circulant_entries(self.c, like), -3, -2, like.xp)
         dense: Any = like.xp.reshape(entries, (*self.batch_shape, p * b, q * b))
         if is_numpy(like.xp) and not dense.flags.writeable:  # blocks of which the reshape is a view
             dense = copied(dense, like.xp)
@@ -314,7 +300,7 @@ class BlockCirculant(Planned):
     def _inv(self, xp: Namespace) -> LinearOperator:
         S, real = self._own_spectrum("inv", xp)
         self._require_invertible(S, "inv", xp)
-        return self._from_spectrum(inverses(S, xp), xp, real=real)
+        return self._from_spectrum(dense_inverses(S, xp), xp, real=real)
 
     def _solve(self, b: Array, xp: Namespace) -> Array:
         self._require_whole("solve")
@@ -324,7 +310,7 @@ class BlockCirculant(Planned):
         self._require_invertible(S, "solve", xp)
 
         def solved(B: Array) -> Array:
-            return xp.matrix_transpose(solutions(S, xp.matrix_transpose(B), xp))
+            return xp.matrix_transpose(dense_solutions(S, xp.matrix_transpose(B), xp))
 
         b = b / unit[..., 0, 0]
         return by_frequency(solved, b, self.block_size, self.block_size, xp, real=real, stack=S.ndim > 3)
@@ -368,7 +354,7 @@ class BlockCirculant(Planned):
         self._require_whole("eig")
         values, vectors = xp.linalg.eig(self._spectrum(xp, real=False))
         (p, _), b = self.grid, self.block_size
-        flat = xp.reshape(moved(values, -2, -1, xp), (*self.batch_shape, p * b))
+        flat = xp.reshape(move_axis(values, -2, -1, xp), (*self.batch_shape, p * b))
         # The eigenvectors per frequency are themselves the spectrum of a block circulant.
         return flat, Product((self._from_spectrum(vectors, xp, real=False), Fourier(b, p, inverse=True)))
 
@@ -448,7 +434,7 @@ def _as_blocks(A: Array, b: int, xp: Namespace) -> Array:
     p, q = -(-rows // b), -(-cols // b)
     A = padded(A, q * b, xp)
     A = xp.matrix_transpose(padded(xp.matrix_transpose(A), p * b, xp))
-    return moved(xp.reshape(A, (*A.shape[:-2], p, b, q, b)), -3, -2, xp)
+    return move_axis(xp.reshape(A, (*A.shape[:-2], p, b, q, b)), -3, -2, xp)
 
 
 @compose.rule(BlockCirculant, BlockCirculant)
@@ -460,7 +446,7 @@ def _multiply(left: BlockCirculant, right: BlockCirculant) -> LinearOperator:
     real = not (is_complex(left.c.dtype, xp) or is_complex(right.c.dtype, xp))
     # each column of blocks of the right operator is a vector of q blocks
     S = xp.matmul(left._spectrum(xp, real=real), right._spectrum(xp, real=real))
-    c = from_spectrum(moved(S, -3, -1, xp), b, xp, real=real)
+    c = from_spectrum(move_axis(S, -3, -1, xp), b, xp, real=real)
     return BlockCirculant(c, (left.shape[0], right.shape[1]))
 
 

@@ -14,22 +14,12 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 from structmat._arguments import as_floating, integer, side_of_blocks, wrong_shape
-from structmat._array_tools import (
-    ArgumentTypeError,
-    ArgumentValueError,
-    Array,
-    ArrayLike,
-    Namespace,
-    Scalar,
-    device_of,
-    euclidean_norm,
-    is_numpy,
-    matmul,
-    namespace_of,
-    numpy_namespace,
-    padded,
-    scale_array,
-)
+from structmat._arrays.arithmetic import euclidean_norm, scale_array
+from structmat._arrays.libraries import device_of, is_numpy, namespace_of, numpy_namespace
+from structmat._arrays.linear_algebra import matmul
+from structmat._arrays.shapes import padded
+from structmat._arrays.typing import Array, ArrayLike, Namespace, Scalar
+from structmat._errors import ArgumentTypeError, ArgumentValueError
 from structmat._fourier import Plan
 from structmat.operators._block_circulant import BlockCirculant
 from structmat.operators._circulants import BandedCirculant, Circulant, SpectralCirculant

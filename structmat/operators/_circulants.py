@@ -11,37 +11,21 @@ from typing import Any
 
 import numpy as np
 
-from structmat._arguments import (
+from structmat._arguments import as_floating, as_matrices, as_vectors, integer, wrong_shape
+from structmat._arrays.arithmetic import (
     are_normal,
-    as_floating,
-    as_matrices,
-    as_vectors,
-    copied,
+    binary_unit,
     damped_reciprocal,
-    integer,
+    euclidean_norm,
     negligible,
     reciprocal_above,
     require_nonzero,
-    wrong_shape,
 )
-from structmat._array_tools import (
-    Array,
-    ArrayLike,
-    DType,
-    Namespace,
-    binary_unit,
-    cast_back,
-    complex_partner,
-    device_of,
-    euclidean_norm,
-    in_precision,
-    is_complex,
-    is_numpy,
-    namespace_of,
-    precision_of,
-    reversed_cyclically,
-    windows,
-)
+from structmat._arrays.conversion import copied
+from structmat._arrays.dtypes import cast_back, complex_partner, in_precision, is_complex, precision_of
+from structmat._arrays.libraries import device_of, is_numpy, namespace_of
+from structmat._arrays.shapes import reversed_cyclically, windows
+from structmat._arrays.typing import Array, ArrayLike, DType, Namespace
 from structmat._fourier import (
     Convolution,
     Plan,

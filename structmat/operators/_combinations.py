@@ -13,29 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from structmat._arguments import as_floating, reciprocal_above, require_nonzero, to_numpy
-from structmat._array_tools import (
-    ArgumentTypeError,
-    ArgumentValueError,
-    Array,
-    DType,
-    Namespace,
-    Reciprocal,
-    Scalar,
-    common_dtype,
-    complex_partner,
-    concat_last,
-    conjugate,
-    device_of,
-    dtype_name,
-    in_precision,
-    is_array,
-    is_torch,
-    namespace_of,
-    numpy_namespace,
-    precision_of,
-    scale_array,
-)
+from structmat._arguments import as_floating
+from structmat._arrays.arithmetic import Reciprocal, conjugate, reciprocal_above, require_nonzero, scale_array
+from structmat._arrays.conversion import to_numpy
+from structmat._arrays.dtypes import common_dtype, complex_partner, dtype_name, in_precision, precision_of
+from structmat._arrays.libraries import device_of, is_array, is_torch, namespace_of, numpy_namespace
+from structmat._arrays.shapes import concat_last
+from structmat._arrays.typing import Array, DType, Namespace, Scalar
+from structmat._errors import ArgumentTypeError, ArgumentValueError
 from structmat._fourier import Plan, Step, written
 from structmat.operators._diagonal import Diagonal, Identity, times_identity
 from structmat.operators._linear_operator import (

@@ -9,17 +9,19 @@ from typing import Any
 
 import numpy as np
 
-from structmat._arguments import (
+from structmat._arguments import as_vectors, grid, integer
+from structmat._arrays.arithmetic import (
     are_normal,
-    as_vectors,
-    copied,
     damped_reciprocal,
-    grid,
-    integer,
+    euclidean_norm,
+    quotient,
     reciprocal_above,
     require_nonzero,
 )
-from structmat._array_tools import Array, Namespace, complex_partner, euclidean_norm, is_complex, is_numpy, quotient
+from structmat._arrays.conversion import copied
+from structmat._arrays.dtypes import complex_partner, is_complex
+from structmat._arrays.libraries import is_numpy
+from structmat._arrays.typing import Array, Namespace
 from structmat._fourier import Plan, Step, multilevel_fft, multilevel_ifft
 from structmat.operators._linear_operator import (
     LinearOperator,

@@ -10,16 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from structmat._array_tools import (
-    Array,
-    Namespace,
-    Reciprocal,
-    Scalar,
-    concat_last,
-    is_complex_scalar,
-    reversed_cyclically,
-    scale_array,
-)
+from structmat._arrays.arithmetic import Reciprocal, scale_array
+from structmat._arrays.dtypes import is_complex_scalar
+from structmat._arrays.shapes import concat_last, reversed_cyclically
+from structmat._arrays.typing import Array, Namespace, Scalar
 from structmat.operators._block_circulant import BlockCirculant
 from structmat.operators._circulants import BandedCirculant, Circulant, CirculantLike, SpectralCirculant
 from structmat.operators._combinations import identity_factor

@@ -10,21 +10,14 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
-from structmat._arguments import can_raise_for_values, copied, negligible, non_negative, require_nonzero
-from structmat._array_tools import (
-    ArgumentTypeError,
-    ArgumentValueError,
-    Array,
-    ArrayLike,
-    DType,
-    Namespace,
-    binary_exponents,
-    cast_back,
-    complex_partner,
-    is_complex,
-    is_vector,
-    precision_of,
-)
+from structmat._arguments import non_negative
+from structmat._arrays.arithmetic import binary_exponents, negligible, require_nonzero
+from structmat._arrays.conversion import copied
+from structmat._arrays.dtypes import cast_back, complex_partner, is_complex, precision_of
+from structmat._arrays.libraries import can_raise_for_values
+from structmat._arrays.shapes import is_vector
+from structmat._arrays.typing import Array, ArrayLike, DType, Namespace
+from structmat._errors import ArgumentTypeError, ArgumentValueError
 from structmat._fourier import Plan
 from structmat.operators._products import Operator
 

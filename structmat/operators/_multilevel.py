@@ -8,34 +8,22 @@ from dataclasses import dataclass, replace
 from math import prod
 from typing import TYPE_CHECKING, Any
 
-from structmat._arguments import (
+from structmat._arguments import as_floating, grid, integer, wrong_shape
+from structmat._arrays.arithmetic import (
     are_normal,
-    as_floating,
+    binary_unit,
     damped_reciprocal,
-    grid,
-    integer,
+    euclidean_norm,
+    real_part,
     reciprocal_above,
     require_nonzero,
-    wrong_shape,
 )
-from structmat._array_tools import (
-    ArgumentTypeError,
-    ArgumentValueError,
-    Array,
-    ArrayLike,
-    Namespace,
-    along_axes,
-    binary_unit,
-    device_of,
-    euclidean_norm,
-    is_complex,
-    is_eager_on_cpu,
-    is_numpy,
-    library_of,
-    namespace_of,
-    padded,
-    real_part,
-)
+from structmat._arrays.dtypes import is_complex
+from structmat._arrays.libraries import device_of, is_numpy, library_of, namespace_of
+from structmat._arrays.shapes import along_axes, padded
+from structmat._arrays.tracing import is_eager_on_cpu
+from structmat._arrays.typing import Array, ArrayLike, Namespace
+from structmat._errors import ArgumentTypeError, ArgumentValueError
 from structmat._fourier import (
     Plan,
     Step,

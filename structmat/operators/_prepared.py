@@ -10,29 +10,22 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from structmat._arguments import copied_into
-from structmat._array_tools import (
-    ArgumentTypeError,
-    ArgumentValueError,
-    Array,
-    DType,
-    Namespace,
-    Scalar,
-    broadcast_shapes,
+from structmat._arrays.conversion import copied_into
+from structmat._arrays.dtypes import (
     common_dtype,
     complex_partner,
     dtype_name,
     in_precision,
     is_complex,
-    is_eager_on_cpu,
-    is_numpy,
-    is_plain,
-    library_of,
-    matmul,
-    namespace_of,
     precision_of,
     shared_dtype,
 )
+from structmat._arrays.libraries import is_numpy, library_of, namespace_of
+from structmat._arrays.linear_algebra import matmul
+from structmat._arrays.shapes import broadcast_shapes
+from structmat._arrays.tracing import is_eager_on_cpu, is_plain
+from structmat._arrays.typing import Array, DType, Namespace, Scalar
+from structmat._errors import ArgumentTypeError, ArgumentValueError
 from structmat._fourier import (
     TORCH_CHUNK,
     TORCH_LARGE,

@@ -13,36 +13,26 @@ from typing import Any, Generic, NamedTuple, Self, TypeAlias, TypeVar
 
 import numpy as np
 
-from structmat._arguments import as_floating, copied, copied_into, integer, wrong_shape
-from structmat._array_tools import (
-    ArgumentTypeError,
-    ArgumentValueError,
-    Array,
-    ArrayLike,
-    Device,
-    DType,
-    Namespace,
-    Parametrised,
-    Reciprocal,
-    broadcast_shapes,
+from structmat._arguments import as_floating, integer, wrong_shape
+from structmat._arrays.arithmetic import Reciprocal, conjugate
+from structmat._arrays.conversion import copied, copied_into
+from structmat._arrays.dtypes import (
     cast_back,
     common_dtype,
     complex_partner,
-    conjugate,
-    device_of,
     dtype_name,
     in_precision,
-    is_array,
     is_complex,
     is_half_precision,
-    is_numpy,
-    is_vector,
-    namespace_of,
-    numpy_namespace,
     precision_of,
     shared_dtype,
 )
+from structmat._arrays.libraries import device_of, is_array, is_numpy, namespace_of, numpy_namespace
+from structmat._arrays.shapes import broadcast_shapes, is_vector
+from structmat._arrays.typing import Array, ArrayLike, Device, DType, Namespace
+from structmat._errors import ArgumentTypeError, ArgumentValueError
 from structmat._fourier import Plan, Products
+from structmat._parametrised import Parametrised
 
 Op = TypeVar("Op", bound="Operator[Any]")
 """The whole base class, `LinearOperator`, which is defined on top of this part."""

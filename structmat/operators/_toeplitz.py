@@ -8,24 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from structmat._arguments import as_vectors, copied, wrong_shape
-from structmat._array_tools import (
-    Array,
-    ArrayLike,
-    Namespace,
-    Scalar,
-    broadcast_shapes,
-    common_dtype,
-    concat_last,
-    conjugate,
-    device_of,
-    euclidean_norm,
-    is_complex,
-    namespace_of,
-    real_part,
-    scale_array,
-    windows,
-)
+from structmat._arguments import as_vectors, wrong_shape
+from structmat._arrays.arithmetic import conjugate, euclidean_norm, real_part, scale_array
+from structmat._arrays.conversion import copied
+from structmat._arrays.dtypes import common_dtype, is_complex
+from structmat._arrays.libraries import device_of, namespace_of
+from structmat._arrays.shapes import broadcast_shapes, concat_last, windows
+from structmat._arrays.typing import Array, ArrayLike, Namespace, Scalar
 from structmat._fourier import Convolution, Products, convolution, kernel_of_diagonals, written
 from structmat._toeplitz_systems import (
     Bezoutian,

@@ -12,7 +12,7 @@ from peft.config import PeftConfig
 from peft.utils import PeftType
 
 from structmat._adapter_format import REQUIRES
-from structmat._array_tools import ArgumentTypeError, ArgumentValueError
+from structmat._errors import ArgumentTypeError, ArgumentValueError
 from structmat._files import atomic_write
 from structmat.torch._options import AdapterOptions
 

@@ -13,7 +13,7 @@ from peft.utils.other import TrainableTokensWrapper
 from peft.utils.quantization_utils import ForwardOnlyQuantizationBackend
 from torch import Tensor, nn
 
-from structmat._array_tools import ArgumentTypeError, ArgumentValueError
+from structmat._errors import ArgumentTypeError, ArgumentValueError
 from structmat.operators import CDDProduct
 from structmat.peft._config import CDDConfig
 from structmat.torch import CDDAdapter

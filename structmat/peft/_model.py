@@ -29,7 +29,7 @@ from peft.utils.other import AuxiliaryTrainingWrapper, ModulesToSaveWrapper, Tra
 from torch import nn
 
 from structmat._adapter_format import exact_targets
-from structmat._array_tools import ArgumentTypeError, ArgumentValueError, naming, warn_caller
+from structmat._errors import ArgumentTypeError, ArgumentValueError, naming, warn_caller
 from structmat.peft._config import CDDConfig
 from structmat.peft._layer import CDDTunerLinear
 from structmat.torch._layers import kind_of

@@ -13,7 +13,7 @@ from peft.utils import register_peft_method
 from peft.utils.peft_types import PeftType
 from torch import nn
 
-from structmat._array_tools import ArgumentTypeError
+from structmat._errors import ArgumentTypeError
 
 __all__ = ["SUPPORTED", "register", "require_supported"]
 

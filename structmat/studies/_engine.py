@@ -25,7 +25,7 @@ from threadpoolctl import ThreadpoolController
 
 import structmat
 from structmat._arguments import integer
-from structmat._array_tools import ArgumentValueError
+from structmat._errors import ArgumentValueError
 from structmat._files import TEMPORARY, one_line
 
 __all__ = ["Progress", "read_records", "require_own", "run"]

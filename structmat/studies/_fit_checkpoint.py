@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from structmat._adapter_format import CONFIG, WEIGHTS, config_bytes, exact_targets, weights_bytes
 from structmat._arguments import integer, non_negative, odd_factors, side_of_blocks
-from structmat._array_tools import ArgumentValueError, warn_caller
+from structmat._errors import ArgumentValueError, warn_caller
 from structmat._files import atomic_write, first_names, natural_key
 from structmat.operators import CDDLayout
 from structmat.studies._checkpoint_files import Checkpoint, CheckpointError, Entry

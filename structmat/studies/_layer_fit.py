@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from structmat._arguments import to_numpy
+from structmat._arrays.conversion import to_numpy
 from structmat.fit import baseline_errors, fit_cdd
 from structmat.operators import CDDLayout
 from structmat.studies._checkpoint_files import CheckpointError, Entry

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from structmat._adapter_format import PREFIX
-from structmat._array_tools import ArgumentValueError
+from structmat._errors import ArgumentValueError
 from structmat._files import unwrapped
 from structmat.studies._checkpoint_files import Checkpoint, CheckpointError, Entry
 from structmat.studies._layer_fit import Change

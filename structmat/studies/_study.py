@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from structmat._array_tools import ArgumentValueError
+from structmat._errors import ArgumentValueError
 from structmat._files import atomic_write, counted, data_frame
 from structmat.studies._engine import read_records
 

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 
-from structmat._arguments import as_matrix, integer, non_negative, one_of, side_of_blocks, to_numpy
-from structmat._array_tools import ArgumentError, ArgumentTypeError, ArgumentValueError
+from structmat._arguments import as_matrix, integer, non_negative, one_of, side_of_blocks
+from structmat._arrays.conversion import to_numpy
+from structmat._errors import ArgumentError, ArgumentTypeError, ArgumentValueError
 from structmat._files import natural_key
 from structmat.fit import BASELINES, baseline_errors, fit_cdd
 from structmat.io import describe, load_matrix
@@ -30,7 +31,7 @@ from structmat.studies._study import OUTPUTS, TABLE, Row, Study, rows_of
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from structmat._array_tools import ArrayLike
+    from structmat._arrays.typing import ArrayLike
 
 __all__ = ["changes", "matrices", "sweep"]
 

@@ -12,7 +12,7 @@ from torch.nn.functional import dropout as drop
 
 from structmat._adapter_format import factor_scales
 from structmat._arguments import integer
-from structmat._array_tools import ArgumentTypeError, ArgumentValueError
+from structmat._errors import ArgumentTypeError, ArgumentValueError
 from structmat.fit import FitResult, fit_cdd
 from structmat.operators import CDDLayout, CDDProduct
 from structmat.torch._autograd import apply_change, fuses

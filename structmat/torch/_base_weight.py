@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from structmat._array_tools import ArgumentTypeError
+from structmat._errors import ArgumentTypeError
 from structmat.torch._other_tools import split_by
 
 __all__ = ["dtype_and_device", "has_computed_weight", "multiplies_by_weight", "own_weight", "weight_plus"]

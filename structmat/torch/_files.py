@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.modules import batchnorm
 
 from structmat._adapter_format import CONFIG, FACTOR_KEY, PREFIX, WEIGHTS, config_bytes, exact_targets, factor_key
-from structmat._array_tools import ArgumentTypeError, ArgumentValueError, naming
+from structmat._errors import ArgumentTypeError, ArgumentValueError, naming
 from structmat._files import atomic_write, check_output, unwrapped
 from structmat.operators import CDDLayout
 from structmat.torch._adapter import VECTOR_DTYPES, CDDAdapter

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from structmat._array_tools import ArgumentTypeError, ArgumentValueError
+from structmat._errors import ArgumentTypeError, ArgumentValueError
 from structmat.operators import LinearOperator
 from structmat.torch._adapter import CDDAdapter, Init, require_floating
 from structmat.torch._base_weight import dtype_and_device, multiplies_by_weight, own_weight, weight_plus

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from structmat._array_tools import ArgumentTypeError, is_torch
+from structmat._arrays.libraries import is_torch
+from structmat._errors import ArgumentTypeError
 from structmat.operators import LinearOperator
 
 

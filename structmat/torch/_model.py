@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from structmat._array_tools import ArgumentTypeError, ArgumentValueError, naming, warn_caller
+from structmat._errors import ArgumentTypeError, ArgumentValueError, naming, warn_caller
 from structmat._files import counted, first_names
 from structmat.operators import CDDLayout
 from structmat.torch._layers import KINDS, AdaptedLayer, kind_of, kind_to_wrap

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 
-from structmat._array_tools import warn_caller
+from structmat._errors import warn_caller
 
 __all__ = [
     "change_by_matrices",

@@ -8,7 +8,7 @@ from typing import Any, Self
 import linear_operator
 import torch
 
-from structmat._array_tools import ArgumentError
+from structmat._errors import ArgumentError
 from structmat.operators import LinearOperator, Toeplitz
 
 

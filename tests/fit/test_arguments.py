@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from structmat._array_tools import ArgumentError
+from structmat._errors import ArgumentError
 from structmat.fit import error_curve, factorize_cdd, fit_cdd
 from structmat.operators._cdd import CDDProduct
 

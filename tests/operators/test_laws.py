@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import structmat as sm
-from structmat._array_tools import namespace
+from structmat._arrays.libraries import namespace
 from tests.backends import Backend
 from tests.operator_registry import CLOSED_FORMS, NEED_SQUARE, REGISTRY, Entry, Sample, Vectors, each, every_entry
 

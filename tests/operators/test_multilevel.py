@@ -7,7 +7,7 @@ import scipy.ndimage
 import scipy.signal
 
 import structmat as sm
-from structmat._array_tools import ArgumentTypeError, ArgumentValueError
+from structmat._errors import ArgumentTypeError, ArgumentValueError
 
 GRID = sm.MultilevelCirculant(np.arange(6.0), (2, 3))
 

@@ -1,0 +1,58 @@
+"""Arrays copied, and moved to NumPy and back."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from array_api_compat import is_cupy_array
+
+from structmat._arrays.dtypes import is_half_precision
+from structmat._arrays.libraries import device_of, is_torch, library_of, namespace
+from structmat._arrays.typing import Array, Namespace
+from structmat._errors import ArgumentTypeError, ArgumentValueError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+def copied(array: Array, xp: Namespace) -> Array:
+    """Return a copy of an array, with its gradient; itself in JAX, whose arrays cannot be changed."""
+    if library_of(xp) == "jax":
+        return array
+    return array.clone() if is_torch(array) else xp.asarray(array, copy=True)
+
+
+def copied_into(out: Any, values: Array, owner: str) -> Array:
+    """Return `out` with these values, after the check that it is a NumPy array that fits."""
+    if type(out) is not np.ndarray or type(values) is not np.ndarray:
+        raise ArgumentTypeError(owner, "out", f"must be a NumPy array for results of NumPy, got {type(out).__name__}")
+    if out.shape != values.shape or out.dtype != values.dtype:
+        text = f"must have shape {values.shape} and dtype {values.dtype}, got {out.shape} and {out.dtype}"
+        raise ArgumentValueError(owner, "out", text)
+    if not out.flags.writeable:
+        raise ArgumentValueError(owner, "out", "must be writeable, got a read-only array")
+    out[...] = values
+    return out
+
+
+def to_numpy(array: Array) -> NDArray[Any]:
+    """Return the values as a NumPy array on the CPU, half precision as float32; shares memory where it can."""
+    xp = namespace(array)
+    if is_half_precision(array.dtype) and not xp.isdtype(array.dtype, ("bool", "integral")):
+        array = xp.astype(array, xp.float32)
+    if is_torch(array):
+        if array.is_meta:
+            raise ValueError("this needs the values of a tensor on the device meta, where tensors have none")
+        array = array.resolve_conj().resolve_neg().cpu()
+    elif is_cupy_array(array):
+        array = array.get()
+    values = np.asarray(array)
+    return np.asarray(values, dtype=values.dtype.newbyteorder("="))
+
+
+def from_numpy(values: NDArray[Any], array: Array) -> Array:
+    """Return `values` with the library, dtype and device of `array`."""
+    xp = namespace(array)
+    moved = xp.asarray(values, device=device_of(array))
+    return xp.astype(moved, array.dtype)

@@ -1,0 +1,105 @@
+"""Errors of arguments, which say what was called and with what, and warnings at the line of the caller."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class ArgumentError(Exception):
+    """An argument that a function, a method or an operator cannot take.
+
+    Raised as `ArgumentValueError`, which is a `ValueError`, for shapes and values, and as `ArgumentTypeError`, which is
+    a `TypeError`, for kinds.
+
+    Parameters
+    ----------
+    owner : str
+        What was called: ``"fit_cdd"``, ``"Circulant.solve"``.
+    argument : str or None
+        The name of the argument; None where several are at fault together.
+    text : str
+        What is wrong: what was passed and what was expected.
+
+    Examples
+    --------
+    >>> import structmat as sm
+    >>> try:
+    ...     sm.Diagonal([1.0, 2.0]).matvec([1.0])
+    ... except sm.ArgumentError as error:
+    ...     print(error.owner, error.argument)
+    Diagonal.matvec x
+    """
+
+    __module__ = "structmat"  # where users find it, in tracebacks too
+
+    def __init__(self, owner: str, argument: str | None, text: str) -> None:
+        super().__init__(owner, argument, text)
+        self.owner, self.argument, self.text = owner, argument, text
+
+    def __str__(self) -> str:
+        return f"{self.owner}: {self.text}" if self.argument is None else f"{self.owner}: {self.argument} {self.text}"
+
+
+class ArgumentValueError(ArgumentError, ValueError):
+    """An argument of a wrong shape or value.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import structmat as sm
+    >>> try:
+    ...     sm.fit_cdd(np.ones((3, 3)), n_factors=0)
+    ... except ValueError as error:
+    ...     print(type(error).__name__, error.owner, error.argument)
+    ArgumentValueError fit_cdd n_factors
+    """
+
+    __module__ = "structmat"
+
+
+class ArgumentTypeError(ArgumentError, TypeError):
+    """An argument of a wrong kind.
+
+    Examples
+    --------
+    >>> import structmat as sm
+    >>> try:
+    ...     sm.Circulant(["one", "two"])
+    ... except TypeError as error:
+    ...     print(type(error).__name__, error.owner, error.argument)
+    ArgumentTypeError Circulant c
+    """
+
+    __module__ = "structmat"
+
+
+@contextmanager
+def naming(place: str) -> Iterator[None]:
+    """Let errors of arguments say where: which of many layers, say."""
+    try:
+        yield
+    except ArgumentError as error:
+        raise type(error)(error.owner, error.argument, f"{error.text}, in {place}") from error
+
+
+@contextmanager
+def as_own(owner: str, of: str) -> Iterator[None]:
+    """Let errors of arguments that a function `of` ours finds name `owner`, which was called and passed them on."""
+    try:
+        yield
+    except ArgumentError as error:
+        if error.owner != of:
+            raise
+        raise type(error)(owner, error.argument, error.text) from error
+
+
+def warn_caller(text: str, category: type[Warning], *, through: tuple[str, ...] = ()) -> None:
+    """Warn at the line that called structmat, also `through` other packages that call it."""
+    packages = {"structmat", "functools", *through}  # as properties that are computed once stand between
+    level, frame = 1, sys._getframe()
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in packages:
+        level, frame = level + 1, frame.f_back
+    warnings.warn(text, category, stacklevel=level)
