@@ -18,7 +18,7 @@ from _common import changed, circulant_data, engine, in_turns, parser
 
 import structmat as sm
 from structmat import _fourier as fourier
-from structmat._arrays.libraries import numpy_namespace
+from structmat._arrays.namespaces import numpy_namespace
 from structmat._fourier import column_length, convolver, in_chunks, kernel_of_diagonals, rows_in_chunk, spectrum
 
 DTYPES = ("float32", "float64", "complex64", "complex128")

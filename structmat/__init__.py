@@ -1,6 +1,6 @@
 """Circulant, diagonal and block-circulant matrices, their products, and the fit of a matrix by such a product.
 
-Operators (any array library: NumPy, PyTorch, JAX, CuPy)
+Operators (any array library: NumPy, PyTorch, JAX, CuPy, MLX, Dask)
     `Circulant`, `SpectralCirculant`, `MultilevelCirculant`, `BandedCirculant`, `Diagonal`, `BlockCirculant`,
     `CDDProduct`, `Toeplitz`, `MultilevelToeplitz`, `Hankel`, `ToeplitzInverse`; `Identity` and `Fourier`; `Product`,
     `Sum` and `Scaled` for lazy combinations; `Submatrix` for some rows and columns; `Prepared`, returned by `prepare`,

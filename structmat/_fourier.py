@@ -19,7 +19,8 @@ import numpy as np
 import scipy  # its `fft` is imported on first use: it would double the import time of structmat
 
 from structmat._arrays.dtypes import complex_partner, dtype_name, is_complex, precision_of
-from structmat._arrays.libraries import device_of, is_numpy, library_of, numpy_namespace
+from structmat._arrays.libraries import device_of, is_numpy, library_of
+from structmat._arrays.namespaces import numpy_namespace
 from structmat._arrays.shapes import concat_last, contiguous, padded
 from structmat._arrays.tracing import is_eager_on_cpu
 from structmat._arrays.typing import Array, DType, Namespace

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from operator import itemgetter
 from typing import Any, ClassVar, Self
 
-from structmat._arrays.libraries import namespace_of, numpy_namespace
+from structmat._arrays.libraries import namespace_of
+from structmat._arrays.namespaces import numpy_namespace
 from structmat._arrays.typing import Array, Namespace
 
 

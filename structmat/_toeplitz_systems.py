@@ -20,7 +20,8 @@ import scipy  # its `linalg` is imported on first use
 from structmat._arrays.arithmetic import conjugate, quotient, real_part
 from structmat._arrays.conversion import to_numpy
 from structmat._arrays.dtypes import is_complex
-from structmat._arrays.libraries import can_raise_for_values, device_of, is_numpy, library_of, numpy_namespace
+from structmat._arrays.libraries import can_raise_for_values, device_of, is_numpy, library_of
+from structmat._arrays.namespaces import numpy_namespace
 from structmat._arrays.shapes import broadcast_shapes, concat_last, reversed_cyclically
 from structmat._arrays.tracing import untraced
 from structmat._arrays.typing import Array, Namespace

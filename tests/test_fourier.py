@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 import structmat as sm
 from structmat import _fourier
-from structmat._arrays.libraries import numpy_namespace
+from structmat._arrays.namespaces import numpy_namespace
 from structmat._fourier import (
     convolution,
     convolve_axis,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-from types import ModuleType
 from typing import Any
 
 import array_api_compat
@@ -11,26 +10,9 @@ import numpy as np
 from array_api_compat import array_namespace, is_array_api_obj, is_array_api_strict_namespace
 from array_api_compat import device as compat_device
 
+from structmat._arrays.namespaces import extended, numpy_namespace
 from structmat._arrays.typing import Array, Device, Namespace
 from structmat._errors import ArgumentTypeError
-
-
-class _NumPy(ModuleType):
-    """NumPy as a namespace of the standard. That of array_api_compat takes longer to import than NumPy itself."""
-
-    def __getattr__(self, name: str) -> Any:
-        value = getattr(np, name)
-        setattr(self, name, value)  # so that it is looked up once
-        return value
-
-    @staticmethod
-    def astype(x: Any, dtype: Any, *, copy: bool = True) -> Any:
-        """Return an array or a scalar of another dtype; `numpy.astype` takes no scalars."""
-        return x.astype(dtype, copy=copy)
-
-
-numpy_namespace: Namespace = _NumPy("numpy")
-"""The namespace of NumPy arrays."""
 
 
 def is_torch(value: Any) -> bool:
@@ -52,7 +34,7 @@ def namespace(*arrays: Array) -> Namespace:
             library = library_of(found)
             if library == "jax":  # whose transformations take operators that are registered, as no other
                 importlib.import_module("structmat.jax")
-            return numpy_namespace if library == "numpy" else found
+            return numpy_namespace if library == "numpy" else extended(library, found)
     known: Namespace | None = getattr(array_api_compat, "torch", None)
     if known is not None:  # which costs a sixth of an import
         return known
@@ -79,7 +61,11 @@ def library_of(xp: Namespace) -> str:
 
 def device_of(array: Array) -> Device:
     """Return the device of an array."""
-    return array.device if is_torch(array) else compat_device(array)
+    if is_torch(array):
+        return array.device
+    if type(array).__module__ == "mlx.core":  # whose arrays are in memory that all devices share
+        return namespace(array).default_device()
+    return compat_device(array)
 
 
 def namespace_of(owner: str, *arrays: Array) -> Namespace:

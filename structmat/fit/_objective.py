@@ -20,7 +20,7 @@ import numpy as np
 import scipy  # Its `fft` is imported on first use.
 from numpy.lib.stride_tricks import as_strided
 
-from structmat._arrays.libraries import numpy_namespace
+from structmat._arrays.namespaces import numpy_namespace
 from structmat._arrays.shapes import padded
 from structmat.fit._matrices import most_spread
 

@@ -21,15 +21,9 @@ from structmat._arrays.arithmetic import (
 )
 from structmat._arrays.conversion import copied
 from structmat._arrays.dtypes import cast_back, in_precision, is_complex, precision_of
-from structmat._arrays.libraries import (
-    can_raise_for_values,
-    device_of,
-    is_numpy,
-    library_of,
-    namespace_of,
-    numpy_namespace,
-)
+from structmat._arrays.libraries import can_raise_for_values, device_of, is_numpy, library_of, namespace_of
 from structmat._arrays.linear_algebra import dense_inverses, dense_solutions, singular_values
+from structmat._arrays.namespaces import numpy_namespace
 from structmat._arrays.shapes import contiguous, move_axis, padded, reversed_cyclically
 from structmat._arrays.tracing import constant, is_differentiated
 from structmat._arrays.typing import Array, ArrayLike, Namespace

@@ -15,8 +15,9 @@ import numpy as np
 
 from structmat._arguments import as_floating, integer, side_of_blocks, wrong_shape
 from structmat._arrays.arithmetic import euclidean_norm, scale_array
-from structmat._arrays.libraries import device_of, is_numpy, namespace_of, numpy_namespace
+from structmat._arrays.libraries import device_of, is_numpy, namespace_of
 from structmat._arrays.linear_algebra import matmul
+from structmat._arrays.namespaces import numpy_namespace
 from structmat._arrays.shapes import padded
 from structmat._arrays.typing import Array, ArrayLike, Namespace, Scalar
 from structmat._errors import ArgumentTypeError, ArgumentValueError

@@ -17,7 +17,8 @@ from structmat._arguments import as_floating
 from structmat._arrays.arithmetic import Reciprocal, conjugate, reciprocal_above, require_nonzero, scale_array
 from structmat._arrays.conversion import to_numpy
 from structmat._arrays.dtypes import common_dtype, complex_partner, dtype_name, in_precision, precision_of
-from structmat._arrays.libraries import device_of, is_array, is_torch, namespace_of, numpy_namespace
+from structmat._arrays.libraries import device_of, is_array, is_torch, namespace_of
+from structmat._arrays.namespaces import numpy_namespace
 from structmat._arrays.shapes import concat_last
 from structmat._arrays.typing import Array, DType, Namespace, Scalar
 from structmat._errors import ArgumentTypeError, ArgumentValueError

@@ -27,7 +27,8 @@ from structmat._arrays.dtypes import (
     precision_of,
     shared_dtype,
 )
-from structmat._arrays.libraries import device_of, is_array, is_numpy, namespace_of, numpy_namespace
+from structmat._arrays.libraries import device_of, is_array, is_numpy, namespace_of
+from structmat._arrays.namespaces import numpy_namespace
 from structmat._arrays.shapes import broadcast_shapes, is_vector
 from structmat._arrays.typing import Array, ArrayLike, Device, DType, Namespace
 from structmat._errors import ArgumentTypeError, ArgumentValueError
