@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_info
 
-from structmat import _fourier
+from structmat._fourier import engines as fourier_engines
 
 Times = dict[str, list[float]]
 
@@ -30,7 +30,7 @@ ENGINES = {
 }
 BOTH = f"{ENGINES['scipy']}; where a table says `fast`, {ENGINES['ducc0']}"
 """What `finish` is told by scripts that use both."""
-_installed = _fourier.ducc
+_installed = fourier_engines.ducc
 
 
 def parser(
@@ -50,7 +50,7 @@ def begin(made: argparse.ArgumentParser) -> argparse.Namespace:
         "--engine", choices=ENGINES, default="scipy", help="what transforms NumPy arrays; ducc0 is of the extra `fast`"
     )
     options = made.parse_args()
-    _fourier.ducc = _ducc(options.engine)
+    fourier_engines.ducc = _ducc(options.engine)
     return options
 
 
@@ -68,7 +68,7 @@ def changed(module: Any, **names: Any) -> Iterator[None]:
 @contextmanager
 def engine(name: str) -> Iterator[None]:
     """Let products of NumPy arrays use "scipy" alone inside the block, as the default install does, or "ducc0" too."""
-    with changed(_fourier, ducc=_ducc(name)):
+    with changed(fourier_engines, ducc=_ducc(name)):
         yield
 
 
@@ -222,7 +222,7 @@ def finish(
     `fast`, the name of the files says so. Rows that have a header are written as CSV too.
     """
     if engines is None:
-        engines, ending = (ENGINES["ducc0"], "_fast") if _fourier.ducc() else (ENGINES["scipy"], "")
+        engines, ending = (ENGINES["ducc0"], "_fast") if fourier_engines.ducc() else (ENGINES["scipy"], "")
         stem += ending
     load = f"load {os.getloadavg()[1]:.1f} in the last five minutes; " if hasattr(os, "getloadavg") else ""
     facts = f"{datetime.now(UTC):%Y-%m-%d}; {load}{machine(*packages)}"

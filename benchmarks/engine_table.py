@@ -1,4 +1,4 @@
-"""Claim: the methods that `structmat/_fourier.py` chooses are those that measured fastest.
+"""Claim: the methods that `structmat/_fourier/engines.py` chooses are those that measured fastest.
 
 Each part prints what its numbers are, then the numbers, of one thread. Choose those of the table by them; near a
 crossover both methods take the same time.
@@ -17,9 +17,14 @@ import numpy as np
 from _common import changed, circulant_data, engine, in_turns, parser
 
 import structmat as sm
-from structmat import _fourier as fourier
 from structmat._arrays.namespaces import numpy_namespace
-from structmat._fourier import column_length, convolver, in_chunks, kernel_of_diagonals, rows_in_chunk, spectrum
+from structmat._fourier import chunks as chunks_of_vectors
+from structmat._fourier import convolutions, engines
+from structmat._fourier.chunks import in_chunks, rows_in_chunk
+from structmat._fourier.convolutions import column_length, convolver
+from structmat._fourier.embedding import kernel_of_diagonals
+from structmat._fourier.plans import Convolution
+from structmat._fourier.spectra import spectrum
 
 DTYPES = ("float32", "float64", "complex64", "complex128")
 SIZES = (64, 128, 256, 512, 1000, 1024, 2048, 4096, 16384, 65536, 2**18, 2**20)
@@ -34,7 +39,7 @@ def medians(calls: dict[str, Callable[[], Any]], seconds: float) -> dict[str, fl
 def convolution(method: str, c: Any, x: Any) -> Callable[[], Any]:
     """Return the product of the circulant with first column `c` by one method; of torch for one vector."""
     n, real = c.shape[-1], c.dtype.kind != "c"
-    if method in {fourier.TORCH, fourier.TORCH_STEPS}:
+    if method in {engines.TORCH, engines.TORCH_STEPS}:
         from array_api_compat import torch as xp  # noqa: PLC0415  # slow to import
 
         c, x = xp.from_numpy(c), xp.from_numpy(x)
@@ -43,7 +48,7 @@ def convolution(method: str, c: Any, x: Any) -> Callable[[], Any]:
         step = convolver(method, c, lambda: spectrum(c, np, real=real), n, real=real)
     if x.ndim == 1:
         return lambda: step(x, None)
-    if method == fourier.DUCC_CONVOLUTION:
+    if method == engines.DUCC_CONVOLUTION:
         return lambda: step(x, np.empty_like(x))
 
     def stored(v: Any, out: Any) -> Any:
@@ -66,11 +71,11 @@ def show(what: str, times: dict[str, float]) -> None:
 def methods(sizes: Sequence[int], seconds: float) -> None:
     print("dtype vectors n: time over plain transforms, fastest")
     for dtype, n in itertools.product(DTYPES, sizes):
-        many = [fourier.SCIPY, fourier.DUCC, fourier.DUCC_CONVOLUTION]
-        one, torch = many + [fourier.SCIPY_CONVOLUTION] * (not dtype.startswith("c")), [fourier.TORCH]
+        many = [engines.SCIPY, engines.DUCC, engines.DUCC_CONVOLUTION]
+        one, torch = many + [engines.SCIPY_CONVOLUTION] * (not dtype.startswith("c")), [engines.TORCH]
         if column_length(n):
-            one += [fourier.SCIPY_STEPS, fourier.DUCC_STEPS]
-            torch.append(fourier.TORCH_STEPS)
+            one += [engines.SCIPY_STEPS, engines.DUCC_STEPS]
+            torch.append(engines.TORCH_STEPS)
         for count, names in ((1, one), (BATCH, many), (1, torch)):
             c, x = circulant_data(n, count, dtype)
             show(f"{dtype} {count} {n}", medians({name: convolution(name, c, x) for name in names}, seconds))
@@ -78,13 +83,13 @@ def methods(sizes: Sequence[int], seconds: float) -> None:
 
 def columns(sizes: Sequence[int], seconds: float) -> None:
     print("dtype n: time of the four-step method by the length of a column, over that of the table's")
-    for dtype, n, method in itertools.product(DTYPES[:2], sizes, (fourier.SCIPY_STEPS, fourier.DUCC_STEPS)):
+    for dtype, n, method in itertools.product(DTYPES[:2], sizes, (engines.SCIPY_STEPS, engines.DUCC_STEPS)):
         if not column_length(n):
             continue
         c, x = circulant_data(n, 1, dtype)
         calls = {"table": convolution(method, c, x)}
         for size in (2**k for k in range(5, 20) if 2**k * 16 <= n):
-            with changed(fourier, COLUMNS=((np.inf, size, 0),)):
+            with changed(convolutions, COLUMNS=((np.inf, size, 0),)):
                 calls[f"{column_length(n)}"] = convolution(method, c, x)
         show(f"{method} {dtype} {n} ({column_length(n)})", medians(calls, seconds))
 
@@ -126,7 +131,7 @@ def primes(sizes: Sequence[int], seconds: float) -> None:
             (c, x), calls = circulant_data(n, count, dtype), {}
             for name, kernel in (("embedded", kernel_of_diagonals(c, c[:0:-1], numpy_namespace)), ("own", c)):
                 with engine(library):
-                    P = sm.Prepared(sm.Circulant(c), fourier.convolution(kernel, (n, n), numpy_namespace), None, 0)
+                    P = sm.Prepared(sm.Circulant(c), Convolution.of(kernel, (n, n), numpy_namespace), None, 0)
                     P.matvec(x)  # which prepares it
                 calls[name] = lambda P=P, x=x: P.matvec(x)
             show(f"{library} {dtype} {count} {n} ({factor})", medians(calls, seconds))
@@ -138,7 +143,7 @@ def chunks(sizes: Sequence[int], seconds: float) -> None:
         c, x = circulant_data(n, min(1024, 2**26 // (n * np.dtype(dtype).itemsize)), dtype)
         calls = {}
         for size in (2**30, 128, 256, 512, 1024, 2048, 4096):
-            with engine("scipy"), changed(fourier, CHUNK=size * 1024):
+            with engine("scipy"), changed(chunks_of_vectors, CHUNK=size * 1024):
                 calls["whole" if size == 2**30 else f"{size}"] = partial(sm.Circulant(c).prepare().matvec, x)
         show(f"{dtype} {n}", medians(calls, seconds))
 

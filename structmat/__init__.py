@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from structmat import extend, linear_systems, preconditioners, sampling, testing
     from structmat._errors import ArgumentError, ArgumentTypeError, ArgumentValueError
-    from structmat._fourier import show_config
+    from structmat._show_config import show_config
     from structmat.fit import ErrorCurve, FitResult, error_curve, factorize_cdd, fit_cdd
     from structmat.linear_systems import ConvergenceError, SlogdetEstimate, SolveResult, lstsq, slogdet, solve
     from structmat.operators import (
@@ -119,7 +119,7 @@ _MODULES_OF_NAMES |= dict.fromkeys(
     ("ConvergenceError", "SlogdetEstimate", "SolveResult", "lstsq", "slogdet", "solve"), "linear_systems"
 )
 _MODULES_OF_NAMES |= dict.fromkeys(("ArgumentError", "ArgumentTypeError", "ArgumentValueError"), "_errors")
-_MODULES_OF_NAMES |= {"show_config": "_fourier"}
+_MODULES_OF_NAMES |= {"show_config": "_show_config"}
 _MODULES_OF_NAMES |= {name: "operators" for name in __all__ if name not in {*_MODULES_OF_NAMES, *_MODULES}}
 """Where the names of the package are, which are imported on first use too: the command answers Ctrl-C before that."""
 

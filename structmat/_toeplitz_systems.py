@@ -26,19 +26,11 @@ from structmat._arrays.shapes import broadcast_shapes, concat_last, reversed_cyc
 from structmat._arrays.tracing import untraced
 from structmat._arrays.typing import Array, Namespace
 from structmat._errors import ArgumentValueError, warn_caller
-from structmat._fourier import (
-    PLAIN,
-    Convolution,
-    Plan,
-    Step,
-    convolution,
-    fast_length,
-    from_spectrum,
-    kernel_of_diagonals,
-    reversal,
-    spectrum,
-    transforms,
-)
+from structmat._fourier.embedding import fast_length, kernel_of_diagonals
+from structmat._fourier.engines import PLAIN
+from structmat._fourier.plans import Convolution, Plan, Step, reversal
+from structmat._fourier.spectra import from_spectrum, spectrum
+from structmat._fourier.transforms import transforms
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -294,7 +286,7 @@ class ToeplitzSystem:
     def plan(self) -> Convolution:
         """The products with T."""
         kernel = kernel_of_diagonals(self.c, self.r[1:], numpy_namespace)
-        return convolution(kernel, (self.n, self.n), numpy_namespace)
+        return Convolution.of(kernel, (self.n, self.n), numpy_namespace)
 
     def _product(self, x: NDArray[Any]) -> Any:
         return self.plan.apply(x, numpy_namespace)
@@ -682,7 +674,7 @@ def tangents(x: Array, y: Array, dc: Array, dr: Array, xp: Namespace) -> tuple[A
     ``dx = -T^-1 dT x``, ``dy = T^-1 (d(0, t[1 - n], ..., t[-1]) - dT y)`` and ``d log det T = tr(T^-1 dT)``.
     """
     n, inverse = x.shape[-1], bezoutian(x, y, xp)
-    change = convolution(kernel_of_diagonals(dc, dr[..., 1:], xp), (n, n), xp)
+    change = Convolution.of(kernel_of_diagonals(dc, dr[..., 1:], xp), (n, n), xp)
     moved = concat_last([xp.zeros_like(dr[..., :1]), xp.flip(dr[..., 1:], axis=-1)], xp)
     column, row = _diagonal_sums(x, y, xp)
     return (
@@ -772,7 +764,7 @@ def transposed(function: Callable[[Array], Array], xp: Namespace) -> Callable[[A
 def products(c: Array, r: Array, xp: Namespace) -> Callable[[Array], Array]:
     """Return the product with a Toeplitz matrix."""
     n = c.shape[-1]
-    plan = convolution(kernel_of_diagonals(c, r[..., 1:], xp), (n, n), xp)
+    plan = Convolution.of(kernel_of_diagonals(c, r[..., 1:], xp), (n, n), xp)
     return lambda v: plan.apply(v, xp)
 
 

@@ -22,7 +22,8 @@ from structmat._arrays.dtypes import in_precision, is_complex, precision_of
 from structmat._arrays.libraries import device_of, is_array, namespace, namespace_of
 from structmat._arrays.typing import Array, ArrayLike
 from structmat._errors import ArgumentTypeError, ArgumentValueError
-from structmat._fourier import fast_length, multilevel_fft
+from structmat._fourier.embedding import fast_length
+from structmat._fourier.grids import multilevel_fft
 from structmat.linear_systems import solve
 from structmat.operators import Diagonal, MultilevelCirculant, MultilevelToeplitz
 

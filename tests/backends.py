@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from structmat import _fourier
+from structmat._fourier import engines
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def on(*libraries: str) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("backend", libraries, indirect=True)
 
 
-ENGINES = ("scipy", "ducc0") if _fourier.ducc() else ("scipy",)
+ENGINES = ("scipy", "ducc0") if engines.ducc() else ("scipy",)
 
 
 @contextmanager
@@ -89,7 +89,7 @@ def by_engine(name: str) -> Iterator[None]:
     """Let what is prepared meanwhile transform NumPy arrays by one engine: "scipy" as where ducc0 is not installed."""
     with pytest.MonkeyPatch.context() as patch:
         if name == "scipy":
-            patch.setattr(_fourier, "ducc", lambda: None)
+            patch.setattr(engines, "ducc", lambda: None)
         yield
 
 

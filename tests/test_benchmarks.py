@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from structmat import _fourier
+from structmat._fourier import engines
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 
@@ -17,7 +17,7 @@ FOLDER = Path(__file__).parents[1] / "benchmarks"
 def common(monkeypatch):
     pytest.importorskip("threadpoolctl")
     monkeypatch.syspath_prepend(str(FOLDER))
-    monkeypatch.setattr(_fourier, "ducc", _fourier.ducc)
+    monkeypatch.setattr(engines, "ducc", engines.ducc)
     return import_module("_common")
 
 
@@ -28,7 +28,7 @@ def test_a_page_of_results_names_its_command_date_and_engine(common, monkeypatch
     chosen = ["--engine", "ducc0"] if engine == "ducc0" else []
     monkeypatch.setattr("sys.argv", ["folder/script.py", "--quick", *chosen, "--out", str(tmp_path)])
     options = common.begin(common.parser("A claim."))
-    assert bool(_fourier.ducc()) == (engine == "ducc0")
+    assert bool(engines.ducc()) == (engine == "ducc0")
     common.finish(options.out, "page", "Title", "A table.")
     (page,) = tmp_path.iterdir()
     assert page.name == ("page_fast.md" if engine == "ducc0" else "page.md")
@@ -41,15 +41,15 @@ def test_a_page_of_results_names_its_command_date_and_engine(common, monkeypatch
 def test_both_engines_serve_one_script(common):
     pytest.importorskip("ducc0")
     with common.engine("scipy"):
-        assert _fourier.engine_of("numpy") == "numpy"
+        assert engines.engine_of("numpy") == "numpy"
         with common.engine("ducc0"):
-            assert _fourier.engine_of("numpy") == "ducc0"
-        assert _fourier.engine_of("numpy") == "numpy"
+            assert engines.engine_of("numpy") == "ducc0"
+        assert engines.engine_of("numpy") == "numpy"
 
 
 @pytest.mark.parametrize("script", sorted(FOLDER.glob("[a-z]*.py")), ids=lambda path: path.stem)
 def test_results_are_written_by_one_function(script):
     text = script.read_text(encoding="utf-8")
     assert "write_text" not in text
-    if script.stem != "engine_table":  # which prints lines for structmat/_fourier.py
+    if script.stem != "engine_table":  # which prints lines for structmat/_fourier/engines.py
         assert re.search(r"\bfinish\(", text)

@@ -18,18 +18,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import structmat as sm
-from structmat import _fourier
 from structmat._arrays.namespaces import numpy_namespace
-from structmat._fourier import (
-    convolution,
-    convolve_axis,
-    fast_length,
-    from_spectrum,
-    in_chunks,
-    multilevel_fft,
-    multilevel_ifft,
-    spectrum,
-)
+from structmat._fourier import embedding, engines
+from structmat._fourier.chunks import in_chunks
+from structmat._fourier.convolutions import convolve_axis
+from structmat._fourier.embedding import fast_length
+from structmat._fourier.grids import multilevel_fft, multilevel_ifft
+from structmat._fourier.plans import Convolution
+from structmat._fourier.spectra import from_spectrum, spectrum
 from tests.backends import Backend
 
 
@@ -43,15 +39,15 @@ def test_embedded_lengths_are_fast() -> None:
 @given(n=st.integers(1, 5000))
 def test_embedded_lengths(n: int) -> None:
     c = np.arange(1.0, n + 1)
-    kernel = _fourier.cyclic_kernel(c, np)
+    kernel = embedding.cyclic_kernel(c, np)
     largest = max(
         (p for p in range(2, n + 1) if n % p == 0 and all(p % d for d in range(2, int(p**0.5) + 1))), default=1
     )
-    assert _fourier.is_fast(n) == (largest <= 67)
-    if _fourier.is_fast(n):
+    assert embedding.is_fast(n) == (largest <= 67)
+    if embedding.is_fast(n):
         assert kernel is c
     else:
-        assert _fourier.is_fast(len(kernel))
+        assert embedding.is_fast(len(kernel))
         assert len(kernel) >= 2 * n - 1
         np.testing.assert_array_equal(kernel[:n], c)
         np.testing.assert_array_equal(kernel[len(kernel) - n + 1 :], c[1:])
@@ -89,14 +85,14 @@ def test_corners_of_every_shape(length: int, real: bool) -> None:
         for flips in product((False, True), repeat=2):
             down, along = (-1 if flip else 1 for flip in flips)
             wanted = [matrix[:rows, :cols][::down, ::along] @ v for matrix, v in zip(whole, x, strict=True)]
-            stack = convolution(kernels, (rows, cols), xp, flips=flips)
+            stack = Convolution.of(kernels, (rows, cols), xp, flips=flips)
             np.testing.assert_allclose(stack.apply(x, xp), wanted, atol=1e-14)
-            one = convolution(kernels[0], (rows, cols), xp, flips=flips)
+            one = Convolution.of(kernels[0], (rows, cols), xp, flips=flips)
             for found in (one.apply(x[0], xp), one.apply(x[:1], xp)[0], stack.apply(x, xp)[0]):
                 np.testing.assert_allclose(found, wanted[0], atol=1e-14)
 
 
-@pytest.mark.skipif(not _fourier.ducc(), reason="needs ducc0")
+@pytest.mark.skipif(not engines.ducc(), reason="needs ducc0")
 @pytest.mark.parametrize("length", [1024, 1000])
 def test_batches_are_convolved_as_their_vectors(length: int) -> None:
     rng = np.random.default_rng(0)
@@ -151,7 +147,7 @@ def test_the_number_of_transforms(real: bool, monkeypatch: pytest.MonkeyPatch) -
             return original(x, *args, **kwargs)
 
         monkeypatch.setattr(scipy.fft, name, counted)
-    monkeypatch.setattr("structmat._fourier.ducc", lambda: None)
+    monkeypatch.setattr("structmat._fourier.engines.ducc", lambda: None)
     unit = 1.0 if real else 1j
     forward, backward = ("rfft", "irfft") if real else ("fft", "ifft")
     p, q, b = 3, 5, 4
@@ -176,23 +172,23 @@ def test_the_number_of_transforms(real: bool, monkeypatch: pytest.MonkeyPatch) -
 def test_the_table_has_a_method_for_every_length() -> None:
     for dtype in ("float32", "complex64", "float64", "complex128"):
         for library, many in itertools.product(("numpy", "ducc0", "torch"), (False, True)):
-            limits = [limit for limit, _ in _fourier.CHOICES.get((library, dtype, many), ((np.inf, ""),))]
+            limits = [limit for limit, _ in engines.CHOICES.get((library, dtype, many), ((np.inf, ""),))]
             assert limits == sorted(limits)
             assert limits[-1] == np.inf
         for library in ("numpy", "ducc0", "torch"):
-            sizes = list(_fourier.DIRECT[library, dtype])
+            sizes = list(engines.DIRECT[library, dtype])
             assert sizes == sorted(sizes, reverse=True)
-            assert _fourier.direct_up_to(sizes[-1], library, dtype) == sys.maxsize
-            assert _fourier.direct_up_to(sizes[0] + 1, library, dtype) == 0
-            assert _fourier.direct_up_to(sizes[0], library, dtype) >= 1
+            assert engines.direct_up_to(sizes[-1], library, dtype) == sys.maxsize
+            assert engines.direct_up_to(sizes[0] + 1, library, dtype) == 0
+            assert engines.direct_up_to(sizes[0], library, dtype) >= 1
 
 
 @pytest.mark.parametrize("fast", [False, True])
 def test_the_configuration_is_told(fast: bool, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
-    if fast and not _fourier.ducc():
+    if fast and not engines.ducc():
         pytest.skip("needs structmat[fast]")
     if not fast:
-        monkeypatch.setattr(_fourier, "ducc", lambda: None)
+        monkeypatch.setattr(engines, "ducc", lambda: None)
     sm.show_config()
     text = capsys.readouterr().out
     assert f"numpy {np.__version__}" in text

@@ -10,7 +10,7 @@ from scipy.signal import correlate
 
 import structmat as sm
 from structmat._errors import ArgumentTypeError, ArgumentValueError
-from structmat._fourier import fast_length
+from structmat._fourier.embedding import fast_length
 from structmat.sampling import conditional_mean, sample_conditional, sample_stationary
 
 

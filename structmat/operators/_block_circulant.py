@@ -28,17 +28,12 @@ from structmat._arrays.shapes import contiguous, move_axis, padded, reversed_cyc
 from structmat._arrays.tracing import constant, is_differentiated
 from structmat._arrays.typing import Array, ArrayLike, Namespace
 from structmat._errors import ArgumentValueError
-from structmat._fourier import (
-    PLAIN,
-    Plan,
-    Step,
-    cyclic_kernel,
-    from_spectrum,
-    rows_in_chunk,
-    spectrum,
-    transforms,
-    written,
-)
+from structmat._fourier.chunks import rows_in_chunk
+from structmat._fourier.embedding import cyclic_kernel
+from structmat._fourier.engines import PLAIN
+from structmat._fourier.plans import Plan, Step, written
+from structmat._fourier.spectra import from_spectrum, spectrum
+from structmat._fourier.transforms import transforms
 from structmat.operators._circulants import circulant_entries, cyclic_diagonals, factors_of_half, is_unpaired
 from structmat.operators._combinations import Product
 from structmat.operators._diagonal import Fourier

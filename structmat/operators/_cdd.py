@@ -21,7 +21,7 @@ from structmat._arrays.namespaces import numpy_namespace
 from structmat._arrays.shapes import padded
 from structmat._arrays.typing import Array, ArrayLike, Namespace, Scalar
 from structmat._errors import ArgumentTypeError, ArgumentValueError
-from structmat._fourier import Plan
+from structmat._fourier.plans import Plan
 from structmat.operators._block_circulant import BlockCirculant
 from structmat.operators._circulants import BandedCirculant, Circulant, SpectralCirculant
 from structmat.operators._combinations import Chain

@@ -26,17 +26,9 @@ from structmat._arrays.dtypes import cast_back, complex_partner, in_precision, i
 from structmat._arrays.libraries import device_of, is_numpy, namespace_of
 from structmat._arrays.shapes import reversed_cyclically, windows
 from structmat._arrays.typing import Array, ArrayLike, DType, Namespace
-from structmat._fourier import (
-    Convolution,
-    Plan,
-    Step,
-    convolution,
-    cyclic_kernel,
-    from_spectrum,
-    full_spectrum,
-    is_fast,
-    spectrum,
-)
+from structmat._fourier.embedding import cyclic_kernel, is_fast
+from structmat._fourier.plans import Convolution, Plan, Step
+from structmat._fourier.spectra import from_spectrum, full_spectrum, spectrum
 from structmat.operators._diagonal import Fourier
 from structmat.operators._linear_operator import LinearOperator, Planned, SpectralFunction, spectral_rounding
 from structmat.operators._products import Context
@@ -299,7 +291,7 @@ class Circulant(CirculantLike):
 
     def _plan(self, xp: Namespace) -> Convolution:
         n = self.c.shape[-1]
-        return convolution(cyclic_kernel(self.c, xp), (n, n), xp)
+        return Convolution.of(cyclic_kernel(self.c, xp), (n, n), xp)
 
     def _transpose(self) -> Circulant:
         return self._replaced(c=reversed_cyclically(self.c, self._own_namespace()))

@@ -22,7 +22,7 @@ from structmat._arrays.namespaces import numpy_namespace
 from structmat._arrays.shapes import concat_last
 from structmat._arrays.typing import Array, DType, Namespace, Scalar
 from structmat._errors import ArgumentTypeError, ArgumentValueError
-from structmat._fourier import Plan, Step, written
+from structmat._fourier.plans import Plan, Step, written
 from structmat.operators._diagonal import Diagonal, Identity, times_identity
 from structmat.operators._linear_operator import (
     LinearOperator,

@@ -22,7 +22,8 @@ from structmat._arrays.conversion import copied
 from structmat._arrays.dtypes import complex_partner, is_complex
 from structmat._arrays.libraries import is_numpy
 from structmat._arrays.typing import Array, Namespace
-from structmat._fourier import Plan, Step, multilevel_fft, multilevel_ifft
+from structmat._fourier.grids import multilevel_fft, multilevel_ifft
+from structmat._fourier.plans import Plan, Step
 from structmat.operators._linear_operator import (
     LinearOperator,
     SpectralFunction,

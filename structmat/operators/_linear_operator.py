@@ -18,7 +18,7 @@ from structmat._arrays.libraries import can_raise_for_values
 from structmat._arrays.shapes import is_vector
 from structmat._arrays.typing import Array, ArrayLike, DType, Namespace
 from structmat._errors import ArgumentTypeError, ArgumentValueError
-from structmat._fourier import Plan
+from structmat._fourier.plans import Plan
 from structmat.operators._products import Operator
 
 NormOrder: TypeAlias = Literal["fro", "nuc", 1, 2] | float

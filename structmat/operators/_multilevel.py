@@ -24,20 +24,18 @@ from structmat._arrays.shapes import along_axes, padded
 from structmat._arrays.tracing import is_eager_on_cpu
 from structmat._arrays.typing import Array, ArrayLike, Namespace
 from structmat._errors import ArgumentTypeError, ArgumentValueError
-from structmat._fourier import (
-    Plan,
-    Step,
+from structmat._fourier.embedding import fast_length
+from structmat._fourier.grids import (
     as_grid,
-    as_vectors,
-    fast_length,
+    from_grid,
     half_of_grid,
     last_axes,
     multilevel_fft,
     multilevel_ifft,
     reversed_levels,
-    transforms_of,
-    written,
 )
+from structmat._fourier.plans import Plan, Step, written
+from structmat._fourier.spectra import transforms_of
 from structmat.operators._circulants import Cyclic, without_negative
 from structmat.operators._diagonal import Fourier
 from structmat.operators._linear_operator import LinearOperator, Planned, SpectralFunction
@@ -110,7 +108,7 @@ class MultilevelConvolution(Plan):
         def product(x: Any, out: Any) -> Any:  # noqa: ARG001
             X = multilevel_fft(x, sizes, xp, real=real, n=lengths)
             y = multilevel_ifft(X * self.spectrum, lengths, xp, real=real)
-            return y if kept == lengths else as_vectors(as_grid(y, lengths, xp)[_corner(kept)], kept, xp)
+            return y if kept == lengths else from_grid(as_grid(y, lengths, xp)[_corner(kept)], kept, xp)
 
         return product
 
@@ -664,4 +662,4 @@ def _offset_sizes(rows: tuple[int, ...], cols: tuple[int, ...]) -> tuple[int, ..
 
 def by_axes(flat: Array, sizes: tuple[int, ...], function: Any, xp: Namespace) -> Array:
     """Return vectors on a grid after a function along each of its axes."""
-    return as_vectors(along_axes(as_grid(flat, sizes, xp), len(sizes), function, xp), sizes, xp)
+    return from_grid(along_axes(as_grid(flat, sizes, xp), len(sizes), function, xp), sizes, xp)

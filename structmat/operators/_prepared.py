@@ -26,17 +26,9 @@ from structmat._arrays.shapes import broadcast_shapes
 from structmat._arrays.tracing import is_eager_on_cpu, is_plain
 from structmat._arrays.typing import Array, DType, Namespace, Scalar
 from structmat._errors import ArgumentTypeError, ArgumentValueError
-from structmat._fourier import (
-    TORCH_CHUNK,
-    TORCH_LARGE,
-    Plan,
-    Products,
-    Step,
-    direct_up_to,
-    engine_of,
-    in_chunks,
-    written,
-)
+from structmat._fourier.chunks import TORCH_CHUNK, TORCH_LARGE, in_chunks
+from structmat._fourier.engines import direct_up_to, engine_of
+from structmat._fourier.plans import Plan, Products, Step, written
 from structmat.operators._diagonal import Entrywise, Identity, times_identity
 from structmat.operators._linear_operator import LinearOperator
 from structmat.operators._products import LATER, PairRules, add, compose, scale

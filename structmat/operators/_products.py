@@ -32,7 +32,7 @@ from structmat._arrays.namespaces import numpy_namespace
 from structmat._arrays.shapes import broadcast_shapes, is_vector
 from structmat._arrays.typing import Array, ArrayLike, Device, DType, Namespace
 from structmat._errors import ArgumentTypeError, ArgumentValueError
-from structmat._fourier import Plan, Products
+from structmat._fourier.plans import Plan, Products
 from structmat._parametrised import Parametrised
 
 Op = TypeVar("Op", bound="Operator[Any]")

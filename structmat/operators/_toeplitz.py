@@ -15,7 +15,8 @@ from structmat._arrays.dtypes import common_dtype, is_complex
 from structmat._arrays.libraries import device_of, namespace_of
 from structmat._arrays.shapes import broadcast_shapes, concat_last, windows
 from structmat._arrays.typing import Array, ArrayLike, Namespace, Scalar
-from structmat._fourier import Convolution, Products, convolution, kernel_of_diagonals, written
+from structmat._fourier.embedding import kernel_of_diagonals
+from structmat._fourier.plans import Convolution, Products, written
 from structmat._toeplitz_systems import (
     Bezoutian,
     InverseVectors,
@@ -384,7 +385,7 @@ class Toeplitz(ConstantDiagonals):
         return concat_last([xp.flip(self.r[..., 1:], axis=-1), self.c], xp)
 
     def _plan(self, xp: Namespace) -> Convolution:
-        return convolution(kernel_of_diagonals(self.c, self.r[..., 1:], xp), self.shape, xp)
+        return Convolution.of(kernel_of_diagonals(self.c, self.r[..., 1:], xp), self.shape, xp)
 
     def _transpose(self) -> Toeplitz:
         return self._replaced(c=concat_last([self.c[..., :1], self.r[..., 1:]], self._own_namespace()), r=self.c)
@@ -459,7 +460,7 @@ class Hankel(ConstantDiagonals):
         m, n = self.shape
         h = self._constants(xp)
         kernel = kernel_of_diagonals(h[..., n - 1 :], xp.flip(h[..., : n - 1], axis=-1), xp)
-        return convolution(kernel, (m, n), xp, flips=(False, True))
+        return Convolution.of(kernel, (m, n), xp, flips=(False, True))
 
     def _transpose(self) -> Hankel:
         return hankel_of(self._constants(self._own_namespace()), self.shape[1])

@@ -14,7 +14,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import structmat as sm
-from structmat import _fourier
+from structmat._fourier import chunks, convolutions
 from tests import backends
 from tests.backends import Backend
 from tests.operator_registry import PLAIN, Entry, Vectors, each, every_entry
@@ -428,7 +428,7 @@ def test_embedded_matrices(kind: Any, m: int, n: int) -> None:
 
 def test_torch_computes_large_batches_in_chunks() -> None:
     torch: Any = pytest.importorskip("torch")
-    n, count = 1000, _fourier.TORCH_LARGE // 4000
+    n, count = 1000, chunks.TORCH_LARGE // 4000
     c, x = torch.randn(n, dtype=torch.float64), torch.randn(2, count, n, dtype=torch.float64)
     for op in (sm.Circulant(c), sm.Toeplitz(c), sm.BlockCirculant(c.reshape(2, 10, 50), (70, 480))):
         P = op.prepare()
@@ -477,7 +477,7 @@ def test_torch_modes_do_not_leak_into_operators_of_the_same_size() -> None:
 def test_torch_maps_over_parameters_of_large_batches() -> None:
     torch: Any = pytest.importorskip("torch")
     n = 4096
-    x, cs = torch.randn(_fourier.TORCH_LARGE // (4 * n) + 3, n), torch.randn(2, n)
+    x, cs = torch.randn(chunks.TORCH_LARGE // (4 * n) + 3, n), torch.randn(2, n)
     with torch.no_grad():
         y = torch.vmap(lambda c: sm.Circulant(c).prepare().matvec(x))(cs)
         for i in range(2):
@@ -495,7 +495,7 @@ def test_columns_divide_the_length(n: int) -> None:
     for prime in (2, 3, 5, 7, 11, 13):
         while rest % prime == 0:
             rest //= prime
-    columns = _fourier.column_length(n)
+    columns = convolutions.column_length(n)
     assert (columns is None) == (rest > 1)
     assert columns is None or n % columns == 0
 

@@ -1,0 +1,1 @@
+"""Fourier transforms by the engine and method that measured fastest, and plans of products by them."""

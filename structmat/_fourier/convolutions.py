@@ -1,0 +1,144 @@
+"""Circular convolutions by each method, with all that does not depend on the vectors done before."""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from structmat._arrays.dtypes import dtype_name
+from structmat._arrays.libraries import is_numpy
+from structmat._arrays.namespaces import numpy_namespace
+from structmat._arrays.shapes import contiguous, padded
+from structmat._arrays.typing import Namespace
+from structmat._fourier.engines import ANY, DUCC_CONVOLUTION, PLAIN, SCIPY_CONVOLUTION, STEPS, TORCH, ducc
+from structmat._fourier.spectra import full_spectrum
+from structmat._fourier.transforms import transforms, widened
+
+ALIAS = 4096
+"""Distance in bytes of addresses that share one place of the innermost cache."""
+
+COLUMNS = ((2**18, 2.0, 0.5), (2**20, 256.0, 0.0), (math.inf, 1024.0, 0.0))
+"""For the four-step method: up to each length n, columns of about ``a * n**p``, as ``(n, a, p)``."""
+
+
+Convolve: TypeAlias = Callable[[Any, Any], Any]
+"""Returns a circular convolution along the last axis, in the second argument where that is possible and given."""
+
+
+def convolver(
+    method: str, kernel: Any, spectrum: Callable[[], Any], length: int, xp: Namespace = numpy_namespace, *, real: bool
+) -> Convolve:
+    """Return the circular convolution with `kernel`, or where that is None with one of that length by its spectrum.
+
+    Vectors may be shorter. Only some methods take batches: those that the table names for them.
+    """
+    if kernel is not None and method == DUCC_CONVOLUTION:
+        return lambda x, out: convolve_axis(kernel, x, out)
+    S = spectrum()
+    if method in STEPS and (height := column_length(length)):
+        return four_step(S, length, height, PLAIN[method], xp, real=real)
+    if method == SCIPY_CONVOLUTION:
+        return convolve_packed(S, length)
+    if PLAIN.get(method, method) == TORCH:  # without a call of our own in between
+        fft, ifft = (xp.fft.rfft, xp.fft.irfft) if real else (xp.fft.fft, xp.fft.ifft)
+        return lambda x, out: ifft(S * fft(x, length), length)  # noqa: ARG005
+    forward, backward = transforms(PLAIN.get(method, method), length, xp, real=real)
+    if method == ANY or not is_numpy(xp):  # stacks broadcast, and other products may have a gradient
+        return lambda x, out: backward(S * forward(x))  # noqa: ARG005
+
+    def convolve(x: Any, out: Any) -> Any:  # noqa: ARG001
+        X = forward(x)
+        X *= S
+        return backward(X)
+
+    return convolve
+
+
+def column_length(length: int) -> int | None:
+    """Return the r of a length r s that the table asks for, or None where the length has a prime factor above 13."""
+    rest, divisors = length, {1}
+    for prime in (2, 3, 5, 7, 11, 13):
+        while rest % prime == 0:
+            rest //= prime
+            divisors |= {prime * d for d in divisors}
+    wanted = next(factor * length**power for limit, factor, power in COLUMNS if length <= limit)
+    return min(divisors, key=lambda d: max(d / wanted, wanted / d)) if rest == 1 else None
+
+
+def four_step(spectrum: Any, n: int, height: int, method: str, xp: Namespace, *, real: bool) -> Convolve:
+    """Return the circular convolution of one vector of length `n` by the four-step method, in columns of that height.
+
+    `spectrum` is the half one where vectors are `real`.
+    """
+    cols = n // height
+    shape = (height // 2 + 1 if real else height, cols)
+    k, j = np.arange(shape[0]), np.arange(shape[1])
+    twiddles = np.exp(-2j * np.pi / n * (k[:, None] * j % n)).astype(dtype_name(spectrum.dtype))
+    factors, conjugates = xp.asarray(twiddles), xp.asarray(twiddles.conj())
+    full = full_spectrum(spectrum, n, xp) if real else spectrum
+    ordered = contiguous(xp.matrix_transpose(xp.reshape(full, (-1, height)))[: shape[0]], xp)
+    times: Any = operator.imul if is_numpy(xp) else operator.mul  # elsewhere the spectrum may have a gradient
+    down, up = transforms(method, height, xp, real=real, axis=0)
+    along, back = transforms(method, cols, xp, real=False, overwrite=True)
+
+    def convolve(x: Any, out: Any) -> Any:  # noqa: ARG001
+        short = x.shape[0] % cols
+        wide: Any = padded(x, x.shape[0] + cols - short, xp) if short else x
+        F = down(wide.reshape(-1, cols))
+        F *= factors
+        F = back(times(along(F), ordered))
+        F *= conjugates
+        return up(F).reshape(-1)
+
+    return convolve
+
+
+def convolve_packed(spectrum: Any, length: int) -> Convolve:
+    """Return the circular convolution of one real vector by the one call that SciPy has for it, in double precision.
+
+    It multiplies the transform of float64, real and imaginary parts in turns, in place: each by its entry of `own`,
+    plus its partner by the partner's entry of `cross`.
+    """
+    from scipy.fftpack.convolve import convolve_z  # noqa: PLC0415  # slow to import, and not needed before
+
+    S = spectrum / length
+    own, cross = np.zeros(length), np.zeros(length)
+    own[0] = S[0].real
+    if length % 2 == 0:
+        own[-1] = S[-1].real
+    pairs = (length - 1) // 2
+    real, imaginary = slice(1, 2 * pairs, 2), slice(2, 2 * pairs + 1, 2)
+    own[real] = own[imaginary] = S[1 : pairs + 1].real
+    cross[real] = S[1 : pairs + 1].imag
+    cross[imaginary] = -cross[real]
+
+    def convolve(x: Any, out: Any) -> Any:
+        if x.shape[0] != length:
+            wide = np.zeros(length)
+            wide[: x.shape[0]] = x
+            y = convolve_z(wide, own, cross, True)
+        elif out is not None and out.dtype == np.float64 and out.shape[0] == length:
+            out[...] = x
+            return convolve_z(out, own, cross, True)
+        else:
+            y = convolve_z(x, own, cross)
+        return y.astype(x.dtype, copy=False)
+
+    return convolve
+
+
+def convolve_axis(kernel: Any, x: Any, out: Any = None) -> Any:
+    """Return the circular convolution along the last axis, in `out` if it is given and as long as the kernel."""
+    length, convolve = kernel.shape[-1], ducc().convolve_axis
+    y = wide = widened(x, length, -1)
+    if wide is x:
+        y = np.empty_like(x, order="C") if out is None or out.shape[-1] != length else out
+    if x.ndim == 1 or x.dtype != np.float32 or length * 4 % ALIAS:
+        return convolve(wide, y, x.ndim - 1, kernel)
+    for start in range(0, len(x), 8):  # 16 rows at a time, as wide as its registers, would evict one another
+        convolve(wide[start : start + 8], y[start : start + 8], 1, kernel)
+    return y

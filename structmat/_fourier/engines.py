@@ -1,0 +1,95 @@
+"""Which engine and which method transform and convolve arrays, by tables of what measured fastest."""
+
+from __future__ import annotations
+
+import math
+import sys
+from functools import cache
+from typing import Any
+
+SCIPY, SCIPY_CONVOLUTION, SCIPY_STEPS = "scipy.fft", "scipy.fftpack.convolve", "scipy.fft in four steps"
+
+DUCC, DUCC_CONVOLUTION, DUCC_STEPS = "ducc0.fft", "ducc0.fft.convolve_axis", "ducc0.fft in four steps"
+
+TORCH, TORCH_STEPS = "torch.fft", "torch.fft in four steps"
+
+ANY = "fft of any library"
+
+STEPS = (SCIPY_STEPS, DUCC_STEPS, TORCH_STEPS)
+
+PLAIN = {SCIPY_CONVOLUTION: SCIPY, SCIPY_STEPS: SCIPY, DUCC_CONVOLUTION: DUCC, DUCC_STEPS: DUCC, TORCH_STEPS: TORCH}
+"""By method that convolves: the one that only transforms."""
+
+
+CHOICES: dict[tuple[str, str, bool], tuple[tuple[float, str], ...]] = {
+    ("numpy", "float32", False): ((4096, SCIPY_CONVOLUTION), (math.inf, SCIPY_STEPS)),
+    ("numpy", "float64", False): ((16384, SCIPY_CONVOLUTION), (math.inf, SCIPY_STEPS)),
+    ("numpy", "complex64", False): ((2047, SCIPY), (math.inf, SCIPY_STEPS)),
+    ("numpy", "complex128", False): ((4095, SCIPY), (math.inf, SCIPY_STEPS)),
+    ("ducc0", "float32", False): ((1024, DUCC_CONVOLUTION), (2**15, DUCC), (math.inf, DUCC_STEPS)),
+    ("ducc0", "float32", True): ((math.inf, DUCC_CONVOLUTION),),
+    ("ducc0", "float64", False): ((1024, DUCC_CONVOLUTION), (8191, DUCC), (math.inf, DUCC_STEPS)),
+    ("ducc0", "float64", True): ((2**17, DUCC_CONVOLUTION), (math.inf, SCIPY)),
+    ("ducc0", "complex64", False): ((800, DUCC_CONVOLUTION), (2**16, DUCC), (math.inf, DUCC_STEPS)),
+    ("ducc0", "complex64", True): ((math.inf, DUCC_CONVOLUTION),),
+    ("ducc0", "complex128", False): ((800, DUCC_CONVOLUTION), (2**16, DUCC), (math.inf, DUCC_STEPS)),
+    ("ducc0", "complex128", True): ((2**13, DUCC_CONVOLUTION), (math.inf, DUCC)),
+    ("torch", "float32", False): ((8191, TORCH), (math.inf, TORCH_STEPS)),
+    ("torch", "float64", False): ((4096, TORCH), (math.inf, TORCH_STEPS)),
+}
+"""By engine, dtype and whether there is a batch: the fastest method up to each length, elsewhere plain transforms."""
+
+_COUNTS = (1, 8, 64, 512)
+
+DIRECT: dict[tuple[str, str], tuple[int, int, int, int]] = {
+    ("numpy", "float32"): (320, 144, 132, 132),
+    ("numpy", "float64"): (220, 168, 132, 124),
+    ("numpy", "complex64"): (356, 108, 108, 108),
+    ("numpy", "complex128"): (244, 124, 124, 92),
+    ("ducc0", "float32"): (280, 132, 68, 68),
+    ("ducc0", "float64"): (212, 124, 52, 52),
+    ("ducc0", "complex64"): (180, 68, 20, 20),
+    ("ducc0", "complex128"): (124, 60, 20, 20),
+    ("torch", "float32"): (356, 244, 124, 124),
+    ("torch", "float64"): (220, 132, 124, 124),
+    ("torch", "complex64"): (124, 124, 68, 40),
+    ("torch", "complex128"): (124, 92, 60, 40),
+}
+"""By engine and dtype: up to which size a dense product is faster, for at least as many vectors as `_COUNTS` says."""
+
+
+def direct_up_to(size: float, library: str, dtype: str) -> int:
+    """Return the largest number of vectors for which the dense product is faster than transforms at that size.
+
+    `size` is the number of entries of the matrix over the length that is transformed: n for a circulant.
+    """
+    limits = DIRECT.get((library, dtype), (0, 0, 0, 0))
+    beaten = [count for count, limit in zip(_COUNTS, limits, strict=True) if size > limit]
+    return beaten[0] - 1 if beaten else sys.maxsize
+
+
+@cache
+def ducc() -> Any:
+    """Return ``ducc0.fft`` where the extra ``fast`` is installed, else None."""
+    try:
+        import ducc0.fft  # noqa: PLC0415  # optional, and not needed before the first product
+    except ImportError:
+        return None
+    return ducc0.fft
+
+
+def engine_of(library: str) -> str:
+    """Return what transforms the arrays of a library: the extra ``fast`` those of NumPy, where it is installed."""
+    return "ducc0" if library == "numpy" and ducc() else library
+
+
+def method_for(library: str, dtype: str, length: int, *, batched: bool, once: bool = False) -> str:
+    """Return the method for convolutions of that length, or for one to be done `once` the one without preparation.
+
+    `library` is that of the arrays, NumPy or torch. The four-step method stands for plain transforms where the length
+    does not divide into columns.
+    """
+    engine = engine_of(library)
+    table = CHOICES.get((engine, dtype, batched), ((math.inf, TORCH if engine == "torch" else SCIPY),))
+    method, *_ = [method for limit, method in table if length <= limit]
+    return PLAIN[method] if once and method in {*STEPS, SCIPY_CONVOLUTION} else method

@@ -1,0 +1,199 @@
+"""Plans of products: a plan computes the products of one matrix, or of a stack of them, by transforms.
+
+Those of single families stand beside these.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+
+from structmat._arrays.dtypes import complex_partner, dtype_name, is_complex
+from structmat._arrays.libraries import library_of
+from structmat._arrays.namespaces import numpy_namespace
+from structmat._arrays.tracing import is_eager_on_cpu
+from structmat._arrays.typing import Array, DType, Namespace
+from structmat._fourier.chunks import in_chunks, rows_in_chunk
+from structmat._fourier.convolutions import convolver
+from structmat._fourier.engines import ANY, DUCC_CONVOLUTION, PLAIN, STEPS, engine_of, method_for
+from structmat._fourier.spectra import spectrum
+from structmat._parametrised import Parametrised
+
+Step: TypeAlias = Callable[[Any, Any], Any]
+"""Returns the products of one vector or of rows, in the second argument where that is possible and given."""
+
+
+def written(y: Any, out: Any) -> Any:
+    """Return the result of a step, in `out` where that is given."""
+    if out is None:
+        return y
+    out[...] = y
+    return out
+
+
+def reversal(xp: Namespace) -> Callable[[Any], Any]:
+    """Return what reverses vectors: a view where arrays may have one."""
+    return (lambda x: x[..., ::-1]) if xp is numpy_namespace else (lambda x: xp.flip(x, axis=-1))
+
+
+class Plan(Parametrised, ABC):
+    """What computes the products of one matrix, or of a stack of them, with real vectors or with complex ones."""
+
+    if TYPE_CHECKING:
+
+        @property
+        def shape(self) -> tuple[int, int]:
+            """Rows and columns."""
+
+        @property
+        def is_real(self) -> bool | None:
+            """Whether it takes real vectors, or complex ones; None where it takes both."""
+
+    @property
+    def is_stack(self) -> bool:
+        """Whether its parameters have batch axes."""
+        for name, axes in self._core_axes.items():  # noqa: SIM110  # faster
+            if getattr(self, name).ndim > axes:
+                return True
+        return False
+
+    @property
+    def width(self) -> int:
+        """How many numbers a product moves at a time for one vector."""
+        return self.shape[1]
+
+    @property
+    def cost(self) -> float:
+        """How long the convolutions of one product are together: here none is made."""
+        return 1.0
+
+    @abstractmethod
+    def step(self, xp: Namespace, dtype: str, *, batched: bool, once: bool = False) -> Step:
+        """Return the product of one vector or of a batch, of that dtype, `once` or again and again.
+
+        Of NumPy arrays it takes two axes at most, and as many vectors as fit into the cache, unless it is of a stack.
+        """
+
+    def apply(self, x: Array, xp: Namespace) -> Array:
+        """Return the product along the last axis, of any vectors."""
+        if is_complex(x.dtype, xp) == self.is_real:
+            if self.is_real:
+                return self.apply(xp.real(x), xp) + 1j * self.apply(xp.imag(x), xp)
+            x = xp.astype(x, complex_partner(x.dtype, xp))
+        step = self.step(xp, dtype_name(x.dtype), batched=x.ndim > 1, once=True)
+        if x.ndim == 1 or xp is not numpy_namespace or self.is_stack:
+            return step(x, None)
+        return in_chunks(step, x, self.shape[0], self.chunk_rows(x.dtype))
+
+    def chunk_rows(self, dtype: Any) -> int | None:
+        """Return how many vectors of that NumPy dtype to give to a step at a time, or None for all."""
+        return rows_in_chunk(self.width, dtype.itemsize)
+
+    def _method(self, xp: Namespace, dtype: str, length: int, *, batched: bool, once: bool) -> str:
+        """Return how to transform."""
+        if self.is_stack:
+            return ANY
+        if xp is numpy_namespace:
+            return method_for("numpy", dtype, length, batched=batched, once=once)
+        if once or library_of(xp) != "torch":
+            return ANY
+        method = method_for("torch", dtype, length, batched=batched)
+        return PLAIN[method] if method in STEPS and not is_eager_on_cpu(self._arrays()[0], xp) else method
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Convolution(Plan):
+    """The leading corner of a circulant matrix whose size is fast to transform."""
+
+    _core_axes = {"kernel": 1, "spectrum": 1}
+
+    kernel: Any
+    """First column of the circulant, or None where only its spectrum is known."""
+    spectrum: Any
+    """Its half spectrum (`is_real`) or full spectrum, or None until a product needs it."""
+    length: int
+    """Its size."""
+    is_real: bool
+    shape: Any
+    """Rows and columns of the corner."""
+    flips: tuple[bool, bool] = (False, False)
+    """Whether the rows and the columns of the corner are in reverse order, as in a Hankel matrix."""
+
+    @classmethod
+    def of(
+        cls, kernel: Array, shape: tuple[int, int], xp: Namespace, *, flips: tuple[bool, bool] = (False, False)
+    ) -> Convolution:
+        """Return the plan of the leading corner, `shape`, of the circulant with first column `kernel`."""
+        real, length = not is_complex(kernel.dtype, xp), kernel.shape[-1]
+        if engine_of(library_of(xp)) == "ducc0":  # which takes the first column itself
+            return cls(kernel, None, length, real, shape, flips)
+        return cls(None, spectrum(kernel, xp, real=real), length, real, shape, flips)
+
+    @property
+    def is_stack(self) -> bool:
+        return bool((self.spectrum if self.kernel is None else self.kernel).ndim > 1)
+
+    @property
+    def width(self) -> int:
+        return self.length
+
+    @property
+    def cost(self) -> float:
+        return self.length
+
+    def chunk_rows(self, dtype: Any) -> int | None:
+        method = method_for("numpy", dtype.name, self.length, batched=True)
+        if method == DUCC_CONVOLUTION and self.kernel is not None and self.shape[1] == self.length:
+            return None  # without a copy or a spectrum of the batch, nothing is gained from chunks
+        return rows_in_chunk(self.length, dtype.itemsize)
+
+    def step(self, xp: Namespace, dtype: str, *, batched: bool, once: bool = False) -> Step:
+        length, rows = self.length, self.shape[0]
+
+        def transformed() -> Any:
+            if self.spectrum is None:
+                object.__setattr__(self, "spectrum", spectrum(self.kernel, xp, real=self.is_real))
+            return self.spectrum
+
+        method = self._method(xp, dtype, length, batched=batched, once=once)
+        convolve = convolver(method, self.kernel, transformed, length, xp, real=self.is_real)
+        (flipped_rows, flipped_cols), keep, reverse = self.flips, xp is numpy_namespace, None
+        if flipped_rows or flipped_cols:
+            reverse = reversal(xp)
+        elif not keep:
+            return convolve if rows == length else lambda x, out: convolve(x, out)[..., :rows]
+
+        def step(x: Any, out: Any) -> Any:
+            y = convolve(reverse(x) if reverse and flipped_cols else x, None if flipped_rows else out)
+            if out is not None and y is out:
+                return y
+            if rows != length:
+                y = y[..., :rows]
+            if reverse and flipped_rows:
+                y = reverse(y)
+            if out is None:
+                return y.copy() if keep and rows != length else y  # which keeps no memory of the entries cut off
+            out[...] = y
+            return out
+
+        return step
+
+
+class Products(NamedTuple):
+    """Products of arrays of one type and dtype, without checks."""
+
+    kind: Any
+    dtype: DType
+    vector: tuple[int]
+    """The shape of one vector."""
+    one: Step
+    batched: Step
+
+    def takes(self, x: Array) -> bool:
+        """Tell whether they are for arrays such as `x`, of the right length."""
+        return isinstance(x, self.kind) and bool(x.dtype == self.dtype)
+
+    def __call__(self, x: Array) -> Array:
+        return (self.one if x.ndim == 1 else self.batched)(x, None)

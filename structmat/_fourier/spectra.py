@@ -1,0 +1,54 @@
+"""Spectra of vectors, and vectors of given spectra, by the transforms of their own library."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import scipy  # its `fft` is imported on first use: it would double the import time of structmat
+
+from structmat._arrays.dtypes import complex_partner, is_complex, precision_of
+from structmat._arrays.libraries import device_of, is_numpy, library_of
+from structmat._arrays.typing import Array, Namespace
+
+
+def no_transforms(x: Array, shape: tuple[int, ...], xp: Namespace, *, real: bool) -> Array:
+    """Return the transforms of no vectors at all: those of torch fail on an empty batch."""
+    return xp.zeros(shape, dtype=(precision_of if real else complex_partner)(x.dtype, xp), device=device_of(x))
+
+
+def as_complex(x: Array, xp: Namespace) -> Array:
+    """Return the same numbers as complex ones."""
+    return x if is_complex(x.dtype, xp) else xp.astype(x, complex_partner(x.dtype, xp))
+
+
+def transforms_of(xp: Namespace) -> Any:
+    """Return the module of transforms for arrays of that library."""
+    return scipy.fft if is_numpy(xp) else xp.fft
+
+
+def spectrum(x: Array, xp: Namespace, *, real: bool, n: int | None = None) -> Array:
+    """Return the half spectrum of real data when `real`, else the full one of any; zeros are added up to length `n`."""
+    n = x.shape[-1] if n is None else n
+    if 0 in x.shape:
+        return no_transforms(x, (*x.shape[:-1], n // 2 + 1 if real else n), xp, real=False)
+    trivial = n == x.shape[-1] == 1 and library_of(xp) == "jax"  # some of these XLA does not compile
+    if not real or trivial:
+        x = as_complex(x, xp)
+    if trivial:
+        return x
+    return (transforms_of(xp).rfft if real else transforms_of(xp).fft)(x, n=n)
+
+
+def from_spectrum(s: Array, n: int, xp: Namespace, *, real: bool) -> Array:
+    """Return the signal of length `n` whose half spectrum (`real`) or full spectrum is `s`."""
+    if 0 in s.shape:
+        return no_transforms(s, (*s.shape[:-1], n), xp, real=real)
+    if n == s.shape[-1] == 1 and library_of(xp) == "jax":
+        return xp.real(s) if real else s
+    return transforms_of(xp).irfft(s, n=n) if real else transforms_of(xp).ifft(as_complex(s, xp))
+
+
+def full_spectrum(half: Array, n: int, xp: Namespace) -> Array:
+    """Return all `n` values of the spectrum of a real signal from its first ``n // 2 + 1``."""
+    mirrored = xp.conj(xp.flip(half[..., 1 : (n + 1) // 2], axis=-1))
+    return xp.concat([half, mirrored], axis=-1)
