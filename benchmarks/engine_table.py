@@ -21,7 +21,7 @@ from structmat._arrays.namespaces import numpy_namespace
 from structmat._fourier import chunks as chunks_of_vectors
 from structmat._fourier import convolutions, engines
 from structmat._fourier.chunks import in_chunks, rows_in_chunk
-from structmat._fourier.convolutions import column_length, convolver
+from structmat._fourier.convolutions import circular_convolution, column_length
 from structmat._fourier.embedding import kernel_of_diagonals
 from structmat._fourier.plans import Convolution
 from structmat._fourier.spectra import spectrum
@@ -43,22 +43,14 @@ def convolution(method: str, c: Any, x: Any) -> Callable[[], Any]:
         from array_api_compat import torch as xp  # noqa: PLC0415  # slow to import
 
         c, x = xp.from_numpy(c), xp.from_numpy(x)
-        step = convolver(method, None, lambda: spectrum(c, xp, real=real), n, xp, real=real)
+        step = circular_convolution(method, None, lambda: spectrum(c, xp, real=real), n, xp, real=real)
     else:
-        step = convolver(method, c, lambda: spectrum(c, np, real=real), n, real=real)
+        step = circular_convolution(method, c, lambda: spectrum(c, np, real=real), n, real=real)
     if x.ndim == 1:
-        return lambda: step(x, None)
+        return lambda: step.product(x)
     if method == engines.DUCC_CONVOLUTION:
         return lambda: step(x, np.empty_like(x))
-
-    def stored(v: Any, out: Any) -> Any:
-        y = step(v, out)
-        if out is None or y is out:
-            return y
-        out[...] = y
-        return out
-
-    return lambda: in_chunks(stored, x, n, rows_in_chunk(n, x.itemsize))
+    return lambda: in_chunks(step, x, n, rows_in_chunk(n, x.itemsize))
 
 
 def show(what: str, times: dict[str, float]) -> None:

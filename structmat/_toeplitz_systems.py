@@ -28,8 +28,9 @@ from structmat._arrays.typing import Array, Namespace
 from structmat._errors import ArgumentValueError, warn_caller
 from structmat._fourier.embedding import fast_length, kernel_of_diagonals
 from structmat._fourier.engines import PLAIN
-from structmat._fourier.plans import Convolution, Plan, Step, reversal
+from structmat._fourier.plans import Convolution, PlanByMethod, cut_off, reversal
 from structmat._fourier.spectra import from_spectrum, spectrum
+from structmat._fourier.steps import Step
 from structmat._fourier.transforms import transforms
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Bezoutian(Plan):
+class Bezoutian(PlanByMethod):
     """The sum of two products, each of a lower and an upper triangular Toeplitz matrix, by their spectra."""
 
     _core_axes = {"lower_x": 1, "upper_x": 1, "lower_y": 1, "upper_y": 1}
@@ -63,33 +64,25 @@ class Bezoutian(Plan):
         return (self.n, self.n)
 
     @property
-    def width(self) -> int:
-        return self.length
-
-    @property
     def cost(self) -> float:
         return 3.0 * self.length  # six transforms, where a convolution has two
 
-    def step(self, xp: Namespace, dtype: str, *, batched: bool, once: bool = False) -> Step:
-        method = self._method(xp, dtype, self.length, batched=batched, once=once)
+    def _by(self, method: str, xp: Namespace) -> Step:
         forward, backward = transforms(PLAIN.get(method, method), self.length, xp, real=self.is_real)
         in_place = is_numpy(xp) and not self.is_stack
         times: Any = operator.imul if in_place else operator.mul
         plus: Any = operator.iadd if in_place else operator.add
         n, (flipped_rows, flipped_cols), reverse = self.n, self.flips, reversal(xp)
 
-        def step(x: Any, out: Any) -> Any:
+        def product(x: Any, out: Any = None) -> Any:
             X = forward(reverse(x) if flipped_cols else x)
             total = times(forward(backward(X * self.upper_x)[..., :n]), self.lower_x)
             X = times(forward(backward(times(X, self.upper_y))[..., :n]), self.lower_y)
             y = backward(plus(total, X))[..., :n]
             y = reverse(y) if flipped_rows else y
-            if out is None:
-                return y.copy() if in_place else y  # which keeps no memory of the entries cut off
-            out[...] = y
-            return out
+            return cut_off(y, out) if in_place else y
 
-        return step
+        return Step(product, writes=in_place)
 
 
 def bezoutian(x: Array, y: Array, xp: Namespace, *, flips: tuple[bool, bool] = (False, False)) -> Bezoutian:

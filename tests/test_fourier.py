@@ -21,11 +21,12 @@ import structmat as sm
 from structmat._arrays.namespaces import numpy_namespace
 from structmat._fourier import embedding, engines
 from structmat._fourier.chunks import in_chunks
-from structmat._fourier.convolutions import convolve_axis
+from structmat._fourier.convolutions import ducc_convolution
 from structmat._fourier.embedding import fast_length
 from structmat._fourier.grids import multilevel_fft, multilevel_ifft
 from structmat._fourier.plans import Convolution
 from structmat._fourier.spectra import from_spectrum, spectrum
+from structmat._fourier.steps import Step
 from tests.backends import Backend
 
 
@@ -58,7 +59,7 @@ def test_embedded_lengths(n: int) -> None:
 def test_chunks_of_any_size_are_the_whole(rows: int, size: int | None) -> None:
     seen = []
 
-    def doubled_but_the_last(x: Any, out: Any) -> Any:
+    def doubled_but_the_last(x: Any, out: Any = None) -> Any:
         seen.append(len(x))
         return np.multiply(x[:, :-1], 2, out=out)
 
@@ -66,7 +67,7 @@ def test_chunks_of_any_size_are_the_whole(rows: int, size: int | None) -> None:
     wanted = 2 * x[..., :-1]
     for out in (None, np.empty_like(wanted)):
         seen.clear()
-        found = in_chunks(doubled_but_the_last, x, 127, size, out)
+        found = in_chunks(Step(doubled_but_the_last, writes=True), x, 127, size, out)
         assert found.shape == wanted.shape
         np.testing.assert_array_equal(found, wanted)
         if out is not None and rows:
@@ -99,7 +100,7 @@ def test_batches_are_convolved_as_their_vectors(length: int) -> None:
     kernel, x = rng.standard_normal(length).astype("float32"), rng.standard_normal((17, length)).astype("float32")
     wanted = np.fft.irfft(np.fft.rfft(kernel) * np.fft.rfft(x), length)
     for count in (1, 8, 17):
-        np.testing.assert_allclose(convolve_axis(kernel, x[:count], None), wanted[:count], atol=1e-3)
+        np.testing.assert_allclose(ducc_convolution(kernel, x[:count]), wanted[:count], atol=1e-3)
 
 
 @pytest.mark.parametrize(("xp", "zeros"), [(numpy_namespace, np.zeros), (torch_namespace, torch.zeros)])

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from structmat._arrays.shapes import contiguous, padded
 from structmat._arrays.typing import Namespace
 from structmat._fourier.engines import ANY, DUCC_CONVOLUTION, PLAIN, SCIPY_CONVOLUTION, STEPS, TORCH, ducc
 from structmat._fourier.spectra import full_spectrum
+from structmat._fourier.steps import Step
 from structmat._fourier.transforms import transforms, widened
 
 ALIAS = 4096
@@ -25,37 +27,33 @@ COLUMNS = ((2**18, 2.0, 0.5), (2**20, 256.0, 0.0), (math.inf, 1024.0, 0.0))
 """For the four-step method: up to each length n, columns of about ``a * n**p``, as ``(n, a, p)``."""
 
 
-Convolve: TypeAlias = Callable[[Any, Any], Any]
-"""Returns a circular convolution along the last axis, in the second argument where that is possible and given."""
-
-
-def convolver(
+def circular_convolution(
     method: str, kernel: Any, spectrum: Callable[[], Any], length: int, xp: Namespace = numpy_namespace, *, real: bool
-) -> Convolve:
+) -> Step:
     """Return the circular convolution with `kernel`, or where that is None with one of that length by its spectrum.
 
     Vectors may be shorter. Only some methods take batches: those that the table names for them.
     """
     if kernel is not None and method == DUCC_CONVOLUTION:
-        return lambda x, out: convolve_axis(kernel, x, out)
+        return Step(partial(ducc_convolution, kernel), writes=True)
     S = spectrum()
     if method in STEPS and (height := column_length(length)):
-        return four_step(S, length, height, PLAIN[method], xp, real=real)
+        return four_step_convolution(S, length, height, PLAIN[method], xp, real=real)
     if method == SCIPY_CONVOLUTION:
-        return convolve_packed(S, length)
+        return packed_convolution(S, length)
     if PLAIN.get(method, method) == TORCH:  # without a call of our own in between
         fft, ifft = (xp.fft.rfft, xp.fft.irfft) if real else (xp.fft.fft, xp.fft.ifft)
-        return lambda x, out: ifft(S * fft(x, length), length)  # noqa: ARG005
+        return Step(lambda x: ifft(S * fft(x, length), length))
     forward, backward = transforms(PLAIN.get(method, method), length, xp, real=real)
     if method == ANY or not is_numpy(xp):  # stacks broadcast, and other products may have a gradient
-        return lambda x, out: backward(S * forward(x))  # noqa: ARG005
+        return Step(lambda x: backward(S * forward(x)))
 
-    def convolve(x: Any, out: Any) -> Any:  # noqa: ARG001
+    def product(x: Any) -> Any:
         X = forward(x)
         X *= S
         return backward(X)
 
-    return convolve
+    return Step(product)
 
 
 def column_length(length: int) -> int | None:
@@ -69,7 +67,7 @@ def column_length(length: int) -> int | None:
     return min(divisors, key=lambda d: max(d / wanted, wanted / d)) if rest == 1 else None
 
 
-def four_step(spectrum: Any, n: int, height: int, method: str, xp: Namespace, *, real: bool) -> Convolve:
+def four_step_convolution(spectrum: Any, n: int, height: int, method: str, xp: Namespace, *, real: bool) -> Step:
     """Return the circular convolution of one vector of length `n` by the four-step method, in columns of that height.
 
     `spectrum` is the half one where vectors are `real`.
@@ -85,7 +83,7 @@ def four_step(spectrum: Any, n: int, height: int, method: str, xp: Namespace, *,
     down, up = transforms(method, height, xp, real=real, axis=0)
     along, back = transforms(method, cols, xp, real=False, overwrite=True)
 
-    def convolve(x: Any, out: Any) -> Any:  # noqa: ARG001
+    def product(x: Any) -> Any:
         short = x.shape[0] % cols
         wide: Any = padded(x, x.shape[0] + cols - short, xp) if short else x
         F = down(wide.reshape(-1, cols))
@@ -94,10 +92,10 @@ def four_step(spectrum: Any, n: int, height: int, method: str, xp: Namespace, *,
         F *= conjugates
         return up(F).reshape(-1)
 
-    return convolve
+    return Step(product)
 
 
-def convolve_packed(spectrum: Any, length: int) -> Convolve:
+def packed_convolution(spectrum: Any, length: int) -> Step:
     """Return the circular convolution of one real vector by the one call that SciPy has for it, in double precision.
 
     It multiplies the transform of float64, real and imaginary parts in turns, in place: each by its entry of `own`,
@@ -116,29 +114,25 @@ def convolve_packed(spectrum: Any, length: int) -> Convolve:
     cross[real] = S[1 : pairs + 1].imag
     cross[imaginary] = -cross[real]
 
-    def convolve(x: Any, out: Any) -> Any:
-        if x.shape[0] != length:
-            wide = np.zeros(length)
-            wide[: x.shape[0]] = x
-            y = convolve_z(wide, own, cross, True)
-        elif out is not None and out.dtype == np.float64 and out.shape[0] == length:
-            out[...] = x
-            return convolve_z(out, own, cross, True)
-        else:
-            y = convolve_z(x, own, cross)
-        return y.astype(x.dtype, copy=False)
+    def in_double(x: Any, out: Any = None) -> Any:
+        if out is None and x.shape[0] == length:
+            return convolve_z(x, own, cross)
+        wide = np.empty(length) if out is None else out
+        wide[: x.shape[0]] = x
+        wide[x.shape[0] :] = 0
+        return convolve_z(wide, own, cross, True)
 
-    return convolve
+    return Step(lambda x: in_double(x).astype(np.float32)) if S.dtype == np.complex64 else Step(in_double, writes=True)
 
 
-def convolve_axis(kernel: Any, x: Any, out: Any = None) -> Any:
-    """Return the circular convolution along the last axis, in `out` if it is given and as long as the kernel."""
-    length, convolve = kernel.shape[-1], ducc().convolve_axis
-    y = wide = widened(x, length, -1)
-    if wide is x:
-        y = np.empty_like(x, order="C") if out is None or out.shape[-1] != length else out
+def ducc_convolution(kernel: Any, x: Any, out: Any = None) -> Any:
+    """Return the circular convolution along the last axis, in `out` if it is given."""
+    length, convolve_axis = kernel.shape[-1], ducc().convolve_axis
+    wide = widened(x, length, -1)
+    if out is None:
+        out = np.empty_like(x, order="C") if wide is x else wide
     if x.ndim == 1 or x.dtype != np.float32 or length * 4 % ALIAS:
-        return convolve(wide, y, x.ndim - 1, kernel)
+        return convolve_axis(wide, out, x.ndim - 1, kernel)
     for start in range(0, len(x), 8):  # 16 rows at a time, as wide as its registers, would evict one another
-        convolve(wide[start : start + 8], y[start : start + 8], 1, kernel)
-    return y
+        convolve_axis(wide[start : start + 8], out[start : start + 8], 1, kernel)
+    return out

@@ -8,7 +8,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from structmat._arrays.dtypes import complex_partner, dtype_name, is_complex
 from structmat._arrays.libraries import library_of
@@ -16,19 +17,17 @@ from structmat._arrays.namespaces import numpy_namespace
 from structmat._arrays.tracing import is_eager_on_cpu
 from structmat._arrays.typing import Array, DType, Namespace
 from structmat._fourier.chunks import in_chunks, rows_in_chunk
-from structmat._fourier.convolutions import convolver
+from structmat._fourier.convolutions import circular_convolution
 from structmat._fourier.engines import ANY, DUCC_CONVOLUTION, PLAIN, STEPS, engine_of, method_for
 from structmat._fourier.spectra import spectrum
+from structmat._fourier.steps import Step
 from structmat._parametrised import Parametrised
 
-Step: TypeAlias = Callable[[Any, Any], Any]
-"""Returns the products of one vector or of rows, in the second argument where that is possible and given."""
 
-
-def written(y: Any, out: Any) -> Any:
-    """Return the result of a step, in `out` where that is given."""
+def cut_off(y: Any, out: Any = None) -> Any:
+    """Return a copy of a view, in `out` where that is given, which keeps no memory of the entries that are left out."""
     if out is None:
-        return y
+        return y.copy()
     out[...] = y
     return out
 
@@ -70,11 +69,18 @@ class Plan(Parametrised, ABC):
         return 1.0
 
     @abstractmethod
-    def step(self, xp: Namespace, dtype: str, *, batched: bool, once: bool = False) -> Step:
-        """Return the product of one vector or of a batch, of that dtype, `once` or again and again.
+    def step(self, xp: Namespace, dtype: str, *, batched: bool) -> Step:
+        """Return the product of one vector or of a batch, of that dtype, for many of them.
 
         Of NumPy arrays it takes two axes at most, and as many vectors as fit into the cache, unless it is of a stack.
         """
+
+    def product(self, x: Array, xp: Namespace) -> Array:
+        """Return the product of vectors, real or complex as the plan wants them, without what pays for many alone.
+
+        NumPy arrays are one vector, unless it is of a stack.
+        """
+        return self.step(xp, dtype_name(x.dtype), batched=x.ndim > 1).product(x)
 
     def apply(self, x: Array, xp: Namespace) -> Array:
         """Return the product along the last axis, of any vectors."""
@@ -82,17 +88,16 @@ class Plan(Parametrised, ABC):
             if self.is_real:
                 return self.apply(xp.real(x), xp) + 1j * self.apply(xp.imag(x), xp)
             x = xp.astype(x, complex_partner(x.dtype, xp))
-        step = self.step(xp, dtype_name(x.dtype), batched=x.ndim > 1, once=True)
         if x.ndim == 1 or xp is not numpy_namespace or self.is_stack:
-            return step(x, None)
-        return in_chunks(step, x, self.shape[0], self.chunk_rows(x.dtype))
+            return self.product(x, xp)
+        return in_chunks(self.step(xp, x.dtype.name, batched=True), x, self.shape[0], self.chunk_rows(x.dtype))
 
     def chunk_rows(self, dtype: Any) -> int | None:
         """Return how many vectors of that NumPy dtype to give to a step at a time, or None for all."""
         return rows_in_chunk(self.width, dtype.itemsize)
 
-    def _method(self, xp: Namespace, dtype: str, length: int, *, batched: bool, once: bool) -> str:
-        """Return how to transform."""
+    def _method(self, xp: Namespace, dtype: str, length: int, *, batched: bool, once: bool = False) -> str:
+        """Return how to transform, for one product or for many."""
         if self.is_stack:
             return ANY
         if xp is numpy_namespace:
@@ -103,8 +108,30 @@ class Plan(Parametrised, ABC):
         return PLAIN[method] if method in STEPS and not is_eager_on_cpu(self._arrays()[0], xp) else method
 
 
+class PlanByMethod(Plan):
+    """A plan whose steps are the same for all vectors but for the method of their transforms, all of one length."""
+
+    if TYPE_CHECKING:
+        length: int
+
+    @property
+    def width(self) -> int:
+        return self.length
+
+    def step(self, xp: Namespace, dtype: str, *, batched: bool) -> Step:
+        return self._by(self._method(xp, dtype, self.length, batched=batched), xp)
+
+    def product(self, x: Array, xp: Namespace) -> Array:
+        method = self._method(xp, dtype_name(x.dtype), self.length, batched=x.ndim > 1, once=True)
+        return self._by(method, xp).product(x)
+
+    @abstractmethod
+    def _by(self, method: str, xp: Namespace) -> Step:
+        """Return the product by a method."""
+
+
 @dataclass(frozen=True, eq=False, repr=False)
-class Convolution(Plan):
+class Convolution(PlanByMethod):
     """The leading corner of a circulant matrix whose size is fast to transform."""
 
     _core_axes = {"kernel": 1, "spectrum": 1}
@@ -136,10 +163,6 @@ class Convolution(Plan):
         return bool((self.spectrum if self.kernel is None else self.kernel).ndim > 1)
 
     @property
-    def width(self) -> int:
-        return self.length
-
-    @property
     def cost(self) -> float:
         return self.length
 
@@ -149,36 +172,27 @@ class Convolution(Plan):
             return None  # without a copy or a spectrum of the batch, nothing is gained from chunks
         return rows_in_chunk(self.length, dtype.itemsize)
 
-    def step(self, xp: Namespace, dtype: str, *, batched: bool, once: bool = False) -> Step:
-        length, rows = self.length, self.shape[0]
+    def _by(self, method: str, xp: Namespace) -> Step:
+        rows, (flipped_rows, flipped_cols) = self.shape[0], self.flips
+        spectrum_of = partial(self._transformed, xp)
+        whole = circular_convolution(method, self.kernel, spectrum_of, self.length, xp, real=self.is_real)
+        is_whole = rows == self.length
+        if is_whole and not flipped_rows and not flipped_cols:
+            return whole
+        convolved, reverse, is_cut = whole.product, reversal(xp), xp is numpy_namespace and not is_whole
 
-        def transformed() -> Any:
-            if self.spectrum is None:
-                object.__setattr__(self, "spectrum", spectrum(self.kernel, xp, real=self.is_real))
-            return self.spectrum
+        def corner(x: Any, out: Any = None) -> Any:
+            y = convolved(reverse(x) if flipped_cols else x)[..., :rows]
+            y = reverse(y) if flipped_rows else y
+            return cut_off(y, out) if is_cut else y
 
-        method = self._method(xp, dtype, length, batched=batched, once=once)
-        convolve = convolver(method, self.kernel, transformed, length, xp, real=self.is_real)
-        (flipped_rows, flipped_cols), keep, reverse = self.flips, xp is numpy_namespace, None
-        if flipped_rows or flipped_cols:
-            reverse = reversal(xp)
-        elif not keep:
-            return convolve if rows == length else lambda x, out: convolve(x, out)[..., :rows]
+        return Step(corner, writes=is_cut)
 
-        def step(x: Any, out: Any) -> Any:
-            y = convolve(reverse(x) if reverse and flipped_cols else x, None if flipped_rows else out)
-            if out is not None and y is out:
-                return y
-            if rows != length:
-                y = y[..., :rows]
-            if reverse and flipped_rows:
-                y = reverse(y)
-            if out is None:
-                return y.copy() if keep and rows != length else y  # which keeps no memory of the entries cut off
-            out[...] = y
-            return out
-
-        return step
+    def _transformed(self, xp: Namespace) -> Array:
+        """Return the spectrum, which is computed when it is first asked for."""
+        if self.spectrum is None:
+            object.__setattr__(self, "spectrum", spectrum(self.kernel, xp, real=self.is_real))
+        return self.spectrum
 
 
 class Products(NamedTuple):
@@ -196,4 +210,4 @@ class Products(NamedTuple):
         return isinstance(x, self.kind) and bool(x.dtype == self.dtype)
 
     def __call__(self, x: Array) -> Array:
-        return (self.one if x.ndim == 1 else self.batched)(x, None)
+        return (self.one if x.ndim == 1 else self.batched).product(x)

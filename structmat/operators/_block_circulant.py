@@ -31,8 +31,9 @@ from structmat._errors import ArgumentValueError
 from structmat._fourier.chunks import rows_in_chunk
 from structmat._fourier.embedding import cyclic_kernel
 from structmat._fourier.engines import PLAIN
-from structmat._fourier.plans import Plan, Step, written
+from structmat._fourier.plans import Plan
 from structmat._fourier.spectra import from_spectrum, spectrum
+from structmat._fourier.steps import Step
 from structmat._fourier.transforms import transforms
 from structmat.operators._circulants import circulant_entries, cyclic_diagonals, factors_of_half, is_unpaired
 from structmat.operators._combinations import Product
@@ -78,25 +79,34 @@ class BlockConvolution(Plan):
         gained = rows * cols - (2 * self.block_size + 4) * p * q
         return rows * cols * 0.75 * (p + q) * self.length / gained if gained > 0 else inf
 
-    def step(self, xp: Namespace, dtype: str, *, batched: bool, once: bool = False) -> Step:
-        if not (once or is_numpy(xp)):  # a copy that one product would not pay for
-            object.__setattr__(self, "spectrum", contiguous(self.spectrum, xp))
-        S, length, rows, b = self.spectrum, self.length, self.shape[0], self.block_size
-        if not is_numpy(xp) or self.is_stack:
-            options = {"real": self.is_real, "stack": self.is_stack}
-            return lambda x, out: by_frequency(lambda X: xp.matmul(X, S), x, b, length, xp, **options)[..., :rows]  # noqa: ARG005
-        method = self._method(xp, dtype, length, batched=batched, once=once)
-        forward, backward = transforms(PLAIN.get(method, method), length, real=self.is_real, axis=0)
+    def step(self, xp: Namespace, dtype: str, *, batched: bool) -> Step:
+        if self.is_stack:
+            return Step(lambda x: self.product(x, xp))
+        if not is_numpy(xp):
+            object.__setattr__(self, "spectrum", contiguous(self.spectrum, xp))  # one product would not pay for it
+            return Step(lambda x: self._by_frequency(x, xp))
+        method = self._method(xp, dtype, self.length, batched=batched)
+        forward, backward = transforms(PLAIN.get(method, method), self.length, real=self.is_real, axis=0)
+        S, rows, b = self.spectrum, self.shape[0], self.block_size
         q, p = S.shape[-2:]
 
-        def step(x: Any, out: Any) -> Any:
+        def product(x: Any) -> Any:
             wide: Any = padded(x.reshape(-1, x.shape[-1]), q * b, numpy_namespace)
             blocks = wide.reshape(-1, q, b)
             # (frequencies, vectors, q) times (frequencies, q, p): contiguous matrix products
             y = backward(np.matmul(forward(blocks.transpose(2, 0, 1)), S))
-            return written(y[:b].transpose(1, 2, 0).reshape(*x.shape[:-1], p * b)[..., :rows], out)
+            return y[:b].transpose(1, 2, 0).reshape(*x.shape[:-1], p * b)[..., :rows]
 
-        return step
+        return Step(product)
+
+    def product(self, x: Array, xp: Namespace) -> Array:
+        return self._by_frequency(x, xp) if self.is_stack or not is_numpy(xp) else super().product(x, xp)
+
+    def _by_frequency(self, x: Array, xp: Namespace) -> Array:
+        """Return the products of any vectors, on any library."""
+        S, b = self.spectrum, self.block_size
+        y = by_frequency(lambda X: xp.matmul(X, S), x, b, self.length, xp, real=self.is_real, stack=self.is_stack)
+        return y[..., : self.shape[0]]
 
 
 def by_frequency(

@@ -27,8 +27,9 @@ from structmat._arrays.libraries import device_of, is_numpy, namespace_of
 from structmat._arrays.shapes import reversed_cyclically, windows
 from structmat._arrays.typing import Array, ArrayLike, DType, Namespace
 from structmat._fourier.embedding import cyclic_kernel, is_fast
-from structmat._fourier.plans import Convolution, Plan, Step
+from structmat._fourier.plans import Convolution, Plan
 from structmat._fourier.spectra import from_spectrum, full_spectrum, spectrum
+from structmat._fourier.steps import Step
 from structmat.operators._diagonal import Fourier
 from structmat.operators._linear_operator import LinearOperator, Planned, SpectralFunction, spectral_rounding
 from structmat.operators._products import Context
@@ -448,7 +449,7 @@ class ShiftAndAdd(Plan):
         """``(n, n)``."""
         return (self.n, self.n)
 
-    def step(self, xp: Namespace, dtype: str, *, batched: bool, once: bool = False) -> Step:
+    def step(self, xp: Namespace, dtype: str, *, batched: bool) -> Step:
         n, entries, count = self.n, self.entries, self.entries.shape[-1]
         shifts = [(self.start + k) % n for k in range(count)]
         if not is_numpy(xp) or self.is_stack:
@@ -456,20 +457,20 @@ class ShiftAndAdd(Plan):
             def rolled(x: Any, k: int) -> Any:
                 return entries[..., k : k + 1] * xp.roll(x, self.start + k, axis=-1)
 
-            return lambda x, out: sum((rolled(x, k) for k in range(1, count)), start=rolled(x, 0))  # noqa: ARG005
+            return Step(lambda x: sum((rolled(x, k) for k in range(1, count)), start=rolled(x, 0)))
 
-        def step(x: Any, out: Any) -> Any:
+        def product(x: Any, out: Any = None) -> Any:
             y = np.empty_like(x, order="C") if out is None else out
             first = shifts[0]
             np.multiply(x[..., n - first :], entries[0], out=y[..., :first])
             np.multiply(x[..., : n - first], entries[0], out=y[..., first:])
             for entry, shift in zip(entries[1:], shifts[1:], strict=True):
-                product = x * entry
-                y[..., shift:] += product[..., : n - shift]
-                y[..., :shift] += product[..., n - shift :]
+                multiple = x * entry
+                y[..., shift:] += multiple[..., : n - shift]
+                y[..., :shift] += multiple[..., n - shift :]
             return y
 
-        return step
+        return Step(product, writes=True)
 
 
 @dataclass(frozen=True, eq=False, repr=False)

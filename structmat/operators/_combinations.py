@@ -22,7 +22,8 @@ from structmat._arrays.namespaces import numpy_namespace
 from structmat._arrays.shapes import concat_last
 from structmat._arrays.typing import Array, DType, Namespace, Scalar
 from structmat._errors import ArgumentTypeError, ArgumentValueError
-from structmat._fourier.plans import Plan, Step, written
+from structmat._fourier.plans import Plan
+from structmat._fourier.steps import Step
 from structmat.operators._diagonal import Diagonal, Identity, times_identity
 from structmat.operators._linear_operator import (
     LinearOperator,
@@ -670,9 +671,9 @@ class SubmatrixPlan(CombinedPlan):
         """How many rows and columns were chosen."""
         return _shape(self.parts[0].shape, self.rows, self.cols)
 
-    def step(self, xp: Namespace, dtype: str, *, batched: bool, once: bool = False) -> Step:
-        step = self.parts[0].step(xp, dtype, batched=batched, once=once)
-        return lambda x, out: written(_take(step(_put(x, self.cols, xp), None), self.rows, xp), out)
+    def step(self, xp: Namespace, dtype: str, *, batched: bool) -> Step:
+        product = self.parts[0].step(xp, dtype, batched=batched).product
+        return Step(lambda x: _take(product(_put(x, self.cols, xp)), self.rows, xp))
 
     def apply(self, x: Array, xp: Namespace) -> Array:
         return _take(self.parts[0].apply(_put(x, self.cols, xp), xp), self.rows, xp)

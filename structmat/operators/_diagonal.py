@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import operator
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 from typing import Any
 
@@ -23,7 +25,8 @@ from structmat._arrays.dtypes import complex_partner, is_complex
 from structmat._arrays.libraries import is_numpy
 from structmat._arrays.typing import Array, Namespace
 from structmat._fourier.grids import multilevel_fft, multilevel_ifft
-from structmat._fourier.plans import Plan, Step
+from structmat._fourier.plans import Plan
+from structmat._fourier.steps import Step
 from structmat.operators._linear_operator import (
     LinearOperator,
     SpectralFunction,
@@ -231,9 +234,13 @@ class Entrywise(Plan):
         """``(n, n)``."""
         return (self.d.shape[-1], self.d.shape[-1])
 
-    def step(self, xp: Namespace, dtype: str, *, batched: bool, once: bool = False) -> Step:
-        d = self.d
-        return (lambda x, out: np.multiply(x, d, out=out)) if is_numpy(xp) else lambda x, out: d * x  # noqa: ARG005
+    def step(self, xp: Namespace, dtype: str, *, batched: bool) -> Step:
+        if is_numpy(xp):
+            return Step(partial(np.multiply, self.d), writes=True)
+        return Step(partial(operator.mul, self.d))
+
+    def product(self, x: Array, xp: Namespace) -> Array:
+        return self.d * x
 
 
 @dataclass(frozen=True, eq=False, repr=False)

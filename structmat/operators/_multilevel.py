@@ -34,8 +34,9 @@ from structmat._fourier.grids import (
     multilevel_ifft,
     reversed_levels,
 )
-from structmat._fourier.plans import Plan, Step, written
+from structmat._fourier.plans import Plan
 from structmat._fourier.spectra import transforms_of
+from structmat._fourier.steps import Step
 from structmat.operators._circulants import Cyclic, without_negative
 from structmat.operators._diagonal import Fourier
 from structmat.operators._linear_operator import LinearOperator, Planned, SpectralFunction
@@ -84,33 +85,31 @@ class MultilevelConvolution(Plan):
     def cost(self) -> float:
         return float(prod(self.lengths))
 
-    def step(self, xp: Namespace, dtype: str, *, batched: bool, once: bool = False) -> Step:
+    def step(self, xp: Namespace, dtype: str, *, batched: bool) -> Step:
         if self.is_stack or not (is_numpy(xp) or library_of(xp) == "torch"):
-            return self._whole(xp)
-        whole = self.row_sizes == self.col_sizes == self.lengths and prod(self.lengths) <= _SMALL
+            return Step(lambda x: self._by_vectors(x, xp))
         if is_numpy(xp):
-            product = self._at_once(xp) if whole else self._by_axes(xp)
-        elif once:
-            return self._whole(xp)
+            is_small = self.row_sizes == self.col_sizes == self.lengths and prod(self.lengths) <= _SMALL
+            on_grid = self._at_once(xp) if is_small else self._by_axes(xp)
         else:
-            product = self._by_axes(xp) if is_eager_on_cpu(self.spectrum, xp) else self._at_once(xp)
-        return lambda x, out: written(product(x).reshape(*x.shape[:-1], self.shape[0]), out)
+            on_grid = self._by_axes(xp) if is_eager_on_cpu(self.spectrum, xp) else self._at_once(xp)
+        rows = self.shape[0]
+        return Step(lambda x: on_grid(x).reshape(*x.shape[:-1], rows))
+
+    def product(self, x: Array, xp: Namespace) -> Array:
+        return self._by_vectors(x, xp) if self.is_stack or not is_numpy(xp) else super().product(x, xp)
 
     def _parts(self, xp: Namespace) -> tuple[Any, Any, Callable[[Any, Any], Any]]:
         """Return transforms, the spectrum on its grid, and the product with it: where it has no gradient in place."""
         spectrum = as_grid(self.spectrum, half_of_grid(self.lengths) if self.is_real else self.lengths, xp)
         return transforms_of(xp), spectrum, operator.imul if is_numpy(xp) else operator.mul
 
-    def _whole(self, xp: Namespace) -> Step:
-        """Return the product of any vectors, on any library."""
-        sizes, lengths, real, kept = self.col_sizes, self.lengths, self.is_real, self.row_sizes
-
-        def product(x: Any, out: Any) -> Any:  # noqa: ARG001
-            X = multilevel_fft(x, sizes, xp, real=real, n=lengths)
-            y = multilevel_ifft(X * self.spectrum, lengths, xp, real=real)
-            return y if kept == lengths else from_grid(as_grid(y, lengths, xp)[_corner(kept)], kept, xp)
-
-        return product
+    def _by_vectors(self, x: Array, xp: Namespace) -> Array:
+        """Return the products of any vectors, on any library."""
+        lengths, kept = self.lengths, self.row_sizes
+        X = multilevel_fft(x, self.col_sizes, xp, real=self.is_real, n=lengths)
+        y = multilevel_ifft(X * self.spectrum, lengths, xp, real=self.is_real)
+        return y if kept == lengths else from_grid(as_grid(y, lengths, xp)[_corner(kept)], kept, xp)
 
     def _at_once(self, xp: Namespace) -> Callable[[Any], Any]:
         """Return the product by d-dimensional transforms."""

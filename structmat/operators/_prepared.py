@@ -28,7 +28,8 @@ from structmat._arrays.typing import Array, DType, Namespace, Scalar
 from structmat._errors import ArgumentTypeError, ArgumentValueError
 from structmat._fourier.chunks import TORCH_CHUNK, TORCH_LARGE, in_chunks
 from structmat._fourier.engines import direct_up_to, engine_of
-from structmat._fourier.plans import Plan, Products, Step, written
+from structmat._fourier.plans import Plan, Products
+from structmat._fourier.steps import Step
 from structmat.operators._diagonal import Entrywise, Identity, times_identity
 from structmat.operators._linear_operator import LinearOperator
 from structmat.operators._products import LATER, PairRules, add, compose, scale
@@ -65,42 +66,60 @@ class CombinedPlan(Plan):
     def cost(self) -> float:
         return sum(part.cost for part in self.parts)
 
-    def step(self, xp: Namespace, dtype: str, *, batched: bool, once: bool = False) -> Step:
-        alike = self.is_real is not None and not self.is_stack
-        in_place = alike and is_numpy(xp)
-        steps: list[Any] = [
-            part.step(xp, dtype, batched=batched, once=once) if alike else lambda x, out, part=part: part.apply(x, xp)  # noqa: ARG005
-            for part in self.parts
-        ]
+    def step(self, xp: Namespace, dtype: str, *, batched: bool) -> Step:
+        if self.is_real is None or self.is_stack:
+            return Step(lambda x: self.product(x, xp))
+        steps = [part.step(xp, dtype, batched=batched) for part in self.parts]
+        if len(steps) == 1:
+            return steps[0]
         if self.is_sum:
-            first, *rest = steps
+            return _sum_of_steps(steps, in_place=is_numpy(xp))
+        return _chain_of_steps(steps, [is_numpy(xp) and isinstance(part, Entrywise) for part in self.parts])
 
-            def total(x: Any, out: Any) -> Any:
-                y = first(x, out)
-                for step in rest:
-                    if in_place:
-                        y += step(x, None)
-                    else:
-                        y = y + step(x, None)
-                return y
-
-            return total
-        chain = [(step, in_place and isinstance(part, Entrywise)) for step, part in zip(steps, self.parts, strict=True)]
-        begin, last = chain[-1][0], len(chain) - 1
-
-        def chained(x: Any, out: Any) -> Any:
-            y = begin(x, None if last else out)
-            for k in range(last - 1, -1, -1):
-                step, overwrites = chain[k]
-                y = step(y, out if k == 0 and out is not None else y if overwrites else None)
-            return y
-
-        return chained
+    def product(self, x: Array, xp: Namespace) -> Array:
+        if self.is_sum:
+            first, *rest = self.parts
+            return sum((part.apply(x, xp) for part in rest), start=first.apply(x, xp))
+        for part in reversed(self.parts):
+            x = part.apply(x, xp)
+        return x
 
     def apply(self, x: Array, xp: Namespace) -> Array:
-        if self.is_real is None:
-            return self.step(xp, "", batched=x.ndim > 1)(x, None)
-        return super().apply(x, xp)
+        return self.product(x, xp) if self.is_real is None else super().apply(x, xp)
+
+
+def _sum_of_steps(steps: list[Step], *, in_place: bool) -> Step:
+    """Return the sum of steps, `in_place` where arrays have no gradient."""
+    first, *rest = steps
+    products = [step.product for step in rest]
+
+    def total(x: Any) -> Any:
+        return sum((product(x) for product in products), start=first.product(x))
+
+    def added(x: Any, out: Any = None) -> Any:
+        y = first.product(x) if out is None else first(x, out)
+        for product in products:
+            y += product(x)
+        return y
+
+    return Step(added, writes=True) if in_place else Step(total)
+
+
+def _chain_of_steps(steps: list[Step], overwrites: list[bool]) -> Step:
+    """Return the product of two or more steps from left to right, and which of them may write over their vectors."""
+    begin, end = steps[-1].product, steps[0]
+    between = [(step.product, over) for step, over in zip(steps[-2:0:-1], overwrites[-2:0:-1], strict=True)]
+    end_product, end_overwrites = end.product, overwrites[0]
+
+    def chained(x: Any, out: Any = None) -> Any:
+        y = begin(x)
+        for product, over in between:
+            y = product(y, y) if over else product(y)
+        if out is not None:
+            return end(y, out)
+        return end_product(y, y) if end_overwrites else end_product(y)
+
+    return Step(chained, writes=True)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -124,8 +143,8 @@ class ByHooks(Plan):
     def is_stack(self) -> bool:
         return bool(self.operator.batch_shape)
 
-    def step(self, xp: Namespace, dtype: str, *, batched: bool, once: bool = False) -> Step:
-        return lambda x, out: written(self.operator._matvec(x, xp), out)
+    def step(self, xp: Namespace, dtype: str, *, batched: bool) -> Step:
+        return Step(lambda x: self.apply(x, xp))
 
     def apply(self, x: Array, xp: Namespace) -> Array:
         return self.operator._matvec(x, xp)
@@ -158,30 +177,32 @@ def products_of(plan: Plan, matrix: Any, direct: int) -> Products | None:
 def _numpy_products(plan: Plan, matrix: Any, direct: int, dtype: Any, xp: Namespace) -> tuple[Step, Step]:
     """Return the product of one vector and that of a batch, of which small ones are computed by the dense matrix."""
     (rows, cols), dtype = plan.shape, np.dtype(dtype)
-    one, many = (plan.step(xp, dtype.name, batched=batched) for batched in (False, True))
+    one = plan.step(xp, dtype.name, batched=False)
+    many = plan.step(xp, dtype.name, batched=True)
     size = plan.chunk_rows(dtype)
     if not direct:
-        return one, lambda x, out: in_chunks(many, x, rows, size, out)
+        return one, Step(lambda x, out=None: in_chunks(many, x, rows, size, out), writes=True)
 
-    def product(x: Any, out: Any) -> Any:
+    def product(x: Any, out: Any = None) -> Any:
         if x.size > direct * cols:
             return in_chunks(many, x, rows, size, out)
         flat = None if out is None else out.reshape(-1, rows)
         return np.matmul(x.reshape(-1, cols), matrix.T, flat).reshape(*x.shape[:-1], rows)
 
-    return partial(np.dot, matrix), product
+    return Step(partial(np.dot, matrix), writes=True), Step(product, writes=True)
 
 
 def _torch_products(plan: Plan, matrix: Any, direct: int, dtype: Any, xp: Namespace) -> tuple[Step, Step]:
     """Return the product of one vector and that of a batch: a small one by the dense matrix, a large one in chunks."""
     (rows, cols), arrays = plan.shape, plan._arrays()
-    one, many = (plan.step(xp, dtype_name(dtype), batched=batched) for batched in (False, True))
+    one = plan.step(xp, dtype_name(dtype), batched=False)
+    many = plan.step(xp, dtype_name(dtype), batched=True).product
     transposed: Any = None if matrix is None else matrix.mT
     learned = any(tensor.requires_grad for tensor in arrays)
     kind, few = type(xp.zeros(0)), TORCH_LARGE // (cols * dtype.itemsize)
     size = max(64, TORCH_CHUNK // plan.width) // dtype.itemsize
 
-    def product(x: Any, out: Any) -> Any:
+    def product(x: Any) -> Any:
         count = x.numel() // cols
         if count == 0 and not direct:  # transforms fail on none at all
             return x.new_empty((*x.shape[:-1], rows))
@@ -190,20 +211,20 @@ def _torch_products(plan: Plan, matrix: Any, direct: int, dtype: Any, xp: Namesp
             return y if y.dtype is dtype else matmul(x, transposed, xp)  # lowered by autocast
         traced = xp.is_grad_enabled() and (learned or x.requires_grad)
         if count <= few or traced or type(x) is not kind or not is_eager_on_cpu(x, xp):
-            return many(x, out)
+            return many(x)
         parts = x.reshape(count, cols).split(size)
-        first = many(parts[0], None)
+        first = many(parts[0])
         y = first.new_empty((count, rows))  # under vmap a batch of its own, where either factor is one
         y[:size] = first
         for start, part in enumerate(parts[1:], 1):
-            y[start * size : (start + 1) * size] = many(part, None)
+            y[start * size : (start + 1) * size] = many(part)
         return y.reshape(*x.shape[:-1], rows)
 
-    def dense(x: Any, out: Any) -> Any:  # noqa: ARG001
+    def dense(x: Any) -> Any:
         y = matrix @ x
         return y if y.dtype is dtype else matmul(matrix, x, xp)  # lowered by autocast
 
-    return dense if direct else one, product
+    return Step(dense) if direct else one, Step(product)
 
 
 def _ready(method: str, products: str, *, one: bool = False) -> Any:
@@ -221,9 +242,9 @@ def _ready(method: str, products: str, *, one: bool = False) -> Any:
             if shape == vector or (shape[-1:] == vector and not one):
                 step = found.one if shape == vector else found.batched
                 if not out:
-                    return step(x, None)
+                    return step.product(x)
                 if method == "matvec" and out.keys() == {"out"}:
-                    return step(x, None) if out["out"] is None else _into(out["out"], step, x, self.shape[0])
+                    return step.product(x) if out["out"] is None else _into(out["out"], step, x, self.shape[0])
         return general(self, x, **out)
 
     return product
@@ -235,7 +256,7 @@ def _into(out: Any, step: Step, x: Any, length: int) -> Any:
     if fits and out.flags.carray and not np.may_share_memory(out, x):
         step(x, out)
         return out
-    return copied_into(out, step(x, None), "Prepared.matvec")
+    return copied_into(out, step.product(x), "Prepared.matvec")
 
 
 class Wrapper(LinearOperator):

@@ -16,7 +16,8 @@ from structmat._arrays.libraries import device_of, namespace_of
 from structmat._arrays.shapes import broadcast_shapes, concat_last, windows
 from structmat._arrays.typing import Array, ArrayLike, Namespace, Scalar
 from structmat._fourier.embedding import kernel_of_diagonals
-from structmat._fourier.plans import Convolution, Products, written
+from structmat._fourier.plans import Convolution, Products
+from structmat._fourier.steps import Step
 from structmat._toeplitz_systems import (
     Bezoutian,
     InverseVectors,
@@ -202,10 +203,8 @@ class ConstantDiagonals(Planned):
         system = ToeplitzSystem(c, r, f"{type(self).__name__}.solve", ready=True)
         dtype, turn = np.dtype(self.dtype), slice(None, None, -1 if self._flipped else 1)
 
-        def solve(b: Any, out: Any) -> Any:
-            return written(system.solve(b)[..., turn].astype(dtype), out)
-
-        return Products(np.ndarray, dtype, (self.shape[0],), solve, solve)
+        step = Step(lambda b: system.solve(b)[..., turn].astype(dtype))
+        return Products(np.ndarray, dtype, (self.shape[0],), step, step)
 
     def _slogdet(self, xp: Namespace) -> tuple[Array, Array]:
         n, (_, _, regular, log) = self.shape[0], self._vectors("slogdet", xp, determinant=True)
