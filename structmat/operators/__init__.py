@@ -7,15 +7,20 @@ that is to become a part of the package.
 from __future__ import annotations
 
 from structmat.operators import _families  # noqa: F401  # which registers sums, products and multiples
+from structmat.operators._arithmetic import PairRules, add, compose, scale
 from structmat.operators._block_circulant import BlockCirculant
 from structmat.operators._cdd import CDDLayout, CDDProduct, FactorKind
 from structmat.operators._circulants import BandedCirculant, Circulant, SpectralCirculant
-from structmat.operators._combinations import Indices, Product, Scaled, Submatrix, Sum
 from structmat.operators._diagonal import Diagonal, Fourier, Identity
-from structmat.operators._linear_operator import LinearOperator, SpectralFunction
+from structmat.operators._indices import Indices
+from structmat.operators._linear_operator import Context, LinearOperator
 from structmat.operators._multilevel import MultilevelCirculant, MultilevelToeplitz
 from structmat.operators._prepared import Prepared
-from structmat.operators._products import Context, PairRules, add, compose, scale
+from structmat.operators._product import Product
+from structmat.operators._scaled import Scaled
+from structmat.operators._spectral_functions import SpectralFunction
+from structmat.operators._submatrix import Submatrix
+from structmat.operators._sum import Sum
 from structmat.operators._toeplitz import Hankel, Toeplitz, ToeplitzInverse
 
 __all__ = [

@@ -35,11 +35,12 @@ from structmat._fourier.plans import Plan
 from structmat._fourier.spectra import from_spectrum, spectrum
 from structmat._fourier.steps import Step
 from structmat._fourier.transforms import transforms
+from structmat.operators._arithmetic import compose
 from structmat.operators._circulants import circulant_entries, cyclic_diagonals, factors_of_half, is_unpaired
-from structmat.operators._combinations import Product
 from structmat.operators._diagonal import Fourier
-from structmat.operators._linear_operator import LinearOperator, Planned, spectral_rounding
-from structmat.operators._products import Context, compose
+from structmat.operators._linear_operator import Context, LinearOperator, Planned
+from structmat.operators._product import Product
+from structmat.operators._spectral_functions import spectral_rounding
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -22,13 +22,13 @@ from structmat._arrays.shapes import padded
 from structmat._arrays.typing import Array, ArrayLike, Namespace, Scalar
 from structmat._errors import ArgumentTypeError, ArgumentValueError
 from structmat._fourier.plans import Plan
+from structmat.operators._arithmetic import compose, scale
 from structmat.operators._block_circulant import BlockCirculant
 from structmat.operators._circulants import BandedCirculant, Circulant, SpectralCirculant
-from structmat.operators._combinations import Chain
+from structmat.operators._combined_plans import CombinedPlan
+from structmat.operators._composite import Chain, combined
 from structmat.operators._diagonal import Diagonal
-from structmat.operators._linear_operator import LinearOperator, NormOrder
-from structmat.operators._prepared import CombinedPlan, combined
-from structmat.operators._products import Context, compose, scale
+from structmat.operators._linear_operator import Context, LinearOperator, NormOrder
 
 # Factors whose products go through transforms.
 _TRANSFORMED = (Circulant, SpectralCirculant, BlockCirculant)

@@ -31,8 +31,9 @@ from structmat._fourier.plans import Convolution, Plan
 from structmat._fourier.spectra import from_spectrum, full_spectrum, spectrum
 from structmat._fourier.steps import Step
 from structmat.operators._diagonal import Fourier
-from structmat.operators._linear_operator import LinearOperator, Planned, SpectralFunction, spectral_rounding
-from structmat.operators._products import Context
+from structmat.operators._linear_operator import Context, LinearOperator, Planned
+from structmat.operators._spectral_functions import SpectralFunction, spectral_rounding
+from structmat.operators._toeplitz import Toeplitz
 
 
 def circulant_entries(c: Array, like: Context) -> Array:
@@ -143,6 +144,14 @@ class CirculantLike(Cyclic):
     def _of_spectrum(self, operator: SpectralCirculant) -> LinearOperator:
         """Return a result in the form of this operator."""
         return operator.to_circulant()
+
+    def _as_toeplitz(self, xp: Namespace) -> Toeplitz:
+        """Return the same matrix, given by its first column and first row."""
+        c = self.to_circulant().c
+        return Toeplitz(c, reversed_cyclically(c, xp))
+
+    def _block(self, rows: range, cols: range, xp: Namespace) -> Toeplitz:
+        return self._as_toeplitz(xp)._block(rows, cols, xp)
 
     def _to_dense(self, like: Context) -> Array:
         return copied(circulant_entries(self.to_circulant().c, like), like.xp)

@@ -27,13 +27,9 @@ from structmat._arrays.typing import Array, Namespace
 from structmat._fourier.grids import multilevel_fft, multilevel_ifft
 from structmat._fourier.plans import Plan
 from structmat._fourier.steps import Step
-from structmat.operators._linear_operator import (
-    LinearOperator,
-    SpectralFunction,
-    function_of_entries,
-    spectral_rounding,
-)
-from structmat.operators._products import Context, compose, scale
+from structmat.operators._arithmetic import compose, scale
+from structmat.operators._linear_operator import Context, LinearOperator
+from structmat.operators._spectral_functions import SpectralFunction, function_of_entries, spectral_rounding
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -115,6 +111,9 @@ class Identity(LinearOperator):
 
     def _row_sums(self, xp: Namespace) -> Array:
         return xp.ones(self.n)
+
+    def _block(self, rows: range, cols: range, xp: Namespace) -> LinearOperator | None:
+        return Identity(len(rows)) if rows == cols else None
 
     def _spectral_function(self, function: SpectralFunction, xp: Namespace) -> LinearOperator:
         return scale(self, float(function.evaluate(xp.ones(1))[0]))
@@ -349,6 +348,16 @@ class Diagonal(LinearOperator):
 
     def _rounding(self, xp: Namespace) -> float:
         return spectral_rounding(self.dtype, xp)
+
+    def _block(self, rows: range, cols: range, xp: Namespace) -> LinearOperator | Array | None:
+        if rows == cols:
+            return Diagonal(self.d[..., rows.start : rows.stop])
+        if 1 not in {len(rows), len(cols)}:
+            return None
+        i, j = (xp.arange(part.start, part.stop, device=self.device) for part in (rows, cols))
+        entries = self.d[..., rows.start : rows.stop, None]
+        # where, not a product: infinity times the zeros beside it would be NaN
+        return xp.where(i[:, None] == j, entries, xp.zeros_like(entries))
 
     def _spectral_function(self, function: SpectralFunction, xp: Namespace) -> LinearOperator:
         return Diagonal(function_of_entries(function, self.d, "Diagonal", xp))

@@ -12,17 +12,16 @@ from typing import Any
 
 from structmat._arrays.arithmetic import Reciprocal, scale_array
 from structmat._arrays.dtypes import is_complex_scalar
-from structmat._arrays.shapes import concat_last, reversed_cyclically
+from structmat._arrays.shapes import concat_last
 from structmat._arrays.typing import Array, Namespace, Scalar
+from structmat.operators._arithmetic import add, compose, scale
 from structmat.operators._block_circulant import BlockCirculant
-from structmat.operators._circulants import BandedCirculant, Circulant, CirculantLike, SpectralCirculant
-from structmat.operators._combinations import identity_factor
+from structmat.operators._circulants import BandedCirculant, Circulant, SpectralCirculant
 from structmat.operators._diagonal import Diagonal, Identity
 from structmat.operators._linear_operator import LinearOperator
 from structmat.operators._multilevel import MultilevelCirculant, MultilevelToeplitz
-from structmat.operators._prepared import Prepared
-from structmat.operators._products import LATER, add, compose, scale
-from structmat.operators._toeplitz import Hankel, Toeplitz, hankel_of
+from structmat.operators._scaled import identity_factor
+from structmat.operators._toeplitz import Hankel, Toeplitz
 
 _WIDEST_BAND = 64
 """Sums of bands over more diagonals are held as circulants, whose products do not depend on their number."""
@@ -69,11 +68,6 @@ def _circulant_as_grid(operator: Any, like: Any) -> Any:
     return operator._as_toeplitz(operator._own_namespace())
 
 
-def _circulant_as_toeplitz(operator: CirculantLike, like: Any) -> Toeplitz:  # noqa: ARG001
-    c = operator.to_circulant().c
-    return Toeplitz(c, reversed_cyclically(c, operator._own_namespace()))
-
-
 HOLDS: dict[type, dict[type, Callable[[Any, Any], Any]]] = {
     # Each family with the narrower ones, and how a member of these is written in it: from the operator and the one
     # that it is added to. `Identity` stands for its multiples. Narrow families come first.
@@ -94,9 +88,9 @@ HOLDS: dict[type, dict[type, Callable[[Any, Any], Any]]] = {
         Identity: lambda op, like: Toeplitz(
             _times(_unit(like, like.c, 0), op, like), like._own_namespace().zeros_like(like.r)
         ),
-        BandedCirculant: _circulant_as_toeplitz,
-        Circulant: _circulant_as_toeplitz,
-        SpectralCirculant: _circulant_as_toeplitz,
+        BandedCirculant: lambda op, like: op._as_toeplitz(op._own_namespace()),  # noqa: ARG005
+        Circulant: lambda op, like: op._as_toeplitz(op._own_namespace()),  # noqa: ARG005
+        SpectralCirculant: lambda op, like: op._as_toeplitz(op._own_namespace()),  # noqa: ARG005
     },
     Hankel: {},
     MultilevelCirculant: {
@@ -208,35 +202,6 @@ def _spectral_multiple(operator: SpectralCirculant, factor: Scalar | Reciprocal)
     return SpectralCirculant(scale_array(values, factor, 1, xp), operator.n, real)
 
 
-def block_of(operator: Any, rows: range, cols: range) -> Any:
-    """Return a block as an operator or as an array, where the narrowest family with blocks holds the operator."""
-    xp = operator._own_namespace()
-    match operator:
-        case Prepared():
-            return block_of(operator.operator, rows, cols)
-        case Identity() if rows == cols:
-            return Identity(len(rows))
-        case Diagonal() if rows == cols:
-            return Diagonal(operator.d[..., rows.start : rows.stop])
-        case Diagonal() if 1 in {len(rows), len(cols)}:
-            i, j = (xp.arange(part.start, part.stop, device=operator.device) for part in (rows, cols))
-            entries = operator.d[..., rows.start : rows.stop, None]
-            return xp.where(i[:, None] == j, entries, xp.zeros_like(entries))  # zero times infinity would be NaN
-        case Hankel():
-            return hankel_of(
-                operator._constants(xp)[..., rows.start + cols.start : rows.stop + cols.stop - 1], len(rows)
-            )
-        case Toeplitz():
-            main = operator.shape[1] - 1 - cols.start + rows.start  # the diagonal of the corner of the block
-            constants = operator._constants(xp)
-            first_row = xp.flip(constants[..., main + 1 - len(cols) : main + 1], axis=-1)
-            return Toeplitz(constants[..., main : main + len(rows)], first_row)
-        case _:
-            lifted = _member(operator, Toeplitz, operator) if isinstance(operator, CirculantLike) else None
-            return NotImplemented if lifted is None else block_of(lifted, rows, cols)
-
-
-LATER["block"] = block_of
 for _family in HOLDS:
     add.rule(_family, object)(_sum)
     scale.rule(_family, object)(_spectral_multiple if _family is SpectralCirculant else _multiple)

@@ -1,31 +1,58 @@
-"""The base class of all operators: linear algebra in closed form, on top of products and arithmetic."""
+"""The base class of all operators: what it is told by an operator, and what it offers for that.
+
+An operator gives hooks, unchecked mathematics on arrays of one library. The public methods read and check their
+arguments, bring operator and operands to the precision of the computation, call the hooks, and cast the results back.
+"""
 
 from __future__ import annotations
 
 import math
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Callable
+from contextlib import suppress
 from numbers import Integral
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, Self, TypeAlias
 
 import numpy as np
 
-from structmat._arguments import non_negative
-from structmat._arrays.arithmetic import binary_exponents, negligible, require_nonzero
-from structmat._arrays.conversion import copied
-from structmat._arrays.dtypes import cast_back, complex_partner, is_complex, precision_of
-from structmat._arrays.libraries import can_raise_for_values
-from structmat._arrays.shapes import is_vector
-from structmat._arrays.typing import Array, ArrayLike, DType, Namespace
+from structmat._arguments import non_negative, wrong_shape
+from structmat._arrays.arithmetic import Reciprocal, conjugate, negligible
+from structmat._arrays.conversion import copied, copied_into
+from structmat._arrays.dtypes import (
+    cast_back,
+    common_dtype,
+    complex_partner,
+    dtype_name,
+    in_precision,
+    is_complex,
+    is_half_precision,
+    precision_of,
+    shared_dtype,
+)
+from structmat._arrays.libraries import can_raise_for_values, device_of, is_numpy, namespace_of
+from structmat._arrays.shapes import broadcast_shapes, is_vector
+from structmat._arrays.typing import Array, ArrayLike, Device, DType, Namespace
 from structmat._errors import ArgumentTypeError, ArgumentValueError
-from structmat._fourier.plans import Plan
-from structmat.operators._products import Operator
+from structmat._fourier.plans import Plan, Products
+from structmat._parametrised import Parametrised
+from structmat.operators._arithmetic import (
+    add,
+    combine,
+    compose,
+    exponent_of_power,
+    multiple,
+    power,
+    scale,
+    submatrix,
+    with_plan,
+)
+from structmat.operators._determinants import product, sign_and_log
+from structmat.operators._indices import ANY_INDEX, is_choice, range_of
+from structmat.operators._operands import is_array_like, operand, read
+from structmat.operators._spectral_functions import SpectralFunction, integer_power, spectral_rounding
 
 NormOrder: TypeAlias = Literal["fro", "nuc", 1, 2] | float
 """A matrix norm: Frobenius, nuclear, largest column sum, largest singular value; infinity is the largest row sum."""
-
-_TRANSFORM = 4.0
-"""The cut-off over ``eps * log2(2 n)``; see `spectral_rounding`."""
 
 _ITERATIVE = "scipy.sparse.linalg.{} on structmat.scipy.as_linear_operator(op), or {}(op.to_dense())"
 
@@ -48,101 +75,20 @@ ALTERNATIVES = {
 """What to call instead of a method that has no closed form."""
 
 
-class SpectralFunction(NamedTuple):
-    """A scalar function to be applied to eigenvalues.
+class Context(NamedTuple):
+    """Library, dtype and device of a dense matrix, for operators without arrays.
 
     Examples
     --------
     >>> import numpy as np
-    >>> from structmat.extend import SpectralFunction
-    >>> cosine = SpectralFunction("cosm", np.cos)
-    >>> cosine.evaluate(np.zeros(2)), cosine.needs_nonzero
-    (array([1., 1.]), False)
+    >>> from structmat.operators import Context
+    >>> Context(np, np.float32, "cpu").dtype is np.float32
+    True
     """
 
-    name: str
-    """The public method that asks for it."""
-    evaluate: Callable[[Array], Array]
-    """The function, on an array of eigenvalues."""
-    needs_nonnegative: bool = False
-    """Whether a real eigenvalue must not be negative for the value to be real."""
-    needs_nonzero: bool = False
-    """Whether the function has a pole or a logarithmic singularity at zero."""
-
-
-def function_of_entries(function: SpectralFunction, values: Array, owner: str, xp: Namespace) -> Array:
-    """Return the function of eigenvalues that stand in the matrix as they are, complex where one needs that."""
-    if function.needs_nonzero:
-        require_nonzero(values, 0, f"{owner}.{function.name}", xp)
-    if function.needs_nonnegative and not is_complex(values.dtype, xp) and bool(xp.any(values < 0)):
-        values = xp.astype(values, complex_partner(values.dtype, xp))
-    return function.evaluate(values)
-
-
-def integer_power(values: Array, exponent: int, xp: Namespace) -> Array:
-    """Return powers by repeated squaring, so that roots of unity that are held without rounding stay so."""
-    square = values if exponent > 0 else 1 / values if exponent else xp.ones_like(values)
-    result, left = square, max(abs(exponent) - 1, 0)
-    while left:
-        if left % 2:
-            result = result * square
-        left //= 2
-        if left:
-            square = square * square
-    return result
-
-
-def sign_and_log(factors: Array, xp: Namespace) -> tuple[Array, Array]:
-    """Return sign and logarithm of the absolute value of products along the last axis."""
-    size = xp.abs(factors)
-    if is_complex(factors.dtype, xp):
-        unit = 2.0 ** binary_exponents(size, xp)  # a division by a subnormal number would overflow
-        signs = (factors / unit) / xp.where(size == 0.0, xp.ones_like(size), size / unit)
-    else:
-        one = xp.ones_like(size)  # `xp.sign` cannot be mapped in torch, and is zero for NaN there
-        signs = xp.where(xp.isnan(factors), factors, xp.where(factors > 0.0, one, xp.where(factors < 0.0, -one, 0.0)))
-    return xp.prod(signs, axis=-1), xp.sum(_logs(size, -float("inf"), xp), axis=-1)
-
-
-def product(factors: Array, xp: Namespace) -> Array:
-    """Return products along the last axis that over- or underflow only where the result does.
-
-    Where no product of some of the factors can leave the range of normal numbers that is the plain product, with every
-    digit and all derivatives; elsewhere it goes through logarithms.
-    """
-    logs = _logs(xp.abs(factors), 0.0, xp)
-    limits = xp.finfo(factors.dtype)
-    growth, decay = (xp.sum(xp.clip(signed, min=0.0), axis=-1) for signed in (logs, -logs))
-    safe = (growth < math.log(float(limits.max))) & (decay < -math.log(float(limits.smallest_normal)))
-    plain = xp.prod(xp.where(safe[..., None], factors, xp.ones_like(factors)), axis=-1)
-    sign, log = sign_and_log(factors, xp)
-    return xp.where(safe, plain, sign * xp.astype(xp.exp(log), sign.dtype))
-
-
-def _logs(size: Array, of_zero: float, xp: Namespace) -> Array:
-    """Logarithms, without a warning for zeros and with a finite derivative there."""
-    zero = ~((size > 0.0) | xp.isnan(size))
-    return xp.where(zero, xp.full_like(size, of_zero), xp.log(xp.where(zero, xp.ones_like(size), size)))
-
-
-def spectral_rounding(dtype: DType, xp: Namespace, *, length: int = 1, order: int = 0) -> float:
-    """Return the size, relative to the largest, up to which a computed singular value or eigenvalue may be rounding.
-
-    Errors of transforms of that `length` are about evenly spread over the values, at most half of ``eps * log2(2 *
-    length)`` times the largest, as measured for NumPy, torch and JAX up to a million, primes included. Eight times as
-    much leaves room for what rounded the entries before. The larger side of matrices whose singular values were
-    computed, the `order`, counts ``eps`` times, as in `numpy.linalg.matrix_rank`.
-    """
-    eps = float(xp.finfo(xp.float64 if dtype is None else precision_of(dtype, xp)).eps)
-    return eps * (_TRANSFORM * math.log2(2 * length) + order)
-
-
-def _exponent(p: Any) -> int | float | None:
-    """Return a real number of any type as one of Python; None where it is none, or not finite."""
-    try:
-        return int(p) if isinstance(p, Integral) else float(p) if math.isfinite(p) else None
-    except (TypeError, OverflowError):
-        return None
+    xp: Namespace
+    dtype: DType
+    device: Device
 
 
 class EigResult(NamedTuple):
@@ -159,7 +105,7 @@ class SlogdetResult(NamedTuple):
     logabsdet: Array
 
 
-class LinearOperator(Operator["LinearOperator"]):
+class LinearOperator(Parametrised, ABC):
     """A matrix given by its products.
 
     The axis rule: `matvec` acts on the last axis of its argument; leading axes are batch axes and broadcast against
@@ -197,7 +143,145 @@ class LinearOperator(Operator["LinearOperator"]):
            [1., 0., 2.]])
     """
 
-    # Hooks that raise an error which names the alternative, until an operator has the closed form
+    __array_ufunc__ = None  # so that `array @ op` and `array * op` reach the methods below
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
+        """Refuse what NumPy would make of an operator: an array of objects, or n^2 entries that nobody asked for."""
+        text = "is no array: use op.to_dense() for its entries, op @ x for products"
+        text += ", structmat.scipy.as_linear_operator(op) beside operators of SciPy"
+        text += ", and for a sparse matrix S op @ S.toarray() or scipy.sparse.linalg.aslinearoperator(S) beside that"
+        raise ArgumentTypeError(type(self).__name__, None, text)
+
+    __iter__ = None  # `__getitem__` alone would make it a sequence of rows, each at the cost of a product
+
+    # What it is
+
+    @property
+    @abstractmethod
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns of one matrix, without the batch axes."""
+
+    @property
+    def ndim(self) -> int:
+        """2, the length of `shape`, also of a stack, whose axes are in `batch_shape`."""
+        return 2
+
+    @property
+    def batch_shape(self) -> tuple[int, ...]:
+        """Leading axes of the parameters: the shape of a stack of matrices, ``()`` for a single one."""
+        shapes = [tuple(array.shape[: array.ndim - axes]) for array, axes in self._leaves() if array.ndim > axes]
+        return broadcast_shapes(type(self).__name__, *shapes) if shapes else ()
+
+    @property
+    def dtype(self) -> DType:
+        """The dtype of the entries, in the library of the parameters; None for an operator without parameters."""
+        if not (arrays := self._arrays()):
+            return None
+        if None in self._core_axes.values() and (parts := self._made_of()):
+            return self._dtype_with(parts)
+        dtypes = [array.dtype for array in arrays]
+        if dtypes.count(dtypes[0]) == len(dtypes):
+            return dtypes[0]
+        return common_dtype(namespace_of(type(self).__name__, *arrays), *arrays)
+
+    @property
+    def device(self) -> Device:
+        """The device of the parameters; None for an operator that has none."""
+        arrays = self._arrays()
+        return device_of(arrays[0]) if arrays else None
+
+    def __repr__(self) -> str:
+        try:
+            batch = f", batch={self.batch_shape}" if self.batch_shape else ""
+            device = "any" if self.device is None else self.device
+            dtype = dtype_name(self.dtype)
+            return f"{type(self).__name__}({self._details()}shape={self.shape}, dtype={dtype}{batch}, device={device})"
+        except (
+            AttributeError,
+            IndexError,
+            TypeError,
+            ValueError,
+        ):  # a tree of JAX may hold anything in place of arrays
+            fields = ", ".join(f"{name}={getattr(self, name)!r}" for name in self._field_names())
+            return f"{type(self).__name__}({fields})"
+
+    # Hooks of every operator: unchecked mathematics, on arrays of one library
+
+    @abstractmethod
+    def _matvec(self, x: Array, xp: Namespace) -> Array:
+        """A x along the last axis."""
+
+    @abstractmethod
+    def _transpose(self) -> LinearOperator:
+        """Transpose."""
+
+    def _conj(self) -> Any:
+        """Complex conjugate, by default that of all parameters and parts; `self` where the operator is real."""
+        xp, dtype = self._own_namespace(), self.dtype
+        if not (self._forces_complex or (dtype is not None and is_complex(dtype, xp))):
+            return self
+
+        def of_array(array: Array, _: int = 0) -> Array:
+            return conjugate(array, xp)
+
+        def of_part(part: Any) -> Any:
+            return part._conj() if isinstance(part, LinearOperator) else part._map(of_array)
+
+        return self._rebuilt(of_array, of_part)
+
+    def _rmatvec(self, y: Array, xp: Namespace) -> Array:
+        """A^H y along the last axis."""
+        return self._conj()._transpose()._matvec(y, xp)
+
+    def _matmat(self, X: Array, xp: Namespace) -> Array:
+        """A X for columns."""
+        return self._in_columns(lambda op, x: op._matvec(x, xp), X, xp)
+
+    def _plan(self, xp: Namespace) -> Plan | None:
+        """What computes the products; None where there is nothing to be computed before."""
+        return None
+
+    def _prepared(self) -> LinearOperator:
+        """Return the operator with its plan, or itself where it has none; the caller passes on a snapshot."""
+        wide, xp = self._to_working_precision("prepare")
+        plan = wide._plan(xp)
+        return self if plan is None else with_plan(self, plan)
+
+    def _solver(self, xp: Namespace) -> Plan | Products | None:
+        """What solves systems with NumPy, with all that does not depend on them computed; None where there is none."""
+        return None
+
+    def _to_dense(self, like: Context) -> Array:
+        """Dense matrix, by default from the products with the unit vectors."""
+        unit = like.xp.eye(self.shape[1], dtype=like.dtype, device=like.device)
+        return self._matmat(unit, like.xp)
+
+    def _row_sums(self, xp: Namespace) -> Array:
+        """Sums of the entries of each row."""
+        return self._matvec(xp.ones(self.shape[1], dtype=self.dtype, device=self.device), xp)
+
+    @property
+    def _forces_complex(self) -> bool:
+        """Whether products are complex although no parameter says so, by default where those of a part are."""
+        return any(part._forces_complex for part in self._made_of())
+
+    def _details(self) -> str:
+        """Leading part of the repr, for what shape and dtype do not tell."""
+        return ""
+
+    def _hint_for_shape(self, method: str, argument: str, shape: tuple[int, ...], length: int) -> str:
+        """What the error says of an operand of a wrong shape, which should have that length along an axis."""
+        return ""
+
+    def _block(self, rows: range, cols: range, xp: Namespace) -> LinearOperator | Array | None:
+        """Neighbouring rows and columns as an operator or as an array, where the parameters tell them; else None."""
+        return None
+
+    def _whole(self) -> tuple[LinearOperator, Any]:
+        """Matrix of which this one has some rows and the same columns, and their `Indices`; itself and None for all."""
+        return self, None
+
+    # Hooks of closed forms: without them the public methods raise an error that names the alternative
 
     def _inv(self, xp: Namespace) -> LinearOperator:
         """Inverse."""
@@ -284,141 +368,279 @@ class LinearOperator(Operator["LinearOperator"]):
         """Function of the matrix."""
         raise self._no_closed_form(function.name)
 
-    def _whole(self) -> tuple[LinearOperator, Any]:
-        """Matrix of which this one has some rows and the same columns, and their `Indices`; itself and None for all."""
-        return self, None
-
-    # Shared steps of the public methods
-
-    def _cutoff(self, rtol: float | None, method: str, xp: Namespace) -> float:
-        """Return the relative cut-off of singular values after the check of a given one."""
-        if rtol is None:
-            return self._to_working_precision(method)[0]._rounding(xp)
-        return non_negative(rtol, f"{type(self).__name__}.{method}", "rtol")
-
-    def _no_closed_form(self, method: str) -> NotImplementedError:
-        """Return the error that says so and names the alternative."""
-        owner, instead = f"{type(self).__name__}.{method}", ALTERNATIVES[method]
-        return NotImplementedError(f"{owner}: no closed form for {self._described()}; use {instead}")
-
     def _described(self) -> str:
         """Return what of this operator has no closed form, in words."""
         return "this kind of operator"
 
-    # Functions of the eigenvalues, where the hook `_spectral_function` has them
+    # Products with arrays
 
-    def sqrtm(self) -> LinearOperator:
-        """Return the principal square root, an operator R with ``R @ R = A``.
+    def matvec(self, x: ArrayLike, /, *, out: Any = None) -> Array:
+        """Return A x, along the last axis.
+
+        Parameters
+        ----------
+        x : array, shape (..., cols)
+            One vector or any batch of them.
+        out : numpy.ndarray, optional
+            Array for the result, of its shape and dtype; NumPy only.
 
         Returns
         -------
-        LinearOperator
-            Real whenever a real square root in the family exists: a negative eigenvalue on which a real circulant's
-            spectrum folds back on itself (frequency zero, and n/2 for even n) makes the root complex; other negative
-            eigenvalues come in pairs and get conjugate roots. Eigenvalues negative only by rounding count as zero.
+        array, shape (..., rows)
+            The products, of the common dtype of operator and `x`.
 
         Raises
         ------
         ValueError
-            If the operator is not square.
-
-        Notes
-        -----
-        Whether the root of a real operator is real depends on values, so under ``jit`` make the operator complex first.
-        `logm` and `fractional_matrix_power` follow the same rule.
+            If the last axis of `x` has another length, the batch axes do not broadcast, or `out` does not fit.
+        TypeError
+            If `x` belongs to another array library than the operator, or `out` is no array of NumPy.
 
         Examples
         --------
         >>> import numpy as np
         >>> import structmat as sm
-        >>> C = sm.Circulant(np.array([2.0, -1.0, 0.0, -1.0]))  # periodic second difference, singular
-        >>> R = C.sqrtm()
-        >>> bool(np.allclose((R @ R).to_dense(), C.to_dense())), R.dtype
-        (True, dtype('float64'))
+        >>> sm.Circulant(np.array([0.0, 1.0, 0.0])).matvec(np.array([1.0, 2.0, 3.0])).round(12)
+        array([3., 1., 2.])
         """
-        op, xp = self._to_working_precision("sqrtm", square=True)
-        function = SpectralFunction("sqrtm", xp.sqrt, needs_nonnegative=True)
-        return self._from_working_precision(op._spectral_function(function, xp), xp)
+        op, operand, xp, dtype = self._operand(x, "matvec", "x", self.shape[1])
+        y = op._matvec(operand, xp)
+        y = y if y.dtype == dtype else cast_back(y, dtype, xp)
+        return y if out is None else copied_into(out, y, f"{type(self).__name__}.matvec")
 
-    def expm(self) -> LinearOperator:
-        """Return the matrix exponential.
-
-        Returns
-        -------
-        LinearOperator
-            Real for a real operator.
-
-        Raises
-        ------
-        ValueError
-            If the operator is not square.
-        """
-        op, xp = self._to_working_precision("expm", square=True)
-        function = SpectralFunction("expm", xp.exp)
-        return self._from_working_precision(op._spectral_function(function, xp), xp)
-
-    def logm(self) -> LinearOperator:
-        """Return the principal matrix logarithm, an operator L with ``L.expm() = A``.
-
-        Returns
-        -------
-        LinearOperator
-            Real by the rule of `sqrtm`.
-
-        Raises
-        ------
-        ValueError
-            If the operator is not square.
-        numpy.linalg.LinAlgError
-            If an eigenvalue is zero, of NumPy arrays; infinities or NaN for others.
-        """
-        op, xp = self._to_working_precision("logm", square=True)
-        function = SpectralFunction("logm", xp.log, needs_nonnegative=True, needs_nonzero=True)
-        return self._from_working_precision(op._spectral_function(function, xp), xp)
-
-    def fractional_matrix_power(self, p: float) -> LinearOperator:
-        """Return the matrix power ``A^p`` for any real exponent.
+    def rmatvec(self, y: ArrayLike, /) -> Array:
+        """Return A^H y, the product with the adjoint, along the last axis.
 
         Parameters
         ----------
-        p : float
-            The exponent, of any real type; an integer, however large, gives the repeated product, other exponents the
-            principal power.
+        y : array, shape (..., rows)
+            One vector or any batch of them.
+
+        Returns
+        -------
+        array, shape (..., cols)
+            The products, of the common dtype of operator and `y`.
+
+        Raises
+        ------
+        ValueError, TypeError
+            As for `matvec`.
+        """
+        op, operand, xp, dtype = self._operand(y, "rmatvec", "y", self.shape[0])
+        return cast_back(op._rmatvec(operand, xp), dtype, xp)
+
+    def matmat(self, X: ArrayLike, /) -> Array:
+        """Return A X for columns, as `numpy.matmul` does.
+
+        Parameters
+        ----------
+        X : array, shape (..., cols, k)
+            Matrices; leading axes broadcast against the operator's batch.
+
+        Returns
+        -------
+        array, shape (..., rows, k)
+            The products.
+
+        Raises
+        ------
+        ValueError, TypeError
+            As for `matvec`, and if `X` has fewer than two axes.
+        """
+        op, operand, xp, dtype = self._operand(X, "matmat", "X", self.shape[1], axis=-2)
+        return cast_back(op._matmat(operand, xp), dtype, xp)
+
+    def to_dense(self) -> Array:
+        """Return the matrix itself.
+
+        Returns
+        -------
+        array, shape (..., rows, cols)
+            A new array in the operator's dtype, O(rows * cols) memory.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import structmat as sm
+        >>> sm.Circulant(np.array([1.0, 2.0, 3.0])).to_dense()
+        array([[1., 3., 2.],
+               [2., 1., 3.],
+               [3., 2., 1.]])
+        """
+        op, xp = self._to_working_precision("to_dense")
+        dtype = op.dtype
+        if dtype is None:
+            dtype = complex_partner(xp.float64, xp) if self._forces_complex else xp.float64
+        dense = op._to_dense(Context(xp, dtype, self.device))
+        return self._from_working_precision(dense, xp)
+
+    def __getitem__(self, index: Any) -> Any:
+        """Return an entry, a row, a column, or a block.
+
+        Parameters
+        ----------
+        index : int, slice, array of int or bool, or tuple of two of them
+            Of rows and columns, as in NumPy; of a stack those of every matrix. One array at a time: ``op[i][:, j]``.
+
+        Returns
+        -------
+        array or LinearOperator
+            ``op[i, j]`` is an entry, of the shape of the batch; ``op[i]`` a row and ``op[:, j]`` a column, or parts of
+            them, with the batch before. ``op[a:b, c:d]`` is an operator: a `Toeplitz` of a Toeplitz or circulant
+            matrix, a `Hankel` of a Hankel matrix, and of equal rows and columns a `Diagonal` or `Identity` of one.
+            Other blocks, and rows or columns chosen by arrays, masks or slices with a step, are a `Submatrix`.
+
+        Raises
+        ------
+        IndexError
+            If an integer is out of range.
+        TypeError
+            If an index is of another kind or its values are not known, or both are arrays.
+        ValueError
+            If nothing is chosen, an array names an index twice, or a mask is of another length.
+
+        Notes
+        -----
+        Entries, rows and columns of Toeplitz, Hankel, circulant and diagonal matrices are read from the parameters; of
+        other operators each takes one product with a unit vector. Many entries are cheaper from `to_dense`.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import structmat as sm
+        >>> T = sm.Toeplitz(np.array([1.0, 2.0, 3.0]), np.array([1.0, 4.0, 5.0]))
+        >>> T[2, 0], T[-1], T[:, 1]
+        (np.float64(3.0), array([3., 2., 1.]), array([4., 1., 2.]))
+        >>> T[1:, :2]
+        Toeplitz(shape=(2, 2), dtype=float64, device=cpu)
+        """
+        pair = index if isinstance(index, tuple) else (index, slice(None))
+        owner = f"{type(self).__name__}[i, j]"
+        if len(pair) != 2:
+            raise ArgumentTypeError(owner, None, f"takes rows and columns, got {len(pair)} indices{ANY_INDEX}")
+        if any(map(is_choice, pair)):
+            return submatrix(self, pair)
+        rows = range_of(pair[0], self.shape[0], owner, "rows")
+        cols = range_of(pair[1], self.shape[1], owner, "cols")
+        both_slices = all(isinstance(part, slice) for part in pair)
+        if both_slices and (len(rows), len(cols)) == self.shape:
+            return self
+        block = self._block(rows, cols, self._own_namespace())
+        if both_slices:
+            return block if isinstance(block, LinearOperator) else submatrix(self, pair)
+        if block is None:
+            block = self._one_row_or_column(rows, cols)
+        entries = block.to_dense() if isinstance(block, LinearOperator) else block
+        inner = (slice(None) if isinstance(part, slice) else 0 for part in pair)
+        batch = (slice(None),) * (entries.ndim - 2)  # no ellipsis, after which NumPy would not return a scalar
+        return entries[*batch, *inner]
+
+    def _one_row_or_column(self, rows: range, cols: range) -> Array:
+        """Return a block of one row or one column, by the product with one unit vector."""
+        xp = self._own_namespace()
+
+        def times_unit(op: Any, k: int) -> Any:
+            dtype = xp.float64 if self.dtype is None else self.dtype
+            return op.matvec(xp.eye(1, op.shape[1], k=k, dtype=dtype, device=self.device)[0, :])
+
+        if len(cols) == 1:
+            return times_unit(self, cols.start)[..., rows.start : rows.stop, None]
+        return times_unit(self._transpose(), rows.start)[..., None, cols.start : cols.stop]
+
+    def prepare(self) -> LinearOperator:
+        """Return an equal operator that has precomputed what all its products need.
 
         Returns
         -------
         LinearOperator
-            Real for an integer `p`, else by the rule of `sqrtm`.
+            A `Prepared` operator, or one of the same type if there is nothing to prepare, as for a product of
+            transforms. In either case it is a snapshot: it holds copies of the parameters (read-only in NumPy) and does
+            not follow later changes of the original arrays. In torch gradients still reach these.
+
+        Notes
+        -----
+        For a circulant or Toeplitz matrix the spectrum is computed, for a block-circulant one the matrices per
+        frequency; for matrices so small that a dense product is faster the dense matrix is used. Single long vectors of
+        NumPy and torch are transformed by the four-step method [1]_. Results agree with those of the operator itself up
+        to rounding. Besides the copies of the parameters it takes the memory of four vectors of the transformed
+        length, or of one copy of the matrices per frequency; as much again after the first product with the adjoint,
+        and three vectors more after the first `solve`.
+
+        References
+        ----------
+        .. [1] Bailey, D. H., FFTs in external or hierarchical memory, J. Supercomputing 4, 1990.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import structmat as sm
+        >>> P = sm.Circulant(np.array([1.0, 2.0, 3.0])).prepare()
+        >>> P
+        Prepared(Circulant, shape=(3, 3), dtype=float64, device=cpu)
+        >>> P @ np.array([1.0, 0.0, 0.0])
+        array([1., 2., 3.])
+        """
+        return self._snapshot()._prepared()
+
+    # Transposes
+
+    @property
+    def T(self) -> LinearOperator:
+        """The transpose."""
+        return self._transpose()
+
+    @property
+    def H(self) -> LinearOperator:
+        """The adjoint: the conjugate transpose."""
+        return self._conj()._transpose()
+
+    def conj(self) -> LinearOperator:
+        """Return the operator with complex conjugate entries.
+
+        Returns
+        -------
+        LinearOperator
+            Itself where it is real.
+        """
+        return self._conj()
+
+    # Precision
+
+    def astype(self, dtype: DType) -> Self:
+        """Return the operator with parameters in another precision.
+
+        Parameters
+        ----------
+        dtype : dtype or str
+            A floating dtype of the operator's library, or its name; for NumPy what `numpy.dtype` takes. Only its
+            precision is used: real parameters stay real unless `dtype` is complex, and complex ones stay complex.
+
+        Returns
+        -------
+        LinearOperator
+            Of the same type.
 
         Raises
         ------
         TypeError
-            If `p` is not a finite real number.
-        ValueError
-            If the operator is not square.
-        numpy.linalg.LinAlgError
-            If `p` is negative and an eigenvalue is zero, of NumPy arrays; infinities or NaN for others.
-
-        Examples
-        --------
-        >>> import numpy as np
-        >>> import structmat as sm
-        >>> shift = sm.Circulant(np.array([0.0, 1.0, 0.0, 0.0]))
-        >>> shift.fractional_matrix_power(3).to_dense()[:, 0].round(12) + 0.0
-        array([0., 0., 0., 1.])
+            If `dtype` is not a floating dtype.
         """
-        if (number := _exponent(p)) is None:
-            owner = f"{type(self).__name__}.fractional_matrix_power"
-            raise ArgumentTypeError(owner, "p", f"must be a finite real number, got {p!r}")
-        op, xp = self._to_working_precision("fractional_matrix_power", square=True)
-        whole = isinstance(number, int) or number.is_integer()
-        function = SpectralFunction(
-            "fractional_matrix_power",
-            lambda values: integer_power(values, int(number), xp) if whole else values**number,
-            needs_nonnegative=not whole,
-            needs_nonzero=number < 0,
-        )
-        return self._from_working_precision(op._spectral_function(function, xp), xp)
+        xp, given = self._own_namespace(), dtype
+        floating = False
+        with suppress(TypeError, AttributeError):  # no dtype of the library
+            if is_numpy(xp):
+                dtype = np.dtype(dtype).newbyteorder("=")
+            elif isinstance(dtype, str):
+                dtype = getattr(xp, dtype, dtype)
+            floating = given is not None and xp.isdtype(dtype, ("real floating", "complex floating"))
+        if not floating:
+            owner = f"{type(self).__name__}.astype"
+            raise ArgumentTypeError(owner, "dtype", f"must be a floating dtype, got {given!r}")
+        if not is_complex(dtype, xp):
+            return self._in_precision(dtype, xp)
+        return self._complex(dtype, xp)
+
+    # Linear algebra in closed form
 
     def inv(self) -> LinearOperator:
         """Return the inverse as an operator.
@@ -826,6 +1048,304 @@ class LinearOperator(Operator["LinearOperator"]):
         above = ~negligible(values, self._cutoff(rtol, "rank", xp), xp)
         count = xp.sum(xp.astype(above, xp.int32), axis=-1)
         return xp.where(unknown, xp.full_like(count, -1), count)
+
+    # Functions of the eigenvalues, where the hook `_spectral_function` has them
+
+    def sqrtm(self) -> LinearOperator:
+        """Return the principal square root, an operator R with ``R @ R = A``.
+
+        Returns
+        -------
+        LinearOperator
+            Real whenever a real square root in the family exists: a negative eigenvalue on which a real circulant's
+            spectrum folds back on itself (frequency zero, and n/2 for even n) makes the root complex; other negative
+            eigenvalues come in pairs and get conjugate roots. Eigenvalues negative only by rounding count as zero.
+
+        Raises
+        ------
+        ValueError
+            If the operator is not square.
+
+        Notes
+        -----
+        Whether the root of a real operator is real depends on values, so under ``jit`` make the operator complex first.
+        `logm` and `fractional_matrix_power` follow the same rule.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import structmat as sm
+        >>> C = sm.Circulant(np.array([2.0, -1.0, 0.0, -1.0]))  # periodic second difference, singular
+        >>> R = C.sqrtm()
+        >>> bool(np.allclose((R @ R).to_dense(), C.to_dense())), R.dtype
+        (True, dtype('float64'))
+        """
+        op, xp = self._to_working_precision("sqrtm", square=True)
+        function = SpectralFunction("sqrtm", xp.sqrt, needs_nonnegative=True)
+        return self._from_working_precision(op._spectral_function(function, xp), xp)
+
+    def expm(self) -> LinearOperator:
+        """Return the matrix exponential.
+
+        Returns
+        -------
+        LinearOperator
+            Real for a real operator.
+
+        Raises
+        ------
+        ValueError
+            If the operator is not square.
+        """
+        op, xp = self._to_working_precision("expm", square=True)
+        function = SpectralFunction("expm", xp.exp)
+        return self._from_working_precision(op._spectral_function(function, xp), xp)
+
+    def logm(self) -> LinearOperator:
+        """Return the principal matrix logarithm, an operator L with ``L.expm() = A``.
+
+        Returns
+        -------
+        LinearOperator
+            Real by the rule of `sqrtm`.
+
+        Raises
+        ------
+        ValueError
+            If the operator is not square.
+        numpy.linalg.LinAlgError
+            If an eigenvalue is zero, of NumPy arrays; infinities or NaN for others.
+        """
+        op, xp = self._to_working_precision("logm", square=True)
+        function = SpectralFunction("logm", xp.log, needs_nonnegative=True, needs_nonzero=True)
+        return self._from_working_precision(op._spectral_function(function, xp), xp)
+
+    def fractional_matrix_power(self, p: float) -> LinearOperator:
+        """Return the matrix power ``A^p`` for any real exponent.
+
+        Parameters
+        ----------
+        p : float
+            The exponent, of any real type; an integer, however large, gives the repeated product, other exponents the
+            principal power.
+
+        Returns
+        -------
+        LinearOperator
+            Real for an integer `p`, else by the rule of `sqrtm`.
+
+        Raises
+        ------
+        TypeError
+            If `p` is not a finite real number.
+        ValueError
+            If the operator is not square.
+        numpy.linalg.LinAlgError
+            If `p` is negative and an eigenvalue is zero, of NumPy arrays; infinities or NaN for others.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import structmat as sm
+        >>> shift = sm.Circulant(np.array([0.0, 1.0, 0.0, 0.0]))
+        >>> shift.fractional_matrix_power(3).to_dense()[:, 0].round(12) + 0.0
+        array([0., 0., 0., 1.])
+        """
+        if (number := _exponent(p)) is None:
+            owner = f"{type(self).__name__}.fractional_matrix_power"
+            raise ArgumentTypeError(owner, "p", f"must be a finite real number, got {p!r}")
+        op, xp = self._to_working_precision("fractional_matrix_power", square=True)
+        whole = isinstance(number, int) or number.is_integer()
+        function = SpectralFunction(
+            "fractional_matrix_power",
+            lambda values: integer_power(values, int(number), xp) if whole else values**number,
+            needs_nonnegative=not whole,
+            needs_nonzero=number < 0,
+        )
+        return self._from_working_precision(op._spectral_function(function, xp), xp)
+
+    # The operators of Python, by the tables of rules of `structmat.extend`
+
+    def __matmul__(self, other: Any) -> Any:
+        if type(other) is np.ndarray:
+            return self.matvec(other) if other.ndim == 1 else self.matmat(other)
+        if not isinstance(other, LinearOperator):
+            if not is_array_like(other):
+                return NotImplemented
+            return self.matvec(other) if is_vector(other) else self.matmat(other)
+        if self.shape[1] != other.shape[0]:
+            owner = f"{type(self).__name__} @ {type(other).__name__}"
+            raise ArgumentValueError(owner, None, f"inner sizes differ, {self.shape} @ {other.shape}")
+        return combine(compose, self, other, "@")
+
+    def __rmatmul__(self, other: Any) -> Any:
+        if not is_array_like(other):
+            return NotImplemented
+        if is_vector(other):
+            return self._transpose().matvec(other)
+        X, xp = self._read(other, f"X @ {type(self).__name__}", "X")
+        if X.ndim < 2 or X.shape[-1] != self.shape[0]:
+            raise wrong_shape(f"X @ {self!r}", "X", f"(..., {self.shape[0]})", X)
+        return xp.matrix_transpose(self._transpose().matmat(xp.matrix_transpose(X)))
+
+    def __add__(self, other: Any) -> Any:
+        if not isinstance(other, LinearOperator):
+            if type(other) is int and other == 0:  # the start of `sum`
+                return self
+            if is_array_like(other):
+                text = "add operators, or arrays to op.to_dense()"
+                raise ArgumentTypeError(f"{type(self).__name__} + or - array", None, text)
+            return NotImplemented
+        if self.shape != other.shape:
+            owner = f"{type(self).__name__} + {type(other).__name__}"
+            raise ArgumentValueError(owner, None, f"shapes differ, {self.shape} + {other.shape}")
+        return combine(add, self, other, "+")
+
+    __radd__ = __add__
+
+    def __sub__(self, other: Any) -> Any:
+        return self + (-other) if isinstance(other, LinearOperator) else self.__add__(other)
+
+    def __rsub__(self, other: Any) -> Any:
+        return self.__add__(other) if is_array_like(other) else other + (-self)  # which refuses arrays
+
+    def __pos__(self) -> Self:
+        return self
+
+    def __neg__(self) -> LinearOperator:
+        return scale(self, -1)
+
+    def __mul__(self, factor: Any) -> Any:
+        if isinstance(factor, LinearOperator):
+            owner = f"{type(self).__name__} * {type(factor).__name__}"
+            raise ArgumentTypeError(owner, None, "use @ for the matrix product; * is for scalars")
+        return multiple(self, factor, f"{type(self).__name__} * array", lambda number: number)
+
+    __rmul__ = __mul__
+
+    def __truediv__(self, divisor: Any) -> Any:
+        if isinstance(divisor, LinearOperator):
+            return NotImplemented
+        return multiple(self, divisor, f"{type(self).__name__} / array", Reciprocal)
+
+    def __pow__(self, k: Any) -> Any:
+        """Return the k-th power for an integer k: in closed form, or as a product of k factors."""
+        return power(self, exponent_of_power(self, k))
+
+    # Parts
+
+    def _made_of(self) -> list[LinearOperator]:
+        """Return the operators in the fields of this one, whose entries and products it takes its own from."""
+        found: list[LinearOperator] = []
+        for name, axes in self._core_axes.items():
+            if axes is None:
+                value = getattr(self, name)
+                inner = value if isinstance(value, tuple) else (value,)
+                found += [part for part in inner if isinstance(part, LinearOperator)]
+        return found
+
+    def _dtype_with(self, parts: list[LinearOperator]) -> DType:
+        """Return the common dtype of the own arrays and of operators, of which a real one may hold complex arrays."""
+        xp = self._own_namespace()
+        known = [getattr(self, name) for name, axes in self._core_axes.items() if axes is not None]
+        known = [value for value in known if value is not None and not isinstance(value, (int, float, complex))]
+        for part in parts:
+            if (dtype := part.dtype) is not None:
+                known += part._counted_as(dtype)
+        dtype = common_dtype(xp, *known)
+        return complex_partner(dtype, xp) if self._forces_complex else dtype
+
+    def _counted_as(self, dtype: DType) -> list[Array | DType]:
+        """Return what tells `common_dtype` of the operator, whose dtype is given: its arrays, where they have it."""
+        arrays = self._arrays()
+        if [array.dtype for array in arrays].count(dtype) == len(arrays):
+            return arrays
+        return arrays if dtype == common_dtype(namespace_of(type(self).__name__, *arrays), *arrays) else [dtype]
+
+    # Shared steps of the public methods
+
+    _read = read
+    _operand = operand
+
+    def _to_working_precision(self, method: str, *, square: bool = False) -> tuple[Self, Namespace]:
+        """Return the operator in the precision of computations, and its namespace, after the check of its shape."""
+        if square and self.shape[0] != self.shape[1]:
+            owner = f"{type(self).__name__}.{method}"
+            raise ArgumentValueError(owner, None, f"the operator must be square, got shape {self.shape}")
+        xp = self._own_namespace()
+        if shared_dtype(self._leaves()) is not None or (dtype := self.dtype) is None:
+            return self, xp
+        # parts may be of several precisions: the widest is that of computations
+        return self._in_precision(precision_of(dtype, xp), xp), xp
+
+    def _from_working_precision(self, value: Any, xp: Namespace) -> Any:
+        """Return a result of the precision of computations in the operator's own, where that is a half precision."""
+        if isinstance(value, LinearOperator):
+            return value._in_precision(self.dtype, xp) if is_half_precision(self.dtype) else value
+        return cast_back(value, self.dtype, xp)
+
+    def _in_precision(self, precision: DType, xp: Namespace) -> Self:
+        """Return the operator with parameters of that real dtype or its complex partner; itself if they are so."""
+        one_of_each = {array.dtype: array for array in self._arrays()}  # as a sum may have many
+        if all(in_precision(array, precision, xp) is array for array in one_of_each.values()):
+            return self
+        return self._rebuilt(
+            lambda array, _: in_precision(array, precision, xp), lambda inner: inner._in_precision(precision, xp)
+        )
+
+    def _complex(self, dtype: DType, xp: Namespace) -> Any:
+        """Return the operator with parameters of a complex dtype."""
+        return self._rebuilt(
+            lambda array, _: array if array.dtype == dtype else xp.astype(array, dtype),
+            lambda inner: inner._complex(dtype, xp),
+        )
+
+    def _snapshot(self) -> Self:
+        """Return the operator with parameters of its own, read-only ones in NumPy."""
+        xp = self._own_namespace()
+
+        def own(array: Array, _: int) -> Array:
+            copy: Any = copied(array, xp)
+            if is_numpy(xp):
+                copy.flags.writeable = False
+            return copy
+
+        return self._map(own)
+
+    def _in_columns(self, function: Callable[[Self, Array], Array], X: Array, xp: Namespace) -> Array:
+        """Return a function of the operator and vectors along the last axis, for columns."""
+        op = self._with_batch_axis(xp) if self.batch_shape else self
+        return xp.matrix_transpose(function(op, xp.matrix_transpose(X)))
+
+    def _with_batch_axis(self, xp: Namespace) -> Self:
+        """Return the operator with a batch axis of length one before the core axes, to act on rows of matrices."""
+
+        def widen(array: Array, axes: int) -> Array:
+            if array.ndim == axes:
+                return array
+            cut = array.ndim - axes
+            return xp.reshape(array, (*array.shape[:cut], 1, *array.shape[cut:]))
+
+        return self._map(widen)
+
+    def _cutoff(self, rtol: float | None, method: str, xp: Namespace) -> float:
+        """Return the relative cut-off of singular values after the check of a given one."""
+        if rtol is None:
+            return self._to_working_precision(method)[0]._rounding(xp)
+        return non_negative(rtol, f"{type(self).__name__}.{method}", "rtol")
+
+    def _no_closed_form(self, method: str) -> NotImplementedError:
+        """Return the error that says so and names the alternative."""
+        owner, instead = f"{type(self).__name__}.{method}", ALTERNATIVES[method]
+        return NotImplementedError(f"{owner}: no closed form for {self._described()}; use {instead}")
+
+
+def _exponent(p: Any) -> int | float | None:
+    """Return a real number of any type as one of Python; None where it is none, or not finite."""
+    try:
+        return int(p) if isinstance(p, Integral) else float(p) if math.isfinite(p) else None
+    except (TypeError, OverflowError):
+        return None
 
 
 class Planned(LinearOperator):

@@ -39,8 +39,8 @@ from structmat._fourier.spectra import transforms_of
 from structmat._fourier.steps import Step
 from structmat.operators._circulants import Cyclic, without_negative
 from structmat.operators._diagonal import Fourier
-from structmat.operators._linear_operator import LinearOperator, Planned, SpectralFunction
-from structmat.operators._products import Context
+from structmat.operators._linear_operator import Context, LinearOperator, Planned
+from structmat.operators._spectral_functions import SpectralFunction
 from structmat.operators._toeplitz import diagonal_lengths
 
 if TYPE_CHECKING:
@@ -148,6 +148,10 @@ def _corner(sizes: tuple[int, ...]) -> Any:
     return (..., *(slice(n) for n in sizes))
 
 
+_WITH_VECTORS = {"solve": "inv_matvec", "lstsq": "pinv().matvec", "matmat": "matvec"}
+"""What does the same as a method that takes columns, for vectors along the last axis."""
+
+
 class OnGrids(Planned):
     """An operator whose rows and columns are points of grids."""
 
@@ -200,6 +204,18 @@ class OnGrids(Planned):
             raise wrong_shape(owner, "x", f"(..., {sizes})", x)
         y = self.matvec(xp.reshape(x, (*x.shape[:cut], prod(cols))))
         return xp.reshape(y, (*y.shape[:-1], *rows))
+
+    def _hint_for_shape(self, method: str, argument: str, shape: tuple[int, ...], length: int) -> str:
+        if method == "matvec":
+            return "; for arrays on the grid use convolve"
+        if prod(shape) == length:
+            method = "matvec" if method == "matmat" else method
+            return f"; an array on the grid is one vector, as is the result: {method}({argument}.reshape({length}))"
+        if any(prod(shape[cut:]) == length for cut in range(len(shape) - 1)):
+            method = _WITH_VECTORS.get(method, method)
+            text = f"{method}({argument}.reshape(-1, {length}))"
+            return f"; arrays on the grid are vectors along the last axis, as are the results: {text}"
+        return ""
 
 
 def on_grid(values: ArrayLike, levels: int | None, owner: str, argument: str) -> tuple[Array, tuple[int, ...]]:

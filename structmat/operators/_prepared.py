@@ -1,164 +1,34 @@
-"""Operators that are prepared for many products, and the checks of operators made of operators."""
+"""Operators that are prepared for many products."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial, wraps
 from math import prod
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any
 
 import numpy as np
 
 from structmat._arrays.conversion import copied_into
 from structmat._arrays.dtypes import (
     common_dtype,
-    complex_partner,
     dtype_name,
-    in_precision,
-    is_complex,
     precision_of,
-    shared_dtype,
 )
-from structmat._arrays.libraries import is_numpy, library_of, namespace_of
+from structmat._arrays.libraries import is_numpy, library_of
 from structmat._arrays.linear_algebra import matmul
-from structmat._arrays.shapes import broadcast_shapes
 from structmat._arrays.tracing import is_eager_on_cpu, is_plain
 from structmat._arrays.typing import Array, DType, Namespace, Scalar
-from structmat._errors import ArgumentTypeError, ArgumentValueError
 from structmat._fourier.chunks import TORCH_CHUNK, TORCH_LARGE, in_chunks
 from structmat._fourier.engines import direct_up_to, engine_of
 from structmat._fourier.plans import Plan, Products
 from structmat._fourier.steps import Step
+from structmat.operators._arithmetic import PairRules, add, compose, scale, with_plan
+from structmat.operators._combined_plans import CombinedPlan
+from structmat.operators._composite import Wrapper
 from structmat.operators._diagonal import Entrywise, Identity, times_identity
 from structmat.operators._linear_operator import LinearOperator
-from structmat.operators._products import LATER, PairRules, add, compose, scale
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class CombinedPlan(Plan):
-    """The sum of plans, or their product from left to right."""
-
-    _core_axes = {"parts": None}
-
-    parts: tuple[Plan, ...]
-    is_sum: bool
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Rows of the first part and columns of the last."""
-        return (self.parts[0].shape[0], self.parts[-1].shape[1])
-
-    @property
-    def is_stack(self) -> bool:
-        return any(part.is_stack for part in self.parts)
-
-    @property
-    def is_real(self) -> bool | None:
-        kinds = {part.is_real for part in self.parts}
-        return kinds.pop() if len(kinds) == 1 else None
-
-    @property
-    def width(self) -> int:
-        return max(part.width for part in self.parts)
-
-    @property
-    def cost(self) -> float:
-        return sum(part.cost for part in self.parts)
-
-    def step(self, xp: Namespace, dtype: str, *, batched: bool) -> Step:
-        if self.is_real is None or self.is_stack:
-            return Step(lambda x: self.product(x, xp))
-        steps = [part.step(xp, dtype, batched=batched) for part in self.parts]
-        if len(steps) == 1:
-            return steps[0]
-        if self.is_sum:
-            return _sum_of_steps(steps, in_place=is_numpy(xp))
-        return _chain_of_steps(steps, [is_numpy(xp) and isinstance(part, Entrywise) for part in self.parts])
-
-    def product(self, x: Array, xp: Namespace) -> Array:
-        if self.is_sum:
-            first, *rest = self.parts
-            return sum((part.apply(x, xp) for part in rest), start=first.apply(x, xp))
-        for part in reversed(self.parts):
-            x = part.apply(x, xp)
-        return x
-
-    def apply(self, x: Array, xp: Namespace) -> Array:
-        return self.product(x, xp) if self.is_real is None else super().apply(x, xp)
-
-
-def _sum_of_steps(steps: list[Step], *, in_place: bool) -> Step:
-    """Return the sum of steps, `in_place` where arrays have no gradient."""
-    first, *rest = steps
-    products = [step.product for step in rest]
-
-    def total(x: Any) -> Any:
-        return sum((product(x) for product in products), start=first.product(x))
-
-    def added(x: Any, out: Any = None) -> Any:
-        y = first.product(x) if out is None else first(x, out)
-        for product in products:
-            y += product(x)
-        return y
-
-    return Step(added, writes=True) if in_place else Step(total)
-
-
-def _chain_of_steps(steps: list[Step], overwrites: list[bool]) -> Step:
-    """Return the product of two or more steps from left to right, and which of them may write over their vectors."""
-    begin, end = steps[-1].product, steps[0]
-    between = [(step.product, over) for step, over in zip(steps[-2:0:-1], overwrites[-2:0:-1], strict=True)]
-    end_product, end_overwrites = end.product, overwrites[0]
-
-    def chained(x: Any, out: Any = None) -> Any:
-        y = begin(x)
-        for product, over in between:
-            y = product(y, y) if over else product(y)
-        if out is not None:
-            return end(y, out)
-        return end_product(y, y) if end_overwrites else end_product(y)
-
-    return Step(chained, writes=True)
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class ByHooks(Plan):
-    """What stands for the plan of an operator that has none."""
-
-    _core_axes = {"operator": None}
-
-    operator: Any
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """That of the operator."""
-        return self.operator.shape
-
-    @property
-    def is_real(self) -> None:
-        """It takes all vectors."""
-
-    @property
-    def is_stack(self) -> bool:
-        return bool(self.operator.batch_shape)
-
-    def step(self, xp: Namespace, dtype: str, *, batched: bool) -> Step:
-        return Step(lambda x: self.apply(x, xp))
-
-    def apply(self, x: Array, xp: Namespace) -> Array:
-        return self.operator._matvec(x, xp)
-
-
-def plan_of_parts(parts: Sequence[LinearOperator], xp: Namespace, *, is_sum: bool = False) -> CombinedPlan | None:
-    """Return the plan of a sum or a product of operators; None where no part has one.
-
-    So a combination with a prepared operator has a plan itself, whatever the other parts are.
-    """
-    plans = [part._plan(xp) for part in parts]
-    if all(plan is None for plan in plans):
-        return None
-    return CombinedPlan(tuple(plan or ByHooks(part) for plan, part in zip(plans, parts, strict=True)), is_sum)
 
 
 def products_of(plan: Plan, matrix: Any, direct: int) -> Products | None:
@@ -259,26 +129,6 @@ def _into(out: Any, step: Step, x: Any, length: int) -> Any:
     return copied_into(out, step.product(x), "Prepared.matvec")
 
 
-class Wrapper(LinearOperator):
-    """An operator made of one other, its field `operator`, which it is described by unless it says more."""
-
-    if TYPE_CHECKING:
-        operator: LinearOperator
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """The shape of the operator."""
-        return self.operator.shape
-
-    @property
-    def dtype(self) -> DType:
-        """The dtype of the operator."""
-        return self.operator.dtype
-
-    def _details(self) -> str:
-        return f"{type(self.operator).__name__}, "
-
-
 @dataclass(frozen=True, eq=False, repr=False)
 class Prepared(Wrapper):
     """An operator with precomputed values for its products, as returned by `LinearOperator.prepare`.
@@ -367,7 +217,7 @@ class Prepared(Wrapper):
         try:
             return self.adjoint
         except AttributeError:
-            made = prepared(self.operator._conj()._transpose())
+            made = self.operator._conj()._transpose()._prepared()
             plain = is_plain([*self._arrays(), *(made.plan if isinstance(made, Prepared) else made)._arrays()])
             return self._kept("adjoint", made) if plain else made
 
@@ -396,11 +246,11 @@ class Prepared(Wrapper):
         return self.operator._plan(xp)
 
     def _transpose(self) -> LinearOperator:
-        return prepared(self.operator._transpose())
+        return self.operator._transpose()._prepared()
 
     def _conj(self) -> LinearOperator:
         conjugate = self.operator._conj()
-        return self if conjugate is self.operator else prepared(conjugate)
+        return self if conjugate is self.operator else conjugate._prepared()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Prepared, (self.operator, self.plan, self.matrix, self.direct)
@@ -409,6 +259,9 @@ class Prepared(Wrapper):
 
     def _snapshot(self) -> Prepared:
         return self  # which is one
+
+    def _prepared(self) -> LinearOperator:
+        return self.operator._prepared()
 
     def _leaves(self) -> list[tuple[Array, int]]:
         return self.operator._leaves()
@@ -427,7 +280,7 @@ class Prepared(Wrapper):
             return self._kept("wide", wide)
 
     def _complex(self, dtype: DType, xp: Namespace) -> Any:
-        return prepared(self.operator._complex(dtype, xp))
+        return self.operator._complex(dtype, xp)._prepared()
 
     # Everything else is the operator's own.
 
@@ -457,119 +310,24 @@ def _forwarded(hook: str) -> Any:
 for _hook in (
     "damped_pinv", "det", "determinant_factors", "diagonal", "eig", "eigvals", "frobenius", "has_pinv", "inv",
     "modulus", "norm", "pinv", "rounding", "row_sums", "slogdet", "spectral_function", "svdvals", "to_dense", "whole",
+    "block", "hint_for_shape",
 ):  # fmt: skip
     setattr(Prepared, f"_{_hook}", _forwarded(f"_{_hook}"))
 
 
-_MOST = 100_000
-"""Arrays within operators, each as often as it occurs: a recurrence may double them in each step."""
-
-
-class Combination(LinearOperator):
-    """An operator made of others, its one field, which finds what these hold once, as none can be exchanged."""
-
-    def _hold(self, parts: tuple[LinearOperator, ...], made_of: Sequence[LinearOperator]) -> Self:
-        """Set the parts, which are those of `made_of`, or of others of this kind in there."""
-        (name,) = self._core_axes
-        leaves, is_complex = [], False
-        for op in made_of:
-            leaves += op._leaves()
-            is_complex = is_complex or op._forces_complex
-        if len(leaves) > _MOST:
-            text = f"must not hold more than {_MOST:,} arrays, each counted as often as it occurs; multiply out with"
-            raise ArgumentValueError(type(self).__name__, name, f"{text} to_dense(), or apply them one by one")
-        object.__setattr__(self, name, parts)
-        object.__setattr__(self, "_held", (leaves, is_complex))
-        return self
-
-    def _leaves(self) -> list[tuple[Array, int]]:
-        held = getattr(self, "_held", None)  # not set where no constructor made the operator
-        return super()._leaves() if held is None else held[0]
-
-    @property
-    def _forces_complex(self) -> bool:
-        held = getattr(self, "_held", None)
-        return any(part._forces_complex for part in _parts(self)) if held is None else held[1]
-
-    @property
-    def dtype(self) -> DType:
-        """The common dtype of the parts."""
-        if not (leaves := self._leaves()):
-            return None
-        xp, dtype = namespace_of(type(self).__name__, leaves[0][0]), shared_dtype(leaves)
-        if dtype is None or is_complex(dtype, xp):  # a complex array may stand for a real part
-            known = [(part, of) for part in _parts(self) if (of := part.dtype) is not None]
-            dtype = common_dtype(xp, *(each for part, of in known for each in part._counted_as(of)))
-        return complex_partner(dtype, xp) if self._forces_complex else dtype
-
-
-def combined(kind: type[Any], parts: tuple[LinearOperator, ...], made_of: Sequence[LinearOperator]) -> Any:
-    """Return a combination of parts that are known to fit; `made_of` as for `_hold`.
-
-    Its cost is that of joining lists. All checks of the constructor in each step of a long sum would add up.
-    """
-    return object.__new__(kind)._hold(parts, made_of)
-
-
-def flat(operators: tuple[LinearOperator, ...], kind: type[Any]) -> tuple[LinearOperator, ...]:
-    """Return operators with the parts of those of one kind in their place."""
-    if not any(type(op) is kind for op in operators):
-        return operators
-    return tuple(part for op in operators for part in (_parts(op) if type(op) is kind else (op,)))
-
-
-def require_operators(owner: str, argument: str, operators: tuple[Any, ...]) -> None:
-    """Check the parts of a combination, but how many arrays they hold."""
-    if not operators:
-        raise ArgumentValueError(owner, argument, "must be at least one operator, got none")
-    for op in operators:
-        if not isinstance(op, LinearOperator):
-            raise ArgumentTypeError(owner, argument, f"must be structmat operators, got {type(op).__name__}")
-    if arrays := [array for op in operators for array in op._arrays()]:
-        namespace_of(owner, *arrays)
-    broadcast_shapes(owner, *(op.batch_shape for op in operators))
-
-
-def _parts(operator: Any) -> tuple[LinearOperator, ...]:
-    """Return the parts of a combination."""
-    (name,) = operator._core_axes
-    return getattr(operator, name)
-
-
-def values_of(part: LinearOperator, whole: LinearOperator, xp: Namespace, hook: str, *arguments: str) -> Any:
-    """Return what a hook has for a part; one without arrays is asked in NumPy, as it knows no device and no dtype."""
-    known = bool(part._arrays())
-    values = getattr(part, hook)(*arguments, xp if known else part._own_namespace())
-    if known or whole.dtype is None:
-        return values
-
-    def moved(array: Array) -> Array:
-        return in_precision(xp.asarray(array, device=whole.device), precision_of(whole.dtype, xp), xp)
-
-    return tuple(map(moved, values)) if isinstance(values, tuple) else moved(values)
-
-
-def prepared(operator: Any) -> Any:
-    """Return the operator with its plan, or itself where it has none; the caller sees to it that this is a snapshot."""
-    if isinstance(operator, Prepared):
-        operator = operator.operator
+@with_plan.rule(object, object)
+def _with_plan(operator: LinearOperator, plan: Plan) -> Prepared:
+    """Return the operator prepared, with its dense matrix where that is faster for a few vectors."""
     wide, xp = operator._to_working_precision("prepare")
-    plan = wide._plan(xp)
-    if plan is None:
-        return operator
     direct = 0
-    is_sum = (
-        isinstance(plan, CombinedPlan) and plan.is_sum
-    )  # whose dense matrix would take longer to make than it saves
+    # The dense matrix of a sum would take longer to make than it saves.
+    is_sum = isinstance(plan, CombinedPlan) and plan.is_sum
     if not (is_sum or isinstance(plan, Entrywise) or plan.is_real is None or plan.is_stack):
         rows, cols = wide.shape
         direct = direct_up_to(rows * cols / plan.cost, engine_of(library_of(xp)), dtype_name(wide.dtype))
     made = Prepared(operator, plan, wide.to_dense() if direct else None, direct)
     made._products()  # now, not in the first product
     return made
-
-
-LATER["prepare"] = prepared
 
 
 def _source(operator: LinearOperator) -> LinearOperator:
@@ -583,7 +341,7 @@ def prepared_by(rules: PairRules) -> Callable[[LinearOperator, LinearOperator], 
     A combination with a prepared operand is prepared however it is bracketed, so this rule goes before those that join
     terms or factors: a kind whose own rule answers for any operand registers it for that kind and `Prepared`.
     """
-    return lambda left, right: prepared(rules(_source(left), _source(right)))
+    return lambda left, right: rules(_source(left), _source(right))._prepared()
 
 
 compose.rule(Prepared, Identity)(times_identity)
@@ -594,4 +352,4 @@ add.rule(Prepared, object)(prepared_by(add))
 
 @scale.rule(Prepared, object)
 def _multiple(operator: Prepared, factor: Scalar) -> LinearOperator:
-    return prepared(scale(operator.operator, factor)._snapshot())
+    return scale(operator.operator, factor)._snapshot()._prepared()

@@ -27,8 +27,8 @@ from structmat._toeplitz_systems import (
     schur,
     solutions,
 )
-from structmat.operators._linear_operator import LinearOperator, Planned
-from structmat.operators._products import Context, scale
+from structmat.operators._arithmetic import scale
+from structmat.operators._linear_operator import Context, LinearOperator, Planned
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -396,6 +396,12 @@ class Toeplitz(ConstantDiagonals):
     def _as_toeplitz(self, xp: Namespace) -> tuple[Array, Array]:
         return self.c, self.r
 
+    def _block(self, rows: range, cols: range, xp: Namespace) -> Toeplitz:
+        corner = self.shape[1] - 1 - cols.start + rows.start  # which of the constants is in the corner of the block
+        constants = self._constants(xp)
+        first_row = xp.flip(constants[..., corner + 1 - len(cols) : corner + 1], axis=-1)
+        return Toeplitz(constants[..., corner : corner + len(rows)], first_row)
+
     def _diagonal(self, method: str, xp: Namespace) -> Array:
         return xp.broadcast_to(self.c[..., :1], (*self.batch_shape, min(self.shape)))
 
@@ -470,6 +476,10 @@ class Hankel(ConstantDiagonals):
     def _as_toeplitz(self, xp: Namespace) -> tuple[Array, Array]:
         h, n = self._constants(xp), self.shape[1]
         return h[..., n - 1 :], xp.flip(h[..., :n], axis=-1)
+
+    def _block(self, rows: range, cols: range, xp: Namespace) -> Hankel:
+        constants = self._constants(xp)[..., rows.start + cols.start : rows.stop + cols.stop - 1]
+        return hankel_of(constants, len(rows))
 
     def _diagonal(self, method: str, xp: Namespace) -> Array:
         return self._constants(xp)[..., : 2 * min(self.shape) - 1 : 2]

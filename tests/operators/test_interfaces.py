@@ -20,7 +20,7 @@ import scipy.linalg
 import scipy.sparse.linalg
 
 import structmat as sm
-from structmat.operators import _prepared as parts
+from structmat.operators import _composite as parts
 from tests.operator_registry import PLAIN, Entry, Vectors, each, every_entry
 
 rng = np.random.default_rng(3)

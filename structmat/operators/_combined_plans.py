@@ -1,0 +1,140 @@
+"""Plans of operators made of operators: sums and products of the plans of the parts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from structmat._arrays.libraries import is_numpy
+from structmat._arrays.typing import Array, Namespace
+from structmat._fourier.plans import Plan
+from structmat._fourier.steps import Step
+from structmat.operators._diagonal import Entrywise
+from structmat.operators._linear_operator import LinearOperator
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class CombinedPlan(Plan):
+    """The sum of plans, or their product from left to right."""
+
+    _core_axes = {"parts": None}
+
+    parts: tuple[Plan, ...]
+    is_sum: bool
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows of the first part and columns of the last."""
+        return (self.parts[0].shape[0], self.parts[-1].shape[1])
+
+    @property
+    def is_stack(self) -> bool:
+        return any(part.is_stack for part in self.parts)
+
+    @property
+    def is_real(self) -> bool | None:
+        kinds = {part.is_real for part in self.parts}
+        return kinds.pop() if len(kinds) == 1 else None
+
+    @property
+    def width(self) -> int:
+        return max(part.width for part in self.parts)
+
+    @property
+    def cost(self) -> float:
+        return sum(part.cost for part in self.parts)
+
+    def step(self, xp: Namespace, dtype: str, *, batched: bool) -> Step:
+        if self.is_real is None or self.is_stack:
+            return Step(lambda x: self.product(x, xp))
+        steps = [part.step(xp, dtype, batched=batched) for part in self.parts]
+        if len(steps) == 1:
+            return steps[0]
+        if self.is_sum:
+            return _sum_of_steps(steps, in_place=is_numpy(xp))
+        return _chain_of_steps(steps, [is_numpy(xp) and isinstance(part, Entrywise) for part in self.parts])
+
+    def product(self, x: Array, xp: Namespace) -> Array:
+        if self.is_sum:
+            first, *rest = self.parts
+            return sum((part.apply(x, xp) for part in rest), start=first.apply(x, xp))
+        for part in reversed(self.parts):
+            x = part.apply(x, xp)
+        return x
+
+    def apply(self, x: Array, xp: Namespace) -> Array:
+        return self.product(x, xp) if self.is_real is None else super().apply(x, xp)
+
+
+def _sum_of_steps(steps: list[Step], *, in_place: bool) -> Step:
+    """Return the sum of steps, `in_place` where arrays have no gradient."""
+    first, *rest = steps
+    products = [step.product for step in rest]
+
+    def total(x: Any) -> Any:
+        return sum((product(x) for product in products), start=first.product(x))
+
+    def added(x: Any, out: Any = None) -> Any:
+        y = first.product(x) if out is None else first(x, out)
+        for product in products:
+            y += product(x)
+        return y
+
+    return Step(added, writes=True) if in_place else Step(total)
+
+
+def _chain_of_steps(steps: list[Step], overwrites: list[bool]) -> Step:
+    """Return the product of two or more steps from left to right, and which of them may write over their vectors."""
+    begin, end = steps[-1].product, steps[0]
+    between = [(step.product, over) for step, over in zip(steps[-2:0:-1], overwrites[-2:0:-1], strict=True)]
+    end_product, end_overwrites = end.product, overwrites[0]
+
+    def chained(x: Any, out: Any = None) -> Any:
+        y = begin(x)
+        for product, over in between:
+            y = product(y, y) if over else product(y)
+        if out is not None:
+            return end(y, out)
+        return end_product(y, y) if end_overwrites else end_product(y)
+
+    return Step(chained, writes=True)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ByHooks(Plan):
+    """What stands for the plan of an operator that has none."""
+
+    _core_axes = {"operator": None}
+
+    operator: Any
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """That of the operator."""
+        return self.operator.shape
+
+    @property
+    def is_real(self) -> None:
+        """It takes all vectors."""
+
+    @property
+    def is_stack(self) -> bool:
+        return bool(self.operator.batch_shape)
+
+    def step(self, xp: Namespace, dtype: str, *, batched: bool) -> Step:
+        return Step(lambda x: self.apply(x, xp))
+
+    def apply(self, x: Array, xp: Namespace) -> Array:
+        return self.operator._matvec(x, xp)
+
+
+def plan_of_parts(parts: Sequence[LinearOperator], xp: Namespace, *, is_sum: bool = False) -> CombinedPlan | None:
+    """Return the plan of a sum or a product of operators; None where no part has one.
+
+    So a combination with a prepared operator has a plan itself, whatever the other parts are.
+    """
+    plans = [part._plan(xp) for part in parts]
+    if all(plan is None for plan in plans):
+        return None
+    return CombinedPlan(tuple(plan or ByHooks(part) for plan, part in zip(plans, parts, strict=True)), is_sum)

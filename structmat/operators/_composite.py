@@ -1,0 +1,196 @@
+"""What operators made of operators share: checks and dtype of the parts, products of chains, results of parts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import reduce
+from itertools import pairwise
+from operator import is_, mul
+from typing import TYPE_CHECKING, Any, Self
+
+from structmat._arrays.dtypes import common_dtype, complex_partner, in_precision, is_complex, precision_of, shared_dtype
+from structmat._arrays.libraries import namespace_of
+from structmat._arrays.shapes import broadcast_shapes, concat_last
+from structmat._arrays.typing import Array, DType, Namespace
+from structmat._errors import ArgumentTypeError, ArgumentValueError
+from structmat._fourier.plans import Plan
+from structmat.operators._arithmetic import compose
+from structmat.operators._combined_plans import plan_of_parts
+from structmat.operators._linear_operator import Context, LinearOperator
+
+_MOST = 100_000
+"""Arrays within operators, each as often as it occurs: a recurrence may double them in each step."""
+
+
+class Wrapper(LinearOperator):
+    """An operator made of one other, its field `operator`, which it is described by unless it says more."""
+
+    if TYPE_CHECKING:
+        operator: LinearOperator
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """The shape of the operator."""
+        return self.operator.shape
+
+    @property
+    def dtype(self) -> DType:
+        """The dtype of the operator."""
+        return self.operator.dtype
+
+    def _details(self) -> str:
+        return f"{type(self.operator).__name__}, "
+
+
+class Combination(LinearOperator):
+    """An operator made of others, its one field, which finds what these hold once, as none can be exchanged."""
+
+    def _hold(self, parts: tuple[LinearOperator, ...], made_of: Sequence[LinearOperator]) -> Self:
+        """Set the parts, which are those of `made_of`, or of others of this kind in there."""
+        (name,) = self._core_axes
+        leaves, is_complex = [], False
+        for op in made_of:
+            leaves += op._leaves()
+            is_complex = is_complex or op._forces_complex
+        if len(leaves) > _MOST:
+            text = f"must not hold more than {_MOST:,} arrays, each counted as often as it occurs; multiply out with"
+            raise ArgumentValueError(type(self).__name__, name, f"{text} to_dense(), or apply them one by one")
+        object.__setattr__(self, name, parts)
+        object.__setattr__(self, "_held", (leaves, is_complex))
+        return self
+
+    def _leaves(self) -> list[tuple[Array, int]]:
+        held = getattr(self, "_held", None)  # not set where no constructor made the operator
+        return super()._leaves() if held is None else held[0]
+
+    @property
+    def _forces_complex(self) -> bool:
+        held = getattr(self, "_held", None)
+        return any(part._forces_complex for part in _parts(self)) if held is None else held[1]
+
+    @property
+    def dtype(self) -> DType:
+        """The common dtype of the parts."""
+        if not (leaves := self._leaves()):
+            return None
+        xp, dtype = namespace_of(type(self).__name__, leaves[0][0]), shared_dtype(leaves)
+        if dtype is None or is_complex(dtype, xp):  # a complex array may stand for a real part
+            known = [(part, of) for part in _parts(self) if (of := part.dtype) is not None]
+            dtype = common_dtype(xp, *(each for part, of in known for each in part._counted_as(of)))
+        return complex_partner(dtype, xp) if self._forces_complex else dtype
+
+
+class Chain(Combination):
+    """What every product of operators shares; a subclass has the field `factors`."""
+
+    _core_axes = {"factors": None}
+
+    if TYPE_CHECKING:
+        factors: tuple[LinearOperator, ...]
+
+    def _checked_factors(self) -> tuple[LinearOperator, ...]:
+        """Return the factors as a tuple after the checks that every product needs."""
+        owner = type(self).__name__
+        factors = tuple(self.factors)
+        require_operators(owner, "factors", factors)
+        for left, right in pairwise(factors):
+            if left.shape[1] != right.shape[0]:
+                text = f"must have inner sizes that agree, got {left.shape} @ {right.shape}"
+                raise ArgumentValueError(owner, "factors", text)
+        return factors
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows of the first factor and columns of the last."""
+        first, *rest = self.factors
+        return (first.shape[0], rest[-1].shape[1]) if rest else first.shape  # asked once: factors may nest
+
+    def _described(self) -> str:
+        return "the product " + " @ ".join(f"{type(f).__name__}{f.shape}" for f in self.factors)
+
+    def _matvec(self, x: Array, xp: Namespace) -> Array:
+        return reduce(lambda y, factor: factor._matvec(y, xp), reversed(self.factors), x)
+
+    def _rmatvec(self, y: Array, xp: Namespace) -> Array:
+        return reduce(lambda x, factor: factor._rmatvec(x, xp), self.factors, y)
+
+    def _plan(self, xp: Namespace) -> Plan | None:
+        return plan_of_parts(self.factors, xp)
+
+    def _transpose(self) -> LinearOperator:
+        return type(self)(tuple(f._transpose() for f in reversed(self.factors)))  # type: ignore[call-arg]
+
+    def _conj(self) -> LinearOperator:
+        factors = tuple(f._conj() for f in self.factors)
+        return self if all(map(is_, factors, self.factors)) else type(self)(factors)  # type: ignore[call-arg]
+
+    def _to_dense(self, like: Context) -> Array:
+        last = self.factors[-1]._to_dense(like)
+        return reduce(lambda M, factor: factor._matmat(M, like.xp), reversed(self.factors[:-1]), last)
+
+    def _require_square_factors(self, method: str) -> None:
+        if any(f.shape[0] != f.shape[1] for f in self.factors):
+            raise self._no_closed_form(method)
+
+    def _inv(self, xp: Namespace) -> LinearOperator:
+        self._require_square_factors("inv")
+        return reduce(compose, (f._inv(xp) for f in reversed(self.factors)))
+
+    def _solve(self, b: Array, xp: Namespace) -> Array:
+        self._require_square_factors("solve")
+        return reduce(lambda x, factor: factor._solve(x, xp), self.factors, b)
+
+    def _determinant_factors(self, method: str, xp: Namespace) -> Array:
+        self._require_square_factors(method)
+        return concat_last([values_of(f, self, xp, "_determinant_factors", method) for f in self.factors], xp)
+
+    def _slogdet(self, xp: Namespace) -> tuple[Array, Array]:
+        self._require_square_factors("slogdet")
+        signs, logs = zip(*(values_of(f, self, xp, "_slogdet") for f in self.factors), strict=True)
+        return reduce(mul, signs), sum(logs[1:], start=logs[0])
+
+
+def combined(kind: type[Any], parts: tuple[LinearOperator, ...], made_of: Sequence[LinearOperator]) -> Any:
+    """Return a combination of parts that are known to fit; `made_of` as for `_hold`.
+
+    Its cost is that of joining lists. All checks of the constructor in each step of a long sum would add up.
+    """
+    return object.__new__(kind)._hold(parts, made_of)
+
+
+def flat(operators: tuple[LinearOperator, ...], kind: type[Any]) -> tuple[LinearOperator, ...]:
+    """Return operators with the parts of those of one kind in their place."""
+    if not any(type(op) is kind for op in operators):
+        return operators
+    return tuple(part for op in operators for part in (_parts(op) if type(op) is kind else (op,)))
+
+
+def require_operators(owner: str, argument: str, operators: tuple[Any, ...]) -> None:
+    """Check the parts of a combination, but how many arrays they hold."""
+    if not operators:
+        raise ArgumentValueError(owner, argument, "must be at least one operator, got none")
+    for op in operators:
+        if not isinstance(op, LinearOperator):
+            raise ArgumentTypeError(owner, argument, f"must be structmat operators, got {type(op).__name__}")
+    if arrays := [array for op in operators for array in op._arrays()]:
+        namespace_of(owner, *arrays)
+    broadcast_shapes(owner, *(op.batch_shape for op in operators))
+
+
+def _parts(operator: Any) -> tuple[LinearOperator, ...]:
+    """Return the parts of a combination."""
+    (name,) = operator._core_axes
+    return getattr(operator, name)
+
+
+def values_of(part: LinearOperator, whole: LinearOperator, xp: Namespace, hook: str, *arguments: str) -> Any:
+    """Return what a hook has for a part; one without arrays is asked in NumPy, as it knows no device and no dtype."""
+    known = bool(part._arrays())
+    values = getattr(part, hook)(*arguments, xp if known else part._own_namespace())
+    if known or whole.dtype is None:
+        return values
+
+    def moved(array: Array) -> Array:
+        return in_precision(xp.asarray(array, device=whole.device), precision_of(whole.dtype, xp), xp)
+
+    return tuple(map(moved, values)) if isinstance(values, tuple) else moved(values)

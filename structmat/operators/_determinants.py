@@ -1,0 +1,42 @@
+"""Determinants, as products of many numbers that over- or underflow only where the result does."""
+
+from __future__ import annotations
+
+import math
+
+from structmat._arrays.arithmetic import binary_exponents
+from structmat._arrays.dtypes import is_complex
+from structmat._arrays.typing import Array, Namespace
+
+
+def sign_and_log(factors: Array, xp: Namespace) -> tuple[Array, Array]:
+    """Return sign and logarithm of the absolute value of products along the last axis."""
+    size = xp.abs(factors)
+    if is_complex(factors.dtype, xp):
+        unit = 2.0 ** binary_exponents(size, xp)  # a division by a subnormal number would overflow
+        signs = (factors / unit) / xp.where(size == 0.0, xp.ones_like(size), size / unit)
+    else:
+        one = xp.ones_like(size)  # `xp.sign` cannot be mapped in torch, and is zero for NaN there
+        signs = xp.where(xp.isnan(factors), factors, xp.where(factors > 0.0, one, xp.where(factors < 0.0, -one, 0.0)))
+    return xp.prod(signs, axis=-1), xp.sum(_logs(size, -float("inf"), xp), axis=-1)
+
+
+def product(factors: Array, xp: Namespace) -> Array:
+    """Return products along the last axis that over- or underflow only where the result does.
+
+    Where no product of some of the factors can leave the range of normal numbers that is the plain product, with every
+    digit and all derivatives; elsewhere it goes through logarithms.
+    """
+    logs = _logs(xp.abs(factors), 0.0, xp)
+    limits = xp.finfo(factors.dtype)
+    growth, decay = (xp.sum(xp.clip(signed, min=0.0), axis=-1) for signed in (logs, -logs))
+    safe = (growth < math.log(float(limits.max))) & (decay < -math.log(float(limits.smallest_normal)))
+    plain = xp.prod(xp.where(safe[..., None], factors, xp.ones_like(factors)), axis=-1)
+    sign, log = sign_and_log(factors, xp)
+    return xp.where(safe, plain, sign * xp.astype(xp.exp(log), sign.dtype))
+
+
+def _logs(size: Array, of_zero: float, xp: Namespace) -> Array:
+    """Logarithms, without a warning for zeros and with a finite derivative there."""
+    zero = ~((size > 0.0) | xp.isnan(size))
+    return xp.where(zero, xp.full_like(size, of_zero), xp.log(xp.where(zero, xp.ones_like(size), size)))

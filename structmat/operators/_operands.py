@@ -1,0 +1,92 @@
+"""What operators are multiplied by: arrays of any library, read, checked and brought to a common precision.
+
+The functions take the operator; `LinearOperator` has `operand` and `read` for its methods ``_operand`` and ``_read``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from structmat._arguments import as_floating
+from structmat._arrays.dtypes import common_dtype, complex_partner, in_precision, is_half_precision, precision_of
+from structmat._arrays.libraries import is_array, namespace_of
+from structmat._arrays.namespaces import numpy_namespace
+from structmat._arrays.shapes import broadcast_shapes
+from structmat._arrays.typing import Array, ArrayLike, DType, Namespace
+from structmat._errors import ArgumentValueError
+
+_WITH_COLUMNS = {
+    "matvec": ", or write A @ x; what SciPy gives columns takes structmat.scipy.as_linear_operator(A)",
+    "rmatvec": ", or write A.H @ y; what SciPy gives columns takes structmat.scipy.as_linear_operator(A)",
+    "inv_matvec": ", or use solve",
+}
+"""What takes columns in place of a method for vectors along the last axis."""
+
+
+def is_array_like(value: Any) -> bool:
+    """Tell arrays, lists, series of pandas and sparse matrices, which would take an operator for an array."""
+    return (
+        is_array(value) or isinstance(value, (list, tuple)) or hasattr(value, "__array__") or hasattr(value, "toarray")
+    )
+
+
+def read(operator: Any, x: ArrayLike, owner: str, argument: str) -> tuple[Array, Namespace]:
+    """Return an operand as a floating-point array of the operator's library, and their namespace."""
+    arrays = operator._arrays()
+    if not arrays:
+        x = as_floating(x, owner, argument)
+        return x, namespace_of(owner, x)
+    xp = namespace_of(owner, *arrays, *((x,) if is_array(x) else ()))
+    return as_floating(x, owner, argument, like=(xp, operator.dtype)), xp
+
+
+def operand(
+    operator: Any, x: ArrayLike, method: str, argument: str, length: int, axis: int = -1
+) -> tuple[Any, Array, Namespace, DType]:
+    """Return operator and operand in the dtype of the computation, their namespace, and the dtype of the result.
+
+    `length` is what the operand must have along its `axis`, and `method` and `argument` are what errors name.
+    """
+    leaves = operator._leaves()
+    if len(leaves) == 1 and type(x) is np.ndarray:  # the usual case: one array of NumPy, and no stack
+        array, axes = leaves[0]
+        same = type(array) is np.ndarray and x.dtype == array.dtype and array.ndim == axes
+        if same and x.dtype.char in "fdFD" and x.ndim >= -axis and x.shape[axis] == length:
+            return operator, x, numpy_namespace, x.dtype
+    owner = f"{type(operator).__name__}.{method}"
+    x, xp = read(operator, x, owner, argument)
+    if x.ndim < -axis or x.shape[axis] != length:
+        raise _wrong_length(operator, tuple(x.shape), method, argument, length, axis)
+    if batch := operator.batch_shape:
+        broadcast_shapes(owner, batch, tuple(x.shape[: x.ndim + axis]))
+    return _in_common_precision(operator, x, xp)
+
+
+def _wrong_length(
+    operator: Any, shape: tuple[int, ...], method: str, argument: str, length: int, axis: int
+) -> ArgumentValueError:
+    """Return the error for an operand of a wrong shape, which says what to do where the mistake is a usual one."""
+    wanted = f"(..., {length})" if axis == -1 else f"(..., {length}, k)"
+    text = f"must have shape {wanted}, got {shape}"
+    if method in {"solve", "lstsq"} and len(shape) > 1 and shape[-1] == length:
+        text += "; right-hand sides are columns: transpose vectors along the last axis"
+    if axis == -1 and len(shape) > 1 and shape[-2] == length:
+        text += "; vectors lie along the last axis: transpose columns"
+        text += _WITH_COLUMNS.get(method, "")
+    text += operator._hint_for_shape(method, argument, shape, length)
+    return ArgumentValueError(f"{type(operator).__name__}.{method}", argument, text)
+
+
+def _in_common_precision(operator: Any, x: Array, xp: Namespace) -> tuple[Any, Array, Namespace, DType]:
+    """Return operator and operand in the precision of their computation, their namespace, and their common dtype."""
+    own, arrays = operator.dtype, operator._arrays()
+    uniform = len(arrays) == 1 or [array.dtype for array in arrays].count(own) == len(arrays)
+    if own is not None and x.dtype == own and uniform and not is_half_precision(own):
+        return operator, x, xp, own
+    dtype = common_dtype(xp, *operator._counted_as(own), x)
+    if own is None and operator._forces_complex:
+        dtype = complex_partner(dtype, xp)
+    precision = precision_of(dtype, xp)
+    return operator._in_precision(precision, xp), in_precision(x, precision, xp), xp, dtype

@@ -1,0 +1,138 @@
+"""Sums of operators that no family holds, kept as their terms."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import reduce
+from operator import is_
+from typing import Any
+
+from structmat._arrays.typing import Array, Namespace, Scalar
+from structmat._errors import ArgumentValueError
+from structmat._fourier.plans import Plan
+from structmat.operators._arithmetic import add, scale
+from structmat.operators._combined_plans import plan_of_parts
+from structmat.operators._composite import Combination, combined, flat, require_operators, values_of
+from structmat.operators._diagonal import Diagonal, Identity
+from structmat.operators._linear_operator import Context, LinearOperator
+from structmat.operators._prepared import Prepared, prepared_by
+from structmat.operators._scaled import identity_factor
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Sum(Combination):
+    """The sum of operators, ``terms[0] + terms[1] + ...``, kept as its terms.
+
+    Parameters
+    ----------
+    terms : sequence of LinearOperator
+        Operators of equal shape. Terms that are sums are replaced by their terms.
+
+    Raises
+    ------
+    TypeError
+        If a term is not an operator, or the terms come from different array libraries.
+    ValueError
+        If there is no term, shapes differ, batch axes do not broadcast, or they hold too many arrays.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import structmat as sm
+    >>> (sm.Circulant(np.array([0.0, 1.0])) + sm.Diagonal(np.array([2.0, 3.0]))).to_dense()
+    array([[2., 1.],
+           [1., 3.]])
+    """
+
+    _core_axes = {"terms": None}
+
+    terms: tuple[LinearOperator, ...]
+    """The terms."""
+
+    def __post_init__(self) -> None:
+        terms = tuple(self.terms)
+        require_operators("Sum", "terms", terms)
+        if len({t.shape for t in terms}) > 1:
+            text = " + ".join(str(t.shape) for t in terms)
+            raise ArgumentValueError("Sum", "terms", f"must have one shape, got {text}")
+        self._hold(flat(terms, Sum), terms)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """The shape of every term."""
+        return self.terms[0].shape
+
+    def _details(self) -> str:
+        return " + ".join(type(t).__name__ for t in self.terms) + ", "
+
+    def _described(self) -> str:
+        return "a sum of " + " + ".join(type(t).__name__ for t in self.terms)
+
+    def _matvec(self, x: Array, xp: Namespace) -> Array:
+        return reduce(lambda y, term: y + term._matvec(x, xp), self.terms[1:], self.terms[0]._matvec(x, xp))
+
+    def _rmatvec(self, y: Array, xp: Namespace) -> Array:
+        return reduce(lambda x, term: x + term._rmatvec(y, xp), self.terms[1:], self.terms[0]._rmatvec(y, xp))
+
+    def _plan(self, xp: Namespace) -> Plan | None:
+        return plan_of_parts(self.terms, xp, is_sum=True)
+
+    def _transpose(self) -> LinearOperator:
+        return Sum(tuple(t._transpose() for t in self.terms))
+
+    def _conj(self) -> LinearOperator:
+        terms = tuple(t._conj() for t in self.terms)
+        return self if all(map(is_, terms, self.terms)) else Sum(terms)
+
+    def _to_dense(self, like: Context) -> Array:
+        return reduce(lambda M, term: M + term._to_dense(like), self.terms[1:], self.terms[0]._to_dense(like))
+
+    def _diagonal(self, method: str, xp: Namespace) -> Array:
+        first, *rest = (values_of(t, self, xp, "_diagonal", method) for t in self.terms)
+        return reduce(lambda d, other: d + other, rest, first)
+
+    def _whole(self) -> tuple[LinearOperator, Any]:
+        found = [term._whole() for term in self.terms]
+        chosen = next((rows for _, rows in found if rows is not None), None)
+        wider: list[Any] = [op if rows is not None else _with_more_rows(op, chosen) for op, rows in found]
+        if chosen is None or None in wider or any(rows not in {chosen, None} for _, rows in found):
+            return self, None
+        return reduce(add, wider), chosen
+
+
+def _with_more_rows(operator: LinearOperator, chosen: Any) -> LinearOperator | None:
+    """Return a diagonal matrix whose chosen rows are given, the mean of them in all others; None for other kinds."""
+    if (factor := identity_factor(operator)) is not None and chosen is not None:
+        return scale(Identity(chosen.size), factor)
+    if not isinstance(operator, Diagonal) or chosen is None:
+        return None
+    xp = operator._own_namespace()
+    return Diagonal(chosen._scattered(operator.d, xp, fill=xp.mean(operator.d, axis=-1, keepdims=True)))
+
+
+@add.rule(object, object)
+def _lazy_sum(left: LinearOperator, right: LinearOperator) -> LinearOperator:
+    return Sum((left, right))
+
+
+@add.rule(Sum, object)
+def _extend_sum(left: Sum, right: LinearOperator) -> LinearOperator:
+    terms, added = list(left.terms), right.terms if isinstance(right, Sum) else (right,)
+    for new in added:
+        for i, term in enumerate(terms):
+            if (merged := add.merge(term, new)) is not NotImplemented:
+                terms[i] = merged
+                break
+        else:
+            terms.append(new)
+    if len(terms) < len(left.terms) + len(added):
+        return Sum(tuple(terms))
+    return combined(Sum, tuple(terms), (left, right))
+
+
+add.rule(Sum, Prepared)(prepared_by(add))
+
+
+@scale.rule(Sum, object)
+def _scale_terms(operator: Sum, factor: Scalar) -> LinearOperator:
+    return Sum(tuple(scale(term, factor) for term in operator.terms))
