@@ -35,14 +35,8 @@ except ModuleNotFoundError as error:
 from structmat._arrays.libraries import library_of
 from structmat._errors import ArgumentTypeError, ArgumentValueError
 from structmat._parametrised import Parametrised
-from structmat._toeplitz_systems import (
-    one_less_square,
-    products,
-    solutions_on_host,
-    tangents,
-    transposed,
-    vectors_on_host,
-)
+from structmat._toeplitz_systems.schur import one_less_square
+from structmat._toeplitz_systems.stacks import products, solutions_on_host, tangents, transposed, vectors_on_host
 from structmat.operators import LinearOperator  # and so all of them, to be registered
 
 __all__ = ["as_lineax", "register_operator"]

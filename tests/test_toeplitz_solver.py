@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import structmat as sm
-from structmat._toeplitz_systems import ToeplitzSystem, levinson
+from structmat._toeplitz_systems import ToeplitzSystem
+from structmat._toeplitz_systems.recursions import levinson
 from tests import backends
 from tests.operator_registry import Vectors
 
@@ -177,7 +178,7 @@ def test_determinants_of_matrices_with_ill_conditioned_sections_are_those_of_lap
 
 
 def test_large_determinants_that_may_be_off_come_with_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("structmat._toeplitz_systems.LARGEST", 100)
+    monkeypatch.setattr("structmat._toeplitz_systems.thresholds.LARGEST", 100)
     outcomes = []
     for seed in range(10):
         c, r = vectors(257, "real", seed)
@@ -235,7 +236,7 @@ def test_numerically_singular_systems_have_small_residuals(family: str, n: int, 
 @pytest.mark.parametrize("kind", [sm.Toeplitz, sm.Hankel])
 def test_singular_systems_beyond_dense_matrices(monkeypatch: pytest.MonkeyPatch, dtype: str, kind: Any) -> None:
     """An error, whatever the rounding of the machine; numbers of single precision make a regular matrix of it."""
-    monkeypatch.setattr("structmat._toeplitz_systems.LARGEST", 100)
+    monkeypatch.setattr("structmat._toeplitz_systems.thresholds.LARGEST", 100)
     c = np.exp(-(np.arange(300) ** 2) / 32.0).astype(dtype)
     op = kind(c) if kind is sm.Toeplitz else kind(c[::-1].copy(), c)
     b = op.matvec(np.random.default_rng(0).standard_normal((3, 300)).astype(dtype))
@@ -380,7 +381,7 @@ def test_determinants_in_single_precision_are_those_in_double(n: int, backend: b
 
 
 def test_large_matrices_without_an_answer_are_errors(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("structmat._toeplitz_systems.LARGEST", 100)
+    monkeypatch.setattr("structmat._toeplitz_systems.thresholds.LARGEST", 100)
     b = np.random.default_rng(0).standard_normal(300)
     for T in (sm.Toeplitz(*vectors(300, "singular sections")), sm.Toeplitz(np.ones(300))):
         with pytest.raises(np.linalg.LinAlgError, match=r"Toeplitz\.solve: the matrix is (singular|ill-conditioned)"):

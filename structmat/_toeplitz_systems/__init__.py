@@ -1,0 +1,31 @@
+"""Toeplitz systems: their solutions, the inverse and the determinant of their matrices, and Cholesky factors.
+
+All but Schur's algorithm is computed with NumPy in double precision, whatever library the arrays belong to. From the
+bottom up:
+
+- `thresholds`: every number that decides which way is taken, with the measurement that set it;
+- `inverse`: products with the inverse, which two vectors determine, and the sums along its diagonals;
+- `recursions`: Levinson's recursion, for these two vectors and the determinant;
+- `elimination`: triangular factors of a dense matrix or a band by LAPACK;
+- `iteration`: GMRES with Strang's circulant as preconditioner;
+- `system`: `ToeplitzSystem`, which chooses between these for one matrix and accepts solutions by their residuals;
+- `stacks`: the same for stacks of matrices of any library, with derivatives;
+- `schur`: reflection coefficients and Cholesky factors by Schur's algorithm, in any library.
+"""
+
+from structmat._toeplitz_systems.inverse import Bezoutian, bezoutian
+from structmat._toeplitz_systems.iteration import central_diagonals
+from structmat._toeplitz_systems.schur import schur
+from structmat._toeplitz_systems.stacks import InverseVectors, inverse_vectors, solutions
+from structmat._toeplitz_systems.system import ToeplitzSystem
+
+__all__ = [
+    "Bezoutian",
+    "InverseVectors",
+    "ToeplitzSystem",
+    "bezoutian",
+    "central_diagonals",
+    "inverse_vectors",
+    "schur",
+    "solutions",
+]

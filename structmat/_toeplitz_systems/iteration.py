@@ -1,0 +1,70 @@
+"""Toeplitz systems by iteration: a few steps of GMRES with Strang's circulant as preconditioner [1]_.
+
+Where the symbol of a matrix, the function whose Fourier coefficients its diagonals are, is smooth and has no zeros, the
+number of steps does not grow with the size, so that a solution takes O(n log n).
+
+References
+----------
+.. [1] Chan, R. H., Ng, M. K., Conjugate gradient methods for Toeplitz systems, SIAM Rev. 38, 1996.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import scipy  # its `sparse` is imported on first use
+
+from structmat._arrays.libraries import device_of
+from structmat._arrays.namespaces import numpy_namespace
+from structmat._arrays.typing import Array, Namespace
+from structmat._fourier.spectra import from_spectrum, spectrum
+from structmat._toeplitz_systems import thresholds
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+
+def central_diagonals(lower: Array, wrapped: Array, xp: Namespace) -> Array:
+    """Return the first column of Strang's circulant, which has the diagonals of a matrix that lie near its main one.
+
+    `lower` holds the diagonals from the main one downward. Diagonal k of a circulant of size n is its diagonal k - n
+    too, which lies above the main one: `wrapped` holds these, in the same order. Of two that are equally far away it is
+    the mean.
+    """
+    n = lower.shape[-1]
+    k = xp.arange(n, device=device_of(lower))
+    return xp.where(2 * k == n, lower / 2 + wrapped / 2, xp.where(2 * k < n, lower, wrapped))
+
+
+def solutions_by_iteration(
+    c: NDArray[Any], r: NDArray[Any], product: Callable[[NDArray[Any]], NDArray[Any]], b: NDArray[Any]
+) -> NDArray[Any]:
+    """Return solutions for the rows of b, to be refined by their residuals, or NaN where so few steps do not suffice.
+
+    `product` multiplies by the Toeplitz matrix of that first column and first row.
+    """
+    n, xp = len(c), numpy_namespace
+    real = not np.iscomplexobj(c)
+    found = np.full_like(b, np.nan)
+    circulant = central_diagonals(c, np.append(c[:1], r[:0:-1]), xp)
+    eigenvalues: Any = spectrum(circulant, xp, real=real)
+    sizes = np.abs(eigenvalues)
+    if not sizes.min() > thresholds.REGULAR_CIRCULANT * sizes.max():
+        return found
+
+    def preconditioned(v: NDArray[Any]) -> Any:
+        return from_spectrum(spectrum(v.ravel(), xp, real=real) / eigenvalues, n, xp, real=real)
+
+    linear_operator = scipy.sparse.linalg.LinearOperator
+    T = linear_operator((n, n), lambda v: product(v.ravel()), dtype=b.dtype)
+    M = linear_operator((n, n), preconditioned, dtype=b.dtype)
+    rtol, steps = thresholds.ITERATED_TO, thresholds.GMRES_STEPS
+    for x, row in zip(found, b, strict=True):
+        x[:], _ = scipy.sparse.linalg.gmres(T, row, rtol=rtol, restart=steps, maxiter=1, M=M)
+        if not np.linalg.norm(row - product(x)) <= thresholds.WORTH_REFINING * np.linalg.norm(row):
+            x[:] = np.nan
+            break  # the others will hardly do better
+    return found

@@ -1,0 +1,90 @@
+"""Levinson's recursion, which finds what determines the inverse and the determinant of a Toeplitz matrix in O(n^2)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import scipy  # its `linalg` is imported on first use
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+class Recursion(NamedTuple):
+    """What Levinson's recursion finds of a Toeplitz matrix T."""
+
+    x: NDArray[Any]
+    """The solution of ``T x = e_0``; NaN where a leading section is singular."""
+    y: NDArray[Any]
+    """A solution of ``T y = (s, t[1 - n], ..., t[-1])`` with some s; NaN where a leading section is singular."""
+    sign: complex
+    """The phase of the determinant; zero where a leading section is singular."""
+    log: float
+    """The logarithm of the absolute value of the determinant."""
+    is_definite: bool
+    """Whether T is Hermitian and definite, so that no leading section is worse conditioned than T itself."""
+
+
+def levinson(c: NDArray[Any], r: NDArray[Any]) -> Recursion:
+    """Return what determines inverse and determinant by Levinson's recursion [1]_, of first column and first row.
+
+    Leading sections must be well conditioned. The sections of size m have ``T_m a = rho e_0`` and
+    ``T_m b = rho e_{m-1}`` with ``a[0] = b[m-1] = 1``; the product of all rho is the determinant. Of a Hermitian or
+    symmetric matrix b is a in reverse order, conjugated or not.
+
+    References
+    ----------
+    .. [1] Golub, G. H., Van Loan, C. F., Matrix Computations, 4th edition, section 4.7, 2013.
+    """
+    n = len(c)
+    symmetric = np.array_equal(c[1:], r[1:])
+    hermitian = np.array_equal(c, np.append(c[:1], r[1:]).conj())
+    backwards = np.ascontiguousarray(c[::-1])  # t[n-1], ..., t[0]
+    a = np.zeros(n, c.dtype)  # grows from the front of its array
+    b = np.zeros(n, c.dtype)  # grows from the end
+    multiple = np.zeros(n, c.dtype)
+    a[0] = b[-1] = 1
+    rho = c[0]
+    sign = np.ones((), c.dtype)[()]
+    log = 0.0
+    is_definite = hermitian
+    with np.errstate(all="ignore"):
+        for m in range(1, n + 1):
+            size = abs(rho)
+            if not 0 < size < np.inf:
+                return Recursion(np.full(n, np.nan), np.full(n, np.nan), 0j, -np.inf, is_definite=False)
+            sign *= rho / size
+            log += float(np.log(size))
+            if m == n:
+                break
+            below = (backwards[n - 1 - m : n - 1] @ a[:m]) / rho
+            if symmetric or hermitian:
+                above = below if symmetric else below.conjugate()
+                mirrored = a[m::-1] if symmetric else a[m::-1].conj()  # b a place further down, with zero in front
+                np.multiply(mirrored, below, out=multiple[: m + 1])
+                a[: m + 1] -= multiple[: m + 1]
+            else:
+                above = (r[1 : m + 1] @ b[n - m :]) / rho
+                front = a[: m + 1]
+                back = b[n - m - 1 :]
+                np.multiply(front, above, out=multiple[: m + 1])
+                front -= below * back
+                back -= multiple[: m + 1]
+            ratio = 1 - below * above
+            is_definite = is_definite and ratio.real > 0
+            rho *= ratio
+        if symmetric or hermitian:
+            b = a[::-1] if symmetric else a[::-1].conj()
+        return Recursion(a / rho, -np.append(np.zeros(1, c.dtype), b[:-1]), complex(sign), log, is_definite)
+
+
+def solutions_by_recursion(c: NDArray[Any], r: NDArray[Any], b: NDArray[Any]) -> Any:
+    """Return solutions for the rows of b by SciPy's recursion, which is compiled.
+
+    They are NaN where a leading section is singular.
+    """
+    try:
+        return scipy.linalg.solve_toeplitz((c, r), b.T, check_finite=False).T
+    except np.linalg.LinAlgError:
+        return np.full_like(b, np.nan)

@@ -1,0 +1,113 @@
+"""Schur's algorithm for Hermitian Toeplitz matrices: reflection coefficients and Cholesky factors in O(n^2).
+
+With the shift Z down by one, ``T - Z T Z^H = u u^H - v v^H`` for u the first column over the root of the corner entry,
+and v the same with a zero in front. Each step shifts u down and turns u and v by the hyperbolic rotation after which v
+has one more zero in front; then u is the next column of the factor.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from structmat._arrays.arithmetic import conjugate, quotient, real_part
+from structmat._arrays.dtypes import is_complex
+from structmat._arrays.libraries import can_raise_for_values, device_of, is_numpy, library_of
+from structmat._arrays.shapes import concat_last
+from structmat._arrays.typing import Array, Namespace
+from structmat._errors import ArgumentValueError
+from structmat._toeplitz_systems import thresholds
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+def schur(c: Array, r: Array, xp: Namespace, owner: str, *, with_factor: bool) -> tuple[Array, Array | None]:
+    """Return reflection coefficients and, if asked for, the Cholesky factor of a matrix of that first column and row.
+
+    Where values may not be read, its Hermitian part is taken, and the results are NaN where that is not positive
+    definite; elsewhere both are errors.
+    """
+    adjoint = conjugate(concat_last([c[..., :1], r[..., 1:]], xp), xp)  # its first column
+    if can_raise_for_values(xp):
+        _require_hermitian(c, adjoint, xp, owner)
+    first = c / 2 + adjoint / 2
+    corner = real_part(first[..., :1], xp)
+    known = (corner > 0) & (corner < xp.inf)
+    root = xp.sqrt(xp.where(known, corner, xp.full_like(corner, xp.nan)))
+    u = concat_last([xp.astype(root, first.dtype), quotient(first[..., 1:], root, xp)], xp)
+    if library_of(xp) == "jax":
+        coefficients, factor = sys.modules["structmat.jax"].schur(u)  # imported with the first array of JAX
+    else:
+        with np.errstate(all="ignore"):
+            coefficients, factor = (_in_numpy if is_numpy(xp) else _in_any_library)(u, xp, with_factor=with_factor)
+    if can_raise_for_values(xp):
+        _require_positive_definite(first, known, coefficients, xp, owner)
+    return coefficients, factor
+
+
+def _require_hermitian(c: Array, adjoint: Array, xp: Namespace, owner: str) -> None:
+    """Raise an error if the first column is not that of the adjoint, up to rounding."""
+    allowed = thresholds.HERMITIAN * xp.finfo(c.dtype).eps * xp.max(xp.abs(c), axis=-1, keepdims=True)
+    if bool(xp.any(xp.abs(c - adjoint) > allowed)):
+        text = "the matrix must be Hermitian: c[0] is not real, or r[1:] not the conjugate of c[1:]"
+        raise ArgumentValueError(owner, None, text)
+
+
+def _require_positive_definite(first: Array, known: Array, coefficients: Array, xp: Namespace, owner: str) -> None:
+    """Raise an error if a corner entry is not `known` to be positive, or a coefficient is not below one."""
+    passed = np.concatenate([np.asarray(known), np.asarray(one_less_square(coefficients, xp)) > 0], axis=-1)
+    orders = np.nonzero(~passed)[-1] + 1
+    if not orders.size:
+        return
+    text = f"the matrix is not positive definite: its leading section of order {orders.min()} is not"
+    text += "" if bool(xp.all(xp.isfinite(first))) else ", as it holds NaN or infinity"
+    raise np.linalg.LinAlgError(f"{owner}: {text}")
+
+
+def one_less_square(k: Array, xp: Namespace) -> Array:
+    """Return ``1 - |k|^2`` without cancellation of a real k near one."""
+    if is_complex(k.dtype, xp):
+        a, b = xp.real(k), xp.imag(k)
+        return (1 - a) * (1 + a) - b * b
+    return (1 - k) * (1 + k)
+
+
+def _steps(u: Array, xp: Namespace) -> Iterator[tuple[Array, Array]]:
+    """Yield the reflection coefficients and the next columns from their diagonal on; `structmat.jax` has the same."""
+    v = u
+    for _ in range(1, u.shape[-1]):
+        u, v = u[..., :-1], v[..., 1:]
+        k = v[..., :1] / u[..., :1]
+        square = one_less_square(k, xp)
+        root = xp.sqrt(square)
+        corner = square * u[..., :1]  # which stays real, and becomes 0 / 0 where the matrix is singular
+        u = concat_last([corner, (u - conjugate(k, xp) * v)[..., 1:]], xp) / root
+        v = root * v - k * u  # of the new u: both rotated alike would not be stable
+        yield k, u
+
+
+def _in_numpy(u: Any, xp: Namespace, *, with_factor: bool) -> tuple[Any, Any]:
+    """Return both, the factor as the transpose of a matrix whose rows are written one by one."""
+    coefficients = np.empty_like(u[..., 1:])
+    columns = np.zeros((*u.shape, u.shape[-1]), u.dtype) if with_factor else None
+    if columns is not None:
+        columns[..., 0, :] = u
+    for m, (k, column) in enumerate(_steps(u, xp)):
+        coefficients[..., m : m + 1] = k
+        if columns is not None:
+            columns[..., m + 1, m + 1 :] = column
+    return coefficients, None if columns is None else columns.swapaxes(-2, -1)
+
+
+def _in_any_library(u: Array, xp: Namespace, *, with_factor: bool) -> tuple[Array, Array | None]:
+    """Return both from arrays that are not changed, so that torch has derivatives."""
+    zeros = xp.zeros(u.shape[-1], dtype=u.dtype, device=device_of(u))
+    coefficients, columns = [u[..., :0]], [u]
+    for m, (k, column) in enumerate(_steps(u, xp)):
+        coefficients.append(k)
+        if with_factor:
+            columns.append(concat_last([zeros[: m + 1], column], xp))
+    return concat_last(coefficients, xp), xp.stack(columns, axis=-1) if with_factor else None

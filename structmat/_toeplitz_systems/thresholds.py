@@ -1,0 +1,138 @@
+"""What decides how Toeplitz systems are solved, and the measurement that set each number.
+
+The numbers are read as attributes of this module (``thresholds.LARGEST``), so that a test can replace one in one place.
+"""
+
+# Sizes, at which one way becomes faster than another
+
+DENSE = 128
+"""Up to this size elimination of the dense matrix is as fast as the recursions."""
+
+BAND = 32
+"""The most diagonals beside the main one that are eliminated as a band: no other way is faster, or more accurate."""
+
+LONG = 1024
+"""From this size on iteration is tried before a recursion."""
+
+LARGEST = 4096
+"""The largest matrix that is written out where nothing else is accurate: 128 MiB, about a second."""
+
+FEW = 2
+"""Up to so many right-hand sides are solved one by one; more of them share the inverse."""
+
+# Iteration
+
+GMRES_STEPS = 25
+"""The most steps of GMRES: a matrix with a smooth symbol needs fewer, and for others a recursion costs no more."""
+
+ITERATED_TO = 1e-10
+"""The relative residual at which GMRES ends: one refinement about squares it, which is rounding."""
+
+WORTH_REFINING = 1e-8
+"""The largest relative residual of GMRES that is refined, not given up.
+
+GMRES ends by the norm of the preconditioned residual, and the true one may be a little larger: where those were given
+up that are above `ITERATED_TO`, Levinson's recursion took 360 ms for 16,384 unknowns, a refinement takes 21.
+"""
+
+REGULAR_CIRCULANT = 1e-8
+"""The least ratio of the moduli of the eigenvalues of a circulant that is a preconditioner: below, it is singular to
+half of all digits, and iteration would not reach `WORTH_REFINING`."""
+
+# Acceptance of solutions
+
+ROUNDING = 4.0
+"""The backward error of a row, in units of ``eps * sqrt(n)``, that is at the level of rounding.
+
+Elimination by LAPACK left at most 0.3 for 150 matrices of 129 to 512 rows, those of ``benchmarks/toeplitz_solves.py``
+and of the tests: the margin is for the rounding of transforms, by which residuals are computed.
+"""
+
+UNEVEN = 5e-3
+"""The size of a row, relative to the sum of all diagonals, below which transforms hide what the row says.
+
+Transforms leave an error of eps times that sum in each row. Where rows differed by a factor of 200 they left a backward
+error of 1.7e-13, and elimination 1e-16.
+"""
+
+LONG_SOLUTION = 1e-6
+"""The size of a solution, relative to the largest that double precision has for a matrix, above which residuals are
+measured by the right-hand side: beside a solution of any size any residual would be small."""
+
+DOUBTFUL_SOLUTION = 1e-10
+"""The size of a solution, relative to that same largest one, from which a small residual alone does not suffice: the
+correction that follows from it must be small too.
+
+Of 669 solutions of the same matrices by recursion and iteration with a residual at the level of rounding, the 18 that
+were longer would have been changed by 15 to 1,500 times their size; of 650 shorter than 1e-12 none was less accurate
+than a thousand times the error of LAPACK.
+"""
+
+STEADY = 0.01
+"""The largest correction, relative to a doubtful solution, with which it is accepted.
+
+All but one of these 650 would have been changed by less than 0.02: it lies between what is steady and what is not.
+"""
+
+ROUGH = 1e-8
+"""The largest relative residual that is left, with a warning, where no way reaches a smaller one.
+
+A Gaussian kernel of 300 points without noise, which is singular to working precision, leaves 1e-5 to 1e-2 where it may
+not be eliminated, by the rounding of the machine: that is an error on all of them.
+"""
+
+# The inverse
+
+CORRECTIONS = 3
+"""The most corrections of the vectors of an inverse by the inverse that they make.
+
+Of 150 matrices 123 need one and 12 need two; 15 make all, and are refined in extended precision then.
+"""
+
+TRUSTED = 1e-8
+"""The relative correction of the vectors of an inverse up to which the corrected ones are taken."""
+
+REFINEMENTS = 10
+"""The most refinements of these vectors with residuals in extended precision.
+
+Of 57 matrices that were refined, 18 end after one or two; 39 make all of them.
+"""
+
+LOSSLESS = 1000.0
+"""The largest error of products with an inverse, in units of eps, that its formula may have by the norms of the two
+vectors, without a look at the products themselves."""
+
+LOSSY = 300.0
+"""How many times the error of solutions that of products with the inverse must be for a warning.
+
+The law of these products (``tests/test_toeplitz_solver.py``) allows a thousand times the error of LAPACK's elimination
+where there is no warning: this leaves a factor of three for what one right-hand side shows less than another.
+"""
+
+# The determinant
+
+TRUSTED_LOGARITHM = 1e-13
+"""The relative correction of the vectors up to which the logarithm of a recursion is taken, which has no correction of
+its own; where the matrix is definite it is `TRUSTED`.
+
+Of 36 random indefinite and general matrices of 129 to 513 rows the logarithm was off by 0.1 to 17 times the correction,
+up to 4e-8, and that of LAPACK by 1e-15 to 2e-12. Of definite ones recursion and LAPACK were off alike.
+"""
+
+NOTICEABLE = 1e-10
+"""The relative correction from which a logarithm that nothing more accurate is found for comes with a warning."""
+
+LOGARITHM_PER_CORRECTION = 10
+"""The error of the logarithm, in units of that correction, of which such a warning speaks: near the largest of the 36
+errors above."""
+
+# Cholesky factors
+
+HERMITIAN = 8.0
+"""How far a matrix may be from its adjoint, in units of eps times its largest entry: what a few operations on its
+diagonals leave of rounding."""
+
+# Numbers of extreme size
+
+ORDINARY_EXPONENT = 64
+"""The largest exponent of two of numbers that are not scaled: products of a few of them stay far from overflow."""
