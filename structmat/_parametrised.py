@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Self
 from structmat._arrays.libraries import namespace_of
 from structmat._arrays.namespaces import numpy_namespace
 from structmat._arrays.typing import Array, Namespace
+from structmat._rules import announce
 
 
 class Parametrised:
@@ -20,6 +21,10 @@ class Parametrised:
 
     _static_numbers: ClassVar[frozenset[str]] = frozenset()
     """Fields that hold an array or a Python number; the number is static."""
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        announce(cls)
 
     def _leaves(self) -> list[tuple[Array, int]]:
         """Return all parameter arrays, those of inner objects included, each with its number of core axes."""

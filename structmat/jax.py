@@ -1,4 +1,4 @@
-"""What JAX needs: operators as pytrees. Needs the extra ``jax``. The first array of JAX in an operator imports it.
+"""Operators in JAX. Needs the extra ``jax``. The first array of JAX in an operator registers all operators as pytrees.
 
 Arrays of operators are leaves, sizes are static, so they pass through ``jit``, ``vmap``, ``grad`` and ``lax.scan``:
 
@@ -21,10 +21,7 @@ inside of the function that is differentiated. Count parameters by ``P.operator`
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any, TypeVar
-
-import numpy as np
 
 try:
     import jax
@@ -34,16 +31,12 @@ except ModuleNotFoundError as error:
 
 from structmat._arrays.libraries import library_of
 from structmat._errors import ArgumentTypeError, ArgumentValueError
+from structmat._jax_rules import register  # which registers all operators of this package
 from structmat._parametrised import Parametrised
-from structmat._toeplitz_systems.schur import one_less_square
-from structmat._toeplitz_systems.stacks import products, solutions_on_host, tangents, transposed, vectors_on_host
-from structmat.operators import LinearOperator  # and so all of them, to be registered
+from structmat.operators import LinearOperator  # and so all of them
 
 __all__ = ["as_lineax", "register_operator"]
 
-
-_LEAVES: dict[type, type] = {kind: type("Leaf", (kind,), {}) for kind in (int, float, complex)}
-"""Types of leaves that are Python numbers, apart from a number that is no leaf."""
 
 Op = TypeVar("Op", bound=Parametrised)
 """An operator, or a plan."""
@@ -82,29 +75,7 @@ def register_operator(cls: type[Op]) -> type[Op]:
     >>> jax.jit(lambda op, x: op.matvec(x))(Damping(jax.numpy.ones(2) / 2), jax.numpy.ones(2)).tolist()
     [0.5, 0.5]
     """
-    names = cls._field_names()
-
-    def flatten(op: Any) -> tuple[list[tuple[Any, Any]], tuple[Any, ...]]:
-        # A Python number that scales an operator stays one: as a leaf it would come back from jit as an array.
-        numbers = {n for n in cls._static_numbers if type(getattr(op, n)) in _LEAVES}
-        dynamic = tuple(n for n in names if n in cls._core_axes and n not in numbers)
-        static = tuple((n, getattr(op, n)) for n in names if n not in dynamic)
-        values = [getattr(op, n) for n in dynamic]
-        given = [+value if type(value) in _LEAVES.values() else value for value in values]
-        return [*zip(map(jax.tree_util.GetAttrKey, dynamic), given, strict=True)], (dynamic, static)
-
-    def unflatten(structure: tuple[Any, ...], children: Any) -> Any:
-        # not the constructor: JAX rebuilds operators with placeholders, which its checks would refuse
-        dynamic, static = structure
-        op = object.__new__(cls)
-        for name, value in zip(dynamic, children, strict=True):
-            leaf = _LEAVES.get(type(value)) if name in cls._static_numbers else None
-            object.__setattr__(op, name, value if leaf is None else leaf(value))
-        for name, value in static:
-            object.__setattr__(op, name, value)
-        return op
-
-    jax.tree_util.register_pytree_with_keys(cls, flatten, unflatten)
+    register(cls)
     return cls
 
 
@@ -158,82 +129,3 @@ def as_lineax(operator: LinearOperator, tags: Any = ()) -> Any:
     dtype = operator.dtype or jnp.result_type(complex if operator._forces_complex else float)
     vector = jax.ShapeDtypeStruct(operator.shape[1:], dtype)
     return lineax.FunctionLinearOperator(operator.matvec, vector, tags)
-
-
-def _derived(cls: type[Parametrised]) -> set[type[Parametrised]]:
-    """Return a class and all that are derived from it, each once."""
-    return {cls}.union(*map(_derived, cls.__subclasses__()))
-
-
-for _kind in _derived(Parametrised):
-    if _kind.__module__.startswith("structmat.") and "__match_args__" in _kind.__dict__:
-        register_operator(_kind)
-
-
-@partial(jax.custom_jvp, nondiff_argnums=(2,))
-def inverse_vectors(c: Any, r: Any, determinant: bool) -> tuple[Any, ...]:
-    """Return what determines inverse and determinant of Toeplitz matrices, found by NumPy."""
-    batch, real = c.shape[:-1], jnp.real(c).dtype
-    shapes = ((c.shape, c.dtype), (c.shape, c.dtype), (batch, real), (batch, c.dtype))
-    return jax.pure_callback(
-        lambda c, r: vectors_on_host(np.asarray(c), np.asarray(r), determinant=determinant),
-        tuple(jax.ShapeDtypeStruct(*s) for s in shapes),
-        c,
-        r,
-        vmap_method="broadcast_all",
-    )
-
-
-_compiled_tangents = jax.jit(partial(tangents, xp=jnp))  # whose many transforms would else be compiled one by one
-
-
-def _changes(determinant: bool, primals: Any, changes: Any) -> tuple[Any, Any]:
-    x, y, sign, logdet = inverse_vectors(*primals, determinant)
-    dc, dr = changes
-    dx, dy, dlog = _compiled_tangents(x, y, dc, dr)
-    return (x, y, sign, logdet), (dx, dy, jnp.zeros_like(sign), dlog)
-
-
-inverse_vectors.defjvp(_changes)
-
-
-def toeplitz_solutions(c: Any, r: Any, b: Any) -> Any:
-    """Return solutions of Toeplitz systems, found by NumPy; JAX differentiates the products."""
-    b = jnp.broadcast_to(b, jnp.broadcast_shapes(c.shape, r.shape, b.shape)).astype(jnp.result_type(c, b))
-
-    def solve(_: Any, right: Any) -> Any:
-        # of equal rank, as vmap puts its axes in front of all
-        column, row = (v.reshape((1,) * (right.ndim - v.ndim) + v.shape) for v in (c, r))
-        return jax.pure_callback(
-            lambda c, r, b: solutions_on_host(np.asarray(c), np.asarray(r), np.asarray(b)),
-            jax.ShapeDtypeStruct(right.shape, right.dtype),
-            column,
-            row,
-            right,
-            vmap_method="expand_dims",
-        )
-
-    def solve_transposed(_: Any, right: Any) -> Any:
-        return transposed(lambda v: solve(None, v), jnp)(right)
-
-    return jax.lax.custom_linear_solve(products(c, r, jnp), b, solve, solve_transposed)
-
-
-@jax.jit  # type: ignore[untyped-decorator]
-def schur(u: Any) -> tuple[Any, Any]:
-    """Take the steps of Schur's algorithm, all of the same size, so that one is compiled."""
-    index = jnp.arange(u.shape[-1])
-
-    def step(pair: tuple[Any, Any], m: Any) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
-        u, v = pair
-        u = jnp.roll(u, 1, axis=-1)
-        corner, below = (jax.lax.dynamic_slice_in_dim(w, m, 1, axis=-1) for w in (u, v))
-        k = below / corner
-        square = one_less_square(k, jnp)
-        root = jnp.sqrt(square)
-        u = jnp.where(index == m, square * corner, jnp.where(index > m, u - k.conj() * v, 0)) / root
-        v = jnp.where(index <= m, 0, root * v - k * u)
-        return (u, v), (k[..., 0], u)
-
-    _, (coefficients, columns) = jax.lax.scan(step, (u, u), index[1:])
-    return jnp.moveaxis(coefficients, 0, -1), jnp.moveaxis(jnp.concatenate([u[None], columns]), 0, -1)

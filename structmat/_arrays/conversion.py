@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from array_api_compat import is_cupy_array
 
 from structmat._arrays.dtypes import is_half_precision
-from structmat._arrays.libraries import device_of, is_torch, library_of, namespace
-from structmat._arrays.typing import Array, Namespace
+from structmat._arrays.libraries import device_of, is_torch, library_of, namespace, rules_of
+from structmat._arrays.typing import Array, DType, Namespace
 from structmat._errors import ArgumentTypeError, ArgumentValueError
 
 if TYPE_CHECKING:
@@ -49,6 +50,20 @@ def to_numpy(array: Array) -> NDArray[Any]:
         array = array.get()
     values = np.asarray(array)
     return np.asarray(values, dtype=values.dtype.newbyteorder("="))
+
+
+def on_host(
+    function: Callable[..., Sequence[NDArray[Any]]],
+    results: Sequence[tuple[tuple[int, ...], DType]],
+    arrays: Sequence[Array],
+    xp: Namespace,
+) -> tuple[Array, ...]:
+    """Return the results of a function of NumPy arrays for arrays of any library, without derivatives.
+
+    `results` holds the shape and the dtype of each. The arrays have equal numbers of axes, and the function broadcasts
+    those before the last one.
+    """
+    return rules_of(xp).on_host(lambda *arrays: function(*map(to_numpy, arrays)), results, arrays, device_of(arrays[0]))
 
 
 def from_numpy(values: NDArray[Any], array: Array) -> Array:

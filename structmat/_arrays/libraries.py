@@ -1,8 +1,8 @@
-"""Which library arrays belong to: its namespace, its name, its devices, and whether values may be read."""
+"""Which library arrays belong to: its namespace, its name, its rules, its devices, and whether values may be read."""
 
 from __future__ import annotations
 
-import importlib
+from collections.abc import Callable
 from typing import Any
 
 import array_api_compat
@@ -13,6 +13,7 @@ from array_api_compat import device as compat_device
 from structmat._arrays.namespaces import extended, numpy_namespace
 from structmat._arrays.typing import Array, Device, Namespace
 from structmat._errors import ArgumentTypeError
+from structmat._rules import Rules
 
 
 def is_torch(value: Any) -> bool:
@@ -32,9 +33,10 @@ def namespace(*arrays: Array) -> Namespace:
         if not is_torch(array):
             found = array_namespace(*arrays)
             library = library_of(found)
-            if library == "jax":  # whose transformations take operators that are registered, as no other
-                importlib.import_module("structmat.jax")
-            return numpy_namespace if library == "numpy" else extended(library, found)
+            if library == "numpy":
+                return numpy_namespace
+            rules_of(found)  # as transformations of JAX take operators that are registered, as no other
+            return extended(library, found)
     known: Namespace | None = getattr(array_api_compat, "torch", None)
     if known is not None:  # which costs a sixth of an import
         return known
@@ -57,6 +59,35 @@ def library_of(xp: Namespace) -> str:
     """Return the name of the library of a namespace: ``numpy``, ``torch``, ``jax``, ..."""
     name: str = xp.__name__.removeprefix("array_api_compat.")
     return name.partition(".")[0]
+
+
+def _rules_of_torch() -> Rules:
+    from structmat._torch_rules import rules  # noqa: PLC0415  # torch is there already
+
+    return rules
+
+
+def _rules_of_jax() -> Rules:
+    from structmat._jax_rules import rules  # noqa: PLC0415  # JAX is there already
+
+    return rules
+
+
+_WITH_RULES: dict[str, Callable[[], Rules]] = {"torch": _rules_of_torch, "jax": _rules_of_jax}
+"""By the name of a library that differentiates or compiles: what imports its rules."""
+
+_RULES: dict[str, Rules] = {}
+"""By the name of a library: its rules, once they have been asked for."""
+
+
+def rules_of(xp: Namespace) -> Rules:
+    """Return the rules of a library: what it makes of a computation beside its values."""
+    library = library_of(xp)
+    known = _RULES.get(library)
+    if known is None:
+        load = _WITH_RULES.get(library)
+        known = _RULES[library] = Rules(xp) if load is None else load()
+    return known
 
 
 def device_of(array: Array) -> Device:

@@ -9,23 +9,24 @@ bottom up:
 - `elimination`: triangular factors of a dense matrix or a band by LAPACK;
 - `iteration`: GMRES with Strang's circulant as preconditioner;
 - `system`: `ToeplitzSystem`, which chooses between these for one matrix and accepts solutions by their residuals;
-- `stacks`: the same for stacks of matrices of any library, with derivatives;
+- `stacks`: the same for stacks of matrices of any library, and what their derivatives take;
 - `schur`: reflection coefficients and Cholesky factors by Schur's algorithm, in any library.
 """
 
 from structmat._toeplitz_systems.inverse import Bezoutian, bezoutian
 from structmat._toeplitz_systems.iteration import central_diagonals
 from structmat._toeplitz_systems.schur import schur
-from structmat._toeplitz_systems.stacks import InverseVectors, inverse_vectors, solutions
+from structmat._toeplitz_systems.stacks import TraceOfInverse, inverse_vectors, log_determinants, solutions
 from structmat._toeplitz_systems.system import ToeplitzSystem
 
 __all__ = [
     "Bezoutian",
-    "InverseVectors",
     "ToeplitzSystem",
+    "TraceOfInverse",
     "bezoutian",
     "central_diagonals",
     "inverse_vectors",
+    "log_determinants",
     "schur",
     "solutions",
 ]

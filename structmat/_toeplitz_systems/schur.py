@@ -7,14 +7,13 @@ has one more zero in front; then u is the next column of the factor.
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from structmat._arrays.arithmetic import conjugate, quotient, real_part
 from structmat._arrays.dtypes import is_complex
-from structmat._arrays.libraries import can_raise_for_values, device_of, is_numpy, library_of
+from structmat._arrays.libraries import can_raise_for_values, device_of, is_numpy, namespace_of, rules_of
 from structmat._arrays.shapes import concat_last
 from structmat._arrays.typing import Array, Namespace
 from structmat._errors import ArgumentValueError
@@ -38,8 +37,9 @@ def schur(c: Array, r: Array, xp: Namespace, owner: str, *, with_factor: bool) -
     known = (corner > 0) & (corner < xp.inf)
     root = xp.sqrt(xp.where(known, corner, xp.full_like(corner, xp.nan)))
     u = concat_last([xp.astype(root, first.dtype), quotient(first[..., 1:], root, xp)], xp)
-    if library_of(xp) == "jax":
-        coefficients, factor = sys.modules["structmat.jax"].schur(u)  # imported with the first array of JAX
+    rules = rules_of(xp)
+    if rules.compiles:
+        coefficients, factor = rules.compiled(_in_steps_of_one_size)(u)
     else:
         with np.errstate(all="ignore"):
             coefficients, factor = (_in_numpy if is_numpy(xp) else _in_any_library)(u, xp, with_factor=with_factor)
@@ -76,7 +76,10 @@ def one_less_square(k: Array, xp: Namespace) -> Array:
 
 
 def _steps(u: Array, xp: Namespace) -> Iterator[tuple[Array, Array]]:
-    """Yield the reflection coefficients and the next columns from their diagonal on; `structmat.jax` has the same."""
+    """Yield the reflection coefficients and the next columns from their diagonal on.
+
+    `_in_steps_of_one_size` has the same steps.
+    """
     v = u
     for _ in range(1, u.shape[-1]):
         u, v = u[..., :-1], v[..., 1:]
@@ -111,3 +114,23 @@ def _in_any_library(u: Array, xp: Namespace, *, with_factor: bool) -> tuple[Arra
         if with_factor:
             columns.append(concat_last([zeros[: m + 1], column], xp))
     return concat_last(coefficients, xp), xp.stack(columns, axis=-1) if with_factor else None
+
+
+def _in_steps_of_one_size(u: Array) -> tuple[Array, Array]:
+    """Return both where operations are compiled: all steps have vectors of one size, so that one step is compiled."""
+    xp = namespace_of("Toeplitz.cholesky", u)
+    index = xp.arange(u.shape[-1], device=device_of(u))
+
+    def step(pair: tuple[Array, Array], m: Array) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
+        u, v = pair
+        u = xp.roll(u, 1, axis=-1)
+        corner, below = (xp.take(w, m[None], axis=-1) for w in (u, v))
+        k = below / corner
+        square = one_less_square(k, xp)
+        root = xp.sqrt(square)
+        u = xp.where(index == m, square * corner, xp.where(index > m, u - conjugate(k, xp) * v, 0)) / root
+        v = xp.where(index <= m, 0, root * v - k * u)
+        return (u, v), (k[..., 0], u)
+
+    _, (coefficients, columns) = rules_of(xp).scan(step, (u, u), index[1:])
+    return xp.moveaxis(coefficients, 0, -1), xp.moveaxis(xp.concat([u[None], columns]), 0, -1)

@@ -12,7 +12,7 @@ from structmat._arguments import as_vectors, wrong_shape
 from structmat._arrays.arithmetic import conjugate, euclidean_norm, real_part, scale_array
 from structmat._arrays.conversion import copied
 from structmat._arrays.dtypes import common_dtype, is_complex
-from structmat._arrays.libraries import device_of, namespace_of
+from structmat._arrays.libraries import device_of, namespace_of, rules_of
 from structmat._arrays.shapes import broadcast_shapes, concat_last, windows
 from structmat._arrays.typing import Array, ArrayLike, Namespace, Scalar
 from structmat._fourier.embedding import kernel_of_diagonals
@@ -20,10 +20,11 @@ from structmat._fourier.plans import Convolution, Products
 from structmat._fourier.steps import Step
 from structmat._toeplitz_systems import (
     Bezoutian,
-    InverseVectors,
     ToeplitzSystem,
+    TraceOfInverse,
     bezoutian,
     inverse_vectors,
+    log_determinants,
     schur,
     solutions,
 )
@@ -181,33 +182,37 @@ class ConstantDiagonals(Planned):
     # matrix the operator with its columns in reverse order.
 
     @abstractmethod
-    def _as_toeplitz(self, xp: Namespace) -> tuple[Array, Array]:
-        """Return first column and first row of T."""
-
-    def _vectors(self, method: str | None, xp: Namespace, *, determinant: bool = False) -> InverseVectors:
-        owner = f"{type(self).__name__}.{method}" if method else None
-        return inverse_vectors(*self._as_toeplitz(xp), xp, owner, determinant=determinant)
+    def _as_toeplitz(self, xp: Namespace) -> Toeplitz:
+        """Return T."""
 
     def _inv(self, xp: Namespace) -> ToeplitzInverse:
-        x, y = self._vectors("inv", xp)[:2]
+        T = self._as_toeplitz(xp)
+        x, y = inverse_vectors(T.c, T.r, xp, f"{type(self).__name__}.inv")
+        if rules_of(xp).is_differentiated([T.c, T.r]):
+            x, y = _with_derivatives(T, ToeplitzInverse(x, y), xp)
         return ToeplitzInverse(x, y, (self._flipped, False))
 
     def _solve(self, b: Array, xp: Namespace) -> Array:
-        x = solutions(*self._as_toeplitz(xp), b, xp, f"{type(self).__name__}.solve")
+        x = solutions(self._as_toeplitz(xp), b, xp, f"{type(self).__name__}.solve")
         return xp.flip(x, axis=-1) if self._flipped else x
 
     def _solver(self, xp: Namespace) -> Products | None:
         if self.batch_shape:
             return None
-        c, r = map(np.asarray, self._as_toeplitz(xp))
-        system = ToeplitzSystem(c, r, f"{type(self).__name__}.solve", ready=True)
+        T = self._as_toeplitz(xp)
+        system = ToeplitzSystem(np.asarray(T.c), np.asarray(T.r), f"{type(self).__name__}.solve", ready=True)
         dtype, turn = np.dtype(self.dtype), slice(None, None, -1 if self._flipped else 1)
 
         step = Step(lambda b: system.solve(b)[..., turn].astype(dtype))
         return Products(np.ndarray, dtype, (self.shape[0],), step, step)
 
     def _slogdet(self, xp: Namespace) -> tuple[Array, Array]:
-        n, (_, _, regular, log) = self.shape[0], self._vectors("slogdet", xp, determinant=True)
+        n = self.shape[0]
+        T = self._as_toeplitz(xp)
+        regular, log = log_determinants(T.c, T.r, xp, f"{type(self).__name__}.slogdet")
+        rules = rules_of(xp)
+        if rules.is_differentiated([T.c, T.r]):
+            log = rules.log_determinant(TraceOfInverse(), T, None, log)
         size, sign = (xp.real(log), xp.exp(1j * xp.imag(log))) if is_complex(log.dtype, xp) else (log, 1.0)
         odd = self._flipped and n * (n - 1) // 2 % 2
         sign = xp.astype(-regular if odd else regular, log.dtype) * sign
@@ -219,8 +224,35 @@ class ConstantDiagonals(Planned):
 
     def _determinant_factors(self, method: str, xp: Namespace) -> Array:
         n, (sign, log) = self.shape[0], self._slogdet(xp)
-        rest = xp.ones((*log.shape, n - 1), dtype=sign.dtype, device=device_of(log))
-        return xp.astype(xp.exp(log / n), sign.dtype)[..., None] * concat_last([sign[..., None], rest], xp)
+        ones = xp.ones((*log.shape, n - 1), dtype=sign.dtype, device=device_of(log))
+        return xp.astype(xp.exp(log / n), sign.dtype)[..., None] * concat_last([sign[..., None], ones], xp)
+
+
+@dataclass(frozen=True)
+class _ByInverse:
+    """Solves systems by an inverse that is known, for the implicit rule of a library."""
+
+    def __call__(self, A: LinearOperator, M: LinearOperator, b: Array, xp: Namespace) -> Array:
+        return M._matvec(b, xp)
+
+
+def _with_derivatives(T: Toeplitz, inverse: ToeplitzInverse, xp: Namespace) -> tuple[Array, Array]:
+    """Return the two vectors of an inverse with derivatives: those of the systems whose solutions they are.
+
+    With right-hand sides B, the solutions are the known vectors V plus those of ``T S = B - T V``. S vanishes, but has
+    the derivatives of both, of any order: the implicit rule takes them by the inverse that is known already.
+    """
+    rules = rules_of(xp)
+    c, r = (xp.broadcast_to(v, inverse.x.shape) for v in (T.c, T.r))
+    known = xp.stack([inverse.x, inverse.y], axis=-2)
+    products = T._with_batch_axis(xp)._matvec(known, xp)
+    free = rules.constant(products[..., 1, :1])  # where any number is right
+    first = xp.concat([xp.ones_like(c[..., :1]), xp.zeros_like(c[..., 1:])], axis=-1)
+    sides = xp.stack([first, xp.concat([free, xp.flip(r[..., 1:], axis=-1)], axis=-1)], axis=-2)
+    helper = inverse._with_batch_axis(xp)
+    change = rules.solution(_ByInverse(), T._with_batch_axis(xp), helper, sides - products)
+    vectors = known + (change - rules.constant(change))
+    return vectors[..., 0, :], vectors[..., 1, :]
 
 
 def diagonal_lengths(m: int, n: int, like: Array, xp: Namespace) -> Array:
@@ -393,8 +425,8 @@ class Toeplitz(ConstantDiagonals):
         xp = like.xp
         return copied(xp.flip(windows(xp.flip(self._constants(xp), axis=-1), self.shape[1], xp), axis=-2), xp)
 
-    def _as_toeplitz(self, xp: Namespace) -> tuple[Array, Array]:
-        return self.c, self.r
+    def _as_toeplitz(self, xp: Namespace) -> Toeplitz:
+        return self
 
     def _block(self, rows: range, cols: range, xp: Namespace) -> Toeplitz:
         corner = self.shape[1] - 1 - cols.start + rows.start  # which of the constants is in the corner of the block
@@ -473,9 +505,9 @@ class Hankel(ConstantDiagonals):
     def _to_dense(self, like: Context) -> Array:
         return copied(windows(self._constants(like.xp), self.shape[1], like.xp), like.xp)
 
-    def _as_toeplitz(self, xp: Namespace) -> tuple[Array, Array]:
+    def _as_toeplitz(self, xp: Namespace) -> Toeplitz:
         h, n = self._constants(xp), self.shape[1]
-        return h[..., n - 1 :], xp.flip(h[..., :n], axis=-1)
+        return Toeplitz(h[..., n - 1 :], xp.flip(h[..., :n], axis=-1))
 
     def _block(self, rows: range, cols: range, xp: Namespace) -> Hankel:
         constants = self._constants(xp)[..., rows.start + cols.start : rows.stop + cols.stop - 1]

@@ -1,0 +1,132 @@
+"""The rules of JAX: what its transformations and its compiler make of a computation, and of objects with parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache, partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from structmat._rules import LogDeterminant, Matrix, Rules, Solver, for_each_class
+
+
+class JaxRules(Rules):
+    """The rules of JAX, for derivatives in any mode and of any order."""
+
+    compiles = True
+
+    def constant(self, value: Any) -> Any:
+        return jax.lax.stop_gradient(value)
+
+    def is_differentiated(self, arrays: Iterable[Any]) -> bool:
+        return any(map(self.is_traced, arrays))  # what is not traced is not differentiated either
+
+    def is_traced(self, array: Any) -> bool:
+        return isinstance(array, jax.core.Tracer)
+
+    def is_plain(self, arrays: Sequence[Any]) -> bool:
+        return all(isinstance(array, jax.Array) and not self.is_traced(array) for array in arrays)
+
+    def compiled(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        return _compiled(function)
+
+    def scan(self, step: Callable[..., Any], carry: Any, elements: Any) -> Any:
+        """Return what a loop makes of `carry`, and the results of its steps, for one of the elements each."""
+        return jax.lax.scan(step, carry, elements)
+
+    def on_host(
+        self,
+        function: Callable[..., Sequence[Any]],
+        results: Sequence[tuple[tuple[int, ...], Any]],
+        arrays: Sequence[Any],
+        device: Any,
+    ) -> tuple[Any, ...]:
+        shapes = tuple(jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in results)
+        given = map(jax.lax.stop_gradient, arrays)
+        return jax.pure_callback(lambda *arrays: tuple(function(*arrays)), shapes, *given, vmap_method="expand_dims")
+
+    def solution(self, solver: Solver, A: Matrix, M: Matrix | None, b: Any) -> Any:
+        """Return solutions with derivatives, which JAX takes of the product with A."""
+        helper: Any = jax.lax.stop_gradient(M)
+
+        def solve(_: Any, right: Any) -> Any:
+            return solver(A, helper, right, jnp)
+
+        def solve_transposed(_: Any, right: Any) -> Any:
+            adjoint = None if helper is None else helper.H
+            return jnp.conj(solver(A.H, adjoint, jnp.conj(right), jnp))
+
+        return jax.lax.custom_linear_solve(lambda v: A._matvec(v, jnp), b, solve, solve_transposed)
+
+    def log_determinant(self, rule: LogDeterminant, A: Matrix, given: Any, value: Any) -> Any:
+        return _log_determinant(rule, A, given, value)
+
+
+@cache
+def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    return jax.jit(function)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _log_determinant(rule: LogDeterminant, A: Any, given: Any, value: Any) -> Any:  # noqa: ARG001
+    """Return the value, of which the derivative is ``tr(A^-1 dA)``."""
+    return value
+
+
+@_log_determinant.defjvp
+def _(rule: LogDeterminant, primals: Any, tangents: Any) -> tuple[Any, Any]:
+    (A, given, value), (change, _, _) = primals, tangents
+    inverse = rule.inverse(A, given, jnp)
+    return _log_determinant(rule, A, given, value), _change_of_trace(rule, A, change, inverse, given)
+
+
+@partial(jax.jit, static_argnums=0)  # or its many transforms would be compiled one by one
+def _change_of_trace(rule: LogDeterminant, A: Any, change: Any, inverse: Any, given: Any) -> Any:
+    return jax.jvp(lambda A: rule.trace(A, inverse, given, jnp), (A,), (change,))[1]
+
+
+# Objects with parameters as pytrees
+
+_LEAVES: dict[type, type] = {kind: type("Leaf", (kind,), {}) for kind in (int, float, complex)}
+"""Types of leaves that are Python numbers, apart from a number that is no leaf."""
+
+
+def register(cls: Any) -> None:
+    """Register a class of objects with parameters, an operator or a plan, as a pytree."""
+
+    def flatten(op: Any) -> tuple[list[tuple[Any, Any]], tuple[Any, ...]]:
+        # A Python number that scales an operator stays one: as a leaf it would come back from jit as an array.
+        names = cls._field_names()
+        numbers = {n for n in cls._static_numbers if type(getattr(op, n)) in _LEAVES}
+        dynamic = tuple(n for n in names if n in cls._core_axes and n not in numbers)
+        static = tuple((n, getattr(op, n)) for n in names if n not in dynamic)
+        values = [getattr(op, n) for n in dynamic]
+        given = [+value if type(value) in _LEAVES.values() else value for value in values]
+        return [*zip(map(jax.tree_util.GetAttrKey, dynamic), given, strict=True)], (dynamic, static)
+
+    def unflatten(structure: tuple[Any, ...], children: Any) -> Any:
+        # not the constructor: JAX rebuilds operators with placeholders, which its checks would refuse
+        dynamic, static = structure
+        op = object.__new__(cls)
+        for name, value in zip(dynamic, children, strict=True):
+            leaf = _LEAVES.get(type(value)) if name in cls._static_numbers else None
+            object.__setattr__(op, name, value if leaf is None else leaf(value))
+        for name, value in static:
+            object.__setattr__(op, name, value)
+        return op
+
+    jax.tree_util.register_pytree_with_keys(cls, flatten, unflatten)
+
+
+def _register_own(cls: type) -> None:
+    """Register a class of this package: those of others may have reasons of their own to be something else."""
+    if cls.__module__.partition(".")[0] == __name__.partition(".")[0]:
+        register(cls)
+
+
+for_each_class(_register_own)
+
+rules = JaxRules(jnp)
+"""The rules of JAX."""

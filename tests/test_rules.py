@@ -1,0 +1,146 @@
+"""The rules of derivatives of each library, with a matrix and solvers that are no part of the package."""
+
+from __future__ import annotations
+
+import importlib
+import subprocess
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+
+from structmat._arrays.conversion import on_host
+from structmat._arrays.libraries import rules_of
+from structmat._parametrised import Parametrised
+from tests import backends
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Dense(Parametrised):
+    """A matrix that is written out."""
+
+    _core_axes = {"entries": 2}
+
+    entries: Any
+
+    @property
+    def H(self) -> Dense:
+        xp = self._own_namespace()
+        return Dense(xp.conj(xp.matrix_transpose(self.entries)))
+
+    def _matvec(self, x: Any, xp: Any) -> Any:
+        return xp.matmul(self.entries, x[..., None])[..., 0]
+
+
+@dataclass(frozen=True)
+class ByNumPy:
+    """Solves systems on the host."""
+
+    def __call__(self, A: Any, M: Any, b: Any, xp: Any) -> Any:
+        def solve(A: Any, b: Any) -> tuple[Any]:
+            return (np.linalg.solve(A, b),)
+
+        right = b[..., None]
+        A = xp.broadcast_to(A.entries, (*b.shape, b.shape[-1]))
+        return on_host(solve, [(tuple(right.shape), b.dtype)], [A, right], xp)[0][..., 0]
+
+
+@dataclass(frozen=True)
+class ByInverse:
+    """Solves systems by an inverse that is known."""
+
+    def __call__(self, A: Any, M: Any, b: Any, xp: Any) -> Any:
+        return M._matvec(b, xp)
+
+
+@dataclass(frozen=True)
+class Trace:
+    """The derivative of a determinant."""
+
+    def inverse(self, A: Any, given: Any, xp: Any) -> Any:
+        return xp.linalg.inv(A.entries)
+
+    def trace(self, A: Any, inverse: Any, given: Any, xp: Any) -> Any:
+        return xp.sum(inverse * xp.matrix_transpose(A.entries), axis=(-2, -1))
+
+
+def solution(entries: Any, b: Any, xp: Any) -> Any:
+    return rules_of(xp).solution(ByNumPy(), Dense(entries), None, b)
+
+
+def solution_by_inverse(entries: Any, b: Any, xp: Any) -> Any:
+    rules = rules_of(xp)
+    return rules.solution(ByInverse(), Dense(entries), Dense(rules.constant(xp.linalg.inv(entries))), b)
+
+
+def logarithm(entries: Any, _: Any, xp: Any) -> Any:
+    rules = rules_of(xp)
+    value = rules.constant(xp.log(xp.abs(xp.linalg.det(entries))))
+    return rules.log_determinant(Trace(), Dense(entries), None, value)
+
+
+PAIRS = {
+    "solution": (solution, lambda A, b, xp: xp.linalg.solve(A, b[..., None])[..., 0]),
+    "solution by a known inverse": (solution_by_inverse, lambda A, b, xp: xp.linalg.solve(A, b[..., None])[..., 0]),
+    "logarithm": (logarithm, lambda A, b, xp: xp.log(xp.abs(xp.linalg.det(A)))),
+}
+pairs = pytest.mark.parametrize("pair", PAIRS)
+
+
+def drawn(*batch: int) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    return rng.standard_normal((*batch, 3, 3)) + 3 * np.eye(3), rng.standard_normal((*batch, 3))
+
+
+@pairs
+def test_torch_differentiates_and_maps(pair: str) -> None:
+    torch = pytest.importorskip("torch")
+    found, expected = PAIRS[pair]
+    A, b = (torch.from_numpy(v) for v in drawn())
+    torch.testing.assert_close(found(A, b, torch), expected(A, b, torch))
+    inputs = A.requires_grad_(), b.requires_grad_()
+    assert torch.autograd.gradcheck(lambda A, b: found(A, b, torch), inputs)
+    assert torch.autograd.gradgradcheck(lambda A, b: found(A, b, torch), inputs)
+    As, bs = (torch.from_numpy(v) for v in drawn(4))
+    for dims, arrays in (((0, 0), (As, bs)), ((0, None), (As, bs[0])), ((None, 0), (As[0], bs))):
+        if pair == "logarithm" and dims[0] is None:
+            continue
+        of_one = [torch.func.grad(lambda A, b, f=f: f(A, b, torch).sin().sum(), (0, 1)) for f in (found, expected)]
+        for got, wanted in zip(*(torch.func.vmap(f, dims)(*arrays) for f in of_one), strict=True):
+            torch.testing.assert_close(got, wanted)
+
+
+@pairs
+def test_jax_differentiates_and_maps(pair: str) -> None:
+    jax = pytest.importorskip("jax")
+    jnp = backends.get("jax").xp
+    if jax.tree_util.all_leaves([Dense(0)]):  # not yet, by another of these tests
+        importlib.import_module("structmat.jax").register_operator(Dense)
+    found, expected = PAIRS[pair]
+    A, b = map(jnp.asarray, drawn(4))
+    for mode in (jax.jacrev, jax.jacfwd, jax.hessian):
+        derived = [
+            jax.jit(jax.vmap(mode(lambda A, b, f=f: jnp.sum(jnp.sin(f(A, b, jnp))), (0, 1)))) for f in (found, expected)
+        ]
+        for got, wanted in zip(*(jax.tree.leaves(f(A, b)) for f in derived), strict=True):
+            np.testing.assert_allclose(got, wanted, atol=1e-10)
+
+
+@backends.on("array_api_strict")
+def test_a_library_without_rules_has_values(backend: backends.Backend) -> None:
+    A, b = map(backend.asarray, drawn())
+    for found, expected in PAIRS.values():
+        np.testing.assert_allclose(*(backend.to_numpy(f(A, b, backend.xp)) for f in (found, expected)), atol=1e-12)
+
+
+def test_the_first_array_of_jax_registers_operators_of_the_package() -> None:
+    """Without the public module, which stands above them."""
+    pytest.importorskip("jax")
+    code = (
+        "import sys, jax, structmat as sm; C = sm.Circulant(jax.numpy.ones(3));"
+        "assert len(jax.tree.leaves([C, C.prepare(), sm.Toeplitz(C.c).inv()])) > 4;"
+        "assert 'structmat.jax' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
