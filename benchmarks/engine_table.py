@@ -21,10 +21,11 @@ from structmat._arrays.namespaces import numpy_namespace
 from structmat._fourier import chunks as chunks_of_vectors
 from structmat._fourier import convolutions, engines
 from structmat._fourier.chunks import in_chunks, rows_in_chunk
-from structmat._fourier.convolutions import circular_convolution, column_length
+from structmat._fourier.convolutions import circular_convolution, column_length, ducc_convolution
 from structmat._fourier.embedding import kernel_of_diagonals
 from structmat._fourier.plans import Convolution
 from structmat._fourier.spectra import spectrum
+from structmat._fourier.steps import Step
 
 DTYPES = ("float32", "float64", "complex64", "complex128")
 SIZES = (64, 128, 256, 512, 1000, 1024, 2048, 4096, 16384, 65536, 2**18, 2**20)
@@ -43,9 +44,11 @@ def convolution(method: str, c: Any, x: Any) -> Callable[[], Any]:
         from array_api_compat import torch as xp  # noqa: PLC0415  # slow to import
 
         c, x = xp.from_numpy(c), xp.from_numpy(x)
-        step = circular_convolution(method, None, lambda: spectrum(c, xp, real=real), n, xp, real=real)
+        step = circular_convolution(method, spectrum(c, xp, real=real), n, xp, real=real)
+    elif method == engines.DUCC_CONVOLUTION:
+        step = Step(partial(ducc_convolution, c), writes=True)
     else:
-        step = circular_convolution(method, c, lambda: spectrum(c, np, real=real), n, real=real)
+        step = circular_convolution(method, spectrum(c, numpy_namespace, real=real), n, real=real)
     if x.ndim == 1:
         return lambda: step.product(x)
     if method == engines.DUCC_CONVOLUTION:

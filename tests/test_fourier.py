@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 import structmat as sm
 from structmat._arrays.namespaces import numpy_namespace
-from structmat._fourier import embedding, engines
+from structmat._fourier import direct, embedding, engines
 from structmat._fourier.chunks import in_chunks
 from structmat._fourier.convolutions import ducc_convolution
 from structmat._fourier.embedding import fast_length
@@ -160,14 +160,43 @@ def test_the_number_of_transforms(real: bool, monkeypatch: pytest.MonkeyPatch) -
     S.matvec(rng.standard_normal(8))
     assert sorted(counts) == sorted([(forward, 1), (backward, 1)])
     counts.clear()
-    sm.Circulant(unit * rng.standard_normal(8)).matvec(rng.standard_normal(8))
+    n = direct.FEW + 4
+    sm.Circulant(unit * rng.standard_normal(n)).matvec(rng.standard_normal(n))
     assert sum(n for _, n in counts) == 3
     for kind in (sm.Toeplitz, sm.Hankel):
-        op = kind(unit * rng.standard_normal(8), rng.standard_normal(6))
-        for multiply, size in ((op.matvec, 6), (op.rmatvec, 8)):
+        op = kind(unit * rng.standard_normal(n + 10), rng.standard_normal(n))
+        for multiply, size in ((op.matvec, n), (op.rmatvec, n + 10)):
             counts.clear()
             multiply(rng.standard_normal(size))
             assert sorted(counts) == sorted([(forward, 1), (forward, 1), (backward, 1)])
+
+
+@pytest.mark.usefixtures("engine")
+@pytest.mark.parametrize("dtype", ["float32", "float64", "complex64", "complex128"])
+@pytest.mark.parametrize("n", [1, 2, 3, 16, 71, 251, direct.FEW, direct.FEW + 1])
+def test_small_products_make_no_plan(n: int, dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(n)
+    made, of = [], Convolution.of
+
+    def counted(*args: Any, **options: Any) -> Convolution:
+        made.append(args)
+        return of(*args, **options)
+
+    monkeypatch.setattr(Convolution, "of", counted)
+    real_dtype, complex_dtype = np.real(np.zeros(1, dtype)).dtype, np.result_type(dtype, "complex64")
+    c, r = (rng.standard_normal((2, n)) + 1j * rng.standard_normal((2, n))).astype(complex_dtype)
+    c, r = (c, r) if dtype.startswith("c") else (c.real, r.real)
+    x = (rng.standard_normal(n) + 1j * rng.standard_normal(n)).astype(complex_dtype)
+    for op in (sm.Circulant(c), sm.Toeplitz(c, r), sm.Hankel(c, r), sm.Toeplitz(c[: n // 2 + 1], r)):
+        wide = op.to_dense().astype("complex128")
+        for v in (x, x[::-1], x.real.astype(real_dtype)):
+            made.clear()
+            found = op @ v
+            assert bool(made) == (op.shape[0] * op.shape[1] > direct.FEW**2)
+            assert found.dtype == np.result_type(dtype, v.dtype)
+            assert found.flags.owndata
+            size = 1e-5 if real_dtype == np.float32 else 1e-13
+            np.testing.assert_allclose(found, wide @ v, atol=size * np.linalg.norm(wide) * np.linalg.norm(v))
 
 
 def test_the_table_has_a_method_for_every_length() -> None:
@@ -177,11 +206,11 @@ def test_the_table_has_a_method_for_every_length() -> None:
             assert limits == sorted(limits)
             assert limits[-1] == np.inf
         for library in ("numpy", "ducc0", "torch"):
-            sizes = list(engines.DIRECT[library, dtype])
+            sizes = list(direct.DIRECT[library, dtype])
             assert sizes == sorted(sizes, reverse=True)
-            assert engines.direct_up_to(sizes[-1], library, dtype) == sys.maxsize
-            assert engines.direct_up_to(sizes[0] + 1, library, dtype) == 0
-            assert engines.direct_up_to(sizes[0], library, dtype) >= 1
+            assert direct.direct_up_to(sizes[-1], library, dtype) == sys.maxsize
+            assert direct.direct_up_to(sizes[0] + 1, library, dtype) == 0
+            assert direct.direct_up_to(sizes[0], library, dtype) >= 1
 
 
 @pytest.mark.parametrize("fast", [False, True])

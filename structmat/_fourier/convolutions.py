@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,7 +13,7 @@ from structmat._arrays.libraries import is_numpy
 from structmat._arrays.namespaces import numpy_namespace
 from structmat._arrays.shapes import contiguous, padded
 from structmat._arrays.typing import Namespace
-from structmat._fourier.engines import ANY, DUCC_CONVOLUTION, PLAIN, SCIPY_CONVOLUTION, STEPS, TORCH, ducc
+from structmat._fourier.engines import ANY, PLAIN, SCIPY_CONVOLUTION, STEPS, TORCH, ducc
 from structmat._fourier.spectra import full_spectrum
 from structmat._fourier.steps import Step
 from structmat._fourier.transforms import transforms, widened
@@ -27,16 +25,11 @@ COLUMNS = ((2**18, 2.0, 0.5), (2**20, 256.0, 0.0), (math.inf, 1024.0, 0.0))
 """For the four-step method: up to each length n, columns of about ``a * n**p``, as ``(n, a, p)``."""
 
 
-def circular_convolution(
-    method: str, kernel: Any, spectrum: Callable[[], Any], length: int, xp: Namespace = numpy_namespace, *, real: bool
-) -> Step:
-    """Return the circular convolution with `kernel`, or where that is None with one of that length by its spectrum.
+def circular_convolution(method: str, S: Any, length: int, xp: Namespace = numpy_namespace, *, real: bool) -> Step:
+    """Return the circular convolution of that length by its spectrum, the half one where vectors are `real`.
 
     Vectors may be shorter. Only some methods take batches: those that the table names for them.
     """
-    if kernel is not None and method == DUCC_CONVOLUTION:
-        return Step(partial(ducc_convolution, kernel), writes=True)
-    S = spectrum()
     if method in STEPS and (height := column_length(length)):
         return four_step_convolution(S, length, height, PLAIN[method], xp, real=real)
     if method == SCIPY_CONVOLUTION:
@@ -67,17 +60,17 @@ def column_length(length: int) -> int | None:
     return min(divisors, key=lambda d: max(d / wanted, wanted / d)) if rest == 1 else None
 
 
-def four_step_convolution(spectrum: Any, n: int, height: int, method: str, xp: Namespace, *, real: bool) -> Step:
+def four_step_convolution(S: Any, n: int, height: int, method: str, xp: Namespace, *, real: bool) -> Step:
     """Return the circular convolution of one vector of length `n` by the four-step method, in columns of that height.
 
-    `spectrum` is the half one where vectors are `real`.
+    `S` is its spectrum, the half one where vectors are `real`.
     """
     cols = n // height
     shape = (height // 2 + 1 if real else height, cols)
     k, j = np.arange(shape[0]), np.arange(shape[1])
-    twiddles = np.exp(-2j * np.pi / n * (k[:, None] * j % n)).astype(dtype_name(spectrum.dtype))
+    twiddles = np.exp(-2j * np.pi / n * (k[:, None] * j % n)).astype(dtype_name(S.dtype))
     factors, conjugates = xp.asarray(twiddles), xp.asarray(twiddles.conj())
-    full = full_spectrum(spectrum, n, xp) if real else spectrum
+    full = full_spectrum(S, n, xp) if real else S
     ordered = contiguous(xp.matrix_transpose(xp.reshape(full, (-1, height)))[: shape[0]], xp)
     times: Any = operator.imul if is_numpy(xp) else operator.mul  # elsewhere the spectrum may have a gradient
     down, up = transforms(method, height, xp, real=real, axis=0)
@@ -95,7 +88,7 @@ def four_step_convolution(spectrum: Any, n: int, height: int, method: str, xp: N
     return Step(product)
 
 
-def packed_convolution(spectrum: Any, length: int) -> Step:
+def packed_convolution(S: Any, length: int) -> Step:
     """Return the circular convolution of one real vector by the one call that SciPy has for it, in double precision.
 
     It multiplies the transform of float64, real and imaginary parts in turns, in place: each by its entry of `own`,
@@ -103,7 +96,7 @@ def packed_convolution(spectrum: Any, length: int) -> Step:
     """
     from scipy.fftpack.convolve import convolve_z  # noqa: PLC0415  # slow to import, and not needed before
 
-    S = spectrum / length
+    S = S / length
     own, cross = np.zeros(length), np.zeros(length)
     own[0] = S[0].real
     if length % 2 == 0:
@@ -126,7 +119,7 @@ def packed_convolution(spectrum: Any, length: int) -> Step:
 
 
 def ducc_convolution(kernel: Any, x: Any, out: Any = None) -> Any:
-    """Return the circular convolution along the last axis, in `out` if it is given."""
+    """Return the circular convolution with `kernel` along the last axis, in `out` if it is given."""
     length, convolve_axis = kernel.shape[-1], ducc().convolve_axis
     wide = widened(x, length, -1)
     if out is None:

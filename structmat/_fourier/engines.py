@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from functools import cache
 from typing import Any
 
@@ -39,34 +38,6 @@ CHOICES: dict[tuple[str, str, bool], tuple[tuple[float, str], ...]] = {
 }
 """By engine, dtype and whether there is a batch: the fastest method up to each length, elsewhere plain transforms."""
 
-_COUNTS = (1, 8, 64, 512)
-
-DIRECT: dict[tuple[str, str], tuple[int, int, int, int]] = {
-    ("numpy", "float32"): (320, 144, 132, 132),
-    ("numpy", "float64"): (220, 168, 132, 124),
-    ("numpy", "complex64"): (356, 108, 108, 108),
-    ("numpy", "complex128"): (244, 124, 124, 92),
-    ("ducc0", "float32"): (280, 132, 68, 68),
-    ("ducc0", "float64"): (212, 124, 52, 52),
-    ("ducc0", "complex64"): (180, 68, 20, 20),
-    ("ducc0", "complex128"): (124, 60, 20, 20),
-    ("torch", "float32"): (356, 244, 124, 124),
-    ("torch", "float64"): (220, 132, 124, 124),
-    ("torch", "complex64"): (124, 124, 68, 40),
-    ("torch", "complex128"): (124, 92, 60, 40),
-}
-"""By engine and dtype: up to which size a dense product is faster, for at least as many vectors as `_COUNTS` says."""
-
-
-def direct_up_to(size: float, library: str, dtype: str) -> int:
-    """Return the largest number of vectors for which the dense product is faster than transforms at that size.
-
-    `size` is the number of entries of the matrix over the length that is transformed: n for a circulant.
-    """
-    limits = DIRECT.get((library, dtype), (0, 0, 0, 0))
-    beaten = [count for count, limit in zip(_COUNTS, limits, strict=True) if size > limit]
-    return beaten[0] - 1 if beaten else sys.maxsize
-
 
 @cache
 def ducc() -> Any:
@@ -83,13 +54,20 @@ def engine_of(library: str) -> str:
     return "ducc0" if library == "numpy" and ducc() else library
 
 
-def method_for(library: str, dtype: str, length: int, *, batched: bool, once: bool = False) -> str:
-    """Return the method for convolutions of that length, or for one to be done `once` the one without preparation.
+def method_for(library: str, dtype: str, length: int, *, batched: bool) -> str:
+    """Return the method for many convolutions of that length, of one vector each or of a batch.
 
     `library` is that of the arrays, NumPy or torch. The four-step method stands for plain transforms where the length
     does not divide into columns.
     """
     engine = engine_of(library)
     table = CHOICES.get((engine, dtype, batched), ((math.inf, TORCH if engine == "torch" else SCIPY),))
-    method, *_ = [method for limit, method in table if length <= limit]
-    return PLAIN[method] if once and method in {*STEPS, SCIPY_CONVOLUTION} else method
+    return next(method for limit, method in table if length <= limit)
+
+
+def method_for_one(dtype: Any, length: int) -> str:
+    """Return the method for one convolution of a NumPy vector, which nothing is prepared for."""
+    if not ducc():
+        return SCIPY
+    method = method_for("numpy", dtype.name, length, batched=False)
+    return PLAIN[method] if method in STEPS else method

@@ -17,8 +17,8 @@ from structmat._arrays.namespaces import numpy_namespace
 from structmat._arrays.tracing import is_eager_on_cpu
 from structmat._arrays.typing import Array, DType, Namespace
 from structmat._fourier.chunks import in_chunks, rows_in_chunk
-from structmat._fourier.convolutions import circular_convolution
-from structmat._fourier.engines import ANY, DUCC_CONVOLUTION, PLAIN, STEPS, engine_of, method_for
+from structmat._fourier.convolutions import circular_convolution, ducc_convolution
+from structmat._fourier.engines import ANY, DUCC_CONVOLUTION, PLAIN, STEPS, engine_of, method_for, method_for_one
 from structmat._fourier.spectra import spectrum
 from structmat._fourier.steps import Step
 from structmat._parametrised import Parametrised
@@ -96,13 +96,13 @@ class Plan(Parametrised, ABC):
         """Return how many vectors of that NumPy dtype to give to a step at a time, or None for all."""
         return rows_in_chunk(self.width, dtype.itemsize)
 
-    def _method(self, xp: Namespace, dtype: str, length: int, *, batched: bool, once: bool = False) -> str:
-        """Return how to transform, for one product or for many."""
+    def _method(self, xp: Namespace, dtype: str, length: int, *, batched: bool) -> str:
+        """Return how to transform for many products."""
         if self.is_stack:
             return ANY
         if xp is numpy_namespace:
-            return method_for("numpy", dtype, length, batched=batched, once=once)
-        if once or library_of(xp) != "torch":
+            return method_for("numpy", dtype, length, batched=batched)
+        if library_of(xp) != "torch":
             return ANY
         method = method_for("torch", dtype, length, batched=batched)
         return PLAIN[method] if method in STEPS and not is_eager_on_cpu(self._arrays()[0], xp) else method
@@ -122,8 +122,8 @@ class PlanByMethod(Plan):
         return self._by(self._method(xp, dtype, self.length, batched=batched), xp)
 
     def product(self, x: Array, xp: Namespace) -> Array:
-        method = self._method(xp, dtype_name(x.dtype), self.length, batched=x.ndim > 1, once=True)
-        return self._by(method, xp).product(x)
+        is_one = xp is numpy_namespace and not self.is_stack
+        return self._by(method_for_one(x.dtype, self.length) if is_one else ANY, xp).product(x)
 
     @abstractmethod
     def _by(self, method: str, xp: Namespace) -> Step:
@@ -174,8 +174,10 @@ class Convolution(PlanByMethod):
 
     def _by(self, method: str, xp: Namespace) -> Step:
         rows, (flipped_rows, flipped_cols) = self.shape[0], self.flips
-        spectrum_of = partial(self._transformed, xp)
-        whole = circular_convolution(method, self.kernel, spectrum_of, self.length, xp, real=self.is_real)
+        if method == DUCC_CONVOLUTION and self.kernel is not None:
+            whole = Step(partial(ducc_convolution, self.kernel), writes=True)
+        else:
+            whole = circular_convolution(method, self._transformed(xp), self.length, xp, real=self.is_real)
         is_whole = rows == self.length
         if is_whole and not flipped_rows and not flipped_cols:
             return whole

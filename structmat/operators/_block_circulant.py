@@ -31,7 +31,7 @@ from structmat._errors import ArgumentValueError
 from structmat._fourier.chunks import rows_in_chunk
 from structmat._fourier.embedding import cyclic_kernel
 from structmat._fourier.engines import PLAIN
-from structmat._fourier.plans import Plan
+from structmat._fourier.plans import PlanByMethod
 from structmat._fourier.spectra import from_spectrum, spectrum
 from structmat._fourier.steps import Step
 from structmat._fourier.transforms import transforms
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class BlockConvolution(Plan):
+class BlockConvolution(PlanByMethod):
     """The product of a grid of circulants by its matrices per frequency, laid out as they are read."""
 
     _core_axes = {"spectrum": 3}
@@ -81,14 +81,16 @@ class BlockConvolution(Plan):
         return rows * cols * 0.75 * (p + q) * self.length / gained if gained > 0 else inf
 
     def step(self, xp: Namespace, dtype: str, *, batched: bool) -> Step:
-        if self.is_stack:
-            return Step(lambda x: self.product(x, xp))
-        if not is_numpy(xp):
-            object.__setattr__(self, "spectrum", contiguous(self.spectrum, xp))  # one product would not pay for it
-            return Step(lambda x: self._by_frequency(x, xp))
-        method = self._method(xp, dtype, self.length, batched=batched)
-        forward, backward = transforms(PLAIN.get(method, method), self.length, real=self.is_real, axis=0)
-        S, rows, b = self.spectrum, self.shape[0], self.block_size
+        if not is_numpy(xp):  # a copy that one product would not pay for
+            object.__setattr__(self, "spectrum", contiguous(self.spectrum, xp))
+        return super().step(xp, dtype, batched=batched)
+
+    def _by(self, method: str, xp: Namespace) -> Step:
+        S, length, rows, b = self.spectrum, self.length, self.shape[0], self.block_size
+        if not is_numpy(xp) or self.is_stack:
+            options = {"real": self.is_real, "stack": self.is_stack}
+            return Step(lambda x: by_frequency(lambda X: xp.matmul(X, S), x, b, length, xp, **options)[..., :rows])
+        forward, backward = transforms(PLAIN.get(method, method), length, real=self.is_real, axis=0)
         q, p = S.shape[-2:]
 
         def product(x: Any) -> Any:
@@ -99,15 +101,6 @@ class BlockConvolution(Plan):
             return y[:b].transpose(1, 2, 0).reshape(*x.shape[:-1], p * b)[..., :rows]
 
         return Step(product)
-
-    def product(self, x: Array, xp: Namespace) -> Array:
-        return self._by_frequency(x, xp) if self.is_stack or not is_numpy(xp) else super().product(x, xp)
-
-    def _by_frequency(self, x: Array, xp: Namespace) -> Array:
-        """Return the products of any vectors, on any library."""
-        S, b = self.spectrum, self.block_size
-        y = by_frequency(lambda X: xp.matmul(X, S), x, b, self.length, xp, real=self.is_real, stack=self.is_stack)
-        return y[..., : self.shape[0]]
 
 
 def by_frequency(

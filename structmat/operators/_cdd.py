@@ -253,7 +253,7 @@ class CDDProduct(Chain):
         return CombinedPlan(known, is_sum=False) if len(known) == len(plans) else None
 
     def _matvec(self, x: Array, xp: Namespace) -> Array:
-        plan = self._plan(xp) if is_numpy(xp) else None  # in chunks, without which it would only cost
+        plan = self._plan(xp) if is_numpy(xp) and x.ndim > 1 else None  # in chunks, without which it would only cost
         return super()._matvec(x, xp) if plan is None else plan.apply(x, xp)
 
     def _details(self) -> str:

@@ -26,6 +26,7 @@ from structmat._arrays.dtypes import cast_back, complex_partner, in_precision, i
 from structmat._arrays.libraries import device_of, is_numpy, namespace_of
 from structmat._arrays.shapes import reversed_cyclically, windows
 from structmat._arrays.typing import Array, ArrayLike, DType, Namespace
+from structmat._fourier.direct import are_few, small_cyclic_product
 from structmat._fourier.embedding import cyclic_kernel, is_fast
 from structmat._fourier.plans import Convolution, Plan
 from structmat._fourier.spectra import from_spectrum, full_spectrum, spectrum
@@ -298,6 +299,12 @@ class Circulant(CirculantLike):
 
     def _as_circulant(self) -> Circulant:
         return self
+
+    def _matvec(self, x: Array, xp: Namespace) -> Array:
+        n = self.c.shape[-1]
+        if x.ndim == self.c.ndim == 1 and is_numpy(xp) and are_few(n, n):
+            return small_cyclic_product(self.c, x)
+        return super()._matvec(x, xp)
 
     def _plan(self, xp: Namespace) -> Convolution:
         n = self.c.shape[-1]

@@ -97,7 +97,9 @@ class MultilevelConvolution(Plan):
         return Step(lambda x: on_grid(x).reshape(*x.shape[:-1], rows))
 
     def product(self, x: Array, xp: Namespace) -> Array:
-        return self._by_vectors(x, xp) if self.is_stack or not is_numpy(xp) else super().product(x, xp)
+        if self.is_stack or not is_numpy(xp):
+            return self._by_vectors(x, xp)
+        return self.step(xp, "", batched=False).product(x)  # by which its dtype does not matter
 
     def _parts(self, xp: Namespace) -> tuple[Any, Any, Callable[[Any, Any], Any]]:
         """Return transforms, the spectrum on its grid, and the product with it: where it has no gradient in place."""

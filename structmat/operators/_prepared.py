@@ -21,7 +21,8 @@ from structmat._arrays.linear_algebra import matmul
 from structmat._arrays.tracing import is_eager_on_cpu, is_plain
 from structmat._arrays.typing import Array, DType, Namespace, Scalar
 from structmat._fourier.chunks import TORCH_CHUNK, TORCH_LARGE, in_chunks
-from structmat._fourier.engines import direct_up_to, engine_of
+from structmat._fourier.direct import direct_up_to
+from structmat._fourier.engines import engine_of
 from structmat._fourier.plans import Plan, Products
 from structmat._fourier.steps import Step
 from structmat.operators._arithmetic import PairRules, add, compose, scale, with_plan

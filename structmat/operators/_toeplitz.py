@@ -12,9 +12,10 @@ from structmat._arguments import as_vectors, wrong_shape
 from structmat._arrays.arithmetic import conjugate, euclidean_norm, real_part, scale_array
 from structmat._arrays.conversion import copied
 from structmat._arrays.dtypes import common_dtype, is_complex
-from structmat._arrays.libraries import device_of, namespace_of, rules_of
+from structmat._arrays.libraries import device_of, is_numpy, namespace_of, rules_of
 from structmat._arrays.shapes import broadcast_shapes, concat_last, windows
 from structmat._arrays.typing import Array, ArrayLike, Namespace, Scalar
+from structmat._fourier.direct import are_few, product_by_sums
 from structmat._fourier.embedding import kernel_of_diagonals
 from structmat._fourier.plans import Convolution, Products
 from structmat._fourier.steps import Step
@@ -170,6 +171,11 @@ class ConstantDiagonals(Planned):
     @abstractmethod
     def _constants(self, xp: Namespace) -> Array:
         """Return the m + n - 1 constants, from one corner to the opposite one."""
+
+    def _matvec(self, x: Array, xp: Namespace) -> Array:
+        if x.ndim == self.c.ndim == self.r.ndim == 1 and is_numpy(xp) and are_few(*self.shape):
+            return product_by_sums(self._constants(xp), x[::-1] if self._flipped else x)
+        return super()._matvec(x, xp)
 
     def _modulus(self, xp: Namespace) -> LinearOperator:
         return self._map(lambda vector, _: xp.abs(vector))

@@ -1,0 +1,67 @@
+"""Products of small matrices, which are faster without transforms or without a plan."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import numpy as np
+
+from structmat._fourier.convolutions import ducc_convolution
+from structmat._fourier.embedding import is_fast
+from structmat._fourier.engines import ducc
+
+_COUNTS = (1, 8, 64, 512)
+
+DIRECT: dict[tuple[str, str], tuple[int, int, int, int]] = {
+    ("numpy", "float32"): (320, 144, 132, 132),
+    ("numpy", "float64"): (220, 168, 132, 124),
+    ("numpy", "complex64"): (356, 108, 108, 108),
+    ("numpy", "complex128"): (244, 124, 124, 92),
+    ("ducc0", "float32"): (280, 132, 68, 68),
+    ("ducc0", "float64"): (212, 124, 52, 52),
+    ("ducc0", "complex64"): (180, 68, 20, 20),
+    ("ducc0", "complex128"): (124, 60, 20, 20),
+    ("torch", "float32"): (356, 244, 124, 124),
+    ("torch", "float64"): (220, 132, 124, 124),
+    ("torch", "complex64"): (124, 124, 68, 40),
+    ("torch", "complex128"): (124, 92, 60, 40),
+}
+"""By engine and dtype: up to which size a dense product is faster, for at least as many vectors as `_COUNTS` says."""
+
+
+def direct_up_to(size: float, library: str, dtype: str) -> int:
+    """Return the largest number of vectors for which the dense product is faster than transforms at that size.
+
+    `size` is the number of entries of the matrix over the length that is transformed: n for a circulant.
+    """
+    limits = DIRECT.get((library, dtype), (0, 0, 0, 0))
+    beaten = [count for count, limit in zip(_COUNTS, limits, strict=True) if size > limit]
+    return beaten[0] - 1 if beaten else sys.maxsize
+
+
+FEW = 256
+"""Up to which size one product of NumPy arrays is computed without a plan.
+
+A plan takes longer to make than its product. Sums of n^2 terms take 2 to 10 microseconds up to there in real numbers,
+and 25 in complex ones, where SciPy's three transforms take 16 to 20 alone, of any length, and a plan 15 more."""
+
+
+def are_few(rows: int, cols: int) -> bool:
+    """Tell whether a matrix has so few entries that one product is faster without a plan."""
+    return rows * cols <= FEW**2
+
+
+def product_by_sums(diagonals: Any, x: Any) -> Any:
+    """Return the product of a Toeplitz matrix, by its diagonals from the upper right corner to the lower left one.
+
+    All are NumPy arrays, and `x` is one vector.
+    """
+    return np.convolve(diagonals, x, "valid")
+
+
+def small_cyclic_product(c: Any, x: Any) -> Any:
+    """Return the product of a circulant of few entries by its first column: NumPy arrays, `x` is one vector."""
+    if ducc() and c.dtype == x.dtype and is_fast(c.shape[0]):  # which takes one call
+        return ducc_convolution(c, x)
+    return product_by_sums(np.concatenate((c[1:], c)), x)
