@@ -47,18 +47,8 @@ class JaxRules(Rules):
         given = map(jax.lax.stop_gradient, arrays)
         return jax.pure_callback(lambda *arrays: tuple(function(*arrays)), shapes, *given, vmap_method="expand_dims")
 
-    def solution(self, solver: Solver, A: Matrix, M: Matrix | None, b: Any) -> Any:
-        """Return solutions with derivatives, which JAX takes of the product with A."""
-        helper: Any = jax.lax.stop_gradient(M)
-
-        def solve(_: Any, right: Any) -> Any:
-            return solver(A, helper, right, jnp)
-
-        def solve_transposed(_: Any, right: Any) -> Any:
-            adjoint = None if helper is None else helper.H
-            return jnp.conj(solver(A.H, adjoint, jnp.conj(right), jnp))
-
-        return jax.lax.custom_linear_solve(lambda v: A._matvec(v, jnp), b, solve, solve_transposed)
+    def solution(self, solver: Solver, A: Matrix, M: Matrix | None, b: Any) -> tuple[Any, tuple[Any, ...]]:
+        return _solution(solver, A, jax.lax.stop_gradient(M), b)
 
     def log_determinant(self, rule: LogDeterminant, A: Matrix, given: Any, value: Any) -> Any:
         return _log_determinant(rule, A, given, value)
@@ -70,6 +60,35 @@ def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _solution(solver: Solver, A: Any, M: Any, b: Any) -> Any:
+    """Return what a solver finds, of which the derivative is ``A^-1 (db - dA x)`` for the solutions x."""
+    return solver(A, M, b, jnp)
+
+
+@_solution.defjvp
+def _(solver: Solver, primals: Any, tangents: Any) -> tuple[Any, Any]:
+    A, M, b = primals
+    change_of_A, _, change_of_b = tangents
+    x, found = _solution(solver, A, M, b)
+    _, change_of_product = jax.jvp(lambda A: A._matvec(x, jnp), (A,), (change_of_A,))
+    change = _linear_solution(solver, A, M, change_of_b - change_of_product)
+    return (x, found), (change, jax.custom_derivatives.zero_from_primal(found))
+
+
+def _linear_solution(solver: Solver, A: Any, M: Any, b: Any) -> Any:
+    """Return solutions as a linear function of b, which JAX can transpose; of A it differentiates the product."""
+
+    def solve(_: Any, right: Any) -> Any:
+        return solver(A, M, right, jnp)[0]
+
+    def solve_transposed(_: Any, right: Any) -> Any:
+        adjoint = None if M is None else M.H
+        return jnp.conj(solver(A.H, adjoint, jnp.conj(right), jnp)[0])
+
+    return jax.lax.custom_linear_solve(lambda v: A._matvec(v, jnp), b, solve, solve_transposed)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _log_determinant(rule: LogDeterminant, A: Any, given: Any, value: Any) -> Any:  # noqa: ARG001
     """Return the value, of which the derivative is ``tr(A^-1 dA)``."""
     return value
@@ -77,7 +96,8 @@ def _log_determinant(rule: LogDeterminant, A: Any, given: Any, value: Any) -> An
 
 @_log_determinant.defjvp
 def _(rule: LogDeterminant, primals: Any, tangents: Any) -> tuple[Any, Any]:
-    (A, given, value), (change, _, _) = primals, tangents
+    A, given, value = primals
+    change, _, _ = tangents
     inverse = rule.inverse(A, given, jnp)
     return _log_determinant(rule, A, given, value), _change_of_trace(rule, A, change, inverse, given)
 

@@ -34,11 +34,12 @@ class Matrix(Protocol):
 class Solver(Protocol):
     """What finds solutions; two that are equal find the same, and have the same hash."""
 
-    def __call__(self, A: Any, M: Any, b: Any, xp: Any) -> Any:
-        """Return solutions of ``A x = b``, of the shape of b, without derivatives.
+    def __call__(self, A: Any, M: Any, b: Any, xp: Any) -> tuple[Any, tuple[Any, ...]]:
+        """Return solutions of ``A x = b``, of the shape of b, and what else of them is of interest, if anything.
 
-        M is a matrix that helps to find them, such as a preconditioner, or None. The rules call this with the adjoints
-        of both, too.
+        The latter are arrays or numbers, which have no derivatives: arrays with the batch axes of b, or without axes.
+        M is a matrix that helps to find the solutions, such as a preconditioner, or None. The rules call this with the
+        adjoints of both, too.
         """
 
 
@@ -97,9 +98,13 @@ class Rules:
     def scan(self, step: Callable[[Any, Any], tuple[Any, Any]], carry: Any, elements: Any) -> tuple[Any, Any]:
         """Return what a loop makes of `carry`, and the results of its steps, for one of the elements each.
 
-        It is for libraries that compile; with others a loop is written as one.
+        A step returns the next carry and a tuple of arrays, of which each result is stacked along a new first axis.
         """
-        raise NotImplementedError
+        results = []
+        for k in range(elements.shape[0]):
+            carry, result = step(carry, elements[k, ...])
+            results.append(result)
+        return carry, tuple(self.xp.stack(each) for each in zip(*results, strict=True))
 
     def on_host(
         self,
@@ -116,8 +121,8 @@ class Rules:
         """
         return tuple(self.xp.asarray(value, device=device) for value in function(*arrays))
 
-    def solution(self, solver: Solver, A: Matrix, M: Matrix | None, b: Any) -> Any:
-        """Return the solutions of ``A x = b`` that a solver finds, with derivatives by the implicit rule.
+    def solution(self, solver: Solver, A: Matrix, M: Matrix | None, b: Any) -> tuple[Any, tuple[Any, ...]]:
+        """Return what a solver finds for ``A x = b``: the solutions with derivatives by the implicit rule.
 
         b has all batch axes and the dtype of the solutions. M has no derivatives.
         """

@@ -43,7 +43,7 @@ class TorchRules(Rules):
     ) -> tuple[Any, ...]:
         return _untraced(_OnHost.apply)(function, device, *arrays)
 
-    def solution(self, solver: Solver, A: Matrix, M: Matrix | None, b: Any) -> Any:
+    def solution(self, solver: Solver, A: Matrix, M: Matrix | None, b: Any) -> tuple[Any, tuple[Any, ...]]:
         return _untraced(_solution)(solver, A, M, b)
 
     def log_determinant(self, rule: LogDeterminant, A: Matrix, given: Any, value: Any) -> Any:
@@ -66,9 +66,10 @@ def _untraced(function: Callable[..., Any]) -> Callable[..., Any]:
     return _UNTRACED[function]
 
 
-def _solution(solver: Solver, A: Matrix, M: Matrix | None, b: Any) -> Any:
+def _solution(solver: Solver, A: Matrix, M: Matrix | None, b: Any) -> tuple[Any, tuple[Any, ...]]:
     structure, tensors = _taken_apart(A, M)
-    return _Solution.apply(solver, structure, b, *tensors)
+    x, *found = _Solution.apply(solver, structure, b, *tensors)
+    return x, tuple(found)
 
 
 def _log_determinant(rule: LogDeterminant, A: Matrix, given: Any, value: Any) -> Any:
@@ -162,20 +163,23 @@ class _Solution(torch.autograd.Function):
 
     @staticmethod
     def forward(solver: Solver, structure: _Structure, b: Any, *tensors: Any) -> Any:
-        return solver(*structure.with_tensors(tensors), b, torch_namespace)
+        x, found = solver(*structure.with_tensors(tensors), b, torch_namespace)
+        return (x, *found)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
         ctx.solver, ctx.structure, _, *tensors = inputs
-        ctx.save_for_backward(output, *tensors)
+        x, *found = output
+        ctx.mark_non_differentiable(*(value for value in found if isinstance(value, torch.Tensor)))
+        ctx.save_for_backward(x, *tensors)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Any) -> Any:
+    def backward(ctx: Any, gradient: Any, *others: Any) -> Any:  # noqa: ARG004
         """Return the gradient of b, ``A^-H g``, and what the product with A makes of it for the tensors of A."""
         x, *tensors = ctx.saved_tensors
         structure: _Structure = ctx.structure
         A, M = structure.with_tensors(tensors)
-        cotangent = _solution(ctx.solver, A.H, None if M is None else M.H, gradient)
+        cotangent, _ = _solution(ctx.solver, A.H, None if M is None else M.H, gradient)
         mine = tensors[: structure.count]
         _, pull = torch.func.vjp(lambda *new: _filled(structure.A, iter(new))._matvec(x, torch_namespace), *mine)
         return (None, None, cotangent, *pull(-cotangent), *[None] * (len(tensors) - len(mine)))
@@ -184,7 +188,9 @@ class _Solution(torch.autograd.Function):
     def vmap(info: Any, in_dims: Any, solver: Solver, structure: _Structure, b: Any, *tensors: Any) -> Any:
         _, _, axis, *dims = in_dims
         b = b.expand(info.batch_size, *b.shape) if axis is None else b.movedim(axis, 0)
-        return _Solution.apply(solver, structure, b, *structure.aligned(dims, tensors, b.ndim - 1)), 0
+        x, *found = _Solution.apply(solver, structure, b, *structure.aligned(dims, tensors, b.ndim - 1))
+        has_axes = [isinstance(value, torch.Tensor) and value.ndim > 0 for value in found]
+        return (x, *found), (0, *(0 if each else None for each in has_axes))
 
 
 class _LogDeterminant(torch.autograd.Function):

@@ -44,7 +44,8 @@ class ByNumPy:
 
         right = b[..., None]
         A = xp.broadcast_to(A.entries, (*b.shape, b.shape[-1]))
-        return on_host(solve, [(tuple(right.shape), b.dtype)], [A, right], xp)[0][..., 0]
+        x = on_host(solve, [(tuple(right.shape), b.dtype)], [A, right], xp)[0][..., 0]
+        return x, (xp.sum(x, axis=-1), xp.all(xp.isfinite(x), axis=-1), xp.sum(x), 7)
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class ByInverse:
     """Solves systems by an inverse that is known."""
 
     def __call__(self, A: Any, M: Any, b: Any, xp: Any) -> Any:
-        return M._matvec(b, xp)
+        return M._matvec(b, xp), ()
 
 
 @dataclass(frozen=True)
@@ -67,12 +68,14 @@ class Trace:
 
 
 def solution(entries: Any, b: Any, xp: Any) -> Any:
-    return rules_of(xp).solution(ByNumPy(), Dense(entries), None, b)
+    x, (totals, finite, total, number) = rules_of(xp).solution(ByNumPy(), Dense(entries), None, b)
+    without_derivatives = (totals[..., None] + total) * (0.0 * number)
+    return xp.where(finite[..., None], x + without_derivatives, xp.zeros_like(x))
 
 
 def solution_by_inverse(entries: Any, b: Any, xp: Any) -> Any:
     rules = rules_of(xp)
-    return rules.solution(ByInverse(), Dense(entries), Dense(rules.constant(xp.linalg.inv(entries))), b)
+    return rules.solution(ByInverse(), Dense(entries), Dense(rules.constant(xp.linalg.inv(entries))), b)[0]
 
 
 def logarithm(entries: Any, _: Any, xp: Any) -> Any:

@@ -54,11 +54,11 @@ class SolverOnHost:
     owner: str | None
     """The method that warnings and errors name; without it there are no warnings."""
 
-    def __call__(self, A: Any, M: None, b: Array, xp: Namespace) -> Array:
+    def __call__(self, A: Any, M: None, b: Array, xp: Namespace) -> tuple[Array, tuple[()]]:
         find = partial(solutions_on_host, owner=self.owner, strict=can_raise_for_values(xp))
         c, r = (_with_axes(v, b.ndim, xp) for v in (A.c, A.r))
         (x,) = on_host(lambda c, r, b: (find(c, r, b),), [(tuple(b.shape), b.dtype)], [c, r, b], xp)
-        return x
+        return x, ()
 
 
 def solutions(T: Any, b: Array, xp: Namespace, owner: str | None) -> Array:
@@ -72,7 +72,8 @@ def solutions(T: Any, b: Array, xp: Namespace, owner: str | None) -> Array:
     dtype = common_dtype(xp, T.c, b)
     b = b if b.dtype == dtype else xp.astype(b, dtype)
     b = xp.broadcast_to(b, (*shape, b.shape[-1]))
-    return rules_of(xp).solution(SolverOnHost(owner), T, None, b)
+    x, _ = rules_of(xp).solution(SolverOnHost(owner), T, None, b)
+    return x
 
 
 def inverse_vectors(c: Array, r: Array, xp: Namespace, owner: str | None) -> InverseVectors:

@@ -238,8 +238,8 @@ class ConstantDiagonals(Planned):
 class _ByInverse:
     """Solves systems by an inverse that is known, for the implicit rule of a library."""
 
-    def __call__(self, A: LinearOperator, M: LinearOperator, b: Array, xp: Namespace) -> Array:
-        return M._matvec(b, xp)
+    def __call__(self, A: LinearOperator, M: LinearOperator, b: Array, xp: Namespace) -> tuple[Array, tuple[()]]:
+        return M._matvec(b, xp), ()
 
 
 def _with_derivatives(T: Toeplitz, inverse: ToeplitzInverse, xp: Namespace) -> tuple[Array, Array]:
@@ -256,7 +256,7 @@ def _with_derivatives(T: Toeplitz, inverse: ToeplitzInverse, xp: Namespace) -> t
     first = xp.concat([xp.ones_like(c[..., :1]), xp.zeros_like(c[..., 1:])], axis=-1)
     sides = xp.stack([first, xp.concat([free, xp.flip(r[..., 1:], axis=-1)], axis=-1)], axis=-2)
     helper = inverse._with_batch_axis(xp)
-    change = rules.solution(_ByInverse(), T._with_batch_axis(xp), helper, sides - products)
+    change, _ = rules.solution(_ByInverse(), T._with_batch_axis(xp), helper, sides - products)
     vectors = known + (change - rules.constant(change))
     return vectors[..., 0, :], vectors[..., 1, :]
 
