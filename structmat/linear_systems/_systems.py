@@ -275,13 +275,10 @@ def nearest(operator: LinearOperator, like: Array, xp: Namespace) -> Nearest | N
     if column is not None and diagonal is not None and library_of(xp) != "jax":
         gain = operator.shape[0] * euclidean_norm(column, xp) ** 2 - euclidean_norm(diagonal, xp) ** 2
         column = column if float(xp.sum(constant(gain, xp))) >= 0.0 else None
-    if column is not None and len(sizes) > 1:
-        grid, real = MultilevelCirculant(column, sizes), not is_complex(column.dtype, xp)
-        return Nearest(grid._eigvals(xp), lambda values: grid._with_spectrum(values, xp, real=real), chosen)
     if column is not None:
-        circulant = Circulant(column).to_spectral()
-        n, real = circulant.n, circulant.real
-        return Nearest(circulant._held_eigvals(xp), lambda values: SpectralCirculant(values, n, real), chosen)
+        kind: Any = Circulant(column).to_spectral() if len(sizes) == 1 else MultilevelCirculant(column, sizes)
+        found = kind._diagonalised(xp)
+        return Nearest(found.values, lambda values: kind._from_eigenvalues(found.with_values(values), xp), chosen)
     if diagonal is None:
         return None
     # The chosen rows and columns of a diagonal matrix are one themselves: no larger matrix is needed.

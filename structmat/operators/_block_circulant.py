@@ -36,8 +36,9 @@ from structmat._fourier.spectra import from_spectrum, spectrum
 from structmat._fourier.steps import Step
 from structmat._fourier.transforms import transforms
 from structmat.operators._arithmetic import compose
-from structmat.operators._circulants import circulant_entries, cyclic_diagonals, factors_of_half, is_unpaired
+from structmat.operators._circulants import circulant_entries, cyclic_diagonals
 from structmat.operators._diagonal import Fourier
+from structmat.operators._diagonalisation import Diagonalisation, unpaired
 from structmat.operators._linear_operator import Context, LinearOperator, Planned
 from structmat.operators._product import Product
 from structmat.operators._spectral_functions import spectral_rounding
@@ -367,7 +368,7 @@ class BlockCirculant(Planned):
         sizes = xp.astype(2.0**exponents, first.dtype)[..., None, :]
         sizes = xp.broadcast_to(sizes, (*sizes.shape[:-2], p, sizes.shape[-1]))
         factors = xp.concat([first[..., None, :], sizes], axis=-2)
-        whole = factors_of_half(factors, b, xp) if real else factors
+        whole = Diagonalisation(factors, (b,), real).factors(xp)
         return xp.reshape(whole, (*self.batch_shape, (p + 1) * b))
 
     def _slogdet(self, xp: Namespace) -> tuple[Array, Array]:
@@ -376,7 +377,9 @@ class BlockCirculant(Planned):
         signs, logs = xp.linalg.slogdet(scaled)
         logs = logs + S.shape[-1] * math.log(2) * exponents
         if real:
-            single = is_unpaired(logs, self.block_size, xp)  # the signs of others cancel those of their conjugates
+            single = unpaired(
+                (self.block_size,), device_of(logs), xp
+            )  # the signs of others cancel those of their conjugates
             signs = xp.where(single, xp.round(xp.real(signs)), xp.ones_like(logs))
             logs = xp.where(single, logs, 2 * logs)
         return xp.prod(signs, axis=-1), xp.sum(logs, axis=-1)

@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-import math
 import sys
-from abc import abstractmethod
 from dataclasses import dataclass
-from math import prod
 from typing import Any
 
 import numpy as np
 
 from structmat._arguments import as_floating, as_matrices, as_vectors, integer, wrong_shape
 from structmat._arrays.arithmetic import (
-    are_normal,
     binary_unit,
-    damped_reciprocal,
     euclidean_norm,
-    negligible,
-    reciprocal_above,
-    require_nonzero,
 )
 from structmat._arrays.conversion import copied
 from structmat._arrays.dtypes import cast_back, complex_partner, in_precision, is_complex, precision_of
@@ -27,13 +19,13 @@ from structmat._arrays.libraries import device_of, is_numpy, namespace_of
 from structmat._arrays.shapes import reversed_cyclically, windows
 from structmat._arrays.typing import Array, ArrayLike, DType, Namespace
 from structmat._fourier.direct import are_few, small_cyclic_product
-from structmat._fourier.embedding import cyclic_kernel, is_fast
+from structmat._fourier.embedding import cyclic_kernel
 from structmat._fourier.plans import Convolution, Plan
-from structmat._fourier.spectra import from_spectrum, full_spectrum, spectrum
+from structmat._fourier.spectra import as_complex, from_spectrum, spectrum
 from structmat._fourier.steps import Step
-from structmat.operators._diagonal import Fourier
-from structmat.operators._linear_operator import Context, LinearOperator, Planned
-from structmat.operators._spectral_functions import SpectralFunction, spectral_rounding
+from structmat.operators._cyclic import Cyclic
+from structmat.operators._diagonalisation import Diagonalisation
+from structmat.operators._linear_operator import Context, LinearOperator
 from structmat.operators._toeplitz import Toeplitz
 
 
@@ -53,63 +45,6 @@ def cyclic_diagonals(A: Array, xp: Namespace) -> Array:
     i = xp.arange(n, device=device_of(A))
     index = xp.reshape(n * i[:, None] + (i[:, None] - i[None, :]) % n, (n * n,))
     return xp.reshape(xp.take(xp.reshape(A, (*A.shape[:-2], n * n)), index, axis=-1), A.shape)
-
-
-def is_unpaired(half: Array, n: int, xp: Namespace) -> Array:
-    """Tell which frequencies of a half spectrum have no conjugate partner, so that their eigenvalues are real."""
-    k = xp.arange(half.shape[-1], device=device_of(half))
-    return (k == 0) | (2 * k == n)
-
-
-def factors_of_half(half: Array, n: int, xp: Namespace) -> Array:
-    """Return n real numbers with the product of all eigenvalues of a real matrix, from its half spectrum."""
-    single = xp.real(half[..., :: max(1, n // 2)] if n % 2 == 0 else half[..., :1])
-    paired = xp.abs(half[..., 1 : (n + 1) // 2])
-    return xp.concat([single, paired, paired], axis=-1)  # not their squares, which would underflow
-
-
-def without_negative(values: Array, alone: Array, rounding: float, xp: Namespace) -> tuple[Array, bool]:
-    """Return a spectrum for functions that want no negative eigenvalues, and whether a real matrix stays real.
-
-    Where an eigenvalue is real, as it is `alone` without a conjugate partner, it must not be negative, but may be so by
-    `rounding` times the largest: then it counts as zero.
-    """
-    negative, small = alone & (xp.real(values) < 0), negligible(values, rounding, xp)
-    real = not bool(xp.any(negative & ~small))
-    return xp.where(negative & small, xp.zeros_like(values), values), real
-
-
-_ENOUGH = 8
-"""Number of vectors that win back the transform from a spectrum to a first column."""
-
-
-def product_by_spectrum(values: Array, n: int, x: Array, xp: Namespace, *, real: bool) -> Array:
-    """Return the products of the circulant of size n with a given half spectrum (`real`) or full one."""
-    if prod(x.shape[:-1]) >= _ENOUGH and (is_numpy(xp) or not is_fast(n)):
-        return Circulant(from_spectrum(values, n, xp, real=real))._matvec(x, xp)
-    return Convolution(None, values, n, real, (n, n)).apply(x, xp)
-
-
-class Cyclic(Planned):
-    """What circulants of one level and of several share: what follows from eigenvalues or first column alone."""
-
-    @abstractmethod
-    def _as_circulant(self) -> Any:
-        """Return the same matrix, given by its first column `c`."""
-
-    def _svdvals(self, xp: Namespace) -> Array:
-        return xp.abs(self._eigvals(xp))
-
-    def _diagonal(self, method: str, xp: Namespace) -> Array:
-        c = self._as_circulant().c
-        return xp.broadcast_to(c[..., :1], c.shape)
-
-    def _frobenius(self, xp: Namespace) -> Array:
-        return math.sqrt(self.shape[0]) * euclidean_norm(self._as_circulant().c, xp)
-
-    def _row_sums(self, xp: Namespace) -> Array:
-        c = self._as_circulant().c
-        return xp.broadcast_to(xp.sum(c, axis=-1, keepdims=True), c.shape)
 
 
 class CirculantLike(Cyclic):
@@ -142,9 +77,12 @@ class CirculantLike(Cyclic):
         real = not is_complex(c.dtype, xp)
         return SpectralCirculant(spectrum(c, xp, real=real), self.shape[0], real=real)
 
-    def _of_spectrum(self, operator: SpectralCirculant) -> LinearOperator:
-        """Return a result in the form of this operator."""
-        return operator.to_circulant()
+    @property
+    def _sizes(self) -> tuple[int, ...]:
+        return (self.shape[0],)
+
+    def _from_eigenvalues(self, diagonalisation: Diagonalisation, xp: Namespace) -> LinearOperator:
+        return Circulant(diagonalisation.first_column(xp))
 
     def _as_toeplitz(self, xp: Namespace) -> Toeplitz:
         """Return the same matrix, given by its first column and first row."""
@@ -156,54 +94,6 @@ class CirculantLike(Cyclic):
 
     def _to_dense(self, like: Context) -> Array:
         return copied(circulant_entries(self.to_circulant().c, like), like.xp)
-
-    def _inv(self, xp: Namespace) -> LinearOperator:
-        S = self.to_spectral()
-        return self._of_spectrum(S._replaced(spectrum=1 / S._nonzero_eigvals("inv", xp)))
-
-    def _solve(self, b: Array, xp: Namespace) -> Array:
-        return self.to_circulant()._solve(b, xp)
-
-    def _solver(self, xp: Namespace) -> Convolution | None:
-        S = self.to_spectral()
-        values, n = S._nonzero_eigvals("solve", xp), S.n
-        if not are_normal(values, xp):
-            return None
-        if not is_fast(n):
-            return S._replaced(spectrum=1 / values)._plan(xp)
-        # with every digit of small values
-        return Convolution(None, 1 / values, n, S.real, self.shape)
-
-    def _pinv(self, rtol: float, xp: Namespace) -> LinearOperator:
-        S = self.to_spectral()
-        return self._of_spectrum(S._replaced(spectrum=reciprocal_above(S._held_eigvals(xp), rtol, xp)))
-
-    def _damped_pinv(self, damp: float, xp: Namespace) -> LinearOperator:
-        S = self.to_spectral()
-        return self._of_spectrum(S._replaced(spectrum=damped_reciprocal(S._held_eigvals(xp), damp, xp)))
-
-    def _eigvals(self, xp: Namespace) -> Array:
-        return self.to_spectral()._all_eigvals(xp)
-
-    def _eig(self, xp: Namespace) -> tuple[Array, LinearOperator]:
-        return self._eigvals(xp), Fourier(self.shape[0], inverse=True)
-
-    def _determinant_factors(self, method: str, xp: Namespace) -> Array:
-        S = self.to_spectral()
-        return factors_of_half(S.spectrum, S.n, xp) if S.real else S.spectrum
-
-    def _modulus(self, xp: Namespace) -> LinearOperator:
-        return Circulant(xp.abs(self.to_circulant().c))
-
-    def _spectral_function(self, function: SpectralFunction, xp: Namespace) -> LinearOperator:
-        S = self.to_spectral()
-        real, values = S.real, S._held_eigvals(xp)
-        if function.needs_nonzero:
-            values = S._nonzero_eigvals(function.name, xp)
-        if real and function.needs_nonnegative:
-            values, real = without_negative(values, is_unpaired(values, S.n, xp), self._rounding(xp), xp)
-            values = values if real else full_spectrum(values, S.n, xp)
-        return self._of_spectrum(SpectralCirculant(function.evaluate(values), S.n, real))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -313,12 +203,6 @@ class Circulant(CirculantLike):
     def _transpose(self) -> Circulant:
         return self._replaced(c=reversed_cyclically(self.c, self._own_namespace()))
 
-    def _solve(self, b: Array, xp: Namespace) -> Array:
-        unit, n, real = binary_unit(self.c, xp), self.c.shape[-1], not is_complex(self.c.dtype, xp)
-        values = spectrum(self.c / unit, xp, real=real)  # of moderate size, as sums may overflow, and reciprocals
-        require_nonzero(values, spectral_rounding(self.c.dtype, xp, length=n), "Circulant.solve", xp)
-        return product_by_spectrum(1 / values, n, b / unit, xp, real=real)
-
 
 @dataclass(frozen=True, eq=False, repr=False)
 class SpectralCirculant(CirculantLike):
@@ -400,29 +284,30 @@ class SpectralCirculant(CirculantLike):
     def _as_spectral(self) -> SpectralCirculant:
         return self
 
-    def _of_spectrum(self, operator: SpectralCirculant) -> SpectralCirculant:
-        return operator
+    def _from_eigenvalues(self, diagonalisation: Diagonalisation, xp: Namespace) -> SpectralCirculant:
+        return self._replaced(spectrum=as_complex(diagonalisation.values, xp), real=diagonalisation.real)
 
-    def _held_eigvals(self, xp: Namespace) -> Array:
-        """Return the spectrum without imaginary parts that do not count."""
-        values = self.spectrum
-        if not self.real:
-            return values
-        return xp.where(is_unpaired(values, self.n, xp), xp.astype(xp.real(values), values.dtype), values)
+    def _diagonalised(self, xp: Namespace) -> Diagonalisation:
+        """Return the eigenvalues, of a real matrix without imaginary parts that do not count."""
+        held = self._held()
+        return held.with_real_values(held.unpaired(xp), xp) if self.real else held
 
-    def _all_eigvals(self, xp: Namespace) -> Array:
-        """Return all n eigenvalues."""
-        values = self._held_eigvals(xp)
-        return full_spectrum(values, self.n, xp) if self.real else values
+    def _held(self) -> Diagonalisation:
+        """Return the eigenvalues as they were given."""
+        return Diagonalisation(self.spectrum, (self.n,), self.real)
+
+    def _diagonalised_in_unit(self, xp: Namespace) -> tuple[Array, Diagonalisation]:
+        unit = binary_unit(self.spectrum, xp)
+        return unit, self._replaced(spectrum=self.spectrum / unit)._diagonalised(xp)
 
     def _complex(self, dtype: DType, xp: Namespace) -> SpectralCirculant:
-        return SpectralCirculant(xp.astype(self._all_eigvals(xp), dtype), self.n, real=False)
+        return SpectralCirculant(xp.astype(self._eigvals(xp), dtype), self.n, real=False)
 
     def _plan(self, xp: Namespace) -> Convolution:
         return self.to_circulant()._plan(xp)
 
     def _matvec(self, x: Array, xp: Namespace) -> Array:
-        return product_by_spectrum(self.spectrum, self.n, x, xp, real=self.real)
+        return self._held().product(x, xp)
 
     def _rmatvec(self, y: Array, xp: Namespace) -> Array:
         return self._replaced(spectrum=xp.conj(self.spectrum))._matvec(y, xp)
@@ -435,18 +320,11 @@ class SpectralCirculant(CirculantLike):
         xp = self._own_namespace()
         return self if self.real else self._replaced(spectrum=reversed_cyclically(xp.conj(self.spectrum), xp))
 
-    def _solve(self, b: Array, xp: Namespace) -> Array:
-        unit = binary_unit(self.spectrum, xp)
-        inverse = 1 / self._replaced(spectrum=self.spectrum / unit)._nonzero_eigvals("solve", xp)
-        return product_by_spectrum(inverse, self.n, b / unit, xp, real=self.real)
+    def _determinant_factors(self, method: str, xp: Namespace) -> Array:
+        return self._held().factors(xp)
 
     def _frobenius(self, xp: Namespace) -> Array:
-        return euclidean_norm(self._all_eigvals(xp), xp)
-
-    def _nonzero_eigvals(self, method: str, xp: Namespace) -> Array:
-        values = self._held_eigvals(xp)
-        require_nonzero(values, self._rounding(xp), f"Circulant.{method}", xp)
-        return values
+        return euclidean_norm(self._eigvals(xp), xp)
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -43,7 +43,7 @@ def _identity_as_spectrum(operator: Any, like: Any) -> SpectralCirculant:
     xp = like._own_namespace()
     factor: Any = identity_factor(operator)
     real = like.real and not is_complex_scalar(factor, xp)
-    ones = xp.ones_like(like.spectrum if real else like._all_eigvals(xp))
+    ones = xp.ones_like(like.spectrum if real else like._eigvals(xp))
     return SpectralCirculant(_times(ones, operator, like), like.n, real)
 
 
@@ -103,7 +103,7 @@ HOLDS: dict[type, dict[type, Callable[[Any, Any], Any]]] = {
 
 def _product_of_spectra(left: SpectralCirculant, right: SpectralCirculant) -> SpectralCirculant:
     xp = left._own_namespace()  # without the imaginary parts that do not count
-    return SpectralCirculant(left._held_eigvals(xp) * right._held_eigvals(xp), left.n, left.real)
+    return SpectralCirculant(left._diagonalised(xp).values * right._diagonalised(xp).values, left.n, left.real)
 
 
 PRODUCTS: dict[type, Callable[[Any, Any], Any]] = {
@@ -136,7 +136,7 @@ def _same_spectra(left: SpectralCirculant, right: SpectralCirculant) -> tuple[An
         return left, right
 
     def whole(op: SpectralCirculant) -> SpectralCirculant:
-        return SpectralCirculant(op._all_eigvals(op._own_namespace()), op.n, real=False)
+        return SpectralCirculant(op._eigvals(op._own_namespace()), op.n, real=False)
 
     return whole(left), whole(right)
 
@@ -198,7 +198,7 @@ def _spectral_multiple(operator: SpectralCirculant, factor: Scalar | Reciprocal)
     xp = operator._own_namespace()
     number = factor.divisor if isinstance(factor, Reciprocal) else factor
     real = operator.real and not is_complex_scalar(number, xp)
-    values = operator.spectrum if real else operator._all_eigvals(xp)
+    values = operator.spectrum if real else operator._eigvals(xp)
     return SpectralCirculant(scale_array(values, factor, 1, xp), operator.n, real)
 
 

@@ -2,153 +2,32 @@
 
 from __future__ import annotations
 
-import operator
 from abc import abstractmethod
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from structmat._arguments import as_floating, grid, integer, wrong_shape
 from structmat._arrays.arithmetic import (
-    are_normal,
-    binary_unit,
-    damped_reciprocal,
     euclidean_norm,
     real_part,
-    reciprocal_above,
-    require_nonzero,
 )
-from structmat._arrays.dtypes import is_complex
-from structmat._arrays.libraries import device_of, is_numpy, library_of, namespace_of
+from structmat._arrays.libraries import device_of, namespace_of
 from structmat._arrays.shapes import along_axes, padded
-from structmat._arrays.tracing import is_eager_on_cpu
 from structmat._arrays.typing import Array, ArrayLike, Namespace
 from structmat._errors import ArgumentTypeError, ArgumentValueError
 from structmat._fourier.embedding import fast_length
 from structmat._fourier.grids import (
     as_grid,
     from_grid,
-    half_of_grid,
-    last_axes,
     multilevel_fft,
-    multilevel_ifft,
     reversed_levels,
 )
-from structmat._fourier.plans import Plan
-from structmat._fourier.spectra import transforms_of
-from structmat._fourier.steps import Step
-from structmat.operators._circulants import Cyclic, without_negative
-from structmat.operators._diagonal import Fourier
+from structmat._fourier.multilevel import MultilevelConvolution
+from structmat.operators._cyclic import Cyclic
+from structmat.operators._diagonalisation import Diagonalisation
 from structmat.operators._linear_operator import Context, LinearOperator, Planned
-from structmat.operators._spectral_functions import SpectralFunction
 from structmat.operators._toeplitz import diagonal_lengths
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-
-# Up to this many points on the grid, NumPy's transforms of one axis take less time than the calls.
-_SMALL = 2**13
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class MultilevelConvolution(Plan):
-    """The product of a corner of a multilevel circulant matrix, by its spectrum: the half one if it is real."""
-
-    _core_axes = {"spectrum": 1}
-
-    spectrum: Array
-    lengths: tuple[int, ...]
-    """The sizes of the grid of the circulant matrix."""
-    is_real: bool
-    row_sizes: tuple[int, ...]
-    """The corner of the grid that is kept of a product."""
-    col_sizes: tuple[int, ...]
-    """The corner of the grid on which a vector is given."""
-
-    @classmethod
-    def of(cls, kernel: Array, lengths: tuple[int, ...], rows: Any, cols: Any, xp: Namespace) -> MultilevelConvolution:
-        """Return the plan of a corner of the multilevel circulant matrix with first column `kernel`."""
-        real = not is_complex(kernel.dtype, xp)
-        return cls(multilevel_fft(kernel, lengths, xp, real=real), lengths, real, rows, cols)
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Rows and columns of the corner."""
-        return (prod(self.row_sizes), prod(self.col_sizes))
-
-    @property
-    def width(self) -> int:
-        return 2 * prod(self.lengths)
-
-    @property
-    def cost(self) -> float:
-        return float(prod(self.lengths))
-
-    def step(self, xp: Namespace, dtype: str, *, batched: bool) -> Step:
-        if self.is_stack or not (is_numpy(xp) or library_of(xp) == "torch"):
-            return Step(lambda x: self._by_vectors(x, xp))
-        if is_numpy(xp):
-            is_small = self.row_sizes == self.col_sizes == self.lengths and prod(self.lengths) <= _SMALL
-            on_grid = self._at_once(xp) if is_small else self._by_axes(xp)
-        else:
-            on_grid = self._by_axes(xp) if is_eager_on_cpu(self.spectrum, xp) else self._at_once(xp)
-        rows = self.shape[0]
-        return Step(lambda x: on_grid(x).reshape(*x.shape[:-1], rows))
-
-    def product(self, x: Array, xp: Namespace) -> Array:
-        if self.is_stack or not is_numpy(xp):
-            return self._by_vectors(x, xp)
-        return self.step(xp, "", batched=False).product(x)  # by which its dtype does not matter
-
-    def _parts(self, xp: Namespace) -> tuple[Any, Any, Callable[[Any, Any], Any]]:
-        """Return transforms, the spectrum on its grid, and the product with it: where it has no gradient in place."""
-        spectrum = as_grid(self.spectrum, half_of_grid(self.lengths) if self.is_real else self.lengths, xp)
-        return transforms_of(xp), spectrum, operator.imul if is_numpy(xp) else operator.mul
-
-    def _by_vectors(self, x: Array, xp: Namespace) -> Array:
-        """Return the products of any vectors, on any library."""
-        lengths, kept = self.lengths, self.row_sizes
-        X = multilevel_fft(x, self.col_sizes, xp, real=self.is_real, n=lengths)
-        y = multilevel_ifft(X * self.spectrum, lengths, xp, real=self.is_real)
-        return y if kept == lengths else from_grid(as_grid(y, lengths, xp)[_corner(kept)], kept, xp)
-
-    def _at_once(self, xp: Namespace) -> Callable[[Any], Any]:
-        """Return the product by d-dimensional transforms."""
-        fft, spectrum, times = self._parts(xp)
-        forward, backward = (fft.rfftn, fft.irfftn) if self.is_real else (fft.fftn, fft.ifftn)
-        lengths, axes, kept = self.lengths, last_axes(self.lengths), _corner(self.row_sizes)
-
-        def product(x: Any) -> Any:
-            X = forward(x.reshape(*x.shape[:-1], *self.col_sizes), s=lengths, axes=axes)
-            return backward(times(X, spectrum), s=lengths, axes=axes)[kept]
-
-        return product
-
-    def _by_axes(self, xp: Namespace) -> Callable[[Any], Any]:
-        """Return the product by one axis after the other, without rows of zeros or rows that are cut off."""
-        fft, spectrum, times = self._parts(xp)
-        options = {"overwrite_x": True} if is_numpy(xp) else {}
-        first, last = (fft.rfft, fft.irfft) if self.is_real else (fft.fft, fft.ifft)
-        lengths, levels = self.lengths, len(self.lengths)
-        cuts = [(..., slice(m), *(slice(None),) * (levels - 1 - axis)) for axis, m in enumerate(self.row_sizes)]
-
-        def product(x: Any) -> Any:
-            y = first(x.reshape(*x.shape[:-1], *self.col_sizes), lengths[-1])
-            for axis in range(levels - 2, -1, -1):
-                y = fft.fft(y, lengths[axis], axis - levels, **options)
-            y = times(y, spectrum)
-            for axis in range(levels - 1):
-                y = fft.ifft(y, lengths[axis], axis - levels, **options)[cuts[axis]]
-            return last(y, lengths[-1])[cuts[-1]]
-
-        return product
-
-
-def _corner(sizes: tuple[int, ...]) -> Any:
-    """Return the index of the leading corner of grids."""
-    return (..., *(slice(n) for n in sizes))
-
 
 _WITH_VECTORS = {"solve": "inv_matvec", "lstsq": "pinv().matvec", "matmat": "matvec"}
 """What does the same as a method that takes columns, for vectors along the last axis."""
@@ -345,16 +224,19 @@ class MultilevelCirculant(OnGrids, Cyclic):
     def _details(self) -> str:
         return f"sizes={self.sizes}, "
 
-    def _is_real(self) -> bool:
-        return not is_complex(self.c.dtype, self._own_namespace())
+    @property
+    def _sizes(self) -> tuple[int, ...]:
+        return self.sizes
 
     def _as_circulant(self) -> MultilevelCirculant:
         return self
 
-    def _with_spectrum(self, values: Array, xp: Namespace, *, real: bool) -> MultilevelCirculant:
-        """The matrix of given eigenvalues, in the order of `_eigvals`."""
-        c = multilevel_ifft(values, self.sizes, xp, real=False)
-        return self._replaced(c=xp.real(c) if real else c)
+    def _eigvals(self, xp: Namespace) -> Array:
+        # On small grids the missing half takes longer than all of it, on large ones as long.
+        return multilevel_fft(self.c, self.sizes, xp, real=False)
+
+    def _from_eigenvalues(self, diagonalisation: Diagonalisation, xp: Namespace) -> MultilevelCirculant:
+        return self._replaced(c=diagonalisation.first_column(xp))
 
     def _plan(self, xp: Namespace) -> MultilevelConvolution:
         return MultilevelConvolution.of(self.c, self.sizes, self.sizes, self.sizes, xp)
@@ -369,70 +251,6 @@ class MultilevelCirculant(OnGrids, Cyclic):
         """Return the same matrix, given by the values at all offsets."""
         t = by_axes(self.c, self.sizes, lambda v, _: xp.concat([v[..., 1:], v], axis=-1), xp)
         return MultilevelToeplitz(t, self.sizes)
-
-    def _eigvals(self, xp: Namespace) -> Array:
-        return multilevel_fft(self.c, self.sizes, xp, real=False)
-
-    def _eig(self, xp: Namespace) -> tuple[Array, LinearOperator]:
-        return self._eigvals(xp), Fourier(self.sizes, inverse=True)
-
-    def _nonzero_eigvals(self, method: str, xp: Namespace) -> Array:
-        values = self._eigvals(xp)
-        require_nonzero(values, self._rounding(xp), f"MultilevelCirculant.{method}", xp)
-        return values
-
-    def _inv(self, xp: Namespace) -> MultilevelCirculant:
-        return self._with_spectrum(1 / self._nonzero_eigvals("inv", xp), xp, real=self._is_real())
-
-    def _plan_to_invert(self, xp: Namespace) -> MultilevelConvolution:
-        plan = self._plan(xp)
-        require_nonzero(plan.spectrum, self._rounding(xp), "MultilevelCirculant.solve", xp)
-        return plan
-
-    def _solver(self, xp: Namespace) -> MultilevelConvolution | None:
-        plan = self._plan_to_invert(xp)
-        return replace(plan, spectrum=1 / plan.spectrum) if are_normal(plan.spectrum, xp) else None
-
-    def _solve(self, b: Array, xp: Namespace) -> Array:
-        unit = binary_unit(self.c, xp)  # as sums may overflow, and reciprocals
-        plan = self._replaced(c=self.c / unit)._plan_to_invert(xp)
-        return replace(plan, spectrum=1 / plan.spectrum).apply(b / unit, xp)
-
-    def _pinv(self, rtol: float, xp: Namespace) -> MultilevelCirculant:
-        return self._with_spectrum(reciprocal_above(self._eigvals(xp), rtol, xp), xp, real=self._is_real())
-
-    def _damped_pinv(self, damp: float, xp: Namespace) -> MultilevelCirculant:
-        return self._with_spectrum(damped_reciprocal(self._eigvals(xp), damp, xp), xp, real=self._is_real())
-
-    def _determinant_factors(self, method: str, xp: Namespace) -> Array:
-        values = self._eigvals(xp)
-        if not self._is_real():
-            return values
-        _, alone = self._pairs(xp)
-        return xp.where(alone, xp.real(values), xp.abs(values))  # both of a conjugate pair: squares would underflow
-
-    def _modulus(self, xp: Namespace) -> LinearOperator:
-        return self._replaced(c=xp.abs(self.c))
-
-    def _spectral_function(self, function: SpectralFunction, xp: Namespace) -> LinearOperator:
-        values = self._nonzero_eigvals(function.name, xp) if function.needs_nonzero else self._eigvals(xp)
-        if not self._is_real():
-            return self._with_spectrum(function.evaluate(values), xp, real=False)
-        first, alone = self._pairs(xp)
-        real = True
-        if function.needs_nonnegative:
-            values = xp.where(alone, xp.astype(xp.real(values), values.dtype), values)
-            values, real = without_negative(values, alone, self._rounding(xp), xp)
-        results = function.evaluate(values)
-        # On a branch cut the two of a pair may end on different sides.
-        results = xp.where(xp.logical_or(first, alone), results, xp.conj(reversed_levels(results, self.sizes, xp)))
-        return self._with_spectrum(results, xp, real=real)
-
-    def _pairs(self, xp: Namespace) -> tuple[Array, Array]:
-        """Which eigenvalues of a real matrix come first in a conjugate pair, and which have no partner."""
-        at = xp.arange(self.shape[0], device=self.device)
-        partner = reversed_levels(at, self.sizes, xp)
-        return at < partner, at == partner
 
 
 @dataclass(frozen=True, eq=False, repr=False)

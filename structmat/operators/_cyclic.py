@@ -1,0 +1,125 @@
+"""The linear algebra of circulant matrices, of one level or of several, however they are held."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from typing import Any
+
+from structmat._arrays.arithmetic import (
+    are_normal,
+    binary_unit,
+    damped_reciprocal,
+    euclidean_norm,
+    reciprocal_above,
+    require_nonzero,
+)
+from structmat._arrays.typing import Array, Namespace
+from structmat._fourier.plans import Plan
+from structmat.operators._diagonal import Fourier
+from structmat.operators._diagonalisation import Diagonalisation, without_negative
+from structmat.operators._linear_operator import LinearOperator, Planned
+from structmat.operators._spectral_functions import SpectralFunction
+
+
+class Cyclic(Planned):
+    """A circulant matrix on a grid: what follows from its eigenvalues, or from its first column alone."""
+
+    @property
+    @abstractmethod
+    def _sizes(self) -> tuple[int, ...]:
+        """The sizes of the grid: one for each level."""
+
+    @abstractmethod
+    def _as_circulant(self) -> Any:
+        """Return the same matrix, given by its first column `c`."""
+
+    @abstractmethod
+    def _from_eigenvalues(self, diagonalisation: Diagonalisation, xp: Namespace) -> LinearOperator:
+        """Return a matrix of the same grid, given by its eigenvalues, in the form of this operator."""
+
+    def _diagonalised(self, xp: Namespace) -> Diagonalisation:
+        """Return the eigenvalues."""
+        return Diagonalisation.of(self._as_circulant().c, self._sizes, xp)
+
+    def _diagonalised_in_unit(self, xp: Namespace) -> tuple[Array, Diagonalisation]:
+        """Return a power of two near the largest entry, and the eigenvalues in this unit.
+
+        They are of moderate size: sums of entries may overflow, and so may reciprocals.
+        """
+        c = self._as_circulant().c
+        unit = binary_unit(c, xp)
+        return unit, Diagonalisation.of(c / unit, self._sizes, xp)
+
+    def _require_regular(self, diagonalisation: Diagonalisation, method: str, xp: Namespace) -> None:
+        """Raise an error on behalf of a method where an eigenvalue counts as zero."""
+        require_nonzero(diagonalisation.values, self._rounding(xp), f"{type(self).__name__}.{method}", xp)
+
+    def _inv(self, xp: Namespace) -> LinearOperator:
+        diagonalisation = self._diagonalised(xp)
+        self._require_regular(diagonalisation, "inv", xp)
+        return self._from_eigenvalues(diagonalisation.with_values(1 / diagonalisation.values), xp)
+
+    def _solve(self, b: Array, xp: Namespace) -> Array:
+        unit, diagonalisation = self._diagonalised_in_unit(xp)
+        self._require_regular(diagonalisation, "solve", xp)
+        return diagonalisation.with_values(1 / diagonalisation.values).product(b / unit, xp)
+
+    def _solver(self, xp: Namespace) -> Plan | None:
+        diagonalisation = self._diagonalised(xp)
+        self._require_regular(diagonalisation, "solve", xp)
+        values = diagonalisation.values
+        return diagonalisation.with_values(1 / values).plan_for_many(xp) if are_normal(values, xp) else None
+
+    def _pinv(self, rtol: float, xp: Namespace) -> LinearOperator:
+        diagonalisation = self._diagonalised(xp)
+        values = reciprocal_above(diagonalisation.values, rtol, xp)
+        return self._from_eigenvalues(diagonalisation.with_values(values), xp)
+
+    def _damped_pinv(self, damp: float, xp: Namespace) -> LinearOperator:
+        diagonalisation = self._diagonalised(xp)
+        values = damped_reciprocal(diagonalisation.values, damp, xp)
+        return self._from_eigenvalues(diagonalisation.with_values(values), xp)
+
+    def _eigvals(self, xp: Namespace) -> Array:
+        return self._diagonalised(xp).all_values(xp)
+
+    def _eig(self, xp: Namespace) -> tuple[Array, LinearOperator]:
+        sizes = self._sizes
+        return self._eigvals(xp), Fourier(sizes if len(sizes) > 1 else sizes[0], inverse=True)
+
+    def _svdvals(self, xp: Namespace) -> Array:
+        return xp.abs(self._eigvals(xp))
+
+    def _determinant_factors(self, method: str, xp: Namespace) -> Array:
+        return self._diagonalised(xp).factors(xp)
+
+    def _spectral_function(self, function: SpectralFunction, xp: Namespace) -> LinearOperator:
+        diagonalisation = self._diagonalised(xp)
+        if function.needs_nonzero:
+            self._require_regular(diagonalisation, function.name, xp)
+        stays_real = diagonalisation.real
+        if stays_real and function.needs_nonnegative:
+            alone = diagonalisation.unpaired(xp)
+            if len(self._sizes) > 1:  # as several transforms may leave imaginary parts of the size of rounding
+                diagonalisation = diagonalisation.with_real_values(alone, xp)
+            values, stays_real = without_negative(diagonalisation.values, alone, self._rounding(xp), xp)
+            diagonalisation = diagonalisation.with_values(values)
+        # On a branch cut the values of the two of a pair may end on different sides.
+        found = diagonalisation.with_values(function.evaluate(diagonalisation.values)).with_conjugates(xp)
+        return self._from_eigenvalues(found if stays_real else found.as_complex(xp), xp)
+
+    def _modulus(self, xp: Namespace) -> LinearOperator:
+        circulant = self._as_circulant()
+        return circulant._replaced(c=xp.abs(circulant.c))
+
+    def _diagonal(self, method: str, xp: Namespace) -> Array:
+        c = self._as_circulant().c
+        return xp.broadcast_to(c[..., :1], c.shape)
+
+    def _frobenius(self, xp: Namespace) -> Array:
+        return math.sqrt(self.shape[0]) * euclidean_norm(self._as_circulant().c, xp)
+
+    def _row_sums(self, xp: Namespace) -> Array:
+        c = self._as_circulant().c
+        return xp.broadcast_to(xp.sum(c, axis=-1, keepdims=True), c.shape)
