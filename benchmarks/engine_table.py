@@ -52,7 +52,7 @@ def convolution(method: str, c: Any, x: Any) -> Callable[[], Any]:
     if x.ndim == 1:
         return lambda: step.product(x)
     if method == engines.DUCC_CONVOLUTION:
-        return lambda: step(x, np.empty_like(x))
+        return lambda: step.into(x, np.empty_like(x))
     return lambda: in_chunks(step, x, n, rows_in_chunk(n, x.itemsize))
 
 

@@ -39,5 +39,5 @@ def in_chunks(step: Step, x: Any, rows: int, size: int | None, out: Any = None) 
         return step.product(x).reshape(*batch, rows)
     flat = np.empty((len(x), rows), x.dtype) if out is None else out.reshape(-1, rows)
     for start in range(0, len(x), size or 1):
-        step(x[start : start + size], flat[start : start + size])
+        step.into(x[start : start + size], flat[start : start + size])
     return flat.reshape(*batch, rows)

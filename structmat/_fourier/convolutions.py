@@ -108,14 +108,19 @@ def packed_convolution(S: Any, length: int) -> Step:
     cross[imaginary] = -cross[real]
 
     def in_double(x: Any, out: Any = None) -> Any:
-        if out is None and x.shape[0] == length:
-            return convolve_z(x, own, cross)
-        wide = np.empty(length) if out is None else out
-        wide[: x.shape[0]] = x
-        wide[x.shape[0] :] = 0
-        return convolve_z(wide, own, cross, True)
+        n = x.shape[0]
+        if out is None:
+            if n == length:
+                return convolve_z(x, own, cross)
+            out = np.zeros(length)
+        elif n < length:
+            out[n:] = 0
+        out[:n] = x
+        return convolve_z(out, own, cross, True)
 
-    return Step(lambda x: in_double(x).astype(np.float32)) if S.dtype == np.complex64 else Step(in_double, writes=True)
+    if S.dtype == np.complex64:
+        return Step(lambda x: in_double(x).astype(np.float32))
+    return Step(in_double, writes=True)
 
 
 def ducc_convolution(kernel: Any, x: Any, out: Any = None) -> Any:

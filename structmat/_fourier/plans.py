@@ -9,13 +9,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from structmat._arrays.dtypes import complex_partner, dtype_name, is_complex
 from structmat._arrays.libraries import library_of
 from structmat._arrays.namespaces import numpy_namespace
 from structmat._arrays.tracing import is_eager_on_cpu
-from structmat._arrays.typing import Array, DType, Namespace
+from structmat._arrays.typing import Array, Namespace
 from structmat._fourier.chunks import in_chunks, rows_in_chunk
 from structmat._fourier.convolutions import circular_convolution, ducc_convolution
 from structmat._fourier.engines import ANY, DUCC_CONVOLUTION, PLAIN, STEPS, engine_of, method_for, method_for_one
@@ -70,15 +70,16 @@ class Plan(Parametrised, ABC):
 
     @abstractmethod
     def step(self, xp: Namespace, dtype: str, *, batched: bool) -> Step:
-        """Return the product of one vector or of a batch, of that dtype, for many of them.
+        """Return the products of single vectors or of batches of that dtype, prepared for many of them.
 
-        Of NumPy arrays it takes two axes at most, and as many vectors as fit into the cache, unless it is of a stack.
+        NumPy arrays have two axes at most, and as many vectors as fit into the cache, unless the plan is of a stack.
         """
 
     def product(self, x: Array, xp: Namespace) -> Array:
-        """Return the product of vectors, real or complex as the plan wants them, without what pays for many alone.
+        """Return the product of vectors, real or complex as the plan wants them, once.
 
-        NumPy arrays are one vector, unless it is of a stack.
+        Nothing is prepared that only many products would pay for. NumPy arrays are one vector, unless the plan is of a
+        stack.
         """
         return self.step(xp, dtype_name(x.dtype), batched=x.ndim > 1).product(x)
 
@@ -109,7 +110,7 @@ class Plan(Parametrised, ABC):
 
 
 class PlanByMethod(Plan):
-    """A plan whose steps are the same for all vectors but for the method of their transforms, all of one length."""
+    """A plan whose transforms are all of one length, so that products differ in the method of these alone."""
 
     if TYPE_CHECKING:
         length: int
@@ -195,21 +196,3 @@ class Convolution(PlanByMethod):
         if self.spectrum is None:
             object.__setattr__(self, "spectrum", spectrum(self.kernel, xp, real=self.is_real))
         return self.spectrum
-
-
-class Products(NamedTuple):
-    """Products of arrays of one type and dtype, without checks."""
-
-    kind: Any
-    dtype: DType
-    vector: tuple[int]
-    """The shape of one vector."""
-    one: Step
-    batched: Step
-
-    def takes(self, x: Array) -> bool:
-        """Tell whether they are for arrays such as `x`, of the right length."""
-        return isinstance(x, self.kind) and bool(x.dtype == self.dtype)
-
-    def __call__(self, x: Array) -> Array:
-        return (self.one if x.ndim == 1 else self.batched).product(x)

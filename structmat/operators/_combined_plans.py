@@ -76,7 +76,7 @@ def _sum_of_steps(steps: list[Step], *, in_place: bool) -> Step:
         return sum((product(x) for product in products), start=first.product(x))
 
     def added(x: Any, out: Any = None) -> Any:
-        y = first.product(x) if out is None else first(x, out)
+        y = first.product(x) if out is None else first.into(x, out)
         for product in products:
             y += product(x)
         return y
@@ -86,17 +86,17 @@ def _sum_of_steps(steps: list[Step], *, in_place: bool) -> Step:
 
 def _chain_of_steps(steps: list[Step], overwrites: list[bool]) -> Step:
     """Return the product of two or more steps from left to right, and which of them may write over their vectors."""
-    begin, end = steps[-1].product, steps[0]
+    begin, end, into = steps[-1].product, steps[0].product, steps[0].into
     between = [(step.product, over) for step, over in zip(steps[-2:0:-1], overwrites[-2:0:-1], strict=True)]
-    end_product, end_overwrites = end.product, overwrites[0]
+    end_overwrites = overwrites[0]
 
     def chained(x: Any, out: Any = None) -> Any:
         y = begin(x)
         for product, over in between:
             y = product(y, y) if over else product(y)
         if out is not None:
-            return end(y, out)
-        return end_product(y, y) if end_overwrites else end_product(y)
+            return into(y, out)
+        return end(y, y) if end_overwrites else end(y)
 
     return Step(chained, writes=True)
 

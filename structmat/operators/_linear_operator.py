@@ -33,7 +33,8 @@ from structmat._arrays.libraries import can_raise_for_values, device_of, is_nump
 from structmat._arrays.shapes import broadcast_shapes, is_vector
 from structmat._arrays.typing import Array, ArrayLike, Device, DType, Namespace
 from structmat._errors import ArgumentTypeError, ArgumentValueError
-from structmat._fourier.plans import Plan, Products
+from structmat._fourier.plans import Plan
+from structmat._fourier.steps import Products
 from structmat._parametrised import Parametrised
 from structmat.operators._arithmetic import (
     add,

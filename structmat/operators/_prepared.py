@@ -23,8 +23,8 @@ from structmat._arrays.typing import Array, DType, Namespace, Scalar
 from structmat._fourier.chunks import TORCH_CHUNK, TORCH_LARGE, in_chunks
 from structmat._fourier.direct import direct_up_to
 from structmat._fourier.engines import engine_of
-from structmat._fourier.plans import Plan, Products
-from structmat._fourier.steps import Step
+from structmat._fourier.plans import Plan
+from structmat._fourier.steps import Products, Step
 from structmat.operators._arithmetic import PairRules, add, compose, scale, with_plan
 from structmat.operators._combined_plans import CombinedPlan
 from structmat.operators._composite import Wrapper
@@ -125,7 +125,7 @@ def _into(out: Any, step: Step, x: Any, length: int) -> Any:
     """Return `out` filled with products: directly where the engine can write there."""
     fits = type(out) is type(x) is np.ndarray and out.dtype == x.dtype and out.shape == (*x.shape[:-1], length)
     if fits and out.flags.carray and not np.may_share_memory(out, x):
-        step(x, out)
+        step.into(x, out)
         return out
     return copied_into(out, step.product(x), "Prepared.matvec")
 

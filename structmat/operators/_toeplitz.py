@@ -17,8 +17,8 @@ from structmat._arrays.shapes import broadcast_shapes, concat_last, windows
 from structmat._arrays.typing import Array, ArrayLike, Namespace, Scalar
 from structmat._fourier.direct import are_few, product_by_sums
 from structmat._fourier.embedding import kernel_of_diagonals
-from structmat._fourier.plans import Convolution, Products
-from structmat._fourier.steps import Step
+from structmat._fourier.plans import Convolution
+from structmat._fourier.steps import Products, Step
 from structmat._toeplitz_systems import (
     Bezoutian,
     ToeplitzSystem,
