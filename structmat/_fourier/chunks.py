@@ -10,15 +10,16 @@ if TYPE_CHECKING:
     from structmat._fourier.steps import Step
 
 CHUNK = 2**19
-"""Bytes of a batch that are transformed together, so that they stay in the cache of one core."""
+"""The size in bytes of the part of a batch that is transformed at a time: it stays in the cache of one core."""
 
 FEWEST = 4
-"""Number of vectors that engines take at a time: so many are transformed together however long they are."""
+"""The number of vectors that engines transform at a time: so many are given to them however long they are."""
 
-TORCH_LARGE, TORCH_CHUNK = 2**23, 2**21
-"""Bytes of a batch above which torch's are computed in chunks, and of those; smaller ones it computes faster whole.
+TORCH_LARGE = 2**23
+"""The size in bytes of a batch above which torch transforms it faster in chunks than whole."""
 
-A chunk has a cache line of vectors at least: fewer are slow."""
+TORCH_CHUNK = 2**21
+"""The size in bytes of these chunks. They have as many vectors as fill a cache line at least: fewer are slow."""
 
 
 def rows_in_chunk(numbers: int, itemsize: int) -> int:

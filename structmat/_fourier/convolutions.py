@@ -1,4 +1,4 @@
-"""Circular convolutions by each method, with all that does not depend on the vectors done before."""
+"""Circular convolutions by each method, for many vectors: what does not depend on these is computed once."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from structmat._fourier.steps import Step
 from structmat._fourier.transforms import transforms, widened
 
 ALIAS = 4096
-"""Distance in bytes of addresses that share one place of the innermost cache."""
+"""Addresses that are so many bytes apart share one place of the innermost cache."""
 
 COLUMNS = ((2**18, 2.0, 0.5), (2**20, 256.0, 0.0), (math.inf, 1024.0, 0.0))
-"""For the four-step method: up to each length n, columns of about ``a * n**p``, as ``(n, a, p)``."""
+"""How long the columns of the four-step method are to be: up to each length n about ``a * n**p``, as ``(n, a, p)``."""
 
 
 def circular_convolution(method: str, S: Any, length: int, xp: Namespace = numpy_namespace, *, real: bool) -> Step:

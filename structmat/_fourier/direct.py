@@ -12,6 +12,7 @@ from structmat._fourier.embedding import is_fast
 from structmat._fourier.engines import ducc
 
 _COUNTS = (1, 8, 64, 512)
+"""The least numbers of vectors that the sizes of `DIRECT` are for."""
 
 DIRECT: dict[tuple[str, str], tuple[int, int, int, int]] = {
     ("numpy", "float32"): (320, 144, 132, 132),
@@ -27,7 +28,7 @@ DIRECT: dict[tuple[str, str], tuple[int, int, int, int]] = {
     ("torch", "complex64"): (124, 124, 68, 40),
     ("torch", "complex128"): (124, 92, 60, 40),
 }
-"""By engine and dtype: up to which size a dense product is faster, for at least as many vectors as `_COUNTS` says."""
+"""For each engine and dtype, the sizes up to which a dense product is faster, one for each number of `_COUNTS`."""
 
 
 def direct_up_to(size: float, library: str, dtype: str) -> int:
@@ -41,10 +42,10 @@ def direct_up_to(size: float, library: str, dtype: str) -> int:
 
 
 FEW = 256
-"""Up to which size one product of NumPy arrays is computed without a plan.
+"""The size up to which one product of NumPy arrays, which no plan has been made for, is computed without one.
 
-A plan takes longer to make than its product. Sums of n^2 terms take 2 to 10 microseconds up to there in real numbers,
-and 25 in complex ones, where SciPy's three transforms take 16 to 20 alone, of any length, and a plan 15 more."""
+There sums of n^2 terms take 2 to 10 microseconds in real numbers and 3 to 25 in complex ones, ducc0's one call 2 to 5.
+SciPy's three transforms take 14 to 19 even of the shortest vectors, and to make a plan for them takes 15 more."""
 
 
 def are_few(rows: int, cols: int) -> bool:
@@ -53,15 +54,15 @@ def are_few(rows: int, cols: int) -> bool:
 
 
 def product_by_sums(diagonals: Any, x: Any) -> Any:
-    """Return the product of a Toeplitz matrix, by its diagonals from the upper right corner to the lower left one.
+    """Return the product of a Toeplitz matrix and one vector, both NumPy arrays.
 
-    All are NumPy arrays, and `x` is one vector.
+    `diagonals` holds the entry of each diagonal, from the upper right corner to the lower left one.
     """
     return np.convolve(diagonals, x, "valid")
 
 
 def small_cyclic_product(c: Any, x: Any) -> Any:
-    """Return the product of a circulant of few entries by its first column: NumPy arrays, `x` is one vector."""
-    if ducc() and c.dtype == x.dtype and is_fast(c.shape[0]):  # which takes one call
+    """Return the product of a circulant of few entries and one vector, both NumPy arrays, by its first column."""
+    if ducc() and c.dtype == x.dtype and is_fast(c.shape[0]):
         return ducc_convolution(c, x)
     return product_by_sums(np.concatenate((c[1:], c)), x)

@@ -13,7 +13,7 @@ _FAST = (
 """Odd products of 3 and 5 as fractions of a power of two, ascending from 1/2 to 1 in steps of at most 1/15."""
 
 _PRIMES = (2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59, 61, 67)
-"""A length with a larger prime factor is embedded in a longer one without."""
+"""The prime factors of lengths that are transformed as they are; others are embedded in longer ones."""
 
 
 def fast_length(n: int) -> int:

@@ -6,19 +6,21 @@ import math
 from functools import cache
 from typing import Any
 
-SCIPY, SCIPY_CONVOLUTION, SCIPY_STEPS = "scipy.fft", "scipy.fftpack.convolve", "scipy.fft in four steps"
-
-DUCC, DUCC_CONVOLUTION, DUCC_STEPS = "ducc0.fft", "ducc0.fft.convolve_axis", "ducc0.fft in four steps"
-
-TORCH, TORCH_STEPS = "torch.fft", "torch.fft in four steps"
-
+SCIPY = "scipy.fft"
+SCIPY_CONVOLUTION = "scipy.fftpack.convolve"
+SCIPY_STEPS = "scipy.fft in four steps"
+DUCC = "ducc0.fft"
+DUCC_CONVOLUTION = "ducc0.fft.convolve_axis"
+DUCC_STEPS = "ducc0.fft in four steps"
+TORCH = "torch.fft"
+TORCH_STEPS = "torch.fft in four steps"
 ANY = "fft of any library"
 
 STEPS = (SCIPY_STEPS, DUCC_STEPS, TORCH_STEPS)
+"""The methods that transform a long vector as a matrix: its columns, then its rows."""
 
 PLAIN = {SCIPY_CONVOLUTION: SCIPY, SCIPY_STEPS: SCIPY, DUCC_CONVOLUTION: DUCC, DUCC_STEPS: DUCC, TORCH_STEPS: TORCH}
-"""By method that convolves: the one that only transforms."""
-
+"""For each method that computes a whole convolution, the method of the same engine that transforms."""
 
 CHOICES: dict[tuple[str, str, bool], tuple[tuple[float, str], ...]] = {
     ("numpy", "float32", False): ((4096, SCIPY_CONVOLUTION), (math.inf, SCIPY_STEPS)),
@@ -36,7 +38,7 @@ CHOICES: dict[tuple[str, str, bool], tuple[tuple[float, str], ...]] = {
     ("torch", "float32", False): ((8191, TORCH), (math.inf, TORCH_STEPS)),
     ("torch", "float64", False): ((4096, TORCH), (math.inf, TORCH_STEPS)),
 }
-"""By engine, dtype and whether there is a batch: the fastest method up to each length, elsewhere plain transforms."""
+"""For each engine, dtype and whether there is a batch, the fastest method up to each length; else plain transforms."""
 
 
 @cache

@@ -9,7 +9,8 @@ from __future__ import annotations
 from structmat.operators import _families  # noqa: F401  # which registers sums, products and multiples
 from structmat.operators._arithmetic import PairRules, add, compose, scale
 from structmat.operators._block_circulant import BlockCirculant
-from structmat.operators._cdd import CDDLayout, CDDProduct, FactorKind
+from structmat.operators._cdd_layout import CDDLayout
+from structmat.operators._cdd_product import CDDProduct, FactorKind
 from structmat.operators._circulants import BandedCirculant, Circulant, SpectralCirculant
 from structmat.operators._diagonal import Diagonal, Fourier, Identity
 from structmat.operators._indices import Indices

@@ -399,7 +399,7 @@ class BlockCirculant(Planned):
         return BlockCirculant(xp.abs(self.c), self.shape)
 
     def _row_sums(self, xp: Namespace) -> Array:
-        """From the entries where blocks are cropped: transforms would not know those that are left apart."""
+        """Return sums of rows, of cropped blocks from the matrix itself: sums of `c` count what is cut off as well."""
         if self.is_cropped:
             return xp.sum(self._to_dense(Context(xp, self.dtype, self.device)), axis=-1)
         sums = xp.sum(xp.sum(self.c, axis=-1), axis=-1)[..., None]

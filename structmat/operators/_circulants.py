@@ -48,7 +48,7 @@ def cyclic_diagonals(A: Array, xp: Namespace) -> Array:
 
 
 class CirculantLike(Cyclic):
-    """What circulants share, however they are held: the linear algebra of their eigenvalues and first columns."""
+    """A circulant matrix of one level, however it is held."""
 
     def to_circulant(self) -> Circulant:
         """Return the same matrix, given by its first column.

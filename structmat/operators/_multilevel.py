@@ -437,7 +437,7 @@ class MultilevelToeplitz(OnGrids):
         return f"row_sizes={self.row_sizes}, {other}"
 
     def _plan(self, xp: Namespace) -> MultilevelConvolution:
-        """A corner of a multilevel circulant matrix of lengths that transform fast."""
+        """Return the plan of a corner of a multilevel circulant matrix whose sizes are fast to transform."""
         rows, cols = self.row_sizes, self.col_sizes
         lengths = tuple(map(fast_length, _offset_sizes(rows, cols)))
 

@@ -5,7 +5,7 @@ import pytest
 
 from structmat._errors import ArgumentError
 from structmat.fit import error_curve, factorize_cdd, fit_cdd
-from structmat.operators._cdd import CDDProduct
+from structmat.operators import CDDProduct
 
 W = np.random.default_rng(0).standard_normal((4, 6))
 

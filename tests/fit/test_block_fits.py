@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from structmat.fit import fit_cdd
+from structmat.operators import CDDLayout, CDDProduct
 from structmat.operators._block_circulant import BlockCirculant
-from structmat.operators._cdd import CDDLayout, CDDProduct
 from structmat.operators._circulants import Circulant
 from structmat.operators._diagonal import Diagonal
 from tests.fit.matrices import closed_form_errors, matrix, planted_operator, relative

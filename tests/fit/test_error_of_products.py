@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from structmat import error_curve, fit_cdd
 from structmat.fit._matrices import product_error
-from structmat.operators._cdd import CDDProduct
+from structmat.operators import CDDProduct
 from tests.fit.matrices import matrix_of
 
 DTYPES = [np.float32, np.float64, np.complex64, np.complex128]

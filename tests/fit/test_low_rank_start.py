@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from structmat.fit import fit_cdd
 from structmat.fit._low_rank_start import low_rank_product
 from structmat.fit._matrices import truncated_svd
-from structmat.operators._cdd import CDDProduct
+from structmat.operators import CDDProduct
 from tests.fit.matrices import normal, svd_error
 
 EPS = np.finfo(np.float64).eps

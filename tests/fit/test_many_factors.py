@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.linalg import circulant
 
 from structmat.fit import _search, fit_cdd
-from structmat.operators._cdd import CDDProduct
+from structmat.operators import CDDProduct
 from structmat.operators._circulants import Circulant
 from structmat.operators._diagonal import Diagonal
 from tests.fit.matrices import closed_form_errors, matrix, planted, relative, svd_error

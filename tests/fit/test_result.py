@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from structmat.fit import FitProgress, FitResult, fit_cdd
+from structmat.operators import CDDProduct
 from structmat.operators._block_circulant import BlockCirculant
-from structmat.operators._cdd import CDDProduct
 from structmat.operators._circulants import Circulant
 from structmat.operators._diagonal import Diagonal
 

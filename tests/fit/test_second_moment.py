@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from structmat.fit import fit_cdd
-from structmat.operators._cdd import CDDProduct
+from structmat.operators import CDDProduct
 
 QUICK = {"max_iter": 100, "restarts": 1, "rng": 4}
 N = 8

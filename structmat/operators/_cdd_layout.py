@@ -1,4 +1,4 @@
-"""Products of interleaved circulant and diagonal matrices, their shapes and their rounding errors."""
+"""The shapes of products of interleaved circulant and diagonal matrices, without any values."""
 
 from __future__ import annotations
 
@@ -6,329 +6,22 @@ import math
 from collections.abc import Sequence
 from dataclasses import InitVar, dataclass
 from functools import reduce
-from itertools import pairwise
-from math import prod
 from operator import or_
-from typing import Any, Literal, TypeAlias
-
-import numpy as np
+from typing import Any
 
 from structmat._arguments import as_floating, integer, side_of_blocks, wrong_shape
 from structmat._arrays.arithmetic import euclidean_norm, scale_array
-from structmat._arrays.libraries import device_of, is_numpy, namespace_of
-from structmat._arrays.linear_algebra import matmul
+from structmat._arrays.libraries import device_of, namespace_of
 from structmat._arrays.namespaces import numpy_namespace
-from structmat._arrays.shapes import padded
-from structmat._arrays.typing import Array, ArrayLike, Namespace, Scalar
+from structmat._arrays.typing import Array, ArrayLike, Namespace
 from structmat._errors import ArgumentTypeError, ArgumentValueError
-from structmat._fourier.plans import Plan
-from structmat.operators._arithmetic import compose, scale
 from structmat.operators._block_circulant import BlockCirculant
+from structmat.operators._cdd_product import CDDProduct, Factor, FactorKind, alternating_kinds, kind_of
 from structmat.operators._circulants import BandedCirculant, Circulant, SpectralCirculant
-from structmat.operators._combined_plans import CombinedPlan
-from structmat.operators._composite import Chain, combined
 from structmat.operators._diagonal import Diagonal
-from structmat.operators._linear_operator import Context, LinearOperator, NormOrder
-
-# Factors whose products go through transforms.
-_TRANSFORMED = (Circulant, SpectralCirculant, BlockCirculant)
-
-
-def _errors(factor: Any, z: Any) -> Any:
-    """Squared size of the error of an entry in each block of the product of a factor and `z`, over that of ``eps``."""
-    energy = _mean_square(_blocks(z, factor, axis=1))
-    if not isinstance(factor, BlockCirculant):
-        return (factor._norm("fro", numpy_namespace) / factor.shape[0]) ** 2 * energy
-    return np.sum(np.abs(factor.c) ** 2, axis=-1) @ energy / factor.c.shape[-1]
-
-
-def _mean_square(x: Any) -> Any:
-    """Squared norms along the last axis, the mean over the first."""
-    return np.mean(np.sum(np.abs(x) ** 2, axis=-1), axis=0)
-
-
-def _blocks(x: Any, factor: Any, axis: int) -> Any:
-    """Return (k, n) as (k, blocks, side), the last block padded, for the rows or columns of a factor."""
-    if not isinstance(factor, BlockCirculant):
-        return x[:, None, :]
-    count, side = factor.c.shape[axis - 3], factor.c.shape[-1]
-    return np.reshape(padded(x, count * side, numpy_namespace), (-1, count, side))
-
-
-def _normalised(x: Any, log: float) -> tuple[Any, float]:
-    """Divide by the largest modulus, and return what the logarithm of the scale then is."""
-    size = np.max(np.abs(x)) or 1.0
-    return x / size, log + float(np.log(size))
-
-
-FactorKind: TypeAlias = Literal["diagonal", "circulant"]
-"""The kind of a factor; the kinds alternate."""
-
-Factor: TypeAlias = Diagonal | Circulant | SpectralCirculant | BandedCirculant | BlockCirculant
-
-_CIRCULANT_LIKE = (Circulant, SpectralCirculant, BandedCirculant, BlockCirculant)
-"""The classes of factors of the kind "circulant"."""
-
-# Up to this side `to_dense` multiplies dense matrices, which costs little and keeps every digit.
-_DIRECT_SIDE = 512
-
-
-def _kind_of(factor: LinearOperator) -> FactorKind:
-    """Return the kind of a factor: all classes of factors but `Diagonal` are circulants or made of them."""
-    return "diagonal" if isinstance(factor, Diagonal) else "circulant"
-
-
-def _alternating_kinds(first: FactorKind, count: int) -> tuple[FactorKind, ...]:
-    """Return the kinds of so many factors, left to right, of which the first one has this kind."""
-    second: FactorKind = "circulant" if first == "diagonal" else "diagonal"
-    return tuple(second if k % 2 else first for k in range(count))
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class CDDProduct(Chain):
-    """A product of interleaved circulant-like and diagonal matrices.
-
-    Parameters
-    ----------
-    factors : sequence of Diagonal, Circulant, SpectralCirculant, BandedCirculant or BlockCirculant
-        In the order of the matrix product; diagonal and circulant-like factors must alternate, inner sizes must agree.
-
-    Raises
-    ------
-    TypeError
-        If a factor is of another type, or the factors come from different array libraries.
-    ValueError
-        If there is no factor, two adjacent factors are of the same kind, inner sizes differ, or batch axes do not
-        broadcast.
-
-    See Also
-    --------
-    CDDProduct.from_vectors : Makes one from plain vectors.
-    structmat.fit_cdd : Fits one to a given matrix.
-
-    Notes
-    -----
-    A product with a vector costs O(n log n) per factor. Every complex square matrix is a finite product of circulant
-    and diagonal matrices [1]_, a generic one a product of at most 2n - 1 [2]_. Three factors, D C D, are the form used
-    for fine-tuning [3]_. Products with a CDD product, a diagonal or a circulant are CDD products again: adjacent
-    factors of the same kind are merged. `inv`, `solve`, `det` and `slogdet` use those of the factors if these are
-    square; `diagonal`, `trace` and the Frobenius, 1 and infinity norms are known with at most one circulant-like
-    factor; these norms are made of all entries, O(n^2).
-
-    References
-    ----------
-    .. [1] Schmid, M., Steinwandt, R., Müller-Quade, J., Rötteler, M., Beth, T., Decomposing a matrix into circulant
-       and diagonal factors, Linear Algebra Appl. 306, 2000.
-    .. [2] Huhtanen, M., Perämäki, A., Factoring matrices into the product of circulant and diagonal matrices,
-       J. Fourier Anal. Appl. 21, 2015.
-    .. [3] X. Ding, L. Chen, S. Liao, Z. Wang, Parameter-efficient fine-tuning with circulant and diagonal vectors,
-       IJCAI 2025, pp. 9185-9193, arXiv:2505.00580.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> import structmat as sm
-    >>> P = sm.Diagonal(np.array([1.0, 2.0])) @ sm.Circulant(np.array([1.0, 3.0])) @ sm.Diagonal(np.array([1.0, 10.0]))
-    >>> P
-    CDDProduct(n_factors=3, n_parameters=6, shape=(2, 2), dtype=float64, device=cpu)
-    >>> P.to_dense()
-    array([[ 1., 30.],
-           [ 6., 20.]])
-    """
-
-    factors: tuple[Factor, ...]
-    """The factors, left to right."""
-
-    def __post_init__(self) -> None:
-        factors = self._checked_factors()
-        for f in factors:
-            if not isinstance(f, (Diagonal, *_CIRCULANT_LIKE)):
-                text = "must be Diagonal, Circulant, SpectralCirculant, BandedCirculant or BlockCirculant, got "
-                raise ArgumentTypeError("CDDProduct", "factors", text + type(f).__name__)
-        for left, right in pairwise(factors):
-            if _kind_of(left) == _kind_of(right):
-                text = f"must be alternately diagonal and circulant, got {type(left).__name__} beside "
-                raise ArgumentValueError("CDDProduct", "factors", text + type(right).__name__)
-        self._hold(factors, factors)
-
-    @classmethod
-    def from_vectors(cls, *vectors: ArrayLike, first: FactorKind = "diagonal", block: bool = False) -> CDDProduct:
-        """Return the CDD product whose factors are given by plain vectors, left to right.
-
-        Parameters
-        ----------
-        *vectors : array, shape (..., n)
-            Alternately diagonals and first columns of circulants; leading axes make stacks.
-        first : {"diagonal", "circulant"}, default "diagonal"
-            The kind of the first factor.
-        block : bool, default False
-            Whether the circulant-like factors are grids of blocks, each of shape ``(..., p, q, b)``. The lengths of the
-            diagonals beside a grid then crop it.
-
-        Returns
-        -------
-        CDDProduct
-            With as many factors as vectors.
-
-        Raises
-        ------
-        ValueError
-            If there is no vector, `first` is neither kind, or sizes do not fit.
-
-        Examples
-        --------
-        >>> import numpy as np
-        >>> import structmat as sm
-        >>> sm.CDDProduct.from_vectors(np.ones(4), np.ones(4), np.ones(4)).n_factors
-        3
-        >>> sm.CDDProduct.from_vectors(np.ones(5), np.ones((3, 2, 2)), np.ones(4), block=True).shape
-        (5, 4)
-        """
-        owner = "CDDProduct.from_vectors"
-        if first not in {"diagonal", "circulant"}:
-            raise ArgumentValueError(owner, "first", f'must be "diagonal" or "circulant", got {first!r}')
-        arrays = [as_floating(v, owner, f"vectors[{i}]") for i, v in enumerate(vectors)]
-        for i, array in enumerate(arrays):
-            if not array.ndim:
-                raise ArgumentValueError(owner, f"vectors[{i}]", "must have shape (..., n), got a scalar")
-        factors: list[Factor] = []
-        for i, (kind, array) in enumerate(zip(_alternating_kinds(first, len(arrays)), arrays, strict=True)):
-            if kind == "diagonal":
-                factors.append(Diagonal(array))
-            elif not block:
-                factors.append(Circulant(array))
-            else:
-                whole = BlockCirculant(array)
-                rows = arrays[i - 1].shape[-1] if i else whole.shape[0]
-                cols = arrays[i + 1].shape[-1] if i + 1 < len(arrays) else whole.shape[1]
-                factors.append(BlockCirculant(array, (rows, cols)))
-        return cls(tuple(factors))
-
-    @property
-    def n_factors(self) -> int:
-        """The number of factors, diagonal and circulant-like ones together."""
-        return len(self.factors)
-
-    @property
-    def n_parameters(self) -> int:
-        """The number of entries of all vectors of one matrix of the stack."""
-        return sum(
-            f.n if isinstance(f, SpectralCirculant) else prod(array.shape[array.ndim - axes :])
-            for f in self.factors
-            for array, axes in f._leaves()
-        )
-
-    def _log_spread(self, right: Any, left: Any) -> float:
-        """Return the logarithm of the spread of one product of NumPy arrays.
-
-        A transform leaves rounding errors of the norm ``eps * norm(c) * norm(z)`` in the convolution of `c` and `z`,
-        spread evenly over the entries of every block, which the factors to the left then carry on. With ``P = L_k C_k
-        R_k`` for each circulant-like factor, the squared spread is the sum over k of ``norm(L_k)**2 * norm(c_k)**2 *
-        norm(R_k)**2 / n`` (Frobenius norms), block by block: the expected squared norm of the errors of the products
-        with the unit vectors, over that of ``eps``. Norms of partial products are estimated with random vectors:
-        `right` (k, cols) and `left` (k, rows) are independent standard normal ones. In place of the first there may be
-        products of such vectors and a matrix that the product is multiplied by.
-        """
-        xp, errors, terms = numpy_namespace, [], []
-        z, log = _normalised(right, 0.0)
-        for factor in reversed(self.factors):
-            if isinstance(factor, _TRANSFORMED):
-                errors.append((_errors(factor, z), log))
-            z, log = _normalised(factor._matvec(z, xp), log)
-        with np.errstate(divide="ignore"):
-            if not errors:
-                return float(0.5 * np.log(_mean_square(z)) + log)
-            y, log = _normalised(left, 0.0)
-            for factor in self.factors:
-                if isinstance(factor, _TRANSFORMED):
-                    made, at = errors.pop()
-                    terms.append(np.log(np.sum(made * _mean_square(_blocks(y, factor, axis=0)))) + 2.0 * (at + log))
-                y, log = _normalised(factor._rmatvec(y, xp), log)
-        return float(0.5 * np.logaddexp.reduce(terms))
-
-    def _solver(self, xp: Namespace) -> Plan | None:
-        self._require_square_factors("solve")
-        plans = [f._solver(xp) for f in reversed(self.factors)]
-        known = tuple(plan for plan in plans if isinstance(plan, Plan))
-        return CombinedPlan(known, is_sum=False) if len(known) == len(plans) else None
-
-    def _matvec(self, x: Array, xp: Namespace) -> Array:
-        plan = self._plan(xp) if is_numpy(xp) and x.ndim > 1 else None  # in chunks, without which it would only cost
-        return super()._matvec(x, xp) if plan is None else plan.apply(x, xp)
-
-    def _details(self) -> str:
-        return f"n_factors={self.n_factors}, n_parameters={self.n_parameters}, "
-
-    def _to_dense(self, like: Context) -> Array:
-        *rest, last = self.factors
-        dense = last._to_dense(like)
-        if isinstance(last, Diagonal) and rest:  # scale the columns of the factor before it: exact and cheaper
-            dense = rest.pop()._to_dense(like) * last.d[..., None, :]
-        for factor in reversed(rest):
-            if isinstance(factor, (Diagonal, BandedCirculant)) or max(factor.shape) > _DIRECT_SIDE:
-                dense = factor._matmat(dense, like.xp)
-            else:  # transforms would lose small entries beside large ones, which other factors may bring back
-                dense = matmul(factor._to_dense(like), dense, like.xp)
-        return dense
-
-    def _require_one_circulant(self, method: str) -> None:
-        if sum(_kind_of(factor) == "circulant" for factor in self.factors) > 1:
-            raise self._no_closed_form(method)
-
-    def _diagonal(self, method: str, xp: Namespace) -> Array:
-        self._require_one_circulant(method)
-        size = min(self.shape)
-        first, *rest = (f._diagonal(method, xp)[..., :size] for f in self.factors)
-        for other in rest:
-            first = first * other
-        return first
-
-    def _norm(self, ord: NormOrder, xp: Namespace) -> Array:
-        if ord in {2, "nuc"}:
-            raise self._no_closed_form("norm")
-        self._require_one_circulant("norm")
-        if len(self.factors) == 1:
-            return self.factors[0]._norm(ord, xp)
-        dense = self._to_dense(Context(xp, self.dtype, self.device))
-        if ord == "fro":
-            return euclidean_norm(dense, xp, axis=(-2, -1))
-        return xp.max(xp.sum(xp.abs(dense), axis=-2 if ord == 1 else -1), axis=-1)
-
-
-def _factors(operator: LinearOperator) -> tuple[LinearOperator, ...]:
-    return operator.factors if isinstance(operator, CDDProduct) else (operator,)
-
-
-def _chain(left: LinearOperator, right: LinearOperator) -> LinearOperator:
-    """Return the product of two alternating chains; neighbours of one kind merge where their family allows it."""
-    lefts, rights = _factors(left), _factors(right)
-    if _kind_of(lefts[-1]) != _kind_of(rights[0]):
-        return combined(CDDProduct, lefts + rights, (left, right))
-    merged = compose.merge(lefts[-1], rights[0])
-    if merged is NotImplemented:
-        return NotImplemented
-    factors = (*lefts[:-1], merged, *rights[1:])
-    return combined(CDDProduct, factors, factors)
-
-
-for _kind in _CIRCULANT_LIKE:
-    compose.rule(Diagonal, _kind)(_chain)
-    compose.rule(_kind, Diagonal)(_chain)
-
-
-for _factor in (CDDProduct, Diagonal, *_CIRCULANT_LIKE):
-    compose.rule(CDDProduct, _factor)(_chain)
-    compose.rule(_factor, CDDProduct)(_chain)
-
-
-@scale.rule(CDDProduct, object)
-def _scale(operator: CDDProduct, factor: Scalar) -> CDDProduct:
-    first, *rest = operator.factors
-    return CDDProduct((scale(first, factor), *rest))
-
 
 _MOST_FACTORS = 1000
-"""Of products of small sides: those of large ones may have four factors for each row or column."""
+"""The largest number of factors of a small product: a large one may have four for each row of its larger side."""
 
 
 @dataclass(frozen=True)
@@ -435,7 +128,7 @@ class CDDLayout:
     @property
     def kinds(self) -> tuple[FactorKind, ...]:
         """The kind of each factor, left to right."""
-        return _alternating_kinds("diagonal", self.n_factors)
+        return alternating_kinds("diagonal", self.n_factors)
 
     @property
     def factor_shapes(self) -> tuple[tuple[int, int], ...]:
@@ -621,11 +314,11 @@ class CDDLayout:
         sizes = {
             f.block_size if isinstance(f, BlockCirculant) else f.shape[0]
             for f in product.factors
-            if _kind_of(f) == "circulant"
+            if kind_of(f) == "circulant"
         } or {product.shape[0]}
         if len(sizes) > 1:
             raise ArgumentValueError(owner, "product", f"must have blocks of one size, got {sorted(sizes)}")
-        if _kind_of(product.factors[0]) != "diagonal":
+        if kind_of(product.factors[0]) != "diagonal":
             raise ArgumentValueError(owner, "product", "must begin with a diagonal, of ones if need be")
         layout = cls(product.shape, product.n_factors, sizes.pop(), owner)
         shapes = tuple(f.shape for f in product.factors)
