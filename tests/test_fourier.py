@@ -199,6 +199,42 @@ def test_small_products_make_no_plan(n: int, dtype: str, monkeypatch: pytest.Mon
             np.testing.assert_allclose(found, wide @ v, atol=size * np.linalg.norm(wide) * np.linalg.norm(v))
 
 
+@pytest.mark.usefixtures("engine")
+@pytest.mark.parametrize("dtype", ["float32", "float64", "complex64", "complex128"])
+@pytest.mark.parametrize("n", [1, 2, 300, 2000, 8192, 20000])
+def test_steps_fill_the_array_that_they_are_given(n: int, dtype: str) -> None:
+    """Whether they can write there or not, also where what is multiplied or kept is a part of a longer vector."""
+    rng = np.random.default_rng(n)
+
+    def vectors(*shape: int) -> np.ndarray:
+        found = rng.standard_normal(shape) + (1j * rng.standard_normal(shape) if dtype.startswith("c") else 0)
+        return found.astype(dtype)
+
+    short = max(1, n // 2)
+    plans = [
+        sm.Circulant(vectors(n))._plan(numpy_namespace),
+        sm.Toeplitz(vectors(n), vectors(short))._plan(numpy_namespace),
+        sm.Hankel(vectors(short), vectors(n))._plan(numpy_namespace),
+        sm.BandedCirculant(vectors(3), n)._plan(numpy_namespace),
+        sm.Diagonal(vectors(n))._plan(numpy_namespace),
+        (sm.Circulant(vectors(n)) + sm.Diagonal(vectors(n)))._plan(numpy_namespace),
+        (sm.Diagonal(vectors(n)) @ sm.Circulant(vectors(n)) @ sm.Diagonal(vectors(n)))._plan(numpy_namespace),
+        Convolution.of(vectors(embedding.fast_length(n)), (n, short), numpy_namespace),
+    ]
+    for plan in plans:
+        rows, cols = plan.shape
+        for shape in ((), (3,)):
+            step = plan.step(numpy_namespace, dtype, batched=bool(shape))
+            x = vectors(*shape, cols)
+            kept, out = x.copy(), np.full((*shape, rows), np.nan, dtype)
+            wanted = step.product(x)
+            assert step.into(x, out) is out
+            size = np.linalg.norm(wanted) * np.finfo(dtype).eps
+            np.testing.assert_allclose(out, wanted, rtol=0, atol=size)
+            np.testing.assert_array_equal(x, kept)
+            assert not np.shares_memory(wanted, x)
+
+
 def test_the_table_has_a_method_for_every_length() -> None:
     for dtype in ("float32", "complex64", "float64", "complex128"):
         for library, many in itertools.product(("numpy", "ducc0", "torch"), (False, True)):
