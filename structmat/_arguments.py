@@ -11,7 +11,7 @@ from typing import Any, Literal, cast
 import numpy as np
 
 from structmat._arrays.dtypes import is_complex
-from structmat._arrays.libraries import is_array, is_torch, namespace
+from structmat._arrays.libraries import is_array, is_torch, namespace, rules_of
 from structmat._arrays.typing import Array, ArrayLike, DType, Namespace
 from structmat._errors import ArgumentTypeError, ArgumentValueError
 
@@ -160,7 +160,9 @@ def as_floating(value: ArrayLike, owner: str, argument: str, *, like: tuple[Name
     if type(value) is np.ndarray and value.dtype.char in "efdFD" and value.dtype.isnative:
         return value
     if is_torch(value):
-        _check_tensor(value, owner, argument)
+        objection = rules_of(namespace(value)).objection(value)
+        if objection is not None:
+            raise ArgumentTypeError(owner, argument, objection)
         if value.dtype.is_floating_point or value.dtype.is_complex:
             return value
     if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
@@ -202,14 +204,6 @@ def as_matrices(value: ArrayLike, owner: str, *, square: bool = False, hint: str
 
 def wrong_shape(owner: str, argument: str, wanted: str, array: Array, hint: str = "") -> ArgumentValueError:
     return ArgumentValueError(owner, argument, f"must have shape {wanted}, got {tuple(array.shape)}{hint}")
-
-
-def _check_tensor(value: Any, owner: str, argument: str) -> None:
-    torch = sys.modules["torch"]
-    if value.layout != torch.strided:
-        raise ArgumentTypeError(owner, argument, "must be dense, got a sparse tensor: use its to_dense()")
-    if value.dtype == torch.complex32:  # which torch can neither transform nor divide on a CPU
-        raise ArgumentTypeError(owner, argument, "must be in complex64 or complex128, got torch.complex32")
 
 
 def _read(value: Any, owner: str, argument: str, like: tuple[Namespace, DType] | None) -> Array:

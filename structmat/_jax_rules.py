@@ -20,6 +20,9 @@ class JaxRules(Rules):
     def constant(self, value: Any) -> Any:
         return jax.lax.stop_gradient(value)
 
+    def concrete(self, array: Any) -> Any:
+        return None if self.is_traced(array) else array
+
     def is_differentiated(self, arrays: Iterable[Any]) -> bool:
         return any(map(self.is_traced, arrays))  # what is not traced is not differentiated either
 

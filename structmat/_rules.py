@@ -68,9 +68,20 @@ class Rules:
     compiles = False
     """Whether operations are compiled anew for each shape, so that a loop had better have steps of one shape."""
 
+    def objection(self, array: Any) -> str | None:
+        """Return why an array is not taken, as the end of an error, or None where it is."""
+        return None
+
     def constant(self, value: Any) -> Any:
         """Return an array that has no derivative."""
         return value
+
+    def concrete(self, array: Any) -> Any:
+        """Return an array with the same values that can be read now, of NumPy where none of the library can be.
+
+        It is None where an array has no values yet.
+        """
+        return array
 
     def unrecorded(self) -> AbstractContextManager[Any]:
         """Return a context in which no derivatives are prepared."""

@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from array_api_compat import torch as torch_namespace
 
@@ -17,8 +18,26 @@ from structmat._rules import LogDeterminant, Matrix, Rules, Solver
 class TorchRules(Rules):
     """The rules of torch. Both of derivatives are for reverse mode, and for themselves again."""
 
+    def objection(self, array: Any) -> str | None:
+        if array.layout != torch.strided:
+            return "must be dense, got a sparse tensor: use its to_dense()"
+        if array.dtype == torch.complex32:  # which torch can neither transform nor divide on a CPU
+            return "must be in complex64 or complex128, got torch.complex32"
+        return None
+
     def constant(self, value: Any) -> Any:
         return value.detach()
+
+    def concrete(self, array: Any) -> Any:
+        if array.is_meta:
+            return None
+        if not torch._C._are_functorch_transforms_active():
+            return array.detach()
+        try:
+            values = array.tolist()  # as tensors of ``torch.func`` have no memory to share
+        except RuntimeError:  # one that is mapped
+            return None
+        return np.asarray(values, getattr(np, str(array.dtype).removeprefix("torch."), None))
 
     def unrecorded(self) -> AbstractContextManager[Any]:
         return torch.no_grad()

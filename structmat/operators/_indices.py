@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import operator
-import sys
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,7 +11,7 @@ import numpy as np
 
 from structmat._arrays.conversion import to_numpy
 from structmat._arrays.dtypes import dtype_name
-from structmat._arrays.libraries import device_of, is_array, is_torch
+from structmat._arrays.libraries import device_of, is_array, namespace, rules_of
 from structmat._arrays.shapes import concat_last
 from structmat._arrays.typing import Array, Namespace
 from structmat._errors import ArgumentTypeError, ArgumentValueError
@@ -118,23 +117,11 @@ def _index_values(value: Any, owner: str, argument: str) -> Any:
         except (TypeError, ValueError) as error:
             text = f"must be a mask or integers along one axis: {error}"
             raise ArgumentTypeError(owner, argument, text) from error
-    jax: Any = sys.modules.get("jax")
-    known = not (is_torch(value) and value.is_meta) and not (jax is not None and isinstance(value, jax.core.Tracer))
-    if known and not is_torch(value):
-        return to_numpy(value)
-    if known:
-        with suppress(RuntimeError):  # of a tensor that vmap maps
-            return _tensor_values(value)
+    concrete = rules_of(namespace(value)).concrete(value)
+    if concrete is not None:
+        return to_numpy(concrete)
     text = "must be known when the operator is made, got values of a trace, of vmap or on the device meta"
     raise ArgumentTypeError(owner, argument, text)
-
-
-def _tensor_values(tensor: Any) -> Any:
-    """Return the values of a tensor of torch, those of torch.func too, whose tensors have no memory to share."""
-    if not sys.modules["torch"]._C._are_functorch_transforms_active():
-        return to_numpy(tensor.detach())
-    name = dtype_name(tensor.dtype)
-    return np.asarray(tensor.detach().tolist(), name if name == "bool" or "int" in name else None)
 
 
 def range_of(index: Any, size: int, owner: str, argument: str) -> range:

@@ -512,8 +512,12 @@ class Hankel(ConstantDiagonals):
         return copied(windows(self._constants(like.xp), self.shape[1], like.xp), like.xp)
 
     def _as_toeplitz(self, xp: Namespace) -> Toeplitz:
-        h, n = self._constants(xp), self.shape[1]
-        return Toeplitz(h[..., n - 1 :], xp.flip(h[..., :n], axis=-1))
+        h = self._constants(xp)
+        n = self.shape[1]
+        T = object.__new__(Toeplitz)  # whose vectors need no checks
+        object.__setattr__(T, "c", h[..., n - 1 :])
+        object.__setattr__(T, "r", xp.flip(h[..., :n], axis=-1))
+        return T
 
     def _block(self, rows: range, cols: range, xp: Namespace) -> Hankel:
         constants = self._constants(xp)[..., rows.start + cols.start : rows.stop + cols.stop - 1]
