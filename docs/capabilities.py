@@ -12,21 +12,23 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from tests.operator_registry import CLOSED_FORMS, REGISTRY
+from structmat.extend import closed_forms
+from tests.operator_registry import REGISTRY
 
 PAGE = ROOT / "docs/capabilities.md"
 START, END = "<!-- capabilities: written by docs/capabilities.py -->\n", "<!-- /capabilities -->\n"
-GROUPS = (
-    ("inv", "solve"),
-    ("det", "slogdet"),
-    ("pinv", "lstsq"),
-    ("eigvals", "eig"),
-    ("svdvals", "rank", "cond"),
-    ("trace", "diagonal"),
-    ("norm",),
-    ("sqrtm", "expm", "logm", "fractional_matrix_power"),
-)
+HEADS = {"_spectral_function": "functions"}
+"""What stands above a column in place of the names of the methods."""
 NORMS = {"fro": "fro", "nuc": "nuc", 1: "1", 2: "2", math.inf: "∞"}
+
+
+def groups_of_methods() -> dict[str, tuple[str, ...]]:
+    """Return the methods with closed forms by the hook that suffices for them, each group a column."""
+    groups: dict[str, tuple[str, ...]] = {}
+    for name, form in closed_forms().items():
+        hook = form.hooks[0]
+        groups[hook] = (*groups.get(hook, ()), name)
+    return groups
 
 
 def cell(entry: Any, group: tuple[str, ...]) -> str:
@@ -39,12 +41,10 @@ def cell(entry: Any, group: tuple[str, ...]) -> str:
 
 
 def table() -> str:
-    shown = sorted(name for group in GROUPS for name in group)
-    if shown != sorted(CLOSED_FORMS):
-        raise SystemExit(f"{__file__}: GROUPS must hold each of {sorted(CLOSED_FORMS)} once")
-    heads = ["operator", *(", ".join(f"`{name}`" for name in group) for group in GROUPS[:-1]), "functions"]
-    rows = [[entry.name, *(cell(entry, group) for group in GROUPS)] for entry in REGISTRY if entry.in_table]
-    lines = [heads, ["---", *[":---:"] * len(GROUPS)], *rows]
+    groups = groups_of_methods()
+    heads = ["operator", *(HEADS.get(hook, ", ".join(f"`{name}`" for name in names)) for hook, names in groups.items())]
+    rows = [[entry.name, *(cell(entry, names) for names in groups.values())] for entry in REGISTRY if entry.in_table]
+    lines = [heads, ["---", *[":---:"] * len(groups)], *rows]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 

@@ -11,17 +11,18 @@ Required
 With a default
     ``_conj()``, by the conjugates of all parameters and of the operators it is made of, a real operator itself;
     ``dtype``, that of these; ``_rmatvec(y, xp)``, ``_matmat(X, xp)``,
-    ``_to_dense(like)`` with a `Context`, ``_row_sums(xp)``, ``_details()`` for the repr, and for `prepare`
-    ``_plan(xp)`` and ``_solver(xp)``: the plan of an operator with the same products, and of its
-    inverse, None by default.
+    ``_to_dense(like)`` with a `Context`, ``_row_sums(xp)``, ``_details()`` for the repr, ``_described()`` for errors,
+    ``_block(rows, cols, xp)``, of two ranges: a block as an operator, or None where it has no structure of its own, and
+    for `prepare` ``_plan(xp)`` and ``_solver(xp)``: the plan of an operator with the same products, and of its inverse,
+    None by default.
 Without a closed form unless given
-    ``_inv(xp)``, ``_solve(b, xp)``, ``_pinv(rtol, xp)``, ``_damped_pinv(damp, xp)``, ``_eigvals(xp)``, ``_eig(xp)``,
-    ``_svdvals(xp)``, ``_determinant_factors(method, xp)``, ``_diagonal(method, xp)``, ``_modulus(xp)``,
-    ``_frobenius(xp)``, ``_norm(ord, xp)``, ``_spectral_function(function, xp)``; ``_rounding(xp)``, their relative
-    error, has a default.
+    ``_inv(xp)``, ``_solve(b, xp)``, ``_determinant_factors(xp)``, ``_det(xp)``, ``_slogdet(xp)``, ``_pinv(rtol, xp)``,
+    ``_damped_pinv(damp, xp)``, ``_eig(xp)``, ``_eigvals(xp)``, ``_svdvals(xp)``, ``_diagonal(xp)``, ``_norm(ord, xp)``,
+    ``_frobenius(xp)``, ``_modulus(xp)``, ``_spectral_function(function, xp)``; ``_rounding(xp)``, the relative error of
+    singular values, has a default. `closed_forms` returns which methods ask which of them. A hook that has none for
+    this case raises ``NoClosedFormError(self)``; the method that was called names itself and the alternative.
 To call in hooks
-    ``_own_namespace()`` of the parameters, ``_map(function)`` of each of them without the checks of the constructor,
-    ``_no_closed_form(method)``, the error of a case that has none.
+    ``_own_namespace()`` of the parameters, ``_map(function)`` of each of them without the checks of the constructor.
 
 Rules for pairs of types, such as ``@add.rule(Mine, Mine)``, return the combined operator, or ``NotImplemented``;
 without rules products, sums and multiples are kept as `Product`, `Sum` and `Scaled`. A rule of `scale` gets a number,
@@ -35,16 +36,30 @@ from structmat._arguments import as_floating
 from structmat._arrays.arithmetic import Reciprocal, scale_array
 from structmat._arrays.dtypes import is_complex
 from structmat._arrays.shapes import concat_last
-from structmat.operators import Context, LinearOperator, PairRules, SpectralFunction, add, compose, scale
+from structmat.operators import (
+    ClosedForm,
+    Context,
+    LinearOperator,
+    NoClosedFormError,
+    PairRules,
+    SpectralFunction,
+    add,
+    closed_forms,
+    compose,
+    scale,
+)
 
 __all__ = [
+    "ClosedForm",
     "Context",
     "LinearOperator",
+    "NoClosedFormError",
     "PairRules",
     "Reciprocal",
     "SpectralFunction",
     "add",
     "as_floating",
+    "closed_forms",
     "compose",
     "concat_last",
     "is_complex",

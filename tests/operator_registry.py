@@ -19,6 +19,7 @@ import scipy.linalg
 from hypothesis import strategies as st
 
 import structmat as sm
+from structmat.extend import closed_forms
 from tests.backends import ENGINES, by_engine
 
 DTYPES = ("float32", "float64", "complex64", "complex128")
@@ -26,17 +27,28 @@ BATCHES = ((), (), (), (2,), (1,), (2, 3))
 FIXED = (("float32", (), 1), ("complex128", (2,), 2))
 """Dtype, batch and seed of the shapes, for a library that compiles each operation anew for each of them."""
 
-CLOSED_FORMS = frozenset({
-    "inv", "solve", "pinv", "lstsq", "eigvals", "eig", "svdvals", "det", "slogdet", "trace", "diagonal", "norm", "cond",
-    "rank", "sqrtm", "expm", "logm", "fractional_matrix_power",
-})  # fmt: skip
-THROUGH_FACTORS = frozenset({"inv", "solve", "det", "slogdet"})
-ENTRYWISE = frozenset({"trace", "diagonal"})
+CLOSED_FORMS = frozenset(closed_forms())
+
+
+def by(*hooks: str) -> frozenset[str]:
+    """Return the methods for which one of these hooks suffices."""
+    return frozenset(name for name, form in closed_forms().items() if form.hooks[0] in hooks)
+
+
+THROUGH_FACTORS = by("_inv", "_determinant_factors")
+ENTRYWISE = by("_diagonal")
 OF_ENTRIES: frozenset[Any] = frozenset({"fro", 1, np.inf})
 """Norms that need no singular values."""
-FUNCTIONS = frozenset({"sqrtm", "expm", "logm", "fractional_matrix_power"})
+FUNCTIONS = by("_spectral_function")
 SPECTRAL = CLOSED_FORMS - FUNCTIONS
-NEED_SQUARE = THROUGH_FACTORS | FUNCTIONS | {"eigvals", "eig"}
+NEED_SQUARE = THROUGH_FACTORS | FUNCTIONS | by("_eig")
+
+
+def arguments_of(method: str, right: Any) -> tuple[Any, ...]:
+    """Return what a method with a closed form is called with, a right-hand side if it takes one."""
+    given = dict.fromkeys(("solve", "inv_matvec", "lstsq"), (right,)) | {"fractional_matrix_power": (0.5,)}
+    return given.get(method, ())
+
 
 Make = Callable[[Callable[[np.ndarray], Any]], sm.LinearOperator]
 
@@ -370,7 +382,7 @@ REGISTRY = [
     Entry(
         "Fourier",
         _fourier,
-        frozenset({"inv", "solve", "pinv", "lstsq", "svdvals", "cond", "rank", "norm"}),
+        by("_inv", "_pinv", "_svdvals", "_norm"),
         frozenset({2, "nuc"}),
     ),
     Entry("Product", _product, THROUGH_FACTORS, frozenset()),

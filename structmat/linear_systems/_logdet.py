@@ -278,7 +278,7 @@ def _known_logdet(near: Nearest, values: Array, xp: Namespace) -> Array:
 
     That is the mean of ``z^H log(M) z`` with zeros where rows were left out.
     """
-    logarithms = near.having(xp.log(values))._diagonal("diagonal", xp)
+    logarithms = near.having(xp.log(values))._diagonal(xp)
     kept = logarithms if near.chosen is None else near.chosen._gathered(logarithms, xp)
     return xp.sum(real_part(kept, xp), axis=-1)
 

@@ -271,7 +271,7 @@ def nearest(operator: LinearOperator, like: Array, xp: Namespace) -> Nearest | N
     sizes = _levels(operator)
     column, diagonal = _column(operator, sizes, like, xp), None
     with suppress(NotImplementedError):
-        diagonal = operator._diagonal("diagonal", xp)
+        diagonal = operator._diagonal(xp)
     if column is not None and diagonal is not None and library_of(xp) != "jax":
         gain = operator.shape[0] * euclidean_norm(column, xp) ** 2 - euclidean_norm(diagonal, xp) ** 2
         column = column if float(xp.sum(constant(gain, xp))) >= 0.0 else None

@@ -12,9 +12,10 @@ from structmat.operators._block_circulant import BlockCirculant
 from structmat.operators._cdd_layout import CDDLayout
 from structmat.operators._cdd_product import CDDProduct, FactorKind
 from structmat.operators._circulants import BandedCirculant, Circulant, SpectralCirculant
+from structmat.operators._closed_forms import ClosedForm, NoClosedFormError
 from structmat.operators._diagonal import Diagonal, Fourier, Identity
 from structmat.operators._indices import Indices
-from structmat.operators._linear_operator import Context, LinearOperator
+from structmat.operators._linear_operator import Context, LinearOperator, closed_forms
 from structmat.operators._multilevel import MultilevelCirculant, MultilevelToeplitz
 from structmat.operators._prepared import Prepared
 from structmat.operators._product import Product
@@ -30,6 +31,7 @@ __all__ = [
     "CDDLayout",
     "CDDProduct",
     "Circulant",
+    "ClosedForm",
     "Context",
     "Diagonal",
     "FactorKind",
@@ -40,6 +42,7 @@ __all__ = [
     "LinearOperator",
     "MultilevelCirculant",
     "MultilevelToeplitz",
+    "NoClosedFormError",
     "PairRules",
     "Prepared",
     "Product",
@@ -51,6 +54,7 @@ __all__ = [
     "Toeplitz",
     "ToeplitzInverse",
     "add",
+    "closed_forms",
     "compose",
     "scale",
 ]

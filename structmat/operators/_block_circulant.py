@@ -37,6 +37,7 @@ from structmat._fourier.steps import Step
 from structmat._fourier.transforms import transforms
 from structmat.operators._arithmetic import compose
 from structmat.operators._circulants import circulant_entries, cyclic_diagonals
+from structmat.operators._closed_forms import NoClosedFormError
 from structmat.operators._diagonal import Fourier
 from structmat.operators._diagonalisation import Diagonalisation, unpaired
 from structmat.operators._linear_operator import Context, LinearOperator, Planned
@@ -281,23 +282,23 @@ class BlockCirculant(Planned):
             dense = copied(dense, like.xp)
         return dense[..., : self.shape[0], : self.shape[1]]
 
-    def _require_whole(self, method: str) -> None:
+    def _require_whole(self) -> None:
         if self.is_cropped:
-            raise self._no_closed_form(method)
+            raise NoClosedFormError(self)
 
-    def _own_spectrum(self, method: str, xp: Namespace) -> tuple[Array, bool]:
+    def _own_spectrum(self, xp: Namespace) -> tuple[Array, bool]:
         """Return the matrices per frequency and whether only half the frequencies are held."""
-        self._require_whole(method)
+        self._require_whole()
         real = not is_complex(self.c.dtype, xp)
         return self._spectrum(xp, real=real), real
 
     def _inv(self, xp: Namespace) -> LinearOperator:
-        S, real = self._own_spectrum("inv", xp)
+        S, real = self._own_spectrum(xp)
         self._require_invertible(S, "inv", xp)
         return self._from_spectrum(dense_inverses(S, xp), xp, real=real)
 
     def _solve(self, b: Array, xp: Namespace) -> Array:
-        self._require_whole("solve")
+        self._require_whole()
         real = not (is_complex(self.c.dtype, xp) or is_complex(b.dtype, xp))
         unit = binary_unit(self.c, xp, axis=(-3, -2, -1))  # as sums may overflow, and reciprocals
         S = BlockCirculant(self.c / unit, self.shape)._spectrum(xp, real=real)
@@ -310,7 +311,7 @@ class BlockCirculant(Planned):
         return by_frequency(solved, b, self.block_size, self.block_size, xp, real=real, stack=S.ndim > 3)
 
     def _pinv(self, rtol: float, xp: Namespace) -> LinearOperator:
-        S, real = self._own_spectrum("pinv", xp)
+        S, real = self._own_spectrum(xp)
         if library_of(xp) == "jax" or is_differentiated([S], xp):
             # Singular vectors have no derivatives where singular values coincide.
             values = xp.linalg.svdvals(constant(S, xp))
@@ -325,9 +326,7 @@ class BlockCirculant(Planned):
         return self._from_spectrum(xp.matmul(V * inverse[..., None, :], Uh), xp, real=real)
 
     def _damped_pinv(self, damp: float, xp: Namespace) -> LinearOperator:
-        if self.is_cropped:
-            raise self._no_closed_form("lstsq")
-        S, real = self._own_spectrum("lstsq", xp)
+        S, real = self._own_spectrum(xp)
         if library_of(xp) == "jax" or is_differentiated([S], xp):
             # Singular vectors have no derivatives where singular values coincide.
             H = xp.conj(xp.matrix_transpose(S))
@@ -338,14 +337,8 @@ class BlockCirculant(Planned):
         inverse = damped_reciprocal(values, damp, xp)
         return self._from_spectrum(xp.matmul(V * inverse[..., None, :], Uh), xp, real=real)
 
-    def _has_pinv(self) -> bool:
-        return not self.is_cropped
-
-    def _eigvals(self, xp: Namespace) -> Array:
-        return self._eig(xp)[0]
-
     def _eig(self, xp: Namespace) -> tuple[Array, LinearOperator]:
-        self._require_whole("eig")
+        self._require_whole()
         values, vectors = xp.linalg.eig(self._spectrum(xp, real=False))
         (p, _), b = self.grid, self.block_size
         flat = xp.reshape(move_axis(values, -2, -1, xp), (*self.batch_shape, p * b))
@@ -353,15 +346,15 @@ class BlockCirculant(Planned):
         return flat, Product((self._from_spectrum(vectors, xp, real=False), Fourier(b, p, inverse=True)))
 
     def _svdvals(self, xp: Namespace) -> Array:
-        self._require_whole("svdvals")
+        self._require_whole()
         values = singular_values(self._spectrum(xp, real=False), xp)
         return xp.reshape(values, (*self.batch_shape, self.block_size * min(self.grid)))
 
     def _rounding(self, xp: Namespace) -> float:
         return spectral_rounding(self.dtype, xp, length=self.block_size, order=max(self.grid))
 
-    def _determinant_factors(self, method: str, xp: Namespace) -> Array:
-        S, real = self._own_spectrum(method, xp)
+    def _determinant_factors(self, xp: Namespace) -> Array:
+        S, real = self._own_spectrum(xp)
         p, b = self.grid[0], self.block_size
         exponents, scaled = _scaled_to_one(S, xp)
         first = xp.linalg.det(scaled)  # with finite derivatives at singular matrices too
@@ -372,7 +365,7 @@ class BlockCirculant(Planned):
         return xp.reshape(whole, (*self.batch_shape, (p + 1) * b))
 
     def _slogdet(self, xp: Namespace) -> tuple[Array, Array]:
-        S, real = self._own_spectrum("slogdet", xp)
+        S, real = self._own_spectrum(xp)
         exponents, scaled = _scaled_to_one(S, xp)
         signs, logs = xp.linalg.slogdet(scaled)
         logs = logs + S.shape[-1] * math.log(2) * exponents
@@ -384,7 +377,7 @@ class BlockCirculant(Planned):
             logs = xp.where(single, logs, 2 * logs)
         return xp.prod(signs, axis=-1), xp.sum(logs, axis=-1)
 
-    def _diagonal(self, method: str, xp: Namespace) -> Array:
+    def _diagonal(self, xp: Namespace) -> Array:
         (p, q), b = self.grid, self.block_size
         index = xp.arange(min(p, q), device=self.device)
         flat = xp.reshape(self.c[..., 0], (*self.batch_shape, p * q))

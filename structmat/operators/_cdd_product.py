@@ -18,6 +18,7 @@ from structmat.operators._arithmetic import compose, scale
 from structmat.operators._block_circulant import BlockCirculant
 from structmat.operators._cdd_rounding import log_spread
 from structmat.operators._circulants import BandedCirculant, Circulant, SpectralCirculant
+from structmat.operators._closed_forms import NoClosedFormError
 from structmat.operators._combined_plans import CombinedPlan
 from structmat.operators._composite import Chain, combined
 from structmat.operators._diagonal import Diagonal
@@ -185,7 +186,7 @@ class CDDProduct(Chain):
         return log_spread(self.factors, right, left)
 
     def _solver(self, xp: Namespace) -> Plan | None:
-        self._require_square_factors("solve")
+        self._require_square_factors()
         plans = [f._solver(xp) for f in reversed(self.factors)]
         known = tuple(plan for plan in plans if isinstance(plan, Plan))
         return CombinedPlan(known, is_sum=False) if len(known) == len(plans) else None
@@ -209,22 +210,22 @@ class CDDProduct(Chain):
                 dense = matmul(factor._to_dense(like), dense, like.xp)
         return dense
 
-    def _require_one_circulant(self, method: str) -> None:
+    def _require_one_circulant(self) -> None:
         if sum(kind_of(factor) == "circulant" for factor in self.factors) > 1:
-            raise self._no_closed_form(method)
+            raise NoClosedFormError(self)
 
-    def _diagonal(self, method: str, xp: Namespace) -> Array:
-        self._require_one_circulant(method)
+    def _diagonal(self, xp: Namespace) -> Array:
+        self._require_one_circulant()
         size = min(self.shape)
-        first, *rest = (f._diagonal(method, xp)[..., :size] for f in self.factors)
+        first, *rest = (f._diagonal(xp)[..., :size] for f in self.factors)
         for other in rest:
             first = first * other
         return first
 
     def _norm(self, ord: NormOrder, xp: Namespace) -> Array:
         if ord in {2, "nuc"}:
-            raise self._no_closed_form("norm")
-        self._require_one_circulant("norm")
+            raise NoClosedFormError(self)
+        self._require_one_circulant()
         if len(self.factors) == 1:
             return self.factors[0]._norm(ord, xp)
         dense = self._to_dense(Context(xp, self.dtype, self.device))

@@ -320,7 +320,7 @@ class SpectralCirculant(CirculantLike):
         xp = self._own_namespace()
         return self if self.real else self._replaced(spectrum=reversed_cyclically(xp.conj(self.spectrum), xp))
 
-    def _determinant_factors(self, method: str, xp: Namespace) -> Array:
+    def _determinant_factors(self, xp: Namespace) -> Array:
         return self._held().factors(xp)
 
     def _frobenius(self, xp: Namespace) -> Array:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import reduce
 from itertools import pairwise
 from operator import is_, mul
@@ -15,6 +15,7 @@ from structmat._arrays.typing import Array, DType, Namespace
 from structmat._errors import ArgumentTypeError, ArgumentValueError
 from structmat._fourier.plans import Plan
 from structmat.operators._arithmetic import compose
+from structmat.operators._closed_forms import NoClosedFormError
 from structmat.operators._combined_plans import plan_of_parts
 from structmat.operators._linear_operator import Context, LinearOperator
 
@@ -128,25 +129,27 @@ class Chain(Combination):
         last = self.factors[-1]._to_dense(like)
         return reduce(lambda M, factor: factor._matmat(M, like.xp), reversed(self.factors[:-1]), last)
 
-    def _require_square_factors(self, method: str) -> None:
+    def _require_square_factors(self) -> None:
         if any(f.shape[0] != f.shape[1] for f in self.factors):
-            raise self._no_closed_form(method)
+            raise NoClosedFormError(self)
 
     def _inv(self, xp: Namespace) -> LinearOperator:
-        self._require_square_factors("inv")
+        self._require_square_factors()
         return reduce(compose, (f._inv(xp) for f in reversed(self.factors)))
 
     def _solve(self, b: Array, xp: Namespace) -> Array:
-        self._require_square_factors("solve")
+        self._require_square_factors()
         return reduce(lambda x, factor: factor._solve(x, xp), self.factors, b)
 
-    def _determinant_factors(self, method: str, xp: Namespace) -> Array:
-        self._require_square_factors(method)
-        return concat_last([values_of(f, self, xp, "_determinant_factors", method) for f in self.factors], xp)
+    def _determinant_factors(self, xp: Namespace) -> Array:
+        self._require_square_factors()
+        own = [values_of(f, self, xp, lambda part, own: part._determinant_factors(own)) for f in self.factors]
+        return concat_last(own, xp)
 
     def _slogdet(self, xp: Namespace) -> tuple[Array, Array]:
-        self._require_square_factors("slogdet")
-        signs, logs = zip(*(values_of(f, self, xp, "_slogdet") for f in self.factors), strict=True)
+        self._require_square_factors()
+        own = (values_of(f, self, xp, lambda part, own: part._slogdet(own)) for f in self.factors)
+        signs, logs = zip(*own, strict=True)
         return reduce(mul, signs), sum(logs[1:], start=logs[0])
 
 
@@ -183,10 +186,12 @@ def _parts(operator: Any) -> tuple[LinearOperator, ...]:
     return getattr(operator, name)
 
 
-def values_of(part: LinearOperator, whole: LinearOperator, xp: Namespace, hook: str, *arguments: str) -> Any:
+def values_of(
+    part: LinearOperator, whole: LinearOperator, xp: Namespace, hook: Callable[[LinearOperator, Namespace], Any]
+) -> Any:
     """Return what a hook has for a part; one without arrays is asked in NumPy, as it knows no device and no dtype."""
     known = bool(part._arrays())
-    values = getattr(part, hook)(*arguments, xp if known else part._own_namespace())
+    values = hook(part, xp if known else part._own_namespace())
     if known or whole.dtype is None:
         return values
 

@@ -91,7 +91,7 @@ class Cyclic(Planned):
     def _svdvals(self, xp: Namespace) -> Array:
         return xp.abs(self._eigvals(xp))
 
-    def _determinant_factors(self, method: str, xp: Namespace) -> Array:
+    def _determinant_factors(self, xp: Namespace) -> Array:
         return self._diagonalised(xp).factors(xp)
 
     def _spectral_function(self, function: SpectralFunction, xp: Namespace) -> LinearOperator:
@@ -113,7 +113,7 @@ class Cyclic(Planned):
         circulant = self._as_circulant()
         return circulant._replaced(c=xp.abs(circulant.c))
 
-    def _diagonal(self, method: str, xp: Namespace) -> Array:
+    def _diagonal(self, xp: Namespace) -> Array:
         c = self._as_circulant().c
         return xp.broadcast_to(c[..., :1], c.shape)
 

@@ -97,10 +97,10 @@ class Identity(LinearOperator):
     def _svdvals(self, xp: Namespace) -> Array:
         return xp.ones(self.n)
 
-    def _determinant_factors(self, method: str, xp: Namespace) -> Array:
+    def _determinant_factors(self, xp: Namespace) -> Array:
         return xp.ones(1)
 
-    def _diagonal(self, method: str, xp: Namespace) -> Array:
+    def _diagonal(self, xp: Namespace) -> Array:
         return xp.ones(self.n)
 
     def _modulus(self, xp: Namespace) -> LinearOperator:
@@ -334,10 +334,10 @@ class Diagonal(LinearOperator):
     def _svdvals(self, xp: Namespace) -> Array:
         return xp.abs(self.d)
 
-    def _determinant_factors(self, method: str, xp: Namespace) -> Array:
+    def _determinant_factors(self, xp: Namespace) -> Array:
         return self.d
 
-    def _diagonal(self, method: str, xp: Namespace) -> Array:
+    def _diagonal(self, xp: Namespace) -> Array:
         return self.d
 
     def _modulus(self, xp: Namespace) -> LinearOperator:

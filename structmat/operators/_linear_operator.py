@@ -47,6 +47,7 @@ from structmat.operators._arithmetic import (
     submatrix,
     with_plan,
 )
+from structmat.operators._closed_forms import ClosedForm, NoClosedFormError, closed_form, declared_in
 from structmat.operators._determinants import product, sign_and_log
 from structmat.operators._indices import ANY_INDEX, is_choice, range_of
 from structmat.operators._operands import is_array_like, operand, read
@@ -55,25 +56,9 @@ from structmat.operators._spectral_functions import SpectralFunction, integer_po
 NormOrder: TypeAlias = Literal["fro", "nuc", 1, 2] | float
 """A matrix norm: Frobenius, nuclear, largest column sum, largest singular value; infinity is the largest row sum."""
 
+
 _ITERATIVE = "scipy.sparse.linalg.{} on structmat.scipy.as_linear_operator(op), or {}(op.to_dense())"
-
-
-ALTERNATIVES = {
-    **{name: f"numpy.linalg.{name}(op.to_dense())" for name in ("det", "slogdet", "cond", "norm")},
-    **{name: f"numpy.{name}(op.to_dense())" for name in ("trace", "diagonal")},
-    **{name: f"scipy.linalg.{name}(op.to_dense())" for name in ("sqrtm", "expm", "logm")},
-    "inv": "structmat.solve(op, b) for products with it, or numpy.linalg.inv(op.to_dense())",
-    "solve": "structmat.solve(op, b), which iterates, or numpy.linalg.solve(op.to_dense(), b)",
-    "inv_matvec": "structmat.solve(op, B), which iterates, for columns",
-    "pinv": "structmat.lstsq(op, b) for products with it, or numpy.linalg.pinv(op.to_dense())",
-    "lstsq": "structmat.lstsq(op, b), which iterates, or numpy.linalg.lstsq(op.to_dense(), b)",
-    "eigvals": _ITERATIVE.format("eigs", "numpy.linalg.eigvals"),
-    "eig": _ITERATIVE.format("eigs", "numpy.linalg.eig"),
-    "svdvals": _ITERATIVE.format("svds", "numpy.linalg.svdvals"),
-    "rank": "numpy.linalg.matrix_rank(op.to_dense())",
-    "fractional_matrix_power": "scipy.linalg.fractional_matrix_power(op.to_dense(), p)",
-}
-"""What to call instead of a method that has no closed form."""
+"""What serves in place of eigenvalues and singular values in closed form."""
 
 
 class Context(NamedTuple):
@@ -257,10 +242,6 @@ class LinearOperator(Parametrised, ABC):
         unit = like.xp.eye(self.shape[1], dtype=like.dtype, device=like.device)
         return self._matmat(unit, like.xp)
 
-    def _row_sums(self, xp: Namespace) -> Array:
-        """Sums of the entries of each row."""
-        return self._matvec(xp.ones(self.shape[1], dtype=self.dtype, device=self.device), xp)
-
     @property
     def _forces_complex(self) -> bool:
         """Whether products are complex although no parameter says so, by default where those of a part are."""
@@ -282,96 +263,85 @@ class LinearOperator(Parametrised, ABC):
         """Matrix of which this one has some rows and the same columns, and their `Indices`; itself and None for all."""
         return self, None
 
-    # Hooks of closed forms: without them the public methods raise an error that names the alternative
+    # Hooks of closed forms: without them the methods that ask them raise an error that names an alternative
 
     def _inv(self, xp: Namespace) -> LinearOperator:
         """Inverse."""
-        raise self._no_closed_form("inv")
+        raise NoClosedFormError(self)
 
     def _solve(self, b: Array, xp: Namespace) -> Array:
         """Solution along the last axis, by default by the inverse."""
-        try:
-            inverse: Any = self._inv(xp)
-        except NotImplementedError:
-            raise self._no_closed_form("solve") from None
-        return inverse._matvec(b, xp)
+        return self._inv(xp)._matvec(b, xp)
+
+    def _determinant_factors(self, xp: Namespace) -> Array:
+        """Numbers along the last axis whose product is the determinant."""
+        raise NoClosedFormError(self)
+
+    def _det(self, xp: Namespace) -> Array:
+        """Determinant, by default from its factors."""
+        return product(self._determinant_factors(xp), xp)
+
+    def _slogdet(self, xp: Namespace) -> tuple[Array, Array]:
+        """Sign and logarithm of the absolute value of the determinant, by default from its factors."""
+        return sign_and_log(self._determinant_factors(xp), xp)
 
     def _pinv(self, rtol: float, xp: Namespace) -> LinearOperator:
-        """Pseudo-inverse."""
-        raise self._no_closed_form("pinv")
+        """Pseudo-inverse, without singular values up to `rtol` times the largest."""
+        raise NoClosedFormError(self)
 
     def _damped_pinv(self, damp: float, xp: Namespace) -> LinearOperator:
         """``(A^H A + damp^2)^-1 A^H``, for a `damp` above zero."""
-        raise self._no_closed_form("lstsq")
-
-    def _has_pinv(self) -> bool:
-        """Tell whether `_pinv` has a closed form."""
-        return type(self)._pinv is not LinearOperator._pinv
-
-    def _eigvals(self, xp: Namespace) -> Array:
-        """Eigenvalues, complex."""
-        raise self._no_closed_form("eigvals")
-
-    def _eig(self, xp: Namespace) -> tuple[Array, LinearOperator]:
-        """Eigenvalues and the operator of eigenvectors."""
-        raise self._no_closed_form("eig")
-
-    def _svdvals(self, xp: Namespace) -> Array:
-        """Singular values in any order."""
-        raise self._no_closed_form("svdvals")
+        raise NoClosedFormError(self)
 
     def _rounding(self, xp: Namespace) -> float:
         """Size, relative to the largest, up to which a singular value may be rounding: the default cut-off."""
         return spectral_rounding(self.dtype, xp, length=max(self.shape))
 
-    def _singular_values(self, method: str, xp: Namespace) -> Array:
-        """Singular values in any order, on behalf of another method."""
-        try:
-            return self._svdvals(xp)
-        except NotImplementedError:
-            raise self._no_closed_form(method) from None
+    def _eig(self, xp: Namespace) -> tuple[Array, LinearOperator]:
+        """Eigenvalues, complex, and the operator of eigenvectors."""
+        raise NoClosedFormError(self)
 
-    def _determinant_factors(self, method: str, xp: Namespace) -> Array:
-        """Numbers along the last axis whose product is the determinant."""
-        raise self._no_closed_form(method)
+    def _eigvals(self, xp: Namespace) -> Array:
+        """Eigenvalues, complex, by default those beside the eigenvectors."""
+        return self._eig(xp)[0]
 
-    def _det(self, xp: Namespace) -> Array:
-        """Determinant."""
-        return product(self._determinant_factors("det", xp), xp)
+    def _svdvals(self, xp: Namespace) -> Array:
+        """Singular values in any order."""
+        raise NoClosedFormError(self)
 
-    def _slogdet(self, xp: Namespace) -> tuple[Array, Array]:
-        """Sign and logarithm of the absolute value of the determinant."""
-        return sign_and_log(self._determinant_factors("slogdet", xp), xp)
-
-    def _diagonal(self, method: str, xp: Namespace) -> Array:
+    def _diagonal(self, xp: Namespace) -> Array:
         """Main diagonal."""
-        raise self._no_closed_form(method)
-
-    def _modulus(self, xp: Namespace) -> LinearOperator:
-        """Operator whose entries are ``|A[i, j]|``."""
-        raise self._no_closed_form("norm")
+        raise NoClosedFormError(self)
 
     def _frobenius(self, xp: Namespace) -> Array:
         """Frobenius norm."""
-        raise self._no_closed_form("norm")
+        raise NoClosedFormError(self)
+
+    def _modulus(self, xp: Namespace) -> LinearOperator:
+        """Operator whose entries are ``|A[i, j]|``."""
+        raise NoClosedFormError(self)
+
+    def _row_sums(self, xp: Namespace) -> Array:
+        """Sums of the entries of each row, by default by a product."""
+        return self._matvec(xp.ones(self.shape[1], dtype=self.dtype, device=self.device), xp)
 
     def _norm(self, ord: NormOrder, xp: Namespace) -> Array:
-        """Norm, from entries, from singular values, or from row and column sums of the moduli."""
+        """Norm, by default from entries, from singular values, or from row and column sums of the moduli."""
         if ord == "fro":
             return self._frobenius(xp)
         if ord in {2, "nuc"}:
-            values = self._singular_values("norm", xp)
+            values = self._svdvals(xp)
             return xp.max(values, axis=-1) if ord == 2 else xp.sum(values, axis=-1)
         moduli = self._modulus(xp)
         return xp.max((moduli._transpose() if ord == 1 else moduli)._row_sums(xp), axis=-1)
 
     def _spectral_function(self, function: SpectralFunction, xp: Namespace) -> LinearOperator:
         """Function of the matrix."""
-        raise self._no_closed_form(function.name)
+        raise NoClosedFormError(self)
 
     def _described(self) -> str:
         """Return what of this operator has no closed form, in words."""
-        return "this kind of operator"
+        return f"{type(self).__name__} operators"
 
     # Products with arrays
 
@@ -643,6 +613,7 @@ class LinearOperator(Parametrised, ABC):
 
     # Linear algebra in closed form
 
+    @closed_form(_inv, otherwise="structmat.solve(op, b) for products with it, or numpy.linalg.inv(op.to_dense())")
     def inv(self) -> LinearOperator:
         """Return the inverse as an operator.
 
@@ -672,6 +643,9 @@ class LinearOperator(Parametrised, ABC):
         op, xp = self._to_working_precision("inv", square=True)
         return self._from_working_precision(op._inv(xp), xp)
 
+    @closed_form(
+        _inv, _solve, otherwise="structmat.solve(op, b), which iterates, or numpy.linalg.solve(op.to_dense(), b)"
+    )
     def solve(self, b: ArrayLike, /) -> Array:
         """Return x with ``self @ x = b``.
 
@@ -717,6 +691,7 @@ class LinearOperator(Parametrised, ABC):
         is_one = b.ndim == 1 if type(b) is np.ndarray else is_vector(b)
         return self._solution(b, "solve", -1 if is_one else -2)
 
+    @closed_form(_inv, _solve, otherwise="structmat.solve(op, B), which iterates, for columns")
     def inv_matvec(self, b: ArrayLike, /) -> Array:
         """Return x with ``matvec(x) = b``, along the last axis.
 
@@ -752,6 +727,66 @@ class LinearOperator(Parametrised, ABC):
         x = op._solve(right, xp) if axis == -1 else op._in_columns(lambda A, v: A._solve(v, xp), right, xp)
         return x if x.dtype == dtype else cast_back(x, dtype, xp)
 
+    @closed_form(_determinant_factors, _det, otherwise="numpy.linalg.det(op.to_dense())")
+    def det(self) -> Array:
+        """Return the determinant.
+
+        Returns
+        -------
+        array, shape of the batch
+            Real for a real operator. It overflows or underflows easily: prefer `slogdet` for large n.
+
+        Raises
+        ------
+        ValueError
+            If the operator is not square.
+
+        Notes
+        -----
+        At a singular matrix the gradient is made of its minors; for `Toeplitz` and `Hankel` it is NaN there, as their
+        derivatives come from the inverse.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import structmat as sm
+        >>> float(sm.Circulant(np.array([2.0, 1.0])).det())
+        3.0
+        """
+        op, xp = self._to_working_precision("det", square=True)
+        return self._from_working_precision(op._det(xp), xp)
+
+    @closed_form(_determinant_factors, _slogdet, otherwise="numpy.linalg.slogdet(op.to_dense())")
+    def slogdet(self) -> SlogdetResult:
+        """Return sign and logarithm of the determinant.
+
+        Returns
+        -------
+        sign : array, shape (...)
+            Of modulus one, or zero for a singular matrix.
+        logabsdet : array, shape (...)
+            Natural logarithm of the absolute value, real.
+
+        Raises
+        ------
+        ValueError
+            If the operator is not square.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import structmat as sm
+        >>> sign, logabsdet = sm.Diagonal(np.array([1e-200, -1e-200])).slogdet()
+        >>> float(sign), float(logabsdet.round(3))
+        (-1.0, -921.034)
+        """
+        op, xp = self._to_working_precision("slogdet", square=True)
+        sign, log = op._slogdet(xp)
+        return SlogdetResult(self._from_working_precision(sign, xp), self._from_working_precision(log, xp))
+
+    @closed_form(
+        _pinv, _rounding, otherwise="structmat.lstsq(op, b) for products with it, or numpy.linalg.pinv(op.to_dense())"
+    )
     def pinv(self, *, rtol: float | None = None) -> LinearOperator:
         """Return the Moore-Penrose pseudo-inverse as an operator.
 
@@ -783,6 +818,12 @@ class LinearOperator(Parametrised, ABC):
         op, xp = self._to_working_precision("pinv")
         return self._from_working_precision(op._pinv(self._cutoff(rtol, "pinv", xp), xp), xp)
 
+    @closed_form(
+        _pinv,
+        _damped_pinv,
+        _rounding,
+        otherwise="structmat.lstsq(op, b), which iterates, or numpy.linalg.lstsq(op.to_dense(), b)",
+    )
     def lstsq(self, b: ArrayLike, /, *, rtol: float | None = None, damp: float = 0.0) -> Array:
         """Return the x of least norm among those that minimise ``norm(self @ x - b)``.
 
@@ -822,8 +863,6 @@ class LinearOperator(Parametrised, ABC):
         """
         axis = -1 if is_vector(b) else -2
         op, right, xp, dtype = self._operand(b, "lstsq", "b", self.shape[0], axis)
-        if not op._has_pinv():
-            raise self._no_closed_form("lstsq")
         if damp := non_negative(damp, owner := f"{type(self).__name__}.lstsq", "damp"):
             if rtol is not None:
                 raise ArgumentValueError(owner, "rtol", "must be None with damp, which cuts no singular value off")
@@ -832,6 +871,7 @@ class LinearOperator(Parametrised, ABC):
             inverse = op._pinv(self._cutoff(rtol, "lstsq", xp), xp)
         return cast_back(inverse._matvec(right, xp) if axis == -1 else inverse._matmat(right, xp), dtype, xp)
 
+    @closed_form(_eig, _eigvals, otherwise=_ITERATIVE.format("eigs", "numpy.linalg.eigvals"))
     def eigvals(self) -> Array:
         """Return the eigenvalues.
 
@@ -856,6 +896,7 @@ class LinearOperator(Parametrised, ABC):
         op, xp = self._to_working_precision("eigvals", square=True)
         return copied(op._eigvals(xp), xp)
 
+    @closed_form(_eig, otherwise=_ITERATIVE.format("eigs", "numpy.linalg.eig"))
     def eig(self) -> EigResult:
         """Return eigenvalues and eigenvectors, ``A = V diag(w) V^-1``.
 
@@ -885,6 +926,7 @@ class LinearOperator(Parametrised, ABC):
         values, vectors = op._eig(xp)
         return EigResult(copied(values, xp), vectors)
 
+    @closed_form(_svdvals, otherwise=_ITERATIVE.format("svds", "numpy.linalg.svdvals"))
     def svdvals(self) -> Array:
         """Return the singular values, largest first.
 
@@ -896,61 +938,53 @@ class LinearOperator(Parametrised, ABC):
         op, xp = self._to_working_precision("svdvals")
         return self._from_working_precision(xp.flip(xp.sort(op._svdvals(xp), axis=-1), axis=-1), xp)
 
-    def det(self) -> Array:
-        """Return the determinant.
+    @closed_form(_svdvals, _rounding, otherwise="numpy.linalg.matrix_rank(op.to_dense())")
+    def rank(self, *, rtol: float | None = None) -> Array:
+        """Return the numerical rank: how many singular values exceed `rtol` times the largest.
+
+        Parameters
+        ----------
+        rtol : float, optional
+            Relative cut-off, as for `pinv`.
+
+        Returns
+        -------
+        array of integers, shape of the batch
+            The rank; -1 for a matrix with NaN, except in NumPy.
+
+        Raises
+        ------
+        numpy.linalg.LinAlgError
+            If a NumPy operator holds NaN.
+        ValueError
+            If `rtol` is negative or not finite.
+        """
+        op, xp = self._to_working_precision("rank")
+        values = op._svdvals(xp)
+        unknown = xp.any(xp.isnan(values), axis=-1)
+        if can_raise_for_values(xp) and bool(xp.any(unknown)):
+            raise np.linalg.LinAlgError(f"{type(self).__name__}.rank: the matrix holds NaN")
+        above = ~negligible(values, self._cutoff(rtol, "rank", xp), xp)
+        count = xp.sum(xp.astype(above, xp.int32), axis=-1)
+        return xp.where(unknown, xp.full_like(count, -1), count)
+
+    @closed_form(_svdvals, otherwise="numpy.linalg.cond(op.to_dense())")
+    def cond(self) -> Array:
+        """Return the condition number in the 2-norm: the largest singular value over the smallest.
 
         Returns
         -------
         array, shape of the batch
-            Real for a real operator. It overflows or underflows easily: prefer `slogdet` for large n.
-
-        Raises
-        ------
-        ValueError
-            If the operator is not square.
-
-        Notes
-        -----
-        At a singular matrix the gradient is made of its minors; for `Toeplitz` and `Hankel` it is NaN there, as their
-        derivatives come from the inverse.
-
-        Examples
-        --------
-        >>> import numpy as np
-        >>> import structmat as sm
-        >>> float(sm.Circulant(np.array([2.0, 1.0])).det())
-        3.0
+            At least one; infinite for a singular matrix, which may be rectangular.
         """
-        op, xp = self._to_working_precision("det", square=True)
-        return self._from_working_precision(op._det(xp), xp)
+        op, xp = self._to_working_precision("cond")
+        values = op._svdvals(xp)
+        largest, smallest = xp.max(values, axis=-1), xp.min(values, axis=-1)
+        singular = (smallest == 0.0) & ~xp.isnan(largest)
+        found = largest / xp.where(singular, xp.ones_like(smallest), smallest)
+        return self._from_working_precision(xp.where(singular, xp.inf * xp.ones_like(found), found), xp)
 
-    def slogdet(self) -> SlogdetResult:
-        """Return sign and logarithm of the determinant.
-
-        Returns
-        -------
-        sign : array, shape (...)
-            Of modulus one, or zero for a singular matrix.
-        logabsdet : array, shape (...)
-            Natural logarithm of the absolute value, real.
-
-        Raises
-        ------
-        ValueError
-            If the operator is not square.
-
-        Examples
-        --------
-        >>> import numpy as np
-        >>> import structmat as sm
-        >>> sign, logabsdet = sm.Diagonal(np.array([1e-200, -1e-200])).slogdet()
-        >>> float(sign), float(logabsdet.round(3))
-        (-1.0, -921.034)
-        """
-        op, xp = self._to_working_precision("slogdet", square=True)
-        sign, log = op._slogdet(xp)
-        return SlogdetResult(self._from_working_precision(sign, xp), self._from_working_precision(log, xp))
-
+    @closed_form(_diagonal, otherwise="numpy.trace(op.to_dense())")
     def trace(self) -> Array:
         """Return the sum of the diagonal.
 
@@ -960,8 +994,9 @@ class LinearOperator(Parametrised, ABC):
             A scalar array for one matrix.
         """
         op, xp = self._to_working_precision("trace")
-        return self._from_working_precision(xp.sum(op._diagonal("trace", xp), axis=-1), xp)
+        return self._from_working_precision(xp.sum(op._diagonal(xp), axis=-1), xp)
 
+    @closed_form(_diagonal, otherwise="numpy.diagonal(op.to_dense())")
     def diagonal(self) -> Array:
         """Return the main diagonal.
 
@@ -971,8 +1006,9 @@ class LinearOperator(Parametrised, ABC):
             The entries ``A[i, i]``.
         """
         op, xp = self._to_working_precision("diagonal")
-        return copied(self._from_working_precision(op._diagonal("diagonal", xp), xp), xp)
+        return copied(self._from_working_precision(op._diagonal(xp), xp), xp)
 
+    @closed_form(_norm, _frobenius, _svdvals, _modulus, _row_sums, otherwise="numpy.linalg.norm(op.to_dense())")
     def norm(self, ord: NormOrder = "fro") -> Array:
         """Return a matrix norm.
 
@@ -1006,52 +1042,9 @@ class LinearOperator(Parametrised, ABC):
         op, xp = self._to_working_precision("norm")
         return self._from_working_precision(op._norm(ord, xp), xp)
 
-    def cond(self) -> Array:
-        """Return the condition number in the 2-norm: the largest singular value over the smallest.
-
-        Returns
-        -------
-        array, shape of the batch
-            At least one; infinite for a singular matrix, which may be rectangular.
-        """
-        op, xp = self._to_working_precision("cond")
-        values = op._singular_values("cond", xp)
-        largest, smallest = xp.max(values, axis=-1), xp.min(values, axis=-1)
-        singular = (smallest == 0.0) & ~xp.isnan(largest)
-        found = largest / xp.where(singular, xp.ones_like(smallest), smallest)
-        return self._from_working_precision(xp.where(singular, xp.inf * xp.ones_like(found), found), xp)
-
-    def rank(self, *, rtol: float | None = None) -> Array:
-        """Return the numerical rank: how many singular values exceed `rtol` times the largest.
-
-        Parameters
-        ----------
-        rtol : float, optional
-            Relative cut-off, as for `pinv`.
-
-        Returns
-        -------
-        array of integers, shape of the batch
-            The rank; -1 for a matrix with NaN, except in NumPy.
-
-        Raises
-        ------
-        numpy.linalg.LinAlgError
-            If a NumPy operator holds NaN.
-        ValueError
-            If `rtol` is negative or not finite.
-        """
-        op, xp = self._to_working_precision("rank")
-        values = op._singular_values("rank", xp)
-        unknown = xp.any(xp.isnan(values), axis=-1)
-        if can_raise_for_values(xp) and bool(xp.any(unknown)):
-            raise np.linalg.LinAlgError(f"{type(self).__name__}.rank: the matrix holds NaN")
-        above = ~negligible(values, self._cutoff(rtol, "rank", xp), xp)
-        count = xp.sum(xp.astype(above, xp.int32), axis=-1)
-        return xp.where(unknown, xp.full_like(count, -1), count)
-
     # Functions of the eigenvalues, where the hook `_spectral_function` has them
 
+    @closed_form(_spectral_function, otherwise="scipy.linalg.sqrtm(op.to_dense())")
     def sqrtm(self) -> LinearOperator:
         """Return the principal square root, an operator R with ``R @ R = A``.
 
@@ -1085,6 +1078,7 @@ class LinearOperator(Parametrised, ABC):
         function = SpectralFunction("sqrtm", xp.sqrt, needs_nonnegative=True)
         return self._from_working_precision(op._spectral_function(function, xp), xp)
 
+    @closed_form(_spectral_function, otherwise="scipy.linalg.expm(op.to_dense())")
     def expm(self) -> LinearOperator:
         """Return the matrix exponential.
 
@@ -1102,6 +1096,7 @@ class LinearOperator(Parametrised, ABC):
         function = SpectralFunction("expm", xp.exp)
         return self._from_working_precision(op._spectral_function(function, xp), xp)
 
+    @closed_form(_spectral_function, otherwise="scipy.linalg.logm(op.to_dense())")
     def logm(self) -> LinearOperator:
         """Return the principal matrix logarithm, an operator L with ``L.expm() = A``.
 
@@ -1121,6 +1116,7 @@ class LinearOperator(Parametrised, ABC):
         function = SpectralFunction("logm", xp.log, needs_nonnegative=True, needs_nonzero=True)
         return self._from_working_precision(op._spectral_function(function, xp), xp)
 
+    @closed_form(_spectral_function, otherwise="scipy.linalg.fractional_matrix_power(op.to_dense(), p)")
     def fractional_matrix_power(self, p: float) -> LinearOperator:
         """Return the matrix power ``A^p`` for any real exponent.
 
@@ -1335,11 +1331,6 @@ class LinearOperator(Parametrised, ABC):
             return self._to_working_precision(method)[0]._rounding(xp)
         return non_negative(rtol, f"{type(self).__name__}.{method}", "rtol")
 
-    def _no_closed_form(self, method: str) -> NotImplementedError:
-        """Return the error that says so and names the alternative."""
-        owner, instead = f"{type(self).__name__}.{method}", ALTERNATIVES[method]
-        return NotImplementedError(f"{owner}: no closed form for {self._described()}; use {instead}")
-
 
 def _exponent(p: Any) -> int | float | None:
     """Return a real number of any type as one of Python; None where it is none, or not finite."""
@@ -1347,6 +1338,23 @@ def _exponent(p: Any) -> int | float | None:
         return int(p) if isinstance(p, Integral) else float(p) if math.isfinite(p) else None
     except (TypeError, OverflowError):
         return None
+
+
+def closed_forms() -> dict[str, ClosedForm]:
+    """Return the methods that only some operators have, with the hooks that they ask and what serves otherwise.
+
+    Returns
+    -------
+    dict of str to ClosedForm
+        By the names of the methods. Those whose first hook is the same come together.
+
+    Examples
+    --------
+    >>> from structmat.extend import closed_forms
+    >>> [name for name, form in closed_forms().items() if form.hooks[0] == "_svdvals"]
+    ['svdvals', 'rank', 'cond']
+    """
+    return declared_in(LinearOperator)
 
 
 class Planned(LinearOperator):

@@ -463,7 +463,7 @@ class MultilevelToeplitz(OnGrids):
         entries = xp.take(self.t, xp.reshape(index, (rows * cols,)), axis=-1)
         return xp.reshape(entries, (*self.batch_shape, rows, cols))
 
-    def _diagonal(self, method: str, xp: Namespace) -> Array:
+    def _diagonal(self, xp: Namespace) -> Array:
         k = xp.arange(min(self.shape), device=self.device)
         index, row_stride, col_stride = xp.zeros_like(k), *self.shape
         for m, n in zip(self.row_sizes, self.col_sizes, strict=True):

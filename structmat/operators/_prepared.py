@@ -29,7 +29,7 @@ from structmat.operators._arithmetic import PairRules, add, compose, scale, with
 from structmat.operators._combined_plans import CombinedPlan
 from structmat.operators._composite import Wrapper
 from structmat.operators._diagonal import Entrywise, Identity, times_identity
-from structmat.operators._linear_operator import LinearOperator
+from structmat.operators._linear_operator import Context, LinearOperator, closed_forms
 
 
 def products_of(plan: Plan, matrix: Any, direct: int) -> Products | None:
@@ -283,7 +283,19 @@ class Prepared(Wrapper):
     def _complex(self, dtype: DType, xp: Namespace) -> Any:
         return self.operator._complex(dtype, xp)._prepared()
 
-    # Everything else is the operator's own.
+    # Everything else is the operator's own, closed forms by the loop below.
+
+    def _to_dense(self, like: Context) -> Array:
+        return self.operator._to_dense(like)
+
+    def _block(self, rows: range, cols: range, xp: Namespace) -> LinearOperator | Array | None:
+        return self.operator._block(rows, cols, xp)
+
+    def _whole(self) -> tuple[LinearOperator, Any]:
+        return self.operator._whole()
+
+    def _hint_for_shape(self, method: str, argument: str, shape: tuple[int, ...], length: int) -> str:
+        return self.operator._hint_for_shape(method, argument, shape, length)
 
     def _solve(self, b: Array, xp: Namespace) -> Array:
         solutions = self.solutions if hasattr(self, "solutions") else self._made("solutions", b)
@@ -302,18 +314,17 @@ class Prepared(Wrapper):
 def _forwarded(hook: str) -> Any:
     """Return the hook that asks the operator."""
 
+    @wraps(getattr(LinearOperator, hook))
     def forwarded(self: Prepared, *arguments: Any) -> Any:
         return getattr(self.operator, hook)(*arguments)
 
     return forwarded
 
 
-for _hook in (
-    "damped_pinv", "det", "determinant_factors", "diagonal", "eig", "eigvals", "frobenius", "has_pinv", "inv",
-    "modulus", "norm", "pinv", "rounding", "row_sums", "slogdet", "spectral_function", "svdvals", "to_dense", "whole",
-    "block", "hint_for_shape",
-):  # fmt: skip
-    setattr(Prepared, f"_{_hook}", _forwarded(f"_{_hook}"))
+for _form in closed_forms().values():
+    for _hook in _form.hooks:
+        if _hook not in vars(Prepared):
+            setattr(Prepared, _hook, _forwarded(_hook))
 
 
 @with_plan.rule(object, object)

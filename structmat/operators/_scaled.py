@@ -16,6 +16,7 @@ from structmat._arrays.namespaces import numpy_namespace
 from structmat._arrays.shapes import concat_last
 from structmat._arrays.typing import Array, DType, Namespace, Scalar
 from structmat.operators._arithmetic import add, compose, scale
+from structmat.operators._closed_forms import NoClosedFormError
 from structmat.operators._composite import Wrapper, require_operators
 from structmat.operators._determinants import sign_and_log
 from structmat.operators._diagonal import Identity, times_identity
@@ -105,11 +106,8 @@ class Scaled(Wrapper):
     def _damped_pinv(self, damp: float, xp: Namespace) -> LinearOperator:
         s = self.factor
         if not isinstance(s, (int, float, complex)) or not s:  # others may be of many members, or traced
-            raise self._no_closed_form("lstsq")
+            raise NoClosedFormError(self)
         return scale(self.operator._damped_pinv(damp / abs(s), xp), self._divisor("lstsq"))
-
-    def _has_pinv(self) -> bool:
-        return self.operator._has_pinv()
 
     def _divisor(self, method: str) -> Reciprocal:
         """Return 1 / factor, after the check that it is not zero where values may be looked at."""
@@ -134,8 +132,8 @@ class Scaled(Wrapper):
             values = in_precision(values, precision_of(self.dtype, xp), xp)
         return scale_array(values, abs(self.factor) if absolute else self.factor, 1, xp)
 
-    def _determinant_factors(self, method: str, xp: Namespace) -> Array:
-        inner = self.operator._determinant_factors(method, xp)
+    def _determinant_factors(self, xp: Namespace) -> Array:
+        inner = self.operator._determinant_factors(xp)
         ones = xp.ones(self.shape[0], dtype=inner.dtype, device=device_of(inner))
         return concat_last([inner, self._times_factor(ones, xp)], xp)
 
@@ -145,8 +143,8 @@ class Scaled(Wrapper):
         own_sign, own_log = sign_and_log(self._times_factor(ones, xp), xp)
         return sign * own_sign, log + own_log
 
-    def _diagonal(self, method: str, xp: Namespace) -> Array:
-        return self._times_factor(self.operator._diagonal(method, xp), xp)
+    def _diagonal(self, xp: Namespace) -> Array:
+        return self._times_factor(self.operator._diagonal(xp), xp)
 
     def _eigvals(self, xp: Namespace) -> Array:
         return self._times_factor(self.operator._eigvals(xp), xp)
@@ -169,7 +167,7 @@ class Scaled(Wrapper):
 
     def _spectral_function(self, function: SpectralFunction, xp: Namespace) -> LinearOperator:
         if not isinstance(self.operator, Identity):
-            raise self._no_closed_form(function.name)
+            raise NoClosedFormError(self)
         evaluated = self._of_factor(lambda values, own: function_of_entries(function, values, "Scaled", own))
         return Scaled(self.operator, evaluated)
 

@@ -13,6 +13,7 @@ from structmat._arrays.typing import Array, Namespace, Scalar
 from structmat._errors import ArgumentTypeError
 from structmat._fourier.steps import Step
 from structmat.operators._arithmetic import scale, submatrix
+from structmat.operators._closed_forms import NoClosedFormError
 from structmat.operators._combined_plans import ByHooks, CombinedPlan
 from structmat.operators._composite import Wrapper, require_operators
 from structmat.operators._indices import Indices, is_choice, range_of
@@ -134,10 +135,10 @@ class Submatrix(Wrapper):
     def _whole(self) -> tuple[LinearOperator, Any]:
         return (self, None) if self.rows is None or self.rows != self.cols else (self.operator, self.rows)
 
-    def _diagonal(self, method: str, xp: Namespace) -> Array:
+    def _diagonal(self, xp: Namespace) -> Array:
         if self.rows != self.cols:
-            raise self._no_closed_form(method)
-        return _take(self.operator._diagonal(method, xp), self.rows, xp)
+            raise NoClosedFormError(self)
+        return _take(self.operator._diagonal(xp), self.rows, xp)
 
 
 def _shape(whole: tuple[int, int], rows: Indices | None, cols: Indices | None) -> tuple[int, int]:

@@ -87,9 +87,9 @@ class Sum(Combination):
     def _to_dense(self, like: Context) -> Array:
         return reduce(lambda M, term: M + term._to_dense(like), self.terms[1:], self.terms[0]._to_dense(like))
 
-    def _diagonal(self, method: str, xp: Namespace) -> Array:
-        first, *rest = (values_of(t, self, xp, "_diagonal", method) for t in self.terms)
-        return reduce(lambda d, other: d + other, rest, first)
+    def _diagonal(self, xp: Namespace) -> Array:
+        diagonals = [values_of(t, self, xp, lambda part, own: part._diagonal(own)) for t in self.terms]
+        return sum(diagonals[1:], start=diagonals[0])
 
     def _whole(self) -> tuple[LinearOperator, Any]:
         found = [term._whole() for term in self.terms]

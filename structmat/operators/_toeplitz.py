@@ -30,6 +30,7 @@ from structmat._toeplitz_systems import (
     solutions,
 )
 from structmat.operators._arithmetic import scale
+from structmat.operators._closed_forms import NoClosedFormError
 from structmat.operators._linear_operator import Context, LinearOperator, Planned
 
 
@@ -118,10 +119,10 @@ class ToeplitzInverse(Planned):
         rows, cols = self.flips
         return self._replaced(flips=(not cols, not rows))
 
-    def _diagonal(self, method: str, xp: Namespace) -> Array:
+    def _diagonal(self, xp: Namespace) -> Array:
         rows, cols = self.flips
         if rows != cols:
-            raise self._no_closed_form(method)
+            raise NoClosedFormError(self)
         x, y = self.x, self.y
         later = y[..., 1:] * xp.flip(x[..., 1:], axis=-1) - x[..., 1:] * xp.flip(y[..., 1:], axis=-1)
         diagonal = xp.cumulative_sum(concat_last([x[..., :1], later], xp), axis=-1)
@@ -228,7 +229,7 @@ class ConstantDiagonals(Planned):
         sign, log = self._slogdet(xp)
         return sign * xp.astype(xp.exp(log), sign.dtype)
 
-    def _determinant_factors(self, method: str, xp: Namespace) -> Array:
+    def _determinant_factors(self, xp: Namespace) -> Array:
         n, (sign, log) = self.shape[0], self._slogdet(xp)
         ones = xp.ones((*log.shape, n - 1), dtype=sign.dtype, device=device_of(log))
         return xp.astype(xp.exp(log / n), sign.dtype)[..., None] * concat_last([sign[..., None], ones], xp)
@@ -440,7 +441,7 @@ class Toeplitz(ConstantDiagonals):
         first_row = xp.flip(constants[..., corner + 1 - len(cols) : corner + 1], axis=-1)
         return Toeplitz(constants[..., corner : corner + len(rows)], first_row)
 
-    def _diagonal(self, method: str, xp: Namespace) -> Array:
+    def _diagonal(self, xp: Namespace) -> Array:
         return xp.broadcast_to(self.c[..., :1], (*self.batch_shape, min(self.shape)))
 
 
@@ -523,7 +524,7 @@ class Hankel(ConstantDiagonals):
         constants = self._constants(xp)[..., rows.start + cols.start : rows.stop + cols.stop - 1]
         return hankel_of(constants, len(rows))
 
-    def _diagonal(self, method: str, xp: Namespace) -> Array:
+    def _diagonal(self, xp: Namespace) -> Array:
         return self._constants(xp)[..., : 2 * min(self.shape) - 1 : 2]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import re
 import tracemalloc
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
@@ -20,6 +21,7 @@ import scipy.linalg
 import scipy.sparse.linalg
 
 import structmat as sm
+from structmat.extend import closed_forms
 from structmat.operators import _composite as parts
 from tests.operator_registry import PLAIN, Entry, Vectors, each, every_entry
 
@@ -176,6 +178,13 @@ def test_an_error_names_the_method_that_was_called() -> None:
     ):
         with pytest.raises(NotImplementedError, match=rf"^\w+\.{name}: no closed form .*{name}|numpy\.linalg"):
             call()
+
+
+def test_the_documentation_of_hooks_names_those_of_closed_forms() -> None:
+    for method, form in closed_forms().items():
+        assert getattr(sm.LinearOperator, method).__doc__
+        for hook in form.hooks:
+            assert re.search(rf"``{hook}\(", sm.extend.__doc__), f"{hook}, which {method} asks"
 
 
 def test_the_package_lists_what_it_offers() -> None:
