@@ -305,6 +305,15 @@ def _eigenvalues(pair: Pair) -> None:
         raise pair.fail("eigvals: their sum is not the trace")
 
 
+def _functions(pair: Pair) -> None:
+    """A function of the eigenvalues that a product gives as well."""
+    op, dense = pair.op, pair.dense
+    if pair.is_square:
+        unit = float(np.max(np.abs(dense), initial=0.0)) or 1.0
+        square = partial((op / unit).funm, lambda values: values * values, real=True)  # without overflow
+        pair.equal("funm", lambda: square().to_dense(), lambda: (dense / unit) @ (dense / unit), len(dense))
+
+
 def _has_determinant(pair: Pair) -> bool:
     """Tell whether determinants are well inside the range of numbers of the operator."""
     limits = pair.xp.finfo(pair.xp.float64 if pair.op.dtype is None else pair.op.dtype)
@@ -332,5 +341,6 @@ LAWS: dict[str, Callable[[Pair], None]] = {
     "entries": _entries,
     "inverses": _inverses,
     "eigenvalues": _eigenvalues,
+    "functions": _functions,
 }
 """The laws, each a function of an operator beside its dense matrix."""

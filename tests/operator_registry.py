@@ -46,7 +46,10 @@ NEED_SQUARE = THROUGH_FACTORS | FUNCTIONS | by("_eig")
 
 def arguments_of(method: str, right: Any) -> tuple[Any, ...]:
     """Return what a method with a closed form is called with, a right-hand side if it takes one."""
-    given = dict.fromkeys(("solve", "inv_matvec", "lstsq"), (right,)) | {"fractional_matrix_power": (0.5,)}
+    given = dict.fromkeys(("solve", "inv_matvec", "lstsq"), (right,)) | {
+        "fractional_matrix_power": (0.5,),
+        "funm": (lambda values: values * values,),
+    }
     return given.get(method, ())
 
 

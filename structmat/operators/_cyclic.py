@@ -19,7 +19,7 @@ from structmat._fourier.plans import Plan
 from structmat.operators._diagonal import Fourier
 from structmat.operators._diagonalisation import Diagonalisation, without_negative
 from structmat.operators._linear_operator import LinearOperator, Planned
-from structmat.operators._spectral_functions import SpectralFunction
+from structmat.operators._spectral_functions import SpectralFunction, is_real_at
 
 
 class Cyclic(Planned):
@@ -99,12 +99,16 @@ class Cyclic(Planned):
         if function.needs_nonzero:
             self._require_regular(diagonalisation, function.name, xp)
         stays_real = diagonalisation.real
-        if stays_real and function.needs_nonnegative:
+        if stays_real and (function.needs_nonnegative or not function.stays_real):
             alone = diagonalisation.unpaired(xp)
             if len(self._sizes) > 1:  # as several transforms may leave imaginary parts of the size of rounding
                 diagonalisation = diagonalisation.with_real_values(alone, xp)
-            values, stays_real = without_negative(diagonalisation.values, alone, self._rounding(xp), xp)
-            diagonalisation = diagonalisation.with_values(values)
+            if function.needs_nonnegative:
+                values, stays_real = without_negative(diagonalisation.values, alone, self._rounding(xp), xp)
+                diagonalisation = diagonalisation.with_values(values)
+            elif not is_real_at(function, diagonalisation.values, alone, xp):
+                diagonalisation = diagonalisation.as_complex(xp)
+                stays_real = False
         # On a branch cut the values of the two of a pair may end on different sides.
         found = diagonalisation.with_values(function.evaluate(diagonalisation.values)).with_conjugates(xp)
         return self._from_eigenvalues(found if stays_real else found.as_complex(xp), xp)

@@ -116,7 +116,7 @@ class Identity(LinearOperator):
         return Identity(len(rows)) if rows == cols else None
 
     def _spectral_function(self, function: SpectralFunction, xp: Namespace) -> LinearOperator:
-        return scale(self, float(function.evaluate(xp.ones(1))[0]))
+        return scale(self, function_of_entries(function, xp.ones(1), "Identity", xp)[0].item())
 
 
 @dataclass(frozen=True, eq=False, repr=False)

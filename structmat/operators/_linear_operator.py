@@ -51,7 +51,7 @@ from structmat.operators._closed_forms import ClosedForm, NoClosedFormError, clo
 from structmat.operators._determinants import product, sign_and_log
 from structmat.operators._indices import ANY_INDEX, is_choice, range_of
 from structmat.operators._operands import is_array_like, operand, read
-from structmat.operators._spectral_functions import SpectralFunction, integer_power, spectral_rounding
+from structmat.operators._spectral_functions import SpectralFunction, integer_power, on_eigenvalues, spectral_rounding
 
 NormOrder: TypeAlias = Literal["fro", "nuc", 1, 2] | float
 """A matrix norm: Frobenius, nuclear, largest column sum, largest singular value; infinity is the largest row sum."""
@@ -1159,6 +1159,59 @@ class LinearOperator(Parametrised, ABC):
             needs_nonnegative=not whole,
             needs_nonzero=number < 0,
         )
+        return self._from_working_precision(op._spectral_function(function, xp), xp)
+
+    @closed_form(_spectral_function, otherwise="scipy.linalg.funm(op.to_dense(), func)")
+    def funm(self, func: Callable[[Array], Array], *, real: bool | None = None) -> LinearOperator:
+        """Return a function of the matrix by its eigenvalues, ``V diag(func(w)) V^-1``, as `scipy.linalg.funm` does.
+
+        Parameters
+        ----------
+        func : callable
+            The function, entry by entry, of an array of eigenvalues: complex, of the operator's library. It may be
+            called several times.
+        real : bool, optional
+            Whether the function of a real operator is real, as it is where ``func(conj(z)) = conj(func(z))``: for every
+            power series with real coefficients. By default that is found out from the values of `func`; under ``jit``
+            and ``vmap``, which do not let them be read, say it. A given one is not checked, and for a complex operator
+            it does not count.
+
+        Returns
+        -------
+        LinearOperator
+            Of the same family. Real of a real operator where `real`, else complex.
+
+        Raises
+        ------
+        ValueError
+            If the operator is not square, or `func` does not return one value for each eigenvalue.
+        TypeError
+            If `func` is not callable, or returns what is no number or belongs to another array library.
+
+        See Also
+        --------
+        LinearOperator.eig : Eigenvalues and eigenvectors.
+
+        Examples
+        --------
+        Heat and waves on a circle of four points, after the time 1:
+
+        >>> import numpy as np
+        >>> import structmat as sm
+        >>> L = sm.Circulant(np.array([-2.0, 1.0, 0.0, 1.0]))  # periodic second difference
+        >>> bool(np.allclose(L.funm(np.exp).to_dense(), L.expm().to_dense()))
+        True
+        >>> wave = L.funm(lambda z: np.cos(np.sqrt(-z)))
+        >>> wave.dtype, wave.c.round(3)
+        (dtype('float64'), array([0.224, 0.354, 0.068, 0.354]))
+        >>> L.funm(lambda z: np.exp(1j * z)).dtype
+        dtype('complex128')
+        """
+        owner = f"{type(self).__name__}.funm"
+        if not callable(func):
+            raise ArgumentTypeError(owner, "func", f"must be callable, got {func!r}")
+        op, xp = self._to_working_precision("funm", square=True)
+        function = SpectralFunction("funm", on_eigenvalues(func, owner, xp), stays_real=real)
         return self._from_working_precision(op._spectral_function(function, xp), xp)
 
     # The operators of Python, by the tables of rules of `structmat.extend`

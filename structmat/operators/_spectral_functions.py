@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from structmat._arguments import as_floating
 from structmat._arrays.arithmetic import require_nonzero
 from structmat._arrays.dtypes import complex_partner, is_complex, precision_of
+from structmat._arrays.libraries import namespace_of
 from structmat._arrays.typing import Array, DType, Namespace
+from structmat._errors import ArgumentValueError
+
+_IMAGINARY = 1e3
+"""Up to so many ``eps``, relative to the largest value, imaginary parts are rounding, as for `scipy.linalg.funm`."""
 
 _TRANSFORM = 4.0
 """The cut-off over ``eps * log2(2 n)``; see `spectral_rounding`."""
@@ -34,15 +40,55 @@ class SpectralFunction(NamedTuple):
     """Whether a real eigenvalue must not be negative for the value to be real."""
     needs_nonzero: bool = False
     """Whether the function has a pole or a logarithmic singularity at zero."""
+    stays_real: bool | None = True
+    """Whether its values at conjugate eigenvalues are conjugate, so that it is real of a real matrix (whose eigenvalues
+    are not negative, where that matters); None where the values have to tell."""
 
 
 def function_of_entries(function: SpectralFunction, values: Array, owner: str, xp: Namespace) -> Array:
     """Return the function of eigenvalues that stand in the matrix as they are, complex where one needs that."""
     if function.needs_nonzero:
         require_nonzero(values, 0, f"{owner}.{function.name}", xp)
-    if function.needs_nonnegative and not is_complex(values.dtype, xp) and bool(xp.any(values < 0)):
-        values = xp.astype(values, complex_partner(values.dtype, xp))
-    return function.evaluate(values)
+    if is_complex(values.dtype, xp):
+        return function.evaluate(values)
+    if function.needs_nonnegative and bool(xp.any(values < 0)):
+        return function.evaluate(xp.astype(values, complex_partner(values.dtype, xp)))
+    found = function.evaluate(values)
+    return xp.real(found) if is_complex(found.dtype, xp) and is_real_at(function, values, None, xp) else found
+
+
+def is_real_at(function: SpectralFunction, values: Array, alone: Array | None, xp: Namespace) -> bool:
+    """Tell whether a function of a real matrix is real, from its values at eigenvalues where it is not known.
+
+    At eigenvalues that are `alone` without a conjugate partner, as all are for None, the function has to be real; at
+    the conjugate of any other one it has to be the conjugate.
+    """
+    if function.stays_real is not None:
+        return function.stays_real
+    found = function.evaluate(values)
+    off = xp.abs(xp.imag(found))
+    if alone is not None:
+        off = xp.where(alone, off, xp.abs(function.evaluate(xp.conj(values)) - xp.conj(found)))
+    size = xp.abs(found)
+    size, off = (xp.where(xp.isfinite(v), v, xp.zeros_like(v)) for v in (size, off))
+    allowed = _IMAGINARY * float(xp.finfo(size.dtype).eps) * xp.max(size, axis=-1, keepdims=True)
+    return bool(xp.all(off <= allowed))
+
+
+def on_eigenvalues(func: Callable[[Array], Any], owner: str, xp: Namespace) -> Callable[[Array], Array]:
+    """Return a function of users' that is given complex eigenvalues, after the checks of what it returns for them."""
+
+    def evaluate(values: Array) -> Array:
+        dtype = complex_partner(values.dtype, xp)
+        values = values if values.dtype == dtype else xp.astype(values, dtype)
+        found = as_floating(func(values), owner, "func", like=(xp, dtype))
+        namespace_of(owner, values, found)
+        if tuple(found.shape) != tuple(values.shape):
+            text = f"must return one value for each number of an array of shape {tuple(values.shape)}"
+            raise ArgumentValueError(owner, "func", f"{text}, got shape {tuple(found.shape)}")
+        return found if found.dtype == dtype else xp.astype(found, dtype)
+
+    return evaluate
 
 
 def integer_power(values: Array, exponent: int, xp: Namespace) -> Array:

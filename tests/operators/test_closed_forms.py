@@ -104,6 +104,63 @@ def test_grids_of_one_axis_have_the_functions_of_circulants(function):
     assert (roots[0, 0], (roots + turned == 0).sum()) == (1j, 8)
 
 
+NORMAL: dict[str, Any] = {
+    "Circulant": lambda v: sm.Circulant(v(7)),
+    "Circulant, even": lambda v: sm.Circulant(v(8)),
+    "SpectralCirculant": lambda v: sm.Circulant(v(6)).to_spectral(),
+    "BandedCirculant": lambda v: sm.BandedCirculant(v(3), 6),
+    "MultilevelCirculant": lambda v: sm.MultilevelCirculant(v(12), (4, 3)),
+    "Diagonal": lambda v: sm.Diagonal(v(5)),
+    "multiple of the identity": lambda v: sm.Scaled(sm.Identity(3), np.asarray(v())),
+    "prepared": lambda v: sm.Circulant(v(5)).prepare(),
+}
+"""Operators with functions of their eigenvalues, which are distinct, as those of SciPy lose digits elsewhere."""
+
+
+@pytest.mark.parametrize("dtype", ["float64", "complex128"])
+@pytest.mark.parametrize("kind", NORMAL)
+@pytest.mark.parametrize("function", [np.cos, np.sqrt, np.log, np.abs, np.reciprocal], ids=lambda f: f.__name__)
+def test_functions_of_eigenvalues_are_those_of_scipy(kind: str, function: Any, dtype: str) -> None:
+    op = NORMAL[kind](Vectors(3, dtype))
+    found, expected = op.funm(function), scipy.linalg.funm(op.to_dense(), function)
+    np.testing.assert_allclose(found.to_dense(), expected, atol=1e-10)
+    is_real = dtype == "float64" and not np.iscomplexobj(expected)
+    assert found.dtype == ("float64" if is_real else "complex128")
+    assert type(found) is type(op.expm())
+
+
+@pytest.mark.parametrize("kind", NORMAL)
+def test_a_function_of_a_real_matrix_is_real_where_conjugates_have_conjugate_values(kind: str) -> None:
+    op = NORMAL[kind](Vectors(3, "float64"))
+    np.testing.assert_allclose(op.funm(lambda z: 1j * z).to_dense(), 1j * op.to_dense(), atol=1e-14)
+    squares = [op.funm(lambda z: z * z, real=real) for real in (None, True, False)]
+    assert [square.dtype for square in squares] == ["float64", "float64", "complex128"]
+    for square in squares:
+        np.testing.assert_allclose(square.to_dense(), op.to_dense() @ op.to_dense(), atol=1e-13)
+
+
+def test_functions_of_the_identity_and_of_singular_matrices() -> None:
+    np.testing.assert_array_equal(sm.Identity(2).funm(np.cos).to_dense(), math.cos(1.0) * np.eye(2))
+    np.testing.assert_array_equal(sm.Identity(2).funm(lambda z: 1j * z).to_dense(), 1j * np.eye(2))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        found = sm.Diagonal([2.0, 0.0]).funm(np.reciprocal)
+    assert found.d[0] == 0.5
+    assert not np.isfinite(found.d[1])
+
+
+def test_functions_are_compiled_and_mapped_where_it_is_said_whether_they_are_real(backend: Backend) -> None:
+    c = np.array([1.0, 0.5, 0.25, 0.125])
+    cosine, given = backend.xp.cos, backend.asarray(c)
+
+    def column(c: Any) -> Any:
+        return sm.Circulant(c).funm(cosine, real=True).c
+
+    if backend.name == "jax":
+        column = pytest.importorskip("jax").jit(column)
+    found = pytest.importorskip("torch").func.vmap(column)(given[None])[0] if backend.name == "torch" else column(given)
+    np.testing.assert_allclose(backend.to_numpy(found), sm.Circulant(c).funm(np.cos).c, atol=1e-13)
+
+
 SUBNORMAL, TINY, HUGE = 2.0**-1030, 2.0**-1010, 2.0**1015
 SOLVED = [entry for entry in REGISTRY if "solve" in entry.closed_forms]
 

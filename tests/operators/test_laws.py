@@ -79,7 +79,7 @@ def is_neutral(op: sm.LinearOperator) -> bool:
 GROUPS = {
     "products": ("description", "vectors", "batches", "no vectors", "complex vectors", "columns", "copies"),
     "arithmetic": ("transposes", "arithmetic", "identities"),
-    "linear algebra": ("entries", "inverses", "eigenvalues"),
+    "linear algebra": ("entries", "inverses", "eigenvalues", "functions"),
 }
 SLOW_TO_COMPILE = {"batches", "no vectors", "complex vectors", "arithmetic"}
 NAMES = {"fro": "norm(fro)", "nuc": "norm(nuc)", 1: "norm(1)", 2: "norm(2)", np.inf: "norm(inf)"}
@@ -305,6 +305,23 @@ def test_methods_without_closed_form_name_the_alternative(entry: Entry) -> None:
             op.norm(ord)
 
 
+def turned(z: Any) -> Any:
+    """A function that makes real numbers complex."""
+    return 1j * z
+
+
+def cayley(z: Any) -> Any:
+    """A function that maps conjugate numbers to conjugate ones."""
+    return (2 + z) / (2 - z)
+
+
+def of_normal_matrix(function: Any, dense: np.ndarray) -> np.ndarray:
+    """The function of normal matrices, whose triangular forms are diagonal."""
+    n = dense.shape[-1]
+    found = [scipy.linalg.schur(A.astype(complex), "complex") for A in dense.reshape(-1, n, n)]
+    return np.reshape([(Z * function(np.diag(T))) @ Z.conj().T for T, Z in found], dense.shape)
+
+
 @every_entry
 def test_matrix_functions(backend: Backend, entry: Entry) -> None:
     if "sqrtm" not in entry.closed_forms:
@@ -327,6 +344,10 @@ def test_matrix_functions(backend: Backend, entry: Entry) -> None:
         small = op / (1 + float(np.max(np.linalg.norm(dense, axis=(-2, -1)))))
         identity = np.broadcast_to(np.eye(dense.shape[-1]), dense.shape)
         near(small.expm() @ (-small).expm(), identity)
+        xp = np if is_neutral(op) else backend.xp
+        pairs = [(xp.exp, np.exp), (xp.cos, np.cos), *((function, function) for function in (turned, cayley))]
+        for ours, theirs in pairs:
+            near(small.funm(ours), of_normal_matrix(theirs, written(small)))
         if np.all(np.linalg.cond(dense) < 50):
             near(op.logm().expm(), dense)
             near(op.fractional_matrix_power(-2) @ op.fractional_matrix_power(2), identity)
