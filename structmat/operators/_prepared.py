@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial, wraps
 from math import prod
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -98,17 +98,19 @@ def _torch_products(plan: Plan, matrix: Any, direct: int, dtype: Any, xp: Namesp
     return Step(dense) if direct else one, Step(product)
 
 
-def _ready(method: str, products: str, *, one: bool = False) -> Any:
-    """Return a method by the products in a field; what needs checks, or has several axes, goes the general way."""
+def _ready(method: str, products: str, make: Callable[[Any, Any], Any], *, one: bool = False) -> Any:
+    """Return a method by the products in a field, which `make` fills when they are first asked for.
+
+    What needs checks goes the general way, and what has several axes where only vectors are ready, `one` at a time.
+    """
     general = getattr(LinearOperator, method)
 
     @wraps(general)
     def product(self: Any, x: Any, /, **out: Any) -> Any:  # which `matvec` alone has
-        try:
-            found = getattr(self, products)
-        except AttributeError:
-            found = self._made(products, x)
-        if found is not None and type(x) is found.kind and x.dtype == found.dtype:
+        found = getattr(self, products)
+        if found is None:
+            found = make(self, x)
+        if found and type(x) is found.kind and x.dtype == found.dtype:
             shape, vector = x.shape, found.vector
             if shape == vector or (shape[-1:] == vector and not one):
                 step = found.one if shape == vector else found.batched
@@ -181,58 +183,60 @@ class Prepared(Wrapper):
     """Its dense matrix, or None."""
     direct: int
     """The largest number of vectors for which the dense matrix is used."""
-    products: Products | None = field(init=False)
-    adjoint: Prepared = field(init=False)
-    adjoint_products: Products | None = field(init=False)
-    solutions: Products | None = field(init=False)
-    wide: Prepared = field(init=False)
-    # Made from the fields above when they are first asked for; until then they are missing.
+
+    # Made of the fields above when they are first asked for: None until then, False where there are no such products.
+    products: Products | Literal[False] | None = field(init=False, default=None)
+    adjoint: LinearOperator | None = field(init=False, default=None)
+    adjoint_products: Products | Literal[False] | None = field(init=False, default=None)
+    solutions: Products | Literal[False] | None = field(init=False, default=None)
+    wide: Prepared | None = field(init=False, default=None)
 
     def _kept(self, name: str, value: Any) -> Any:
         object.__setattr__(self, name, value)
         return value
 
-    def _made(self, name: str, x: Any) -> Products | None:
-        """Return the products that are missing."""
-        if name == "products":
-            return self._kept(name, products_of(self.plan, self.matrix, self.direct))
-        if name == "adjoint_products":
-            adjoint = self._adjoint()
-            products = adjoint._products() if isinstance(adjoint, Prepared) else None
-            return self._kept(name, products) if hasattr(self, "adjoint") else products
-        # Solutions are for NumPy vectors: what other libraries compute may belong to a trace or a graph.
-        if type(x) is not np.ndarray or x.shape[-1:] != self.shape[:1]:
-            return None
-        op, xp = self.operator._to_working_precision("solve")
-        solver = op._solver(xp) if is_numpy(xp) and self.shape[0] == self.shape[1] else None
-        return self._kept(name, products_of(solver, None, 0) if isinstance(solver, Plan) else solver)
-
-    def _products(self) -> Products | None:
-        try:
+    def _products(self, _: Any = None) -> Products | Literal[False]:
+        """Return the products of this operator."""
+        if self.products is not None:
             return self.products
-        except AttributeError:
-            return self._made("products", None)
+        return self._kept("products", products_of(self.plan, self.matrix, self.direct) or False)
 
     def _adjoint(self) -> LinearOperator:
         """Return the adjoint, prepared, which is kept unless it may belong to a trace or a graph."""
-        try:
+        if self.adjoint is not None:
             return self.adjoint
-        except AttributeError:
-            made = self.operator._conj()._transpose()._prepared()
-            plain = is_plain([*self._arrays(), *(made.plan if isinstance(made, Prepared) else made)._arrays()])
-            return self._kept("adjoint", made) if plain else made
+        made = self.operator._conj()._transpose()._prepared()
+        plain = is_plain([*self._arrays(), *(made.plan if isinstance(made, Prepared) else made)._arrays()])
+        return self._kept("adjoint", made) if plain else made
+
+    def _adjoint_products(self, _: Any) -> Products | Literal[False]:
+        """Return the products of the adjoint, which are kept where it is."""
+        adjoint = self._adjoint()
+        products = adjoint._products() if isinstance(adjoint, Prepared) else False
+        return products if self.adjoint is None else self._kept("adjoint_products", products)
+
+    def _solutions(self, b: Any) -> Products | Literal[False]:
+        """Return the solutions for vectors of NumPy: what other libraries compute may belong to a trace or a graph."""
+        if type(b) is not np.ndarray or b.shape[-1:] != self.shape[:1]:
+            return False
+        if self.solutions is not None:
+            return self.solutions
+        op, xp = self.operator._to_working_precision("solve")
+        solver = op._solver(xp) if is_numpy(xp) and self.shape[0] == self.shape[1] else None
+        found = products_of(solver, None, 0) if isinstance(solver, Plan) else solver
+        return self._kept("solutions", found or False)
 
     def _described(self) -> str:
         return self.operator._described()
 
-    matvec = _ready("matvec", "products")
-    rmatvec = _ready("rmatvec", "adjoint_products")
-    solve = _ready("solve", "solutions", one=True)  # of several axes the last two are columns
-    inv_matvec = _ready("inv_matvec", "solutions")
+    matvec = _ready("matvec", "products", _products)
+    rmatvec = _ready("rmatvec", "adjoint_products", _adjoint_products)
+    solve = _ready("solve", "solutions", _solutions, one=True)  # of several axes the last two are columns
+    inv_matvec = _ready("inv_matvec", "solutions", _solutions)
 
     def _matvec(self, x: Array, xp: Namespace) -> Array:
         products = self._products()
-        return products(x) if products is not None and products.takes(x) else self.plan.apply(x, xp)
+        return products(x) if products and products.takes(x) else self.plan.apply(x, xp)
 
     def _rmatvec(self, y: Array, xp: Namespace) -> Array:
         return self._adjoint()._matvec(y, xp)
@@ -273,12 +277,11 @@ class Prepared(Wrapper):
             return self
         if precision != precision_of(self.dtype, xp):
             return operator
-        try:  # of a half precision, for which everything was computed in single precision
+        if self.wide is not None:  # of a half precision, for which everything was computed in single precision
             return self.wide
-        except AttributeError:
-            wide = Prepared(operator, self.plan, self.matrix, self.direct)
-            wide._kept("products", self._products())
-            return self._kept("wide", wide)
+        wide = Prepared(operator, self.plan, self.matrix, self.direct)
+        wide._kept("products", self._products())
+        return self._kept("wide", wide)
 
     def _complex(self, dtype: DType, xp: Namespace) -> Any:
         return self.operator._complex(dtype, xp)._prepared()
@@ -298,13 +301,13 @@ class Prepared(Wrapper):
         return self.operator._hint_for_shape(method, argument, shape, length)
 
     def _solve(self, b: Array, xp: Namespace) -> Array:
-        solutions = self.solutions if hasattr(self, "solutions") else self._made("solutions", b)
-        return solutions(b) if solutions is not None and solutions.takes(b) else self.operator._solve(b, xp)
+        solutions = self._solutions(b)
+        return solutions(b) if solutions and solutions.takes(b) else self.operator._solve(b, xp)
 
     def __getattr__(self, name: str) -> Any:
         """Return what only some kinds of operators have, such as the entries of a circulant."""
-        if name.startswith("_") or name in Prepared.__dataclass_fields__:
-            raise AttributeError(name)  # not made yet
+        if name.startswith("_") or hasattr(Prepared, name) or name in Prepared.__dataclass_fields__:
+            return object.__getattribute__(self, name)  # which raises the error that led here, such as a property's
         return getattr(self.operator, name)
 
     def __dir__(self) -> list[str]:

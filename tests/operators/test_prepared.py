@@ -211,6 +211,15 @@ def test_half_precision_is_prepared_in_single() -> None:
         assert P._in_precision(np.dtype("float32"), np) is P._in_precision(np.dtype("float32"), np)
 
 
+def test_errors_within_properties_are_not_taken_for_missing_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    P = sm.Circulant(np.ones(3)).prepare()
+    monkeypatch.setattr(sm.Prepared, "ndim", property(lambda self: self.operator.c.nothing))
+    with pytest.raises(AttributeError, match="'numpy.ndarray' object has no attribute 'nothing'"):
+        _ = P.ndim
+    with pytest.raises(AttributeError, match="'Circulant' object has no attribute 'nothing'"):
+        _ = P.nothing
+
+
 def test_what_comes_of_a_prepared_operator_is_prepared() -> None:
     rng = np.random.default_rng(0)
     c, d = rng.standard_normal((2, 6))
