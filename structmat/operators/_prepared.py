@@ -110,7 +110,7 @@ def _ready(method: str, products: str, make: Callable[[Any, Any], Any], *, one: 
         found = getattr(self, products)
         if found is None:
             found = make(self, x)
-        if found and type(x) is found.kind and x.dtype == found.dtype:
+        if found is not False and type(x) is found.kind and x.dtype == found.dtype:
             shape, vector = x.shape, found.vector
             if shape == vector or (shape[-1:] == vector and not one):
                 step = found.one if shape == vector else found.batched
