@@ -73,13 +73,14 @@ def _(solver: Solver, primals: Any, tangents: Any) -> tuple[Any, Any]:
     A, M, b = primals
     change_of_A, _, change_of_b = tangents
     x, found = _solution(solver, A, M, b)
-    _, change_of_product = jax.jvp(lambda A: A._matvec(x, jnp), (A,), (change_of_A,))
-    change = _linear_solution(solver, A, M, change_of_b - change_of_product)
+    change = _change_of_solution(solver.for_changes, A, M, x, change_of_A, change_of_b)
     return (x, found), (change, jax.custom_derivatives.zero_from_primal(found))
 
 
-def _linear_solution(solver: Solver, A: Any, M: Any, b: Any) -> Any:
-    """Return solutions as a linear function of b, which JAX can transpose; of A it differentiates the product."""
+@partial(jax.jit, static_argnums=0)  # or its many transforms would be compiled one by one
+def _change_of_solution(solver: Solver, A: Any, M: Any, x: Any, change_of_A: Any, change_of_b: Any) -> Any:
+    """Return ``A^-1 (db - dA x)``, which JAX can transpose; of A it differentiates the product."""
+    _, change_of_product = jax.jvp(lambda A: A._matvec(x, jnp), (A,), (change_of_A,))
 
     def solve(_: Any, right: Any) -> Any:
         return solver(A, M, right, jnp)[0]
@@ -88,7 +89,8 @@ def _linear_solution(solver: Solver, A: Any, M: Any, b: Any) -> Any:
         adjoint = None if M is None else M.H
         return jnp.conj(solver(A.H, adjoint, jnp.conj(right), jnp)[0])
 
-    return jax.lax.custom_linear_solve(lambda v: A._matvec(v, jnp), b, solve, solve_transposed)
+    right = change_of_b - change_of_product
+    return jax.lax.custom_linear_solve(lambda v: A._matvec(v, jnp), right, solve, solve_transposed)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
@@ -105,7 +107,7 @@ def _(rule: LogDeterminant, primals: Any, tangents: Any) -> tuple[Any, Any]:
     return _log_determinant(rule, A, given, value), _change_of_trace(rule, A, change, inverse, given)
 
 
-@partial(jax.jit, static_argnums=0)  # or its many transforms would be compiled one by one
+@partial(jax.jit, static_argnums=0)
 def _change_of_trace(rule: LogDeterminant, A: Any, change: Any, inverse: Any, given: Any) -> Any:
     return jax.jvp(lambda A: rule.trace(A, inverse, given, jnp), (A,), (change,))[1]
 

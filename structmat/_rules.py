@@ -12,6 +12,7 @@ be multiplied by, such as an operator.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol, Self
@@ -31,9 +32,15 @@ class Matrix(Protocol):
         """Return the matrix with ``function(array, core axes)`` in place of each of its arrays."""
 
 
-class Solver(Protocol):
+class Solver(ABC):
     """What finds solutions; two that are equal find the same, and have the same hash."""
 
+    @property
+    def for_changes(self) -> Solver:
+        """What solves the systems of which changes of the solutions are solutions: the same, or what is faster."""
+        return self
+
+    @abstractmethod
     def __call__(self, A: Any, M: Any, b: Any, xp: Any) -> tuple[Any, tuple[Any, ...]]:
         """Return solutions of ``A x = b``, of the shape of b, and what else of them is of interest, if anything.
 

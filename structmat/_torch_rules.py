@@ -60,7 +60,7 @@ class TorchRules(Rules):
         arrays: Sequence[Any],
         device: Any,
     ) -> tuple[Any, ...]:
-        return _untraced(_OnHost.apply)(function, device, *arrays)
+        return _untraced(_on_host)(function, arrays, device)
 
     def solution(self, solver: Solver, A: Matrix, M: Matrix | None, b: Any) -> tuple[Any, tuple[Any, ...]]:
         return _untraced(_solution)(solver, A, M, b)
@@ -85,8 +85,21 @@ def _untraced(function: Callable[..., Any]) -> Callable[..., Any]:
     return _UNTRACED[function]
 
 
+def _on_host(function: Callable[..., Sequence[Any]], tensors: Sequence[Any], device: Any) -> tuple[Any, ...]:
+    if not rules.is_differentiated(tensors):
+        return _of_values(function, tensors, device)
+    return _OnHost.apply(function, device, *tensors)
+
+
+def _of_values(function: Callable[..., Sequence[Any]], tensors: Sequence[Any], device: Any) -> tuple[Any, ...]:
+    found = function(*(tensor.detach() for tensor in tensors))
+    return tuple(torch.asarray(value, device=device) for value in found)
+
+
 def _solution(solver: Solver, A: Matrix, M: Matrix | None, b: Any) -> tuple[Any, tuple[Any, ...]]:
     structure, tensors = _taken_apart(A, M)
+    if not rules.is_differentiated([b, *tensors]):
+        return solver(A, M, b, torch_namespace)
     x, *found = _Solution.apply(solver, structure, b, *tensors)
     return x, tuple(found)
 
@@ -155,8 +168,7 @@ class _OnHost(torch.autograd.Function):
 
     @staticmethod
     def forward(function: Any, device: Any, *tensors: Any) -> tuple[Any, ...]:
-        found = function(*(tensor.detach() for tensor in tensors))
-        return tuple(torch.asarray(value, device=device) for value in found)
+        return _of_values(function, tensors, device)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:  # noqa: ARG004
@@ -198,7 +210,7 @@ class _Solution(torch.autograd.Function):
         x, *tensors = ctx.saved_tensors
         structure: _Structure = ctx.structure
         A, M = structure.with_tensors(tensors)
-        cotangent, _ = _solution(ctx.solver, A.H, None if M is None else M.H, gradient)
+        cotangent, _ = _solution(ctx.solver.for_changes, A.H, None if M is None else M.H, gradient)
         mine = tensors[: structure.count]
         _, pull = torch.func.vjp(lambda *new: _filled(structure.A, iter(new))._matvec(x, torch_namespace), *mine)
         return (None, None, cotangent, *pull(-cotangent), *[None] * (len(tensors) - len(mine)))

@@ -14,6 +14,7 @@ import pytest
 from structmat._arrays.conversion import on_host
 from structmat._arrays.libraries import rules_of
 from structmat._parametrised import Parametrised
+from structmat._rules import Solver
 from tests import backends
 
 
@@ -35,7 +36,7 @@ class Dense(Parametrised):
 
 
 @dataclass(frozen=True)
-class ByNumPy:
+class ByNumPy(Solver):
     """Solves systems on the host."""
 
     def __call__(self, A: Any, M: Any, b: Any, xp: Any) -> Any:
@@ -49,7 +50,7 @@ class ByNumPy:
 
 
 @dataclass(frozen=True)
-class ByInverse:
+class ByInverse(Solver):
     """Solves systems by an inverse that is known."""
 
     def __call__(self, A: Any, M: Any, b: Any, xp: Any) -> Any:

@@ -18,6 +18,7 @@ from structmat._arrays.dtypes import common_dtype, precision_of
 from structmat._arrays.libraries import can_raise_for_values, is_numpy, rules_of
 from structmat._arrays.shapes import broadcast_shapes
 from structmat._arrays.typing import Array, Namespace
+from structmat._rules import Solver
 from structmat._toeplitz_systems.inverse import diagonal_sums
 from structmat._toeplitz_systems.system import ToeplitzSystem
 
@@ -45,7 +46,7 @@ class LogDeterminants(NamedTuple):
 
 
 @dataclass(frozen=True)
-class SolverOnHost:
+class SolverOnHost(Solver):
     """Finds solutions of systems with Toeplitz operators by NumPy, for the implicit rule of a library.
 
     Where a matrix is singular they are NaN, unless the library allows an error.
@@ -97,14 +98,14 @@ def log_determinants(c: Array, r: Array, xp: Namespace, owner: str) -> LogDeterm
 
 @dataclass(frozen=True)
 class TraceOfInverse:
-    """What the derivative of the determinant of a Toeplitz operator takes: the sums of its inverse along diagonals."""
+    """What the derivative of the determinant of a Toeplitz operator takes: its inverse, summed along diagonals."""
 
     def inverse(self, A: Any, given: None, xp: Namespace) -> tuple[Array, Array]:
         inverse = A._inv(xp)
-        return diagonal_sums(inverse.x, inverse.y, xp)
+        return inverse.x, inverse.y
 
     def trace(self, A: Any, inverse: tuple[Array, Array], given: None, xp: Namespace) -> Array:
-        upward, downward = inverse
+        upward, downward = diagonal_sums(*inverse, xp)
         return xp.sum(upward * A.c + downward * A.r, axis=-1)
 
 

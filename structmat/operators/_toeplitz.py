@@ -19,6 +19,7 @@ from structmat._fourier.direct import are_few, product_by_sums
 from structmat._fourier.embedding import kernel_of_diagonals
 from structmat._fourier.plans import Convolution
 from structmat._fourier.steps import Products, Step
+from structmat._rules import Solver
 from structmat._toeplitz_systems import (
     Bezoutian,
     ToeplitzSystem,
@@ -196,7 +197,7 @@ class ConstantDiagonals(Planned):
         T = self._as_toeplitz(xp)
         x, y = inverse_vectors(T.c, T.r, xp, f"{type(self).__name__}.inv")
         if rules_of(xp).is_differentiated([T.c, T.r]):
-            x, y = _with_derivatives(T, ToeplitzInverse(x, y), xp)
+            x, y = _with_derivatives(x, y, T, xp)
         return ToeplitzInverse(x, y, (self._flipped, False))
 
     def _solve(self, b: Array, xp: Namespace) -> Array:
@@ -236,29 +237,37 @@ class ConstantDiagonals(Planned):
 
 
 @dataclass(frozen=True)
-class _ByInverse:
-    """Solves systems by an inverse that is known, for the implicit rule of a library."""
+class _ByInverse(Solver):
+    """Solves systems with a Toeplitz matrix by its inverse, for the implicit rule of a library."""
 
-    def __call__(self, A: LinearOperator, M: LinearOperator, b: Array, xp: Namespace) -> tuple[Array, tuple[()]]:
+    def __call__(self, A: Any, M: Any, b: Array, xp: Namespace) -> tuple[Array, tuple[()]]:
         return M._matvec(b, xp), ()
 
 
-def _with_derivatives(T: Toeplitz, inverse: ToeplitzInverse, xp: Namespace) -> tuple[Array, Array]:
-    """Return the two vectors of an inverse with derivatives: those of the systems whose solutions they are.
+@dataclass(frozen=True)
+class _KnownVectors(Solver):
+    """Finds the two vectors of an inverse in the inverse that is known, which solves the systems of their changes."""
 
-    With right-hand sides B, the solutions are the known vectors V plus those of ``T S = B - T V``. S vanishes, but has
-    the derivatives of both, of any order: the implicit rule takes them by the inverse that is known already.
+    @property
+    def for_changes(self) -> Solver:
+        return _ByInverse()
+
+    def __call__(self, A: Any, M: Any, b: Array, xp: Namespace) -> tuple[Array, tuple[()]]:
+        return xp.concat([M.x, M.y], axis=-2), ()
+
+
+def _with_derivatives(x: Array, y: Array, T: Toeplitz, xp: Namespace) -> tuple[Array, Array]:
+    """Return the two vectors of an inverse, which are known, with derivatives: they are the solutions of two systems.
+
+    The entry s of the right-hand side of y is free: zero stands for it.
     """
-    rules = rules_of(xp)
-    c, r = (xp.broadcast_to(v, inverse.x.shape) for v in (T.c, T.r))
-    known = xp.stack([inverse.x, inverse.y], axis=-2)
-    products = T._with_batch_axis(xp)._matvec(known, xp)
-    free = rules.constant(products[..., 1, :1])  # where any number is right
-    first = xp.concat([xp.ones_like(c[..., :1]), xp.zeros_like(c[..., 1:])], axis=-1)
-    sides = xp.stack([first, xp.concat([free, xp.flip(r[..., 1:], axis=-1)], axis=-1)], axis=-2)
-    helper = inverse._with_batch_axis(xp)
-    change, _ = rules.solution(_ByInverse(), T._with_batch_axis(xp), helper, sides - products)
-    vectors = known + (change - rules.constant(change))
+    zero = xp.zeros_like(x[..., :1])
+    r = xp.broadcast_to(T.r, x.shape)
+    first = concat_last([xp.ones_like(zero), xp.zeros_like(x[..., 1:])], xp)
+    last = concat_last([zero, xp.flip(r[..., 1:], axis=-1)], xp)
+    known = ToeplitzInverse(x[..., None, :], y[..., None, :])
+    sides = xp.stack([first, last], axis=-2)
+    vectors, _ = rules_of(xp).solution(_KnownVectors(), T._with_batch_axis(xp), known, sides)
     return vectors[..., 0, :], vectors[..., 1, :]
 
 
