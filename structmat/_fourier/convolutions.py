@@ -51,7 +51,8 @@ def circular_convolution(method: str, S: Any, length: int, xp: Namespace = numpy
 
 def column_length(length: int) -> int | None:
     """Return the r of a length r s that the table asks for, or None where the length has a prime factor above 13."""
-    rest, divisors = length, {1}
+    rest = length
+    divisors = {1}
     for prime in (2, 3, 5, 7, 11, 13):
         while rest % prime == 0:
             rest //= prime
@@ -69,7 +70,8 @@ def four_step_convolution(S: Any, n: int, height: int, method: str, xp: Namespac
     shape = (height // 2 + 1 if real else height, cols)
     k, j = np.arange(shape[0]), np.arange(shape[1])
     twiddles = np.exp(-2j * np.pi / n * (k[:, None] * j % n)).astype(dtype_name(S.dtype))
-    factors, conjugates = xp.asarray(twiddles), xp.asarray(twiddles.conj())
+    factors = xp.asarray(twiddles)
+    conjugates = xp.asarray(twiddles.conj())
     full = full_spectrum(S, n, xp) if real else S
     ordered = contiguous(xp.matrix_transpose(xp.reshape(full, (-1, height)))[: shape[0]], xp)
     times: Any = operator.imul if is_numpy(xp) else operator.mul  # elsewhere the spectrum may have a gradient
@@ -125,7 +127,8 @@ def packed_convolution(S: Any, length: int) -> Step:
 
 def ducc_convolution(kernel: Any, x: Any, out: Any = None) -> Any:
     """Return the circular convolution with `kernel` along the last axis, in `out` if it is given."""
-    length, convolve_axis = kernel.shape[-1], ducc().convolve_axis
+    length = kernel.shape[-1]
+    convolve_axis = ducc().convolve_axis
     wide = widened(x, length, -1)
     if out is None:
         out = np.empty_like(x, order="C") if wide is x else wide

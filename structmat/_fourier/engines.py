@@ -64,7 +64,10 @@ def method_for(library: str, dtype: str, length: int, *, batched: bool) -> str:
     """
     engine = engine_of(library)
     table = CHOICES.get((engine, dtype, batched), ((math.inf, TORCH if engine == "torch" else SCIPY),))
-    return next(method for limit, method in table if length <= limit)
+    place = 0
+    while table[place][0] < length:  # the last limit is infinite
+        place += 1
+    return table[place][1]
 
 
 def method_for_one(dtype: Any, length: int) -> str:

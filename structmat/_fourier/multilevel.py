@@ -80,7 +80,8 @@ class MultilevelConvolution(Plan):
 
     def _by_vectors(self, x: Array, xp: Namespace) -> Array:
         """Return the products of any vectors, on any library."""
-        lengths, kept = self.lengths, self.row_sizes
+        lengths = self.lengths
+        kept = self.row_sizes
         X = multilevel_fft(x, self.col_sizes, xp, real=self.is_real, n=lengths)
         y = multilevel_ifft(X * self.spectrum, lengths, xp, real=self.is_real)
         return y if kept == lengths else from_grid(as_grid(y, lengths, xp)[_corner(kept)], kept, xp)
@@ -89,7 +90,9 @@ class MultilevelConvolution(Plan):
         """Return the product by d-dimensional transforms."""
         fft, spectrum, times = self._parts(xp)
         forward, backward = (fft.rfftn, fft.irfftn) if self.is_real else (fft.fftn, fft.ifftn)
-        lengths, axes, kept = self.lengths, last_axes(self.lengths), _corner(self.row_sizes)
+        lengths = self.lengths
+        axes = last_axes(self.lengths)
+        kept = _corner(self.row_sizes)
 
         def product(x: Any) -> Any:
             X = forward(x.reshape(*x.shape[:-1], *self.col_sizes), s=lengths, axes=axes)
@@ -102,7 +105,8 @@ class MultilevelConvolution(Plan):
         fft, spectrum, times = self._parts(xp)
         options = {"overwrite_x": True} if is_numpy(xp) else {}
         first, last = (fft.rfft, fft.irfft) if self.is_real else (fft.fft, fft.ifft)
-        lengths, levels = self.lengths, len(self.lengths)
+        lengths = self.lengths
+        levels = len(self.lengths)
         cuts = [(..., slice(m), *(slice(None),) * (levels - 1 - axis)) for axis, m in enumerate(self.row_sizes)]
 
         def product(x: Any) -> Any:

@@ -154,7 +154,8 @@ class Convolution(PlanByMethod):
         cls, kernel: Array, shape: tuple[int, int], xp: Namespace, *, flips: tuple[bool, bool] = (False, False)
     ) -> Convolution:
         """Return the plan of the leading corner, `shape`, of the circulant with first column `kernel`."""
-        real, length = not is_complex(kernel.dtype, xp), kernel.shape[-1]
+        real = not is_complex(kernel.dtype, xp)
+        length = kernel.shape[-1]
         if engine_of(library_of(xp)) == "ducc0":  # which takes the first column itself
             return cls(kernel, None, length, real, shape, flips)
         return cls(None, spectrum(kernel, xp, real=real), length, real, shape, flips)
@@ -174,7 +175,8 @@ class Convolution(PlanByMethod):
         return rows_in_chunk(self.length, dtype.itemsize)
 
     def _by(self, method: str, xp: Namespace) -> Step:
-        rows, (flipped_rows, flipped_cols) = self.shape[0], self.flips
+        rows = self.shape[0]
+        flipped_rows, flipped_cols = self.flips
         if method == DUCC_CONVOLUTION and self.kernel is not None:
             whole = Step(partial(ducc_convolution, self.kernel), writes=True)
         else:
@@ -182,7 +184,9 @@ class Convolution(PlanByMethod):
         is_whole = rows == self.length
         if is_whole and not flipped_rows and not flipped_cols:
             return whole
-        convolved, reverse, is_cut = whole.product, reversal(xp), xp is numpy_namespace and not is_whole
+        convolved = whole.product
+        reverse = reversal(xp)
+        is_cut = xp is numpy_namespace and not is_whole
 
         def corner(x: Any, out: Any = None) -> Any:
             y = convolved(reverse(x) if flipped_cols else x)[..., :rows]

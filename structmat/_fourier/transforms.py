@@ -27,23 +27,25 @@ def transforms(
     if method == ANY:
         return lambda x: spectrum(x, xp, real=real, n=length), lambda X: from_spectrum(X, length, xp, real=real)
     if method == TORCH:
-        forward, backward = (xp.fft.rfft, xp.fft.irfft) if real else (xp.fft.fft, xp.fft.ifft)
-        return lambda x: forward(x, length, axis), lambda X: backward(X, length, axis)
+        torch_fft, torch_ifft = (xp.fft.rfft, xp.fft.irfft) if real else (xp.fft.fft, xp.fft.ifft)
+        return lambda x: torch_fft(x, length, axis), lambda X: torch_ifft(X, length, axis)
     if method == SCIPY:
         fft: Any = scipy.fft  # whose dispatch takes a microsecond more for arguments by name
         if real:
             return lambda x: fft.rfft(x, length, axis), lambda X: fft.irfft(X, length, axis, None, True)
-        return (lambda x: fft.fft(x, length, axis, None, overwrite), lambda X: fft.ifft(X, length, axis, None, True))
+        return lambda x: fft.fft(x, length, axis, None, overwrite), lambda X: fft.ifft(X, length, axis, None, True)
     fft = ducc()
     if real:
         return (
             lambda x: fft.r2c(widened(x, length, axis), (axis,)),
             lambda X: fft.c2r(X, (axis,), length, False, 2, None, 1, True),
         )
-    return (
-        lambda x: fft.c2c(wide := widened(x, length, axis), (axis,), True, 0, wide if overwrite else None),
-        lambda X: fft.c2c(X, (axis,), False, 2, X),
-    )
+
+    def forward(x: Any) -> Any:
+        wide = widened(x, length, axis)
+        return fft.c2c(wide, (axis,), True, 0, wide if overwrite else None)
+
+    return forward, lambda X: fft.c2c(X, (axis,), False, 2, X)
 
 
 def widened(x: Any, length: int, axis: int) -> Any:

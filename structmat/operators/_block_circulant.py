@@ -88,7 +88,10 @@ class BlockConvolution(PlanByMethod):
         return super().step(xp, dtype, batched=batched)
 
     def _by(self, method: str, xp: Namespace) -> Step:
-        S, length, rows, b = self.spectrum, self.length, self.shape[0], self.block_size
+        S = self.spectrum
+        length = self.length
+        rows = self.shape[0]
+        b = self.block_size
         if not is_numpy(xp) or self.is_stack:
             options = {"real": self.is_real, "stack": self.is_stack}
             return Step(lambda x: by_frequency(lambda X: xp.matmul(X, S), x, b, length, xp, **options)[..., :rows])
@@ -225,7 +228,8 @@ class BlockCirculant(Planned):
         """
         A, xp = as_matrices(A, "BlockCirculant.nearest")
         b = integer(block_size, "BlockCirculant.nearest", "block_size")
-        dtype, (rows, cols) = A.dtype, A.shape[-2:]
+        dtype = A.dtype
+        rows, cols = A.shape[-2:]
         A = in_precision(A, precision_of(dtype, xp), xp)  # sums of half precision overflow
         sums = xp.sum(cyclic_diagonals(_as_blocks(A, b, xp), xp), axis=-2)
         ones = xp.ones((rows, cols), dtype=A.dtype, device=device_of(A))
@@ -275,7 +279,8 @@ class BlockCirculant(Planned):
         return BlockCirculant(reversed_cyclically(move_axis(self.c, -3, -2, xp), xp), self.shape[::-1])
 
     def _to_dense(self, like: Context) -> Array:
-        (p, q), b = self.grid, self.block_size
+        p, q = self.grid
+        b = self.block_size
         entries = move_axis(circulant_entries(self.c, like), -3, -2, like.xp)
         dense: Any = like.xp.reshape(entries, (*self.batch_shape, p * b, q * b))
         if is_numpy(like.xp) and not dense.flags.writeable:  # blocks of which the reshape is a view
@@ -340,7 +345,8 @@ class BlockCirculant(Planned):
     def _eig(self, xp: Namespace) -> tuple[Array, LinearOperator]:
         self._require_whole()
         values, vectors = xp.linalg.eig(self._spectrum(xp, real=False))
-        (p, _), b = self.grid, self.block_size
+        p, _ = self.grid
+        b = self.block_size
         flat = xp.reshape(move_axis(values, -2, -1, xp), (*self.batch_shape, p * b))
         # The eigenvectors per frequency are themselves the spectrum of a block circulant.
         return flat, Product((self._from_spectrum(vectors, xp, real=False), Fourier(b, p, inverse=True)))
@@ -355,7 +361,8 @@ class BlockCirculant(Planned):
 
     def _determinant_factors(self, xp: Namespace) -> Array:
         S, real = self._own_spectrum(xp)
-        p, b = self.grid[0], self.block_size
+        p = self.grid[0]
+        b = self.block_size
         exponents, scaled = _scaled_to_one(S, xp)
         first = xp.linalg.det(scaled)  # with finite derivatives at singular matrices too
         sizes = xp.astype(2.0**exponents, first.dtype)[..., None, :]
@@ -378,7 +385,8 @@ class BlockCirculant(Planned):
         return xp.prod(signs, axis=-1), xp.sum(logs, axis=-1)
 
     def _diagonal(self, xp: Namespace) -> Array:
-        (p, q), b = self.grid, self.block_size
+        p, q = self.grid
+        b = self.block_size
         index = xp.arange(min(p, q), device=self.device)
         flat = xp.reshape(self.c[..., 0], (*self.batch_shape, p * q))
         blocks = xp.take(flat, index * (q + 1), axis=-1)[..., None]
@@ -402,7 +410,8 @@ class BlockCirculant(Planned):
 
     def _counts(self, xp: Namespace) -> Array:
         """Return how often each entry of `c` stands in the matrix, shape ``(p, q, b)``."""
-        (p, q), b = self.grid, self.block_size
+        p, q = self.grid
+        b = self.block_size
         k, r, s = (xp.arange(size, device=self.device) for size in (b, p, q))
         height = xp.clip(self.shape[0] - b * r, max=b)[:, None, None]
         width = xp.clip(self.shape[1] - b * s, max=b)[:, None]

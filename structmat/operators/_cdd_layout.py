@@ -86,7 +86,8 @@ class CDDLayout:
             raise ArgumentTypeError(owner, "shape", f"must be (rows, cols), got {self.shape!r}") from None
         shape = (integer(rows, owner, "shape"), integer(cols, owner, "shape"))
         object.__setattr__(self, "shape", shape)
-        n_factors, most = integer(self.n_factors, owner, "n_factors"), self.most_factors(shape)
+        n_factors = integer(self.n_factors, owner, "n_factors")
+        most = self.most_factors(shape)
         if n_factors > most:
             text = f"must be at most {most:,} for a product of shape {shape}, got {n_factors}"
             raise ArgumentValueError(owner, "n_factors", text)

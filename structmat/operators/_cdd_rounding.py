@@ -40,7 +40,8 @@ def _blocks(x: Any, factor: Any, axis: int) -> Any:
     """
     if not isinstance(factor, BlockCirculant):
         return x[:, None, :]
-    count, side = factor.c.shape[axis - 3], factor.c.shape[-1]
+    count = factor.c.shape[axis - 3]
+    side = factor.c.shape[-1]
     return np.reshape(padded(x, count * side, numpy_namespace), (-1, count, side))
 
 
@@ -64,7 +65,9 @@ def log_spread(factors: Sequence[LinearOperator], right: Any, left: Any) -> floa
     `right` (k, cols) and `left` (k, rows) are independent standard normal ones. In place of the first there may be
     products of such vectors and a matrix that the product is multiplied by.
     """
-    xp, errors, terms = numpy_namespace, [], []
+    xp = numpy_namespace
+    errors = []
+    terms = []
     z, log = _normalised(right, 0.0)
     for factor in reversed(factors):
         if isinstance(factor, _TRANSFORMED):

@@ -31,7 +31,8 @@ from structmat.operators._toeplitz import Toeplitz
 
 def circulant_entries(c: Array, like: Context) -> Array:
     """Return dense circulants with first columns `c`: in NumPy a read-only view of two periods."""
-    xp, n = like.xp, c.shape[-1]
+    xp = like.xp
+    n = c.shape[-1]
     if not is_numpy(xp):  # whose arrays know no negative strides: one gather
         i = xp.arange(n, device=like.device)
         index = xp.reshape((i[:, None] - i[None, :]) % n, (n * n,))
@@ -344,7 +345,9 @@ class ShiftAndAdd(Plan):
         return (self.n, self.n)
 
     def step(self, xp: Namespace, dtype: str, *, batched: bool) -> Step:
-        n, entries, count = self.n, self.entries, self.entries.shape[-1]
+        n = self.n
+        entries = self.entries
+        count = self.entries.shape[-1]
         shifts = [(self.start + k) % n for k in range(count)]
         if not is_numpy(xp) or self.is_stack:
 
@@ -434,7 +437,8 @@ class BandedCirculant(CirculantLike):
 
     def _as_circulant(self) -> Circulant:
         xp = self._own_namespace()
-        k, m = xp.arange(self.n, device=self.device), self.entries.shape[-1]
+        k = xp.arange(self.n, device=self.device)
+        m = self.entries.shape[-1]
         c = xp.zeros_like(self.entries[..., :1])
         for j in range(m):
             entry = self.entries[..., j : j + 1]

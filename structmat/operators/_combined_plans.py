@@ -86,7 +86,9 @@ def _sum_of_steps(steps: list[Step], *, in_place: bool) -> Step:
 
 def _chain_of_steps(steps: list[Step], overwrites: list[bool]) -> Step:
     """Return the product of two or more steps from left to right, and which of them may write over their vectors."""
-    begin, end, into = steps[-1].product, steps[0].product, steps[0].into
+    begin = steps[-1].product
+    end = steps[0].product
+    into = steps[0].into
     between = [(step.product, over) for step, over in zip(steps[-2:0:-1], overwrites[-2:0:-1], strict=True)]
     end_overwrites = overwrites[0]
 

@@ -110,7 +110,8 @@ class Cyclic(Planned):
                 diagonalisation = diagonalisation.as_complex(xp)
                 stays_real = False
         # On a branch cut the values of the two of a pair may end on different sides.
-        found = diagonalisation.with_values(function.evaluate(diagonalisation.values)).with_conjugates(xp)
+        results = function.evaluate(diagonalisation.values)
+        found = diagonalisation.with_values(results).with_conjugates(xp)
         return self._from_eigenvalues(found if stays_real else found.as_complex(xp), xp)
 
     def _modulus(self, xp: Namespace) -> LinearOperator:

@@ -73,7 +73,8 @@ class Diagonalisation(NamedTuple):
         if not self.real or len(self.sizes) == 1:
             return self
         *leading, last = half_of_grid(self.sizes)
-        device, axes = device_of(self.values), last_axes(self.sizes)[:-1]
+        device = device_of(self.values)
+        axes = last_axes(self.sizes)[:-1]
         S = as_grid(self.values, (*leading, last), xp)
         k = xp.reshape(xp.arange(prod(leading), device=device), (*leading, 1))
         is_second = (k > with_negative_frequencies(k, axes, xp)) & _own_negatives(last, self.sizes[-1], device, xp)
@@ -95,7 +96,8 @@ class Diagonalisation(NamedTuple):
         *leading, n = self.sizes
         S = as_grid(self.values, (prod(leading), n // 2 + 1), xp) if leading else self.values
         ends = S[..., :: n // 2] if n > 1 and n % 2 == 0 else S[..., :1]
-        numbers, moduli = xp.real(ends), xp.abs(S[..., 1 : (n + 1) // 2])
+        numbers = xp.real(ends)
+        moduli = xp.abs(S[..., 1 : (n + 1) // 2])
         if leading:
             alone = _own_negatives_on_grid(tuple(leading), device_of(S), xp)[:, None]
             numbers = from_grid(xp.where(alone, numbers, xp.abs(ends)), (1, 1), xp)
@@ -157,6 +159,7 @@ def without_negative(values: Array, alone: Array, rounding: float, xp: Namespace
     Where an eigenvalue is real, as it is `alone` without a conjugate partner, it must not be negative, but may be so by
     `rounding` times the largest: then it counts as zero.
     """
-    negative, small = alone & (xp.real(values) < 0), negligible(values, rounding, xp)
+    negative = alone & (xp.real(values) < 0)
+    small = negligible(values, rounding, xp)
     real = not bool(xp.any(negative & ~small))
     return xp.where(negative & small, xp.zeros_like(values), values), real

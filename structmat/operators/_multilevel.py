@@ -77,7 +77,8 @@ class OnGrids(Planned):
                [5., 6.],
                [1., 2.]])
         """
-        owner, (rows, cols) = f"{type(self).__name__}.convolve", self._grids
+        owner = f"{type(self).__name__}.convolve"
+        rows, cols = self._grids
         x, xp = self._read(x, owner, "x")
         cut = x.ndim - len(cols)
         if cut < 0 or tuple(x.shape[cut:]) != cols:
@@ -453,7 +454,8 @@ class MultilevelToeplitz(OnGrids):
         return self._replaced(t=t, row_sizes=self.col_sizes, col_sizes=self.row_sizes)
 
     def _to_dense(self, like: Context) -> Array:
-        xp, (rows, cols) = like.xp, self.shape
+        xp = like.xp
+        rows, cols = self.shape
         index = xp.reshape(xp.arange(1, device=like.device), (1, 1))  # in the grid of offsets, for all pairs of points
         for m, n in zip(self.row_sizes, self.col_sizes, strict=True):
             i, j = xp.arange(m, device=like.device), xp.arange(n, device=like.device)
@@ -465,7 +467,8 @@ class MultilevelToeplitz(OnGrids):
 
     def _diagonal(self, xp: Namespace) -> Array:
         k = xp.arange(min(self.shape), device=self.device)
-        index, row_stride, col_stride = xp.zeros_like(k), *self.shape
+        index = xp.zeros_like(k)
+        row_stride, col_stride = self.shape
         for m, n in zip(self.row_sizes, self.col_sizes, strict=True):
             row_stride, col_stride = row_stride // m, col_stride // n
             index = index * (m + n - 1) + (k // row_stride) % m - (k // col_stride) % n + n - 1
