@@ -214,7 +214,7 @@ def test_half_precision_is_prepared_in_single() -> None:
 def test_errors_within_properties_are_not_taken_for_missing_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     P = sm.Circulant(np.ones(3)).prepare()
     monkeypatch.setattr(sm.Prepared, "ndim", property(lambda self: self.operator.c.nothing))
-    with pytest.raises(AttributeError, match="'numpy.ndarray' object has no attribute 'nothing'"):
+    with pytest.raises(AttributeError, match=r"'numpy.ndarray' object has no attribute 'nothing'"):
         _ = P.ndim
     with pytest.raises(AttributeError, match="'Circulant' object has no attribute 'nothing'"):
         _ = P.nothing
