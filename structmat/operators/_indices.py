@@ -90,14 +90,18 @@ class Indices:
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Indices) and self.size == other.size and np.array_equal(self.array, other.array)
 
-    def _gathered(self, y: Array, xp: Namespace) -> Array:
-        """Return the entries along the last axis at these indices."""
-        return xp.take(y, xp.asarray(self.array, device=device_of(y)), axis=-1)
+    def _gathered(self, y: Array, xp: Namespace, axis: int = -1) -> Array:
+        """Return the entries along an axis at these indices."""
+        return xp.take(y, xp.asarray(self.array, device=device_of(y)), axis=axis)
 
     def _scattered(self, x: Array, xp: Namespace, fill: Array | None = None) -> Array:
         """Return vectors with the given entries at these indices, and zero elsewhere, or `fill`, one for a vector."""
         last = xp.zeros_like(x[..., :1]) if fill is None else fill
         return xp.take(concat_last([x, last], xp), xp.asarray(self._places, device=device_of(x)), axis=-1)
+
+    def _from(self, kept: range) -> Indices:
+        """Return the same ones counted from the first of a range that holds them all."""
+        return Indices(self.array - kept.start, len(kept))
 
     def _others(self) -> Indices | None:
         """Return all other rows or columns, in order; None where there are none."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from structmat.operators._closed_forms import NoClosedFormError
 from structmat.operators._combined_plans import ByHooks, CombinedPlan
 from structmat.operators._composite import Wrapper, require_operators
 from structmat.operators._indices import Indices, is_choice, range_of
-from structmat.operators._linear_operator import LinearOperator
+from structmat.operators._linear_operator import Context, LinearOperator
 
 
 def _take(y: Array, indices: Indices | None, xp: Namespace) -> Array:
@@ -46,6 +47,10 @@ class SubmatrixPlan(CombinedPlan):
 
     def apply(self, x: Array, xp: Namespace) -> Array:
         return _take(self.parts[0].apply(_put(x, self.cols, xp), xp), self.rows, xp)
+
+
+_MOST_LEFT_OUT = 4
+"""Of a block of up to so many times as many entries, which are read from the parameters, a dense matrix is gathered."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -126,6 +131,23 @@ class Submatrix(Wrapper):
     def _rmatvec(self, y: Array, xp: Namespace) -> Array:
         return _take(self.operator._rmatvec(_put(y, self.rows, xp), xp), self.cols, xp)
 
+    def _to_dense(self, like: Context) -> Array:
+        """Dense matrix, from the entries of the smallest block around it where they are known and few are left out.
+
+        So they are exact: products round relative to the largest entry of the whole matrix.
+        """
+        rows, cols = (_between(*pair) for pair in zip((self.rows, self.cols), self.operator.shape, strict=True))
+        if len(rows) * len(cols) > _MOST_LEFT_OUT * prod(self.shape):
+            return super()._to_dense(like)
+        is_whole = (len(rows), len(cols)) == self.operator.shape
+        block = self.operator if is_whole else self.operator._block(rows, cols, like.xp)
+        if not isinstance(block, LinearOperator):
+            return super()._to_dense(like)
+        xp, dense = like.xp, block._to_dense(like)
+        if self.rows is not None:
+            dense = self.rows._from(rows)._gathered(dense, xp, axis=-2)
+        return dense if self.cols is None else self.cols._from(cols)._gathered(dense, xp)
+
     def _plan(self, xp: Namespace) -> SubmatrixPlan:
         return SubmatrixPlan((self.operator._plan(xp) or ByHooks(self.operator),), False, self.rows, self.cols)
 
@@ -139,6 +161,11 @@ class Submatrix(Wrapper):
         if self.rows != self.cols:
             raise NoClosedFormError(self)
         return _take(self.operator._diagonal(xp), self.rows, xp)
+
+
+def _between(indices: Indices | None, size: int) -> range:
+    """Return the range from the least of the indices to the largest."""
+    return range(size) if indices is None else range(int(indices.array.min()), int(indices.array.max()) + 1)
 
 
 def _shape(whole: tuple[int, int], rows: Indices | None, cols: Indices | None) -> tuple[int, int]:

@@ -167,3 +167,13 @@ def test_indices_that_are_mapped_or_traced_are_refused() -> None:
     c = backends.get("jax").asarray(np.ones(3))
     with pytest.raises(TypeError, match="rows must be known when the operator is made"):
         jax.jit(lambda index: sm.Toeplitz(c)[index].matvec(c))(jax.numpy.asarray([0, 2]))
+
+
+@pytest.mark.parametrize("make", [sm.Toeplitz, sm.Circulant, sm.Hankel, sm.Diagonal], ids=lambda make: make.__name__)
+def test_the_dense_matrix_of_chosen_rows_and_columns_has_their_exact_entries(make: Any) -> None:
+    op = make(np.array([1.0, 1e-9, 3e-9, 7e20, 1e-12, 5.0, 1e-3]))
+    dense = op.to_dense()
+    for rows, cols in (([2, 1, 4], [1, 2]), ([5, 1, 3, 2], [6, 0, 3]), ([1], [5]), ([6, 2, 4, 5], [4, 5, 6, 2])):
+        np.testing.assert_array_equal(op[rows][:, cols].to_dense(), dense[np.ix_(rows, cols)])
+        np.testing.assert_array_equal(op[rows].to_dense(), dense[rows])
+        np.testing.assert_array_equal(op[:, cols].to_dense(), dense[:, cols])
