@@ -16,7 +16,7 @@ from structmat._rules import LogDeterminant, Matrix, Rules, Solver
 
 
 class TorchRules(Rules):
-    """The rules of torch. Both of derivatives are for reverse mode, and for themselves again."""
+    """The rules of torch. Those of derivatives are for reverse mode, and can be differentiated again."""
 
     def objection(self, array: Any) -> str | None:
         if array.layout != torch.strided:

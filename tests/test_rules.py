@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import importlib
+import re
 import subprocess
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+import structmat
 from structmat._arrays.conversion import on_host
 from structmat._arrays.libraries import rules_of
 from structmat._parametrised import Parametrised
@@ -148,3 +151,11 @@ def test_the_first_array_of_jax_registers_operators_of_the_package() -> None:
         "assert 'structmat.jax' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_no_module_looks_up_another_one_of_the_package_by_a_string() -> None:
+    """As contracts of imports do not see it; only the package itself imports its modules when they are asked for."""
+    folder = Path(structmat.__file__).parent
+    texts = {path.relative_to(folder).as_posix(): path.read_text("utf-8") for path in folder.rglob("*.py")}
+    pattern = re.compile(r"""(modules\[|modules\.get\(|import_module\()\s*f?["']structmat""")
+    assert [name for name, text in texts.items() if pattern.search(text)] == ["__init__.py"]
