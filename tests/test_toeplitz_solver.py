@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import scipy.linalg
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import structmat as sm
@@ -278,6 +278,7 @@ def exact_solution(T: np.ndarray, b: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("family", HARD)
 @settings(max_examples=10)
 @given(n=st.sampled_from([3, 5, 16, 50, 128, 129, 150, 200]), size=st.floats(1, 12), seed=st.integers(0, 99))
+@example(n=16, size=3.0, seed=90)  # of "far": the vector that is tried loses an eighth of what others lose
 def test_solutions_are_never_far_worse_than_those_of_lapack(
     family: str, dtype: str, library: str, n: int, size: float, seed: int
 ) -> None:

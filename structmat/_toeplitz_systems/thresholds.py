@@ -103,11 +103,12 @@ LOSSLESS = 1000.0
 """The largest error of products with an inverse, in units of eps, that its formula may have by the norms of the two
 vectors, without a look at the products themselves."""
 
-LOSSY = 300.0
-"""How many times the error of solutions that of products with the inverse must be for a warning.
+LOSSY = 100.0
+"""How many times the error of solutions that of the product with one vector must be for a warning.
 
 The law of these products (``tests/test_toeplitz_solver.py``) allows a thousand times the error of LAPACK's elimination
-where there is no warning: this leaves a factor of three for what one right-hand side shows less than another.
+where there is no warning. Products with 12 random vectors lost up to 5.6 times as much as that with the one, for 504
+matrices of the tests, with 300 vectors up to 8 times: with 300 in place of 100 the law did not hold for all.
 """
 
 # The determinant
