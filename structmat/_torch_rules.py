@@ -135,13 +135,13 @@ class _Structure:
 
     def aligned(self, dims: Sequence[int | None], tensors: Sequence[Any], rank: int) -> list[Any]:
         """Return tensors whose axis that is mapped, if any, is the first of `rank` batch axes or of more."""
-        moved = [v if axis is None else v.movedim(axis, 0) for v, axis in zip(tensors, dims, strict=True)]
+        in_front = [v if axis is None else v.movedim(axis, 0) for v, axis in zip(tensors, dims, strict=True)]
         mapped = [axis is not None for axis in dims]
-        ranks = [v.ndim - core - each for v, core, each in zip(moved, self.cores, mapped, strict=True)]
+        ranks = [v.ndim - core - each for v, core, each in zip(in_front, self.cores, mapped, strict=True)]
         most = max(rank - 1, *ranks)
         return [
             v[(slice(None), *[None] * (most - own))] if each else v
-            for v, own, each in zip(moved, ranks, mapped, strict=True)
+            for v, own, each in zip(in_front, ranks, mapped, strict=True)
         ]
 
 
