@@ -78,14 +78,14 @@ class Context(NamedTuple):
 
 
 class EigResult(NamedTuple):
-    """Named as those of `numpy.linalg.eig`."""
+    """Eigenvalues and eigenvectors, named as those that `numpy.linalg.eig` returns."""
 
     eigenvalues: Array
     eigenvectors: LinearOperator
 
 
 class SlogdetResult(NamedTuple):
-    """Named as those of `numpy.linalg.slogdet`."""
+    """Sign and logarithm of a determinant, named as those that `numpy.linalg.slogdet` returns."""
 
     sign: Array
     logabsdet: Array
@@ -195,14 +195,14 @@ class LinearOperator(Parametrised, ABC):
 
     @abstractmethod
     def _matvec(self, x: Array, xp: Namespace) -> Array:
-        """A x along the last axis."""
+        """Return A x, along the last axis."""
 
     @abstractmethod
     def _transpose(self) -> LinearOperator:
-        """Transpose."""
+        """Return the transpose."""
 
     def _conj(self) -> Any:
-        """Complex conjugate, by default that of all parameters and parts; `self` where the operator is real."""
+        """Return the complex conjugate, by default that of all parameters and parts; of a real operator itself."""
         xp, dtype = self._own_namespace(), self.dtype
         if not (self._forces_complex or (dtype is not None and is_complex(dtype, xp))):
             return self
@@ -216,15 +216,15 @@ class LinearOperator(Parametrised, ABC):
         return self._rebuilt(of_array, of_part)
 
     def _rmatvec(self, y: Array, xp: Namespace) -> Array:
-        """A^H y along the last axis."""
+        """Return A^H y, along the last axis, by default by the adjoint operator."""
         return self._conj()._transpose()._matvec(y, xp)
 
     def _matmat(self, X: Array, xp: Namespace) -> Array:
-        """A X for columns."""
+        """Return A X, for columns, by default by the products with vectors."""
         return self._in_columns(lambda op, x: op._matvec(x, xp), X, xp)
 
     def _plan(self, xp: Namespace) -> Plan | None:
-        """What computes the products; None where there is nothing to be computed before."""
+        """Return what computes the products; None where there is nothing to be computed before."""
         return None
 
     def _prepared(self) -> LinearOperator:
@@ -234,11 +234,11 @@ class LinearOperator(Parametrised, ABC):
         return self if plan is None else with_plan(self, plan)
 
     def _solver(self, xp: Namespace) -> Plan | Products | None:
-        """What solves systems with NumPy, with all that does not depend on them computed; None where there is none."""
+        """Return what solves many systems of NumPy arrays, with what they share computed; None where there is none."""
         return None
 
     def _to_dense(self, like: Context) -> Array:
-        """Dense matrix, by default from the products with the unit vectors."""
+        """Return the dense matrix, by default from the products with the unit vectors."""
         unit = like.xp.eye(self.shape[1], dtype=like.dtype, device=like.device)
         return self._matmat(unit, like.xp)
 
@@ -248,85 +248,88 @@ class LinearOperator(Parametrised, ABC):
         return any(part._forces_complex for part in self._made_of())
 
     def _details(self) -> str:
-        """Leading part of the repr, for what shape and dtype do not tell."""
+        """Return the leading part of the repr, for what shape and dtype do not tell."""
         return ""
 
     def _hint_for_shape(self, method: str, argument: str, shape: tuple[int, ...], length: int) -> str:
-        """What the error says of an operand of a wrong shape, which should have that length along an axis."""
+        """Return what an error adds of an operand of a wrong shape, which should have that length along an axis."""
         return ""
 
     def _block(self, rows: range, cols: range, xp: Namespace) -> LinearOperator | Array | None:
-        """Neighbouring rows and columns as an operator or as an array, where the parameters tell them; else None."""
+        """Return neighbouring rows and columns, an operator or an array, where the parameters tell them; else None."""
         return None
 
     def _whole(self) -> tuple[LinearOperator, Any]:
-        """Matrix of which this one has some rows and the same columns, and their `Indices`; itself and None for all."""
+        """Return a matrix of which this one has some rows and the same columns, and their `Indices`; None for all."""
         return self, None
 
     # Hooks of closed forms: without them the methods that ask them raise an error that names an alternative
 
     def _inv(self, xp: Namespace) -> LinearOperator:
-        """Inverse."""
+        """Return the inverse."""
         raise NoClosedFormError(self)
 
     def _solve(self, b: Array, xp: Namespace) -> Array:
-        """Solution along the last axis, by default by the inverse."""
+        """Return the solutions along the last axis, by default by the inverse."""
         return self._inv(xp)._matvec(b, xp)
 
     def _determinant_factors(self, xp: Namespace) -> Array:
-        """Numbers along the last axis whose product is the determinant."""
+        """Return numbers along the last axis whose product is the determinant."""
         raise NoClosedFormError(self)
 
     def _det(self, xp: Namespace) -> Array:
-        """Determinant, by default from its factors."""
+        """Return the determinant, by default from its factors."""
         return product(self._determinant_factors(xp), xp)
 
     def _slogdet(self, xp: Namespace) -> tuple[Array, Array]:
-        """Sign and logarithm of the absolute value of the determinant, by default from its factors."""
+        """Return sign and logarithm of the modulus of the determinant, by default from its factors."""
         return sign_and_log(self._determinant_factors(xp), xp)
 
     def _pinv(self, rtol: float, xp: Namespace) -> LinearOperator:
-        """Pseudo-inverse, without singular values up to `rtol` times the largest."""
+        """Return the pseudo-inverse, without singular values up to `rtol` times the largest."""
         raise NoClosedFormError(self)
 
     def _damped_pinv(self, damp: float, xp: Namespace) -> LinearOperator:
-        """``(A^H A + damp^2)^-1 A^H``, for a `damp` above zero."""
+        """Return ``(A^H A + damp^2)^-1 A^H``, for a `damp` above zero."""
         raise NoClosedFormError(self)
 
     def _rounding(self, xp: Namespace) -> float:
-        """Size, relative to the largest, up to which a singular value may be rounding: the default cut-off."""
+        """Return how large, relative to the largest, a singular value may be that is but a rounding error of zero.
+
+        It is the default cut-off of pseudo-inverses and ranks.
+        """
         return spectral_rounding(self.dtype, xp, length=max(self.shape))
 
     def _eig(self, xp: Namespace) -> tuple[Array, LinearOperator]:
-        """Eigenvalues, complex, and the operator of eigenvectors."""
+        """Return the eigenvalues, complex, and the operator of eigenvectors."""
         raise NoClosedFormError(self)
 
     def _eigvals(self, xp: Namespace) -> Array:
-        """Eigenvalues, complex, by default those beside the eigenvectors."""
+        """Return the eigenvalues, complex, by default those beside the eigenvectors."""
         return self._eig(xp)[0]
 
     def _svdvals(self, xp: Namespace) -> Array:
-        """Singular values in any order."""
+        """Return the singular values, in any order."""
         raise NoClosedFormError(self)
 
     def _diagonal(self, xp: Namespace) -> Array:
-        """Main diagonal."""
+        """Return the main diagonal."""
         raise NoClosedFormError(self)
 
     def _frobenius(self, xp: Namespace) -> Array:
-        """Frobenius norm."""
+        """Return the Frobenius norm."""
         raise NoClosedFormError(self)
 
     def _modulus(self, xp: Namespace) -> LinearOperator:
-        """Operator whose entries are ``|A[i, j]|``."""
+        """Return the operator whose entries are ``|A[i, j]|``."""
         raise NoClosedFormError(self)
 
     def _row_sums(self, xp: Namespace) -> Array:
-        """Sums of the entries of each row, by default by a product."""
+        """Return the sums of the entries of each row, by default by a product."""
         return self._matvec(xp.ones(self.shape[1], dtype=self.dtype, device=self.device), xp)
 
     def _norm(self, ord: NormOrder, xp: Namespace) -> Array:
-        """Norm, by default from entries, from singular values, or from row and column sums of the moduli."""
+        """Return a norm, by default from entries, singular values, or row and column sums of the moduli."""
         if ord == "fro":
             return self._frobenius(xp)
         if ord in {2, "nuc"}:
@@ -336,7 +339,7 @@ class LinearOperator(Parametrised, ABC):
         return xp.max((moduli._transpose() if ord == 1 else moduli)._row_sums(xp), axis=-1)
 
     def _spectral_function(self, function: SpectralFunction, xp: Namespace) -> LinearOperator:
-        """Function of the matrix."""
+        """Return a function of the matrix."""
         raise NoClosedFormError(self)
 
     def _described(self) -> str:
@@ -863,7 +866,9 @@ class LinearOperator(Parametrised, ABC):
         """
         axis = -1 if is_vector(b) else -2
         op, right, xp, dtype = self._operand(b, "lstsq", "b", self.shape[0], axis)
-        if damp := non_negative(damp, owner := f"{type(self).__name__}.lstsq", "damp"):
+        owner = f"{type(self).__name__}.lstsq"
+        damp = non_negative(damp, owner, "damp")
+        if damp:
             if rtol is not None:
                 raise ArgumentValueError(owner, "rtol", "must be None with damp, which cuts no singular value off")
             inverse = op._damped_pinv(damp, xp)
@@ -1148,7 +1153,8 @@ class LinearOperator(Parametrised, ABC):
         >>> shift.fractional_matrix_power(3).to_dense()[:, 0].round(12) + 0.0
         array([0., 0., 0., 1.])
         """
-        if (number := _exponent(p)) is None:
+        number = _exponent(p)
+        if number is None:
             owner = f"{type(self).__name__}.fractional_matrix_power"
             raise ArgumentTypeError(owner, "p", f"must be a finite real number, got {p!r}")
         op, xp = self._to_working_precision("fractional_matrix_power", square=True)
@@ -1323,7 +1329,10 @@ class LinearOperator(Parametrised, ABC):
             owner = f"{type(self).__name__}.{method}"
             raise ArgumentValueError(owner, None, f"the operator must be square, got shape {self.shape}")
         xp = self._own_namespace()
-        if shared_dtype(self._leaves()) is not None or (dtype := self.dtype) is None:
+        if shared_dtype(self._leaves()) is not None:
+            return self, xp
+        dtype = self.dtype
+        if dtype is None:
             return self, xp
         # parts may be of several precisions: the widest is that of computations
         return self._in_precision(precision_of(dtype, xp), xp), xp
@@ -1415,7 +1424,7 @@ class Planned(LinearOperator):
 
     @abstractmethod
     def _plan(self, xp: Namespace) -> Plan:
-        """What computes the products."""
+        """Return what computes the products."""
 
     def _matvec(self, x: Array, xp: Namespace) -> Array:
         return self._plan(xp).apply(x, xp)
