@@ -21,6 +21,10 @@ Without a closed form unless given
     ``_frobenius(xp)``, ``_modulus(xp)``, ``_spectral_function(function, xp)``; ``_rounding(xp)``, the relative error of
     singular values, has a default. `closed_forms` returns which methods ask which of them. A hook that has none for
     this case raises ``NoClosedFormError(self)``; the method that was called names itself and the alternative.
+For iteration, asked for nothing
+    ``_nearest_circulant(sizes, like, xp)``, the first column of a circulant near a square matrix, cyclic on a grid of
+    these sizes, which preconditions `structmat.solve` and `structmat.slogdet`, or None, the default;
+    ``_circulant_levels()``, the sizes of the grid: ``(n,)`` unless the matrix has levels.
 To call in hooks
     ``_own_namespace()`` of the parameters, ``_map(function)`` of each of them without the checks of the constructor.
 

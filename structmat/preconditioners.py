@@ -5,13 +5,9 @@ Each function returns the circulant that approximates the matrix; its `inv` is t
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from structmat._arrays.dtypes import cast_back, in_precision, precision_of
-from structmat._arrays.libraries import device_of
-from structmat._arrays.shapes import along_axes, concat_last
-from structmat._arrays.typing import Array, Namespace
 from structmat._errors import ArgumentTypeError, ArgumentValueError
+from structmat._nearest_circulants import Wrap, mean_of_diagonals, wrapped_diagonals
 from structmat._toeplitz_systems import central_diagonals
 from structmat.operators import Circulant, MultilevelCirculant, MultilevelToeplitz, Toeplitz
 
@@ -51,7 +47,7 @@ def chan(T: Toeplitz | MultilevelToeplitz) -> Circulant | MultilevelCirculant:
     >>> bool(np.allclose(sm.preconditioners.chan(T).c, sm.Circulant.nearest(T.to_dense()).c))
     True
     """
-    return _circulant(T, _mean_of_diagonals, "preconditioners.chan")
+    return _circulant(T, mean_of_diagonals, "preconditioners.chan")
 
 
 def strang(T: Toeplitz | MultilevelToeplitz) -> Circulant | MultilevelCirculant:
@@ -89,9 +85,7 @@ def strang(T: Toeplitz | MultilevelToeplitz) -> Circulant | MultilevelCirculant:
     return _circulant(T, central_diagonals, "preconditioners.strang")
 
 
-def _circulant(
-    T: Toeplitz | MultilevelToeplitz, wrap: Callable[[Array, Array, Namespace], Array], owner: str
-) -> Circulant | MultilevelCirculant:
+def _circulant(T: Toeplitz | MultilevelToeplitz, wrap: Wrap, owner: str) -> Circulant | MultilevelCirculant:
     """Return the circulant of the diagonals that `wrap` makes of those of T, along one axis after the other."""
     if not isinstance(T, (Toeplitz, MultilevelToeplitz)):
         raise ArgumentTypeError(owner, "T", f"must be a Toeplitz operator, got {type(T).__name__}")
@@ -99,22 +93,7 @@ def _circulant(
     if rows != cols:
         raise ArgumentValueError(owner, "T", f"must have one grid for rows and columns, got {rows} and {cols}")
     xp, dtype = T._own_namespace(), T.dtype
-    t = in_precision(T.t if isinstance(T, MultilevelToeplitz) else T._constants(xp), precision_of(dtype, xp), xp)
-
-    def wrapped(line: Array, _: int) -> Array:
-        n = (line.shape[-1] + 1) // 2
-        lower = line[..., n - 1 :]
-        return wrap(lower, concat_last([lower[..., :1], line[..., : n - 1]], xp), xp)
-
-    grid = xp.reshape(t, (*t.shape[:-1], *(2 * n - 1 for n in rows)))
-    c = xp.reshape(along_axes(grid, len(rows), wrapped, xp), (*t.shape[:-1], T.shape[0]))
+    offsets = T.t if isinstance(T, MultilevelToeplitz) else T._constants(xp)
+    c = wrapped_diagonals(in_precision(offsets, precision_of(dtype, xp), xp), rows, wrap, xp)
     c = cast_back(c, dtype, xp)
     return MultilevelCirculant(c, rows) if isinstance(T, MultilevelToeplitz) else Circulant(c)
-
-
-def _mean_of_diagonals(lower: Array, wrapped: Array, xp: Namespace) -> Array:
-    """Return the means of the cyclic diagonals of the Toeplitz matrix."""
-    n = lower.shape[-1]
-    k = xp.astype(xp.arange(n, device=device_of(lower)), lower.dtype)
-    part = 2 ** (n - 1).bit_length()  # a sum of so many parts is in range, as a power of two without rounding
-    return ((n - k) * (lower / part) + k * (wrapped / part)) / (n / part)

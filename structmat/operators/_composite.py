@@ -14,6 +14,7 @@ from structmat._arrays.shapes import broadcast_shapes, concat_last
 from structmat._arrays.typing import Array, DType, Namespace
 from structmat._errors import ArgumentTypeError, ArgumentValueError
 from structmat._fourier.plans import Plan
+from structmat._nearest_circulants import product_of_circulants
 from structmat.operators._arithmetic import compose
 from structmat.operators._closed_forms import NoClosedFormError
 from structmat.operators._combined_plans import plan_of_parts
@@ -145,6 +146,17 @@ class Chain(Combination):
         self._require_square_factors()
         own = [values_of(f, self, xp, lambda part, own: part._determinant_factors(own)) for f in self.factors]
         return concat_last(own, xp)
+
+    def _circulant_levels(self) -> tuple[int, ...]:
+        return max((factor._circulant_levels() for factor in self.factors), key=len)
+
+    def _nearest_circulant(self, sizes: tuple[int, ...], like: Array, xp: Namespace) -> Array | None:
+        """Product of the circulants near the factors, which need not be the nearest to the product."""
+        if any(factor.shape != self.shape for factor in self.factors):
+            return None
+        columns = [factor._nearest_circulant(sizes, like, xp) for factor in self.factors]
+        known = [column for column in columns if column is not None]
+        return product_of_circulants(known, sizes, xp) if len(known) == len(columns) else None
 
     def _slogdet(self, xp: Namespace) -> tuple[Array, Array]:
         self._require_square_factors()

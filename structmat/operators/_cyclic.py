@@ -51,6 +51,12 @@ class Cyclic(Planned):
         unit = binary_unit(c, xp)
         return unit, Diagonalisation.of(c / unit, self._sizes, xp)
 
+    def _circulant_levels(self) -> tuple[int, ...]:
+        return self._sizes
+
+    def _nearest_circulant(self, sizes: tuple[int, ...], like: Array, xp: Namespace) -> Array | None:
+        return self._as_circulant().c if sizes == self._sizes else None
+
     def _require_regular(self, diagonalisation: Diagonalisation, method: str, xp: Namespace) -> None:
         """Raise an error on behalf of a method where an eigenvalue counts as zero."""
         require_nonzero(diagonalisation.values, self._rounding(xp), f"{type(self).__name__}.{method}", xp)

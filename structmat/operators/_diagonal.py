@@ -22,7 +22,7 @@ from structmat._arrays.arithmetic import (
 )
 from structmat._arrays.conversion import copied
 from structmat._arrays.dtypes import complex_partner, is_complex
-from structmat._arrays.libraries import is_numpy
+from structmat._arrays.libraries import device_of, is_numpy
 from structmat._arrays.typing import Array, Namespace
 from structmat._fourier.grids import multilevel_fft, multilevel_ifft
 from structmat._fourier.plans import Plan
@@ -108,6 +108,9 @@ class Identity(LinearOperator):
 
     def _frobenius(self, xp: Namespace) -> Array:
         return xp.asarray(math.sqrt(self.n))
+
+    def _nearest_circulant(self, sizes: tuple[int, ...], like: Array, xp: Namespace) -> Array:
+        return xp.astype(xp.arange(self.n, device=device_of(like)) == 0, like.dtype)
 
     def _row_sums(self, xp: Namespace) -> Array:
         return xp.ones(self.n)
@@ -358,6 +361,10 @@ class Diagonal(LinearOperator):
         entries = self.d[..., rows.start : rows.stop, None]
         # where, not a product: infinity times the zeros beside it would be NaN
         return xp.where(i[:, None] == j, entries, xp.zeros_like(entries))
+
+    def _nearest_circulant(self, sizes: tuple[int, ...], like: Array, xp: Namespace) -> Array:
+        first = xp.astype(xp.arange(self.shape[0], device=device_of(like)) == 0, like.dtype)
+        return xp.mean(self.d, axis=-1, keepdims=True) * first
 
     def _spectral_function(self, function: SpectralFunction, xp: Namespace) -> LinearOperator:
         return Diagonal(function_of_entries(function, self.d, "Diagonal", xp))

@@ -263,6 +263,17 @@ class LinearOperator(Parametrised, ABC):
         """Return a matrix of which this one has some rows and the same columns, and their `Indices`; None for all."""
         return self, None
 
+    def _circulant_levels(self) -> tuple[int, ...]:
+        """Sizes of the grid on which circulants near this matrix are cyclic: one, of all rows, unless it has levels."""
+        return (self.shape[0],)
+
+    def _nearest_circulant(self, sizes: tuple[int, ...], like: Array, xp: Namespace) -> Array | None:
+        """First column of a circulant of these levels near this square matrix, None where it costs a dense matrix.
+
+        `like` is a right-hand side, for dtype and device where the operator holds no arrays.
+        """
+        return None
+
     # Hooks of closed forms: without them the methods that ask them raise an error that names an alternative
 
     def _inv(self, xp: Namespace) -> LinearOperator:

@@ -24,6 +24,7 @@ from structmat._fourier.grids import (
     reversed_levels,
 )
 from structmat._fourier.multilevel import MultilevelConvolution
+from structmat._nearest_circulants import mean_of_diagonals, wrapped_diagonals
 from structmat.operators._cyclic import Cyclic
 from structmat.operators._diagonalisation import Diagonalisation
 from structmat.operators._linear_operator import Context, LinearOperator, Planned
@@ -473,6 +474,13 @@ class MultilevelToeplitz(OnGrids):
             row_stride, col_stride = row_stride // m, col_stride // n
             index = index * (m + n - 1) + (k // row_stride) % m - (k // col_stride) % n + n - 1
         return xp.take(self.t, index, axis=-1)
+
+    def _circulant_levels(self) -> tuple[int, ...]:
+        return self.row_sizes if self.row_sizes == self.col_sizes else self.shape[:1]
+
+    def _nearest_circulant(self, sizes: tuple[int, ...], like: Array, xp: Namespace) -> Array | None:
+        is_on_grid = self.row_sizes == self.col_sizes == sizes
+        return wrapped_diagonals(self.t, sizes, mean_of_diagonals, xp) if is_on_grid else None
 
     def _modulus(self, xp: Namespace) -> LinearOperator:
         return self._replaced(t=xp.abs(self.t))

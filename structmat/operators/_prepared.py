@@ -297,6 +297,12 @@ class Prepared(Wrapper):
     def _whole(self) -> tuple[LinearOperator, Any]:
         return self.operator._whole()
 
+    def _circulant_levels(self) -> tuple[int, ...]:
+        return self.operator._circulant_levels()
+
+    def _nearest_circulant(self, sizes: tuple[int, ...], like: Array, xp: Namespace) -> Array | None:
+        return self.operator._nearest_circulant(sizes, like, xp)
+
     def _hint_for_shape(self, method: str, argument: str, shape: tuple[int, ...], length: int) -> str:
         return self.operator._hint_for_shape(method, argument, shape, length)
 

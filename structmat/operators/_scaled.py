@@ -143,6 +143,13 @@ class Scaled(Wrapper):
         own_sign, own_log = sign_and_log(self._times_factor(ones, xp), xp)
         return sign * own_sign, log + own_log
 
+    def _circulant_levels(self) -> tuple[int, ...]:
+        return self.operator._circulant_levels()
+
+    def _nearest_circulant(self, sizes: tuple[int, ...], like: Array, xp: Namespace) -> Array | None:
+        column = self.operator._nearest_circulant(sizes, like, xp)
+        return None if column is None else scale_array(column, self.factor, 1, xp)
+
     def _diagonal(self, xp: Namespace) -> Array:
         return self._times_factor(self.operator._diagonal(xp), xp)
 

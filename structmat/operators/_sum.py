@@ -91,6 +91,14 @@ class Sum(Combination):
         diagonals = [values_of(t, self, xp, lambda part, own: part._diagonal(own)) for t in self.terms]
         return sum(diagonals[1:], start=diagonals[0])
 
+    def _circulant_levels(self) -> tuple[int, ...]:
+        return max((term._circulant_levels() for term in self.terms), key=len)
+
+    def _nearest_circulant(self, sizes: tuple[int, ...], like: Array, xp: Namespace) -> Array | None:
+        columns = [term._nearest_circulant(sizes, like, xp) for term in self.terms]
+        known = [column for column in columns if column is not None]
+        return reduce(lambda c, other: c + other, known) if len(known) == len(columns) else None
+
     def _whole(self) -> tuple[LinearOperator, Any]:
         found = [term._whole() for term in self.terms]
         chosen = next((rows for _, rows in found if rows is not None), None)

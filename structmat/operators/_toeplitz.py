@@ -19,6 +19,7 @@ from structmat._fourier.direct import are_few, product_by_sums
 from structmat._fourier.embedding import kernel_of_diagonals
 from structmat._fourier.plans import Convolution
 from structmat._fourier.steps import Products, Step
+from structmat._nearest_circulants import mean_of_diagonals, wrapped_diagonals
 from structmat._rules import Solver
 from structmat._toeplitz_systems import (
     Bezoutian,
@@ -449,6 +450,10 @@ class Toeplitz(ConstantDiagonals):
         constants = self._constants(xp)
         first_row = xp.flip(constants[..., corner + 1 - len(cols) : corner + 1], axis=-1)
         return Toeplitz(constants[..., corner : corner + len(rows)], first_row)
+
+    def _nearest_circulant(self, sizes: tuple[int, ...], like: Array, xp: Namespace) -> Array | None:
+        is_square = self.shape == (*sizes, *sizes)
+        return wrapped_diagonals(self._constants(xp), sizes, mean_of_diagonals, xp) if is_square else None
 
     def _diagonal(self, xp: Namespace) -> Array:
         return xp.broadcast_to(self.c[..., :1], (*self.batch_shape, min(self.shape)))
