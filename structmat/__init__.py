@@ -12,9 +12,9 @@ Fits
     `factorize_cdd` returns an exact product. `error_curve` compares fits of more and more factors with other families:
     an `ErrorCurve`.
 Linear systems
-    `solve` and `lstsq` take any operator: they use its closed form, or iterate where it has none, and return a
-    `SolveResult`; `slogdet` estimates log-determinants, with a standard error. What does not converge is a
-    `ConvergenceError`.
+    `solve` and `lstsq` take any operator: they use its closed form, or iterate where it has none, by the methods `CG`,
+    `GMRES` or `LSMR`, and return a `SolveResult`; `slogdet` estimates log-determinants, with a standard error. What
+    does not converge is a `ConvergenceError`.
 Modules
     `structmat.operators`, `structmat.fit`, `structmat.linear_systems` (all of the above), `structmat.preconditioners`
     (circulants for Toeplitz systems), `structmat.sampling` (stationary Gaussian processes), `structmat.extend` (for
@@ -36,7 +36,17 @@ if TYPE_CHECKING:
     from structmat._errors import ArgumentError, ArgumentTypeError, ArgumentValueError
     from structmat._show_config import show_config
     from structmat.fit import ErrorCurve, FitResult, error_curve, factorize_cdd, fit_cdd
-    from structmat.linear_systems import ConvergenceError, SlogdetEstimate, SolveResult, lstsq, slogdet, solve
+    from structmat.linear_systems import (
+        CG,
+        GMRES,
+        LSMR,
+        ConvergenceError,
+        SlogdetEstimate,
+        SolveResult,
+        lstsq,
+        slogdet,
+        solve,
+    )
     from structmat.operators import (
         BandedCirculant,
         BlockCirculant,
@@ -63,6 +73,9 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "CG",
+    "GMRES",
+    "LSMR",
     "ArgumentError",
     "ArgumentTypeError",
     "ArgumentValueError",
@@ -116,7 +129,8 @@ _MODULES = frozenset(
 
 _MODULES_OF_NAMES = dict.fromkeys(("ErrorCurve", "FitResult", "error_curve", "factorize_cdd", "fit_cdd"), "fit")
 _MODULES_OF_NAMES |= dict.fromkeys(
-    ("ConvergenceError", "SlogdetEstimate", "SolveResult", "lstsq", "slogdet", "solve"), "linear_systems"
+    ("CG", "GMRES", "LSMR", "ConvergenceError", "SlogdetEstimate", "SolveResult", "lstsq", "slogdet", "solve"),
+    "linear_systems",
 )
 _MODULES_OF_NAMES |= dict.fromkeys(("ArgumentError", "ArgumentTypeError", "ArgumentValueError"), "_errors")
 _MODULES_OF_NAMES |= {"show_config": "_show_config"}

@@ -39,6 +39,30 @@ class JaxRules(Rules):
         """Return what a loop makes of `carry`, and the results of its steps, for one of the elements each."""
         return jax.lax.scan(step, carry, elements)
 
+    def loop(self, goes_on: Callable[..., Any], step: Callable[..., Any], state: Any) -> Any:
+        """Return the state after as many steps as `goes_on` says; one step is traced."""
+        return jax.lax.while_loop(goes_on, step, state)
+
+    def branch(self, condition: Any, yes: Callable[[], Any], no: Callable[[], Any]) -> Any:
+        """Return what one of two functions gives; both are traced."""
+        return jax.lax.cond(condition, yes, no)
+
+    def least(self, first: Any, second: Any) -> Any:
+        """Return the smaller of two whole numbers, which may be traced."""
+        return jnp.minimum(first, second)
+
+    def first(self, count: Any) -> slice:
+        """Return the index of all entries, as their number may be traced."""
+        return slice(None)
+
+    def put(self, array: Any, index: tuple[Any, ...], value: Any) -> Any:
+        """Return a new array, for which the compiler takes the place of the old one."""
+        return array.at[(..., *index)].set(value)
+
+    def add(self, array: Any, other: Any) -> Any:
+        """Return a new array."""
+        return array + other
+
     def on_host(
         self,
         function: Callable[..., Sequence[Any]],

@@ -124,6 +124,39 @@ class Rules:
             results.append(result)
         return carry, tuple(self.xp.stack(each) for each in zip(*results, strict=True))
 
+    def loop(
+        self, goes_on: Callable[[Any], Any], step: Callable[[Any], tuple[Any, ...]], state: tuple[Any, ...]
+    ) -> Any:
+        """Return the state after as many steps as `goes_on` says, of which one boolean is read before each.
+
+        A state holds arrays and numbers, each of the same shape and dtype in every step.
+        """
+        while bool(goes_on(state)):
+            state = step(state)
+        return state
+
+    def branch(self, condition: Any, yes: Callable[[], Any], no: Callable[[], Any]) -> Any:
+        """Return what one of two functions gives, whose results have the same shapes."""
+        return yes() if bool(condition) else no()
+
+    def least(self, first: Any, second: Any) -> Any:
+        """Return the smaller of two whole numbers."""
+        return min(first, second)
+
+    def first(self, count: Any) -> slice:
+        """Return the index of the first `count` entries of an axis, or of all where those behind are zero."""
+        return slice(0, count)
+
+    def put(self, array: Any, index: tuple[Any, ...], value: Any) -> Any:
+        """Return an array with other values at an index of its last axes; the array itself may be written to."""
+        array[(..., *index)] = value
+        return array
+
+    def add(self, array: Any, other: Any) -> Any:
+        """Return the sum of two arrays of one shape and dtype; the first one may be written to."""
+        array += other
+        return array
+
     def on_host(
         self,
         function: Callable[..., Sequence[Any]],

@@ -38,7 +38,7 @@ def as_linear_operator(operator: LinearOperator) -> scipy.sparse.linalg.LinearOp
 
     See Also
     --------
-    structmat.solve : Chooses a solver of SciPy, and a preconditioner.
+    structmat.solve : Iterates by methods of its own, with a preconditioner.
 
     Notes
     -----

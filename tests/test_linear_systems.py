@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from torch.func import grad, vmap
 
 import structmat as sm
-from structmat.linear_systems import _systems
+from structmat.linear_systems import _gmres
+from structmat.linear_systems._krylov import KrylovMethod
 from tests import backends
 from tests.backends import along_last_axis, on
 from tests.operator_registry import DTYPES, REGISTRY, Vectors
@@ -235,6 +236,29 @@ def test_the_nearest_circulant_or_diagonal_helps():
         assert least * few < many, (few, many)
 
 
+@dataclass(frozen=True, eq=False, repr=False)
+class Decay(sm.LinearOperator):
+    """An operator of one's own with entries ``rate ** abs(i - j)``, which tells a circulant near it."""
+
+    _core_axes = {"column": 1}
+    column: Any
+    shape = property(lambda self: (self.column.shape[-1],) * 2)
+    _matvec = lambda self, x, xp: sm.Toeplitz(self.column)._matvec(x, xp)
+    _transpose = lambda self: self
+    _nearest_circulant = lambda self, sizes, like, xp: sm.preconditioners.chan(sm.Toeplitz(self.column)).c
+
+
+@on(*LIBRARIES)
+def test_operators_of_ones_own_tell_a_circulant_near_them(backend):
+    n = 256
+    own = Decay(backend.asarray(0.98 ** np.arange(n)))
+    noise = sm.Diagonal(backend.asarray(np.linspace(1e-2, 2e-2, n)))
+    b = backend.asarray(np.ones(n))
+    for A in (own + noise, (own + noise).prepare(), 3 * (own + noise)):
+        few, many = (solve(A, b, preconditioner=M, max_iter=5000).iterations for M in ("nearest", None))
+        assert 2 * few < many, (few, many)
+
+
 @on("numpy", "torch")
 @pytest.mark.parametrize("assume", ASSUME)
 def test_a_preconditioner_of_ones_own_is_used(backend, assume):
@@ -419,8 +443,8 @@ def test_least_squares_and_what_does_not_converge_in_jax():
     A = sm.Toeplitz(jnp.asarray(c), jnp.asarray(r))
     found = lstsq(A, jnp.asarray(b))
     np.testing.assert_allclose(found.x, np.linalg.lstsq(sm.Toeplitz(c, r).to_dense(), b)[0], atol=1e-8)
-    assert found.iterations is None
-    with pytest.raises(sm.ConvergenceError, match=r"lstsq: the relative residual is nan, not 1e-10"):
+    assert found.iterations == 3
+    with pytest.raises(sm.ConvergenceError, match=r"lstsq: the relative residual is nan after 0 .*, not 1e-10"):
         lstsq(A, jnp.full(6, np.nan))
 
 
@@ -524,19 +548,17 @@ def test_complex_right_hand_sides_of_real_operators_give_no_warning():
             np.testing.assert_allclose(found.x, np.linalg.solve(A.to_dense(), b), rtol=0, atol=1e-9)
 
 
-def test_each_pass_has_the_iterations_that_are_left_and_counts_on(monkeypatch):
+def test_each_pass_has_the_iterations_that_are_left_and_counts_on():
     """A solver that leaves a tenth of each right-hand side is asked again until the tolerance is met."""
     A, b = sm.Toeplitz([4.0, 1.0, 0.0]) + sm.Diagonal([1.0, 2.0, 3.0]), np.array([1.0, 2.0, 3.0])
     limits = []
 
-    def lazy(operator, right, settings, report):
-        limits.append(settings.max_iter)
-        for _ in range(2):
-            report()
-        return 0.9 * np.linalg.solve(operator.to_dense(), right)
+    class Lazy(KrylovMethod):
+        def _run(self, A, b, M, rtol, max_iter, norm, xp):
+            limits.append(max_iter)
+            return 0.9 * np.linalg.solve(A.to_dense(), b), 2
 
-    monkeypatch.setattr(_systems, "by_scipy", lazy)
-    found = solve(A, b, preconditioner=None, rtol=1e-3, max_iter=10)
+    found = solve(A, b, method=Lazy(), preconditioner=None, rtol=1e-3, max_iter=10)
     assert limits == [10, 8, 6, 4][: len(limits)]
     assert len(limits) >= 3
     assert found.iterations == 2 * len(limits)
@@ -665,20 +687,166 @@ def test_operators_without_arrays():
     torch.testing.assert_close(found, grad(lambda b: (torch.linalg.solve(dense, b) * w).sum().abs())(b))
 
 
-def test_least_squares_by_iteration_are_differentiated_as_a_system():
-    c, d, b = drawn()
+@pytest.mark.parametrize("dtype", [torch.float64, torch.complex128], ids=str)
+@pytest.mark.parametrize("shape", [(5, 3), (3, 5), (5, 5)])
+@pytest.mark.parametrize("transform", TRANSFORMS)
+def test_least_squares_by_iteration_have_derivatives(dtype, shape, transform):
+    """Of tall, wide and square matrices of full rank those of the pseudo-inverse."""
+    rows, cols = shape
+    c, d, b = drawn(dtype)
+    c, d, b = c[:rows], torch.cat([c[:1], d[1:cols]]), b[:rows]
 
-    def by_normal_equations(c, d, b):
-        A = sm.Toeplitz(c, d[:3])
-        return sm.solve(A.H @ A, A.H @ b, rtol=1e-13).x
+    def iterated(c, d, b):
+        A = sm.Toeplitz(c, d) + sm.Toeplitz(c.square(), d.square())
+        return sm.lstsq(A @ sm.Diagonal(torch.ones_like(d)), b, rtol=1e-13).x
 
-    found, expected = (
-        TRANSFORMS["grad"](f, (c, d, b))
-        for f in (by_normal_equations, lambda c, d, b: torch.linalg.pinv(sm.Toeplitz(c, d[:3]).to_dense()) @ b)
-    )
+    def dense(c, d, b):
+        A = sm.Toeplitz(c, d).to_dense() + sm.Toeplitz(c.square(), d.square()).to_dense()
+        return torch.linalg.pinv(A) @ b
+
+    found, expected = (TRANSFORMS[transform](f, (c, d, b)) for f in (iterated, dense))
     torch.testing.assert_close(found, expected, rtol=1e-7, atol=1e-7)
-    with pytest.raises(NotImplementedError, match=r"lstsq: has no derivatives by iteration; use structmat\.solve"):
-        sm.lstsq(sm.Toeplitz(c.requires_grad_(), d[:3]), b)
+
+
+# The methods: the same for all libraries
+
+
+def uneven(asarray: Any, c: Any, r: Any, d: Any) -> Any:
+    return sm.Toeplitz(asarray(c), asarray(r)) + sm.Diagonal(asarray(d))
+
+
+K = np.arange(60.0)
+SYSTEMS: dict[str, tuple[Any, Any, Any, str]] = {
+    "smooth, small diagonal": (0.98**K, 0.98**K, np.linspace(1e-2, 2e-2, 60), "positive definite"),
+    "dominating diagonal": (0.1**K, 0.1**K, np.geomspace(1, 1e6, 60), "positive definite"),
+    "uneven diagonal": (0.5**K, 0.5**K, np.geomspace(0.1, 1e2, 60), "positive definite"),
+    "not symmetric": (0.9**K, 0.3**K, np.linspace(0.1, 0.5, 60), "general"),
+    "not symmetric, dominating diagonal": (0.9**K, 0.3**K, np.geomspace(1, 1e4, 60), "general"),
+    "slow decay": (1 / (1 + K), 1 / (1 + K) ** 2, np.linspace(0, 0.05, 60), "general"),
+    "indefinite": (np.cos(K) / (1 + K), np.cos(K) / (1 + K), 4 * np.cos(K**2), "general"),
+}
+"""First columns, first rows and diagonals, all of one shape, so that a library compiles two programs for them."""
+
+
+@on("torch", "array_api_strict", "jax")
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_every_library_takes_the_same_iterations(backend, name):
+    *arrays, kind = SYSTEMS[name]
+    b = np.random.default_rng(0).standard_normal((2, 60))
+    A, right = uneven(backend.asarray, *arrays), backend.asarray(b)
+    for assume in dict.fromkeys((kind, "general")):
+        options = {"assume": assume, "max_iter": 400}
+        want = solve(uneven(np.asarray, *arrays), b, **options)
+        found = solve(A, right, **options)
+        assert abs(found.iterations - want.iterations) <= 2
+        assert 0 < found.iterations < 60
+        residual = b - backend.to_numpy(A.matvec(found.x))
+        assert np.all(np.linalg.norm(residual, axis=-1) <= 1e-10 * np.linalg.norm(b, axis=-1))
+
+
+@on("numpy", "torch", "array_api_strict", "jax")
+def test_no_step_squares_the_condition_number(backend):
+    """Least squares of condition number 3e6, of which the square leaves no digit of the solution."""
+    k = np.arange(12.0)
+    c, d = 0.2**k, np.geomspace(1, 3e-7, 6)
+    A = sm.Toeplitz(backend.asarray(c), backend.asarray(c[:6])) @ sm.Diagonal(backend.asarray(d))
+    dense = backend.to_numpy(A.to_dense())
+    assert np.linalg.cond(dense) > 1e6
+    x = np.array([1.0, -2.0, 3.0, 1.0, 2.0, -1.0])
+    found = lstsq(A, backend.asarray(dense @ x), rtol=1e-14)
+    np.testing.assert_allclose(backend.to_numpy(found.x), x, rtol=1e-6)
+
+
+METHODS = (sm.CG(), sm.GMRES(), sm.GMRES(restart=4), sm.LSMR())
+
+
+@on("numpy", "torch", "array_api_strict", "jax")
+def test_methods_solve_alone_and_preconditioned(backend):
+    c, _, d, _ = SYSTEMS["uneven diagonal"]
+    b = np.random.default_rng(1).standard_normal(60)
+    A, dense = uneven(backend.asarray, c, c, d), uneven(np.asarray, c, c, d).to_dense()
+    want = np.linalg.solve(dense, b)
+    for method in METHODS[2:] if backend.compiles else METHODS:
+        counts = []
+        for M in ("nearest", None):
+            found = solve(A, backend.asarray(b), method=method, preconditioner=M, max_iter=5000)
+            np.testing.assert_allclose(backend.to_numpy(found.x), want, atol=1e-8)
+            counts.append(found.iterations)
+        assert counts[0] < counts[1]
+
+
+def test_more_vectors_need_fewer_iterations():
+    c, r, d, _ = SYSTEMS["not symmetric"]
+    A, b = uneven(np.asarray, c, r, d), np.ones(60)
+    few, more = (solve(A, b, method=sm.GMRES(restart=k), preconditioner=None, max_iter=3000) for k in (60, 5))
+    assert few.iterations < more.iterations
+    x, iterations = sm.GMRES(restart=5).run(A, b, rtol=1e-6, max_iter=7)
+    assert iterations == 7
+    assert np.linalg.norm(b - A @ x) < np.linalg.norm(b)
+
+
+@on(*LIBRARIES)
+@pytest.mark.parametrize("method", METHODS, ids=repr)
+def test_right_hand_sides_that_have_converged_stay(backend, method):
+    c, _, _, _ = SYSTEMS["smooth, small diagonal"]
+    A = sm.Toeplitz(backend.asarray(c)) + sm.Diagonal(backend.asarray(np.full(60, 1e-2)))
+    hard = np.random.default_rng(2).standard_normal(60)
+    easy = np.linalg.eigh(backend.to_numpy(A.to_dense()))[1][:, -1]
+    norm = backend.asarray(np.full(3, np.linalg.norm(backend.to_numpy(A.to_dense()), 2)))
+    both = backend.asarray(np.stack([easy, hard, 0 * hard]))
+    x, iterations = method.run(A, both, rtol=1e-8, max_iter=500, norm=norm)
+    alone, few = method.run(A, both[0, :], rtol=1e-8, max_iter=500, norm=norm[0])
+    assert few < 6 < iterations
+    np.testing.assert_allclose(backend.to_numpy(x)[0], backend.to_numpy(alone), atol=1e-12)
+    assert not np.any(backend.to_numpy(x)[2])
+
+
+@on("numpy", "torch")
+def test_gmres_takes_as_many_right_hand_sides_at_a_time_as_fit(backend, monkeypatch):
+    rng = np.random.default_rng(3)
+    c, d, near = rng.standard_normal((2, 1, 7)) / 4, 3 + rng.random((1, 3, 7)), 3 + rng.random((2, 3, 7))
+    A = sm.Circulant(backend.asarray(c)) + sm.Diagonal(backend.asarray(d))
+    b, M = backend.asarray(rng.standard_normal((2, 3, 7))), sm.Diagonal(backend.asarray(1 / near))
+    together = [solve(A, b, preconditioner=P) for P in (None, M)]
+    monkeypatch.setattr(_gmres, "_NUMBERS", 100)
+    apart = [solve(A, b, preconditioner=P) for P in (None, M)]
+    for one, other in zip(together, apart, strict=True):
+        assert one.iterations == other.iterations
+        np.testing.assert_allclose(backend.to_numpy(one.x), backend.to_numpy(other.x), atol=1e-12)
+
+
+def test_iteration_is_mapped_in_torch():
+    c, d, b = drawn()
+    stack = torch.stack([b, 2 * b, b.flip(0)])
+    found = vmap(lambda b: circulant_plus_diagonal(c, d, b))(stack)
+    torch.testing.assert_close(found, dense(circulant_plus_diagonal)(c, d, stack.T).T)
+
+
+@pytest.mark.parametrize(
+    ("method", "error", "message"),
+    [
+        ("cg", TypeError, r"solve: method must be CG\(\), GMRES\(\), LSMR\(\) or None, got 'cg'"),
+        (sm.CG, TypeError, r"got the class itself; call it: CG\(\)"),
+        (3, TypeError, "method must be .*, got int"),
+    ],
+)
+def test_bad_methods(method, error, message):
+    A = sm.Circulant([1.0, 2.0, 0.0]) + sm.Diagonal([1.0, 2.0, 3.0])
+    with pytest.raises(error, match=message):
+        sm.solve(A, np.ones(3), method=method)
+
+
+def test_bad_restarts():
+    with pytest.raises(ValueError, match="GMRES: restart must be at least 1, got 0"):
+        sm.GMRES(restart=0)
+    with pytest.raises(TypeError, match="GMRES: restart must be"):
+        sm.GMRES(restart=2.5)
+
+
+def test_conjugate_gradients_of_a_matrix_that_is_not_definite_name_another_method():
+    A = sm.Toeplitz(np.cos(np.arange(90.0) ** 2)) + sm.Diagonal(np.sin(np.arange(90.0)))
+    with pytest.raises(sm.ConvergenceError, match=r"not be positive definite, method=GMRES\(\)"):
+        sm.solve(A, np.ones(90), method=sm.CG(), max_iter=50)
 
 
 # Damping

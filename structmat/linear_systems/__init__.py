@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from structmat.linear_systems._logdet import SlogdetEstimate, slogdet
+from structmat.linear_systems._cg import CG
+from structmat.linear_systems._gmres import GMRES
+from structmat.linear_systems._logdet import slogdet
+from structmat.linear_systems._lsmr import LSMR
+from structmat.linear_systems._results import ConvergenceError, SlogdetEstimate, SolveResult
 from structmat.linear_systems._solve import lstsq, solve
-from structmat.linear_systems._systems import ConvergenceError, SolveResult
 
-__all__ = ["ConvergenceError", "SlogdetEstimate", "SolveResult", "lstsq", "slogdet", "solve"]
+__all__ = ["CG", "GMRES", "LSMR", "ConvergenceError", "SlogdetEstimate", "SolveResult", "lstsq", "slogdet", "solve"]

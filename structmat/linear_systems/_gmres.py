@@ -1,0 +1,233 @@
+"""Generalised minimal residuals, restarted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+from structmat._arguments import integer
+from structmat._arrays.arithmetic import conjugate
+from structmat._arrays.libraries import device_of, rules_of
+from structmat._arrays.linear_algebra import dense_solutions, matmul
+from structmat._arrays.typing import Array, Namespace
+from structmat._rules import Rules
+from structmat.linear_systems._krylov import Count, KrylovMethod, length_of, smallest_of
+from structmat.operators import LinearOperator
+
+_RESTART = 50
+"""Vectors that are kept by default."""
+
+_NUMBERS = 1 << 22
+"""Numbers of the bases of all right-hand sides that are treated at a time."""
+
+
+@dataclass(frozen=True)
+class GMRES(KrylovMethod):
+    """The method of generalised minimal residuals, restarted, for square matrices [1]_.
+
+    Parameters
+    ----------
+    restart : int, default 50
+        The number of vectors that are kept for each right-hand side before it begins anew. More vectors may need fewer
+        iterations, of which each costs more.
+
+    Raises
+    ------
+    ValueError
+        If `restart` is not positive.
+    TypeError
+        If `restart` is not a whole number.
+
+    See Also
+    --------
+    CG : For Hermitian positive definite matrices.
+    LSMR : For matrices on which GMRES makes no progress, such as those near a cyclic shift.
+
+    Notes
+    -----
+    It iterates with ``A M`` in place of A, with the preconditioner M, so that the residual is that of the system
+    itself. Each iteration costs one product with A and one with M. Vectors are made orthogonal by the classical
+    Gram-Schmidt method, twice, which is as stable as Householder's and works on all vectors of a batch at once.
+
+    References
+    ----------
+    .. [1] Saad, Y., Iterative Methods for Sparse Linear Systems, 2nd edition, section 6.5, SIAM, 2003.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import structmat as sm
+    >>> k = np.arange(100)
+    >>> A = sm.Toeplitz(0.5**k, 0.2**k) + sm.Diagonal(np.linspace(1.0, 2.0, 100))
+    >>> sm.solve(A, np.ones(100), method=sm.GMRES(restart=20)).iterations < 20
+    True
+    """
+
+    restart: int = _RESTART
+    """The number of vectors that are kept for each right-hand side."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "restart", integer(self.restart, "GMRES", "restart"))
+
+    def _run(
+        self,
+        A: LinearOperator,
+        b: Array,
+        M: LinearOperator | None,
+        rtol: float,
+        max_iter: Count,
+        norm: Array | None,
+        xp: Namespace,
+    ) -> tuple[Array, Count]:
+        size = min(self.restart, b.shape[-1])
+        vectors = prod(b.shape[:-1])
+        group = max(1, _NUMBERS // max(1, (size + 1) * b.shape[-1]))
+        if vectors <= group or rules_of(xp).compiles:
+            return _run(A, b, M, rtol, max_iter, size, xp)
+        return _in_groups(A, b, M, rtol, max_iter, size, group, xp)
+
+
+def _in_groups(
+    A: LinearOperator,
+    b: Array,
+    M: LinearOperator | None,
+    rtol: float,
+    max_iter: int,
+    size: int,
+    group: int,
+    xp: Namespace,
+) -> tuple[Array, int]:
+    """Return solutions for so many right-hand sides at a time, with their members of stacks of operators."""
+    lead = tuple(b.shape[:-1])
+    vectors = xp.reshape(b, (prod(lead), b.shape[-1]))
+    flat = [_with_flat_batch(op, lead, xp) for op in (A, M)]
+    found, most = [], 0
+    for start in range(0, vectors.shape[0], group):
+        part = slice(start, start + group)
+        A_part, M_part = (_members(op, part) for op in flat)
+        x, count = _run(A_part, vectors[part, :], M_part, rtol, max_iter, size, xp)
+        found.append(x)
+        most = max(most, count)
+    return xp.reshape(xp.concat(found, axis=0), b.shape), most
+
+
+def _with_flat_batch(op: LinearOperator | None, lead: tuple[int, ...], xp: Namespace) -> Any:
+    """Return an operator with one batch axis for all of `lead`, one without any as it is."""
+    if op is None or not op.batch_shape:
+        return op
+
+    def flat(array: Array, axes: int) -> Array:
+        core = tuple(array.shape[array.ndim - axes :])
+        return xp.reshape(xp.broadcast_to(array, (*lead, *core)), (prod(lead), *core))
+
+    return op._map(flat)
+
+
+def _members(op: LinearOperator | None, part: slice) -> Any:
+    """Return some operators of a stack with one batch axis."""
+    return op if op is None or not op.batch_shape else op._map(lambda array, _: array[part, ...])
+
+
+def _run(
+    A: LinearOperator, b: Array, M: LinearOperator | None, rtol: float, max_iter: int, size: int, xp: Namespace
+) -> tuple[Array, Count]:
+    """Return solutions by cycles of at most `size` iterations, each on what those before have left."""
+    rules = rules_of(xp)
+    target = rtol * length_of(b, xp)
+
+    def preconditioned(v: Array) -> Array:
+        return v if M is None else M._matvec(v, xp)
+
+    def goes_on(state: tuple[Any, ...]) -> Any:
+        _, _, left, is_better, count = state
+        return xp.any((left > target) & is_better) & (count < max_iter)
+
+    def cycle(state: tuple[Any, ...]) -> tuple[Any, ...]:
+        x, r, left, _, count = state
+        steps = rules.least(size, max_iter - count)
+        y, made = _combination(lambda v: A._matvec(preconditioned(v), xp), r, left, target, size, steps, rules, xp)
+        x = x + preconditioned(y)
+        r = b - A._matvec(x, xp)
+        now = length_of(r, xp)
+        return x, r, now, now < left, count + made
+
+    left = length_of(b, xp)
+    state = (xp.zeros_like(b), b, left, left > 0.0, 0)  # a cycle that makes nothing better would repeat for ever
+    x, *_, count = rules.loop(goes_on, cycle, state)
+    return x, count
+
+
+def _combination(
+    product: Any, r: Array, left: Array, target: Array, size: int, steps: Count, rules: Rules, xp: Namespace
+) -> tuple[Array, Count]:
+    """Return the y in the Krylov space of r with the least ``norm(r - product(y))``, and how many products it took.
+
+    Row j of `basis` is the vector v_j; row j of `hessenberg` is column j of the Hessenberg matrix H: ``product(v_j) =
+    sum_i H[i, j] v_i``. A vector u with ``u^T H = 0`` and ``u_0 = 1`` grows by one entry in each step, by
+    ``H[j + 1, j] u_{j + 1} = -sum_i u_i H[i, j]``: the least norm is ``left / norm(u)`` [1]_. The columns of steps that
+    a right-hand side has not made are unit vectors, which have no part in its y.
+
+    References
+    ----------
+    .. [1] Ayachour, E. H., A fast implementation for GMRES method, J. Comput. Appl. Math. 159, 2003.
+    """
+    batch, n = tuple(r.shape[:-1]), r.shape[-1]
+    like = {"dtype": r.dtype, "device": device_of(r)}
+    eps, smallest, one = float(xp.finfo(r.dtype).eps), smallest_of(r.dtype, xp), xp.ones_like(left)
+    put, first = rules.put, rules.first
+
+    def goes_on(state: tuple[Any, ...]) -> Any:
+        *_, active, j = state
+        return xp.any(active) & (j < steps)
+
+    def step(state: tuple[Any, ...]) -> tuple[Any, ...]:
+        basis, hessenberg, u, squares, active, j = state
+        known = basis[..., first(j + 1), :]
+        w = product(basis[..., j, :])
+        size_before = length_of(w, xp)
+        h = _projections(known, w, xp)
+        w = w - matmul(h[..., None, :], known, xp)[..., 0, :]
+        again = _projections(known, w, xp)
+        w = w - matmul(again[..., None, :], known, xp)[..., 0, :]
+        h = h + again
+        length = length_of(w, xp)
+        grows = length > eps * size_before  # else the Krylov space holds all of the product
+        divisor = length + smallest
+        following = -xp.sum(u[..., first(j + 1)] * h, axis=-1) / divisor
+        basis = put(basis, (j + 1, slice(None)), w / divisor[..., None])
+        hessenberg = put(hessenberg, (j, first(j + 1)), xp.where(active[..., None], h, xp.zeros_like(h)))
+        hessenberg = put(hessenberg, (j, j + 1), xp.astype(xp.where(active, length, one), r.dtype))
+        u = put(u, (j + 1,), following)
+        squares = squares + xp.abs(following) ** 2
+        return basis, hessenberg, u, squares, active & grows & (left > target * xp.sqrt(squares)), j + 1
+
+    basis = xp.zeros((*batch, size + 1, n), **like)
+    basis = put(basis, (0, slice(None)), r / (left + smallest)[..., None])
+    hessenberg = xp.zeros((*batch, size, size + 1), **like) + xp.eye(size, size + 1, k=1, **like)
+    u = put(xp.zeros((*batch, size + 1), **like), (0,), xp.ones(batch, **like))
+    state = (basis, hessenberg, u, one, left > target, 0)
+    basis, hessenberg, *_, made = rules.loop(goes_on, step, state)
+
+    made_steps = first(made)
+    rows = hessenberg[..., made_steps, first(made + 1)]
+    coefficients = _least_squares(xp.matrix_transpose(rows), left, xp)
+    return matmul(coefficients[..., None, :], basis[..., made_steps, :][..., : rows.shape[-2], :], xp)[..., 0, :], made
+
+
+def _projections(basis: Array, w: Array, xp: Namespace) -> Array:
+    """Return the inner products of the rows of a basis with a vector."""
+    return conjugate(matmul(basis, conjugate(w, xp)[..., None], xp)[..., 0], xp)
+
+
+def _least_squares(hessenberg: Array, left: Array, xp: Namespace) -> Array:
+    """Return the y with the least ``norm(left e_0 - H y)``, of moderate size where H is singular."""
+    Q, R = xp.linalg.qr(hessenberg)
+    sizes = xp.abs(xp.linalg.diagonal(R))
+    largest = xp.max(sizes, axis=-1, keepdims=True)
+    lost = sizes <= float(xp.finfo(sizes.dtype).eps) * largest
+    guard = xp.where(lost, xp.where(largest > 0.0, largest, xp.ones_like(largest)), xp.zeros_like(sizes))
+    eye = xp.eye(R.shape[-1], dtype=R.dtype, device=device_of(R))
+    R = R + eye * xp.astype(guard / float(xp.finfo(sizes.dtype).eps), R.dtype)[..., None, :]
+    right = conjugate(Q[..., 0, :], xp) * xp.astype(left, R.dtype)[..., None]
+    return dense_solutions(R, right[..., None], xp)[..., 0]

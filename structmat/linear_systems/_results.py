@@ -1,0 +1,128 @@
+"""What solvers return, and the error where they do not converge."""
+
+from __future__ import annotations
+
+from math import isnan
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from structmat._arrays.typing import Array, Namespace
+from structmat.linear_systems._krylov import Count
+from structmat.operators import LinearOperator
+
+
+class SolveResult(NamedTuple):
+    """The solution of a linear system or of a least-squares problem.
+
+    Examples
+    --------
+    >>> import structmat as sm
+    >>> found = sm.solve(sm.Circulant([2.0, -1.0, 0.0]), [1.0, 0.0, 3.0])
+    >>> found.x.round(6), bool(found.residual < 1e-15), found.iterations
+    (array([1.428571, 0.714286, 1.857143]), True, 0)
+    """
+
+    x: Array
+    """The solutions, shape ``(..., cols)``, or ``(..., cols, k)`` for right-hand sides in columns."""
+    residual: Array
+    """``norm(b - A x) / norm(b)``, computed from `x`; one number for each right-hand side."""
+    iterations: int | Array
+    """How many iterations it took, the most of any right-hand side; 0 by a closed form, an array in a trace of JAX."""
+
+
+class SlogdetEstimate(NamedTuple):
+    """Sign and logarithm of a determinant, and how far off the logarithm may be.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import structmat as sm
+    >>> sm.slogdet(sm.Diagonal(np.array([1.0, 1.0]))).standard_error
+    array(0.)
+    """
+
+    sign: Array
+    """1 where the logarithm is an estimate."""
+    logabsdet: Array
+    """The logarithm of the absolute value, one for each matrix of a stack."""
+    standard_error: Array
+    """The standard error of `logabsdet`; 0 for a closed form."""
+
+
+class ConvergenceError(np.linalg.LinAlgError):
+    """An iteration has not reached its tolerance.
+
+    Parameters
+    ----------
+    text : str
+        What was reached, and what to do.
+    result : SolveResult
+        The best solutions so far, which may be good enough.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import structmat as sm
+    >>> A = sm.Circulant(np.array([2.0, -1.0, 0.0, 0.0])) + sm.Diagonal(np.arange(4.0))
+    >>> try:
+    ...     sm.solve(A, np.ones(4), max_iter=1, preconditioner=None)
+    ... except sm.ConvergenceError as error:
+    ...     print(error.result.residual > 1e-10)
+    True
+    """
+
+    __module__ = "structmat"  # where users find it, in tracebacks too
+
+    def __init__(self, text: str, result: Any) -> None:
+        super().__init__(text, result)
+        self.text, self.result = text, result
+
+    def __str__(self) -> str:
+        return self.text
+
+
+class Solutions(NamedTuple):
+    """What iteration has found."""
+
+    x: Array
+    residual: Array
+    """The relative residuals, NaN where the system holds NaN or infinity."""
+    done: Array
+    """Which solutions are good enough."""
+    iterations: Count
+
+
+class Report(NamedTuple):
+    """For whom systems are solved: whom errors name, and what they advise."""
+
+    owner: str
+    advice: str = ""
+
+    def require_converged(
+        self, found: Solutions, M: LinearOperator | None, b: Array, rtol: float, xp: Namespace
+    ) -> None:
+        """Raise an error where solutions are not good enough."""
+        if not bool(xp.all(found.done)):
+            result = SolveResult(found.x, found.residual, int(found.iterations))
+            raise self._failure(result, M, b, rtol, xp)
+
+    @np.errstate(all="ignore")
+    def _failure(
+        self, result: SolveResult, M: LinearOperator | None, b: Array, rtol: float, xp: Namespace
+    ) -> ConvergenceError:
+        """Return the error that says what was reached, why not more, and what to do."""
+        largest = float(xp.max(result.residual))
+        if not bool(xp.all(xp.isfinite(b))):
+            cause = "b holds NaN or infinity"
+        elif M is not None and not bool(xp.all(xp.isfinite(M._matvec(b, xp)))):
+            cause = "the preconditioner gives NaN or infinity"
+        elif isnan(largest):
+            cause = "the matrix holds NaN or infinity, or its products do"
+        else:
+            cause = f"raise rtol or max_iter, {self.advice}" if self.advice else "raise rtol or max_iter"
+        text = (
+            f"{self.owner}: the relative residual is {largest:.2g} after {result.iterations} iterations, not "
+            f"{rtol:.2g}; {cause}. The error's attribute `result` holds what was reached"
+        )
+        return ConvergenceError(text, result)
