@@ -17,7 +17,7 @@ from structmat._errors import ArgumentTypeError, ArgumentValueError
 
 
 def integer(value: Any, owner: str, argument: str, least: int = 1) -> int:
-    """Return an integer that is at least `least`; true and false are none."""
+    """Return an integer that is at least `least`; true and false do not count as integers."""
     try:
         number = None if isinstance(value, (bool, np.bool_)) else operator.index(value)
     except TypeError:
@@ -30,7 +30,7 @@ def integer(value: Any, owner: str, argument: str, least: int = 1) -> int:
 
 
 def odd_factors(value: Any, owner: str, argument: str) -> int:
-    """Return the number of factors of a product that begins and ends with a diagonal and has a circulant."""
+    """Return the number of factors of a CDD product that begins and ends with a diagonal, and has a circulant."""
     number = integer(value, owner, argument)
     if number < 3 or number % 2 == 0:
         raise ArgumentValueError(owner, argument, f"must be odd and at least 3, got {number}")
@@ -38,7 +38,7 @@ def odd_factors(value: Any, owner: str, argument: str) -> int:
 
 
 def side_of_blocks(value: Any, owner: str, argument: str) -> int | Literal["min", "toeplitz"]:
-    """Return the side of circulant blocks: an integer, or a word for what the shape of a matrix gives."""
+    """Return the side of circulant blocks: an integer, or a word for a side that follows from the matrix's shape."""
     if isinstance(value, str) and value in {"min", "toeplitz"}:
         return cast('Literal["min", "toeplitz"]', value)
     if value is None or isinstance(value, str):
@@ -47,7 +47,7 @@ def side_of_blocks(value: Any, owner: str, argument: str) -> int | Literal["min"
 
 
 def grid(value: Any, owner: str, argument: str) -> tuple[int, ...]:
-    """Return the sizes of a grid: one integer at least, none below one."""
+    """Return the sizes of a grid: at least one integer, each at least one."""
     if not isinstance(value, (tuple, list)):
         raise ArgumentTypeError(owner, argument, f"must be a tuple of integers, got {value!r}")
     if not value:
@@ -56,7 +56,7 @@ def grid(value: Any, owner: str, argument: str) -> tuple[int, ...]:
 
 
 def _number(value: Any, owner: str, argument: str) -> float:
-    """Return a number; words are none, even where `float` reads them, nor are true and false."""
+    """Return a number; strings do not count as numbers, even where `float` reads them, nor do true and false."""
     try:
         number = None if isinstance(value, (str, bytes, bool, np.bool_)) else float(value)
     except OverflowError:  # an integer beyond all floats
@@ -93,7 +93,7 @@ def positive(value: Any, owner: str, argument: str) -> float:
 
 
 def share(value: Any, owner: str, argument: str) -> float:
-    """Return a number from 0 up to but not 1."""
+    """Return a number that is at least 0 and less than 1."""
     number = finite(value, owner, argument)
     if not 0.0 <= number < 1.0:
         raise ArgumentValueError(owner, argument, f"must be at least 0 and less than 1, got {value!r}")
@@ -101,7 +101,7 @@ def share(value: Any, owner: str, argument: str) -> float:
 
 
 def one_of(value: Any, owner: str, argument: str, choices: tuple[str, ...]) -> str:
-    """Return one of some words."""
+    """Return a word that is one of the choices."""
     if not isinstance(value, str) or value not in choices:
         words = ", ".join(f'"{word}"' for word in choices)
         raise ArgumentValueError(owner, argument, f"must be one of {words}, got {value!r}")
@@ -186,7 +186,7 @@ def as_floating(value: ArrayLike, owner: str, argument: str, *, like: tuple[Name
 def as_vectors(
     value: ArrayLike, owner: str, argument: str, n: str = "n", *, like: tuple[Namespace, DType] | None = None
 ) -> Array:
-    """Return an argument as vectors (..., n), none of them empty."""
+    """Return an argument as vectors of shape ``(..., n)`` with n at least one; `n` is the letter that errors use."""
     array = as_floating(value, owner, argument, like=like)
     if array.ndim < 1 or array.shape[-1] < 1:
         raise wrong_shape(owner, argument, f"(..., {n}) with {n} >= 1", array)
@@ -194,7 +194,7 @@ def as_vectors(
 
 
 def as_matrices(value: ArrayLike, owner: str, *, square: bool = False, hint: str = "") -> tuple[Array, Namespace]:
-    """Return the argument `A` as matrices (..., m, n), none of them empty, and its namespace."""
+    """Return the argument `A` as matrices of shape ``(..., m, n)``, m and n at least one, and its namespace."""
     A = as_floating(value, owner, "A")
     if A.ndim < 2 or 0 in A.shape[-2:] or (square and A.shape[-2] != A.shape[-1]):
         shape = "(..., n, n)" if square else "(..., m, n), none of them 0"
@@ -203,29 +203,31 @@ def as_matrices(value: ArrayLike, owner: str, *, square: bool = False, hint: str
 
 
 def wrong_shape(owner: str, argument: str, wanted: str, array: Array, hint: str = "") -> ArgumentValueError:
+    """Return the error for an array that has not the shape `wanted`; a `hint` says what to do instead."""
     return ArgumentValueError(owner, argument, f"must have shape {wanted}, got {tuple(array.shape)}{hint}")
 
 
 def _read(value: Any, owner: str, argument: str, like: tuple[Namespace, DType] | None) -> Array:
-    """Return nested lists as an array."""
-    sparse = sys.modules.get("scipy.sparse")  # which is loaded where there is a sparse matrix
+    """Return nested lists as an array of NumPy, or of the namespace of `like`, with the dtype of that."""
+    sparse = sys.modules.get("scipy.sparse")  # it is imported already where the value is a sparse matrix
     if sparse is not None and sparse.issparse(value):
         raise ArgumentTypeError(owner, argument, "must be dense, got a sparse matrix of SciPy: use its toarray()")
     try:
         with np.errstate(all="ignore"):
-            read: Any = np.asarray(value)
+            array: Any = np.asarray(value)
     except (ValueError, TypeError) as error:
         raise ArgumentValueError(owner, argument, f"must be a rectangular array of numbers: {error}") from error
-    if like is not None and read.dtype.kind in "biufc":
-        target = like[1] if read.dtype.kind != "c" or is_complex(like[1], like[0]) else None
-        read = like[0].asarray(read.tolist(), dtype=target)
-    return read
+    if like is not None and array.dtype.kind in "biufc":
+        xp, dtype = like
+        target = dtype if array.dtype.kind != "c" or is_complex(dtype, xp) else None
+        array = xp.asarray(array.tolist(), dtype=target)
+    return array
 
 
 def as_matrix(value: ArrayLike, owner: str, argument: str) -> Array:
-    """Return an argument as a non-empty 2-D array of floating-point numbers of its own library, without gradients.
+    """Return an argument as one matrix: a 2-D array of its own library, not empty, of floating-point numbers.
 
-    Integers and booleans become float64 where the library has it.
+    It has no gradient. Integers and booleans become float64 where the library has it.
     """
     if is_torch(value):
         value = value.detach()

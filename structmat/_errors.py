@@ -78,7 +78,7 @@ class ArgumentTypeError(ArgumentError, TypeError):
 
 @contextmanager
 def naming(place: str) -> Iterator[None]:
-    """Let errors of arguments say where: which of many layers, say."""
+    """Add to errors of arguments the place where they arise, for example which of many layers."""
     try:
         yield
     except ArgumentError as error:
@@ -87,7 +87,7 @@ def naming(place: str) -> Iterator[None]:
 
 @contextmanager
 def as_own(owner: str, of: str) -> Iterator[None]:
-    """Let errors of arguments that a function `of` ours finds name `owner`, which was called and passed them on."""
+    """Let errors of arguments name `owner`, which users called, in place of the function `of` that it calls."""
     try:
         yield
     except ArgumentError as error:
@@ -97,9 +97,11 @@ def as_own(owner: str, of: str) -> Iterator[None]:
 
 
 def warn_caller(text: str, category: type[Warning], *, through: tuple[str, ...] = ()) -> None:
-    """Warn at the line that called structmat, also `through` other packages that call it."""
-    packages = {"structmat", "functools", *through}  # as properties that are computed once stand between
-    level, frame = 1, sys._getframe()
+    """Warn at the line of the user that called structmat, directly or `through` other packages."""
+    packages = {"structmat", "functools", *through}  # functools calls properties that are computed once
+    level = 1
+    frame = sys._getframe()
     while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in packages:
-        level, frame = level + 1, frame.f_back
+        level += 1
+        frame = frame.f_back
     warnings.warn(text, category, stacklevel=level)

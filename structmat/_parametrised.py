@@ -16,11 +16,14 @@ class Parametrised:
     """A frozen dataclass that says which of its fields are parameters."""
 
     _core_axes: ClassVar[dict[str, int | None]] = {}
-    """Fields that hold parameters: the number of an array's own axes after the batch axes, None for inner objects.
-    All other fields are static: plain hashable values. A parameter may be missing (None) or a Python number."""
+    """Fields that hold parameters, each with the number of axes that its array has after the batch axes.
+
+    None in place of a number stands for a field that holds an inner object, or a tuple of them. All other fields are
+    static: plain hashable values. A parameter may be missing (None) or a Python number.
+    """
 
     _static_numbers: ClassVar[frozenset[str]] = frozenset()
-    """Fields that hold an array or a Python number; the number is static."""
+    """Fields that hold an array or a Python number. A number counts as a static value, not as a parameter."""
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)

@@ -1,4 +1,4 @@
-"""Arithmetic on entries that overflows or underflows only where its result does, and values that vanish."""
+"""Arithmetic on entries that overflows or underflows only where its result does, and values that count as zero."""
 
 from __future__ import annotations
 
@@ -14,51 +14,57 @@ from structmat._arrays.tracing import constant
 from structmat._arrays.typing import Array, Namespace, Scalar
 
 
-def binary_exponents(sizes: Array, xp: Namespace) -> Array:
-    """Return whole numbers e, as floats, with ``2.0 ** e`` close below each size. It is near zero for zeros and NaN.
+def binary_exponents(moduli: Array, xp: Namespace) -> Array:
+    """Return whole numbers e, as floats, such that ``2.0 ** e`` is the power of two close below each modulus.
 
-    They carry no gradient, and ``2.0 ** e`` is always a normal number, so that a division by it is exact.
+    For zeros and NaN e is near zero. The exponents carry no gradient, and ``2.0 ** e`` is always a normal number, so
+    that a division by it is exact.
     """
-    limits = xp.finfo(sizes.dtype)
-    low, high = math.frexp(float(limits.smallest_normal))[1] - 1, math.frexp(float(limits.max))[1] - 1
+    limits = xp.finfo(moduli.dtype)
+    low = math.frexp(float(limits.smallest_normal))[1] - 1
+    high = math.frexp(float(limits.max))[1] - 1
     if is_numpy(xp):  # exact, and in a fifth of the time
-        return np.maximum(np.frexp(cast("Any", sizes))[1] - 1, low).astype(sizes.dtype)
-    regular = xp.where(xp.isfinite(sizes) & (sizes > 0), sizes, xp.ones_like(sizes))
+        return np.maximum(np.frexp(cast("Any", moduli))[1] - 1, low).astype(moduli.dtype)
+    regular = xp.where(xp.isfinite(moduli) & (moduli > 0), moduli, xp.ones_like(moduli))
     return xp.clip(xp.floor(xp.log2(regular)), low, high)
 
 
-def binary_unit(x: Array, xp: Namespace, *, axis: int | tuple[int, ...] = -1) -> Array:
-    """Return the power of two near the largest entry along `axis`, which keeps a length of one: near one for zeros."""
+def power_of_two_near(x: Array, xp: Namespace, *, axis: int | tuple[int, ...] = -1) -> Array:
+    """Return the power of two near the largest modulus along `axis`, which keeps a length of one.
+
+    A division by it is exact, and brings the entries to moderate size.
+    """
     return 2.0 ** binary_exponents(xp.max(xp.abs(x), axis=axis, keepdims=True), xp)
 
 
 def quotient(x: Array, y: Scalar, xp: Namespace) -> Array:
     """Return ``x / y``, which overflows or underflows only where the result does.
 
-    Libraries divide complex numbers by way of a reciprocal: both are first divided by a power of two, which is exact.
-    Not in JAX, which has no subnormal numbers, and where a weak type has to stay one.
+    Libraries divide complex numbers by way of a reciprocal, which may overflow although the quotient does not. So both
+    numbers are first divided by a power of two, which is exact. This is not done in JAX, which has no subnormal numbers
+    and where a weak type has to stay one.
     """
     if library_of(xp) == "jax" or not (is_complex(x.dtype, xp) or is_complex_scalar(y, xp)):
         return x / y
     is_number = isinstance(y, (int, float, complex))
     dtype = complex_partner(x.dtype, xp) if is_number else common_dtype(xp, x, y)
     divisor: Any = xp.asarray(y, dtype=dtype, device=device_of(x)) if is_number else xp.astype(y, dtype)
-    unit = 2.0 ** binary_exponents(xp.abs(divisor), xp)
-    return (xp.astype(x, dtype) / unit) / (divisor / unit)
+    power_of_two = 2.0 ** binary_exponents(xp.abs(divisor), xp)
+    return (xp.astype(x, dtype) / power_of_two) / (divisor / power_of_two)
 
 
 def euclidean_norm(x: Array, xp: Namespace, *, axis: int | tuple[int, ...] = -1, weights: Array | None = None) -> Array:
-    """Return ``sqrt(sum(weights * abs(x) ** 2))`` along `axis`, whatever the size of the entries.
+    """Return ``sqrt(sum(weights * abs(x) ** 2))`` along `axis`, whose squares neither overflow nor underflow.
 
-    The entries are divided by a power of two near the largest, which is exact. The gradient at zero is zero.
+    The entries are divided by a power of two near the largest modulus, which is exact. The gradient at zero is zero.
     """
-    size = binary_unit(x, xp, axis=axis)
+    power_of_two = power_of_two_near(x, xp, axis=axis)
     parts = (xp.real(x), xp.imag(x)) if is_complex(x.dtype, xp) else (x,)
-    squares = sum(((part / size) ** 2 for part in parts[1:]), start=(parts[0] / size) ** 2)
+    squares = sum(((part / power_of_two) ** 2 for part in parts[1:]), start=(parts[0] / power_of_two) ** 2)
     total = xp.sum(squares if weights is None else squares * weights, axis=axis)
     zero = total == 0.0
     root = xp.where(zero, xp.zeros_like(total), xp.sqrt(xp.where(zero, xp.ones_like(total), total)))
-    return xp.reshape(size, total.shape) * root
+    return xp.reshape(power_of_two, total.shape) * root
 
 
 @dataclass(frozen=True)
@@ -121,48 +127,54 @@ def scale_array(array: Array, factor: Scalar | Reciprocal, core: int, xp: Namesp
 
 
 def conjugate(x: Array, xp: Namespace) -> Array:
-    """Return the complex conjugates, of real numbers themselves."""
+    """Return the complex conjugates; real numbers are returned as they are."""
     return xp.conj(x) if is_complex(x.dtype, xp) else x
 
 
 def real_part(x: Array, xp: Namespace) -> Array:
-    """Return the real parts, of real numbers themselves."""
+    """Return the real parts; real numbers are returned as they are."""
     return xp.real(x) if is_complex(x.dtype, xp) else x
 
 
-def negligible(values: Array, relative: float, xp: Namespace) -> Array:
-    """Tell which of `values` vanish: those up to `relative` times the largest finite modulus of their row.
+def negligible(values: Array, rtol: float, xp: Namespace) -> Array:
+    """Tell which of `values` count as zero: those of a modulus up to `rtol` times the largest one of their row.
 
-    NaN and infinities never do, and do not count as the largest.
+    NaN and infinities never count as zero, and are ignored where the largest modulus is looked for.
     """
-    size = xp.abs(values)
-    finite = xp.where(xp.isfinite(size), size, xp.zeros_like(size))
-    return size <= relative * xp.max(finite, axis=-1, keepdims=True)
+    moduli = xp.abs(values)
+    finite = xp.where(xp.isfinite(moduli), moduli, xp.zeros_like(moduli))
+    return moduli <= rtol * xp.max(finite, axis=-1, keepdims=True)
 
 
-def require_nonzero(values: Array, relative: float, owner: str, xp: Namespace) -> None:
-    """Raise `numpy.linalg.LinAlgError` where some of `values` vanish and the library allows to look at them."""
-    if can_raise_for_values(xp) and bool(xp.any(negligible(values, relative, xp))):
+def require_nonzero(values: Array, rtol: float, owner: str, xp: Namespace) -> None:
+    """Raise `numpy.linalg.LinAlgError` where some of `values` are negligible and the library allows to read them."""
+    if can_raise_for_values(xp) and bool(xp.any(negligible(values, rtol, xp))):
         raise np.linalg.LinAlgError(f"{owner}: the matrix is singular to working precision; use pinv() or lstsq()")
 
 
 def are_normal(values: Array, xp: Namespace) -> bool:
     """Tell whether all values of NumPy and their reciprocals are normal numbers, which have every digit."""
-    size, least = xp.abs(values), float(xp.finfo(values.dtype).smallest_normal)
-    return bool(xp.all((size >= least) & (size <= 1 / least)))
+    moduli = xp.abs(values)
+    smallest = float(xp.finfo(values.dtype).smallest_normal)
+    return bool(xp.all((moduli >= smallest) & (moduli <= 1 / smallest)))
 
 
 def reciprocal_above(values: Array, rtol: float, xp: Namespace) -> Array:
-    """Return 1 / values, and zero where a value is negligible."""
+    """Return ``1 / values``, and zero where a value is negligible: not above `rtol` times the largest modulus."""
     zero = negligible(values, rtol, xp)
     return xp.where(zero, xp.zeros_like(values), 1 / xp.where(zero, xp.ones_like(values), values))
 
 
 def damped_reciprocal(values: Array, damp: float, xp: Namespace) -> Array:
-    """Return ``conj(v) / (|v|^2 + damp^2)`` for each value, without overflow, and zero where that is nothing."""
-    size = xp.abs(constant(values, xp))
-    size = xp.where(size > damp, size, xp.full_like(size, damp))
-    size = xp.where(size > 0.0, size, xp.ones_like(size))
-    v, share = values / size, damp / size
-    bottom = share * share + (xp.real(v) ** 2 + xp.imag(v) ** 2 if is_complex(v.dtype, xp) else v * v)
-    return conjugate(v, xp) / xp.where(bottom > 0.0, bottom, xp.ones_like(bottom)) / size
+    """Return ``conj(v) / (|v|^2 + damp^2)`` for each value v, and zero where the denominator is zero.
+
+    Value and `damp` are first divided by the larger of their moduli, so that their squares do not overflow.
+    """
+    larger = xp.abs(constant(values, xp))
+    larger = xp.where(larger > damp, larger, xp.full_like(larger, damp))
+    larger = xp.where(larger > 0.0, larger, xp.ones_like(larger))
+    v = values / larger
+    scaled_damp = damp / larger
+    square = xp.real(v) ** 2 + xp.imag(v) ** 2 if is_complex(v.dtype, xp) else v * v
+    denominator = scaled_damp * scaled_damp + square
+    return conjugate(v, xp) / xp.where(denominator > 0.0, denominator, xp.ones_like(denominator)) / larger

@@ -18,14 +18,17 @@ if TYPE_CHECKING:
 
 
 def copied(array: Array, xp: Namespace) -> Array:
-    """Return a copy of an array, with its gradient; itself in JAX, whose arrays cannot be changed."""
+    """Return a copy of an array, with its gradient. In JAX, whose arrays cannot be changed, it is the array itself."""
     if library_of(xp) == "jax":
         return array
     return array.clone() if is_torch(array) else xp.asarray(array, copy=True)
 
 
 def copied_into(out: Any, values: Array, owner: str) -> Array:
-    """Return `out` with these values, after the check that it is a NumPy array that fits."""
+    """Return `out` with these values written to it, after the check that it is a NumPy array of their shape and dtype.
+
+    Errors are those of the method `owner`.
+    """
     if type(out) is not np.ndarray or type(values) is not np.ndarray:
         raise ArgumentTypeError(owner, "out", f"must be a NumPy array for results of NumPy, got {type(out).__name__}")
     if out.shape != values.shape or out.dtype != values.dtype:
@@ -38,7 +41,10 @@ def copied_into(out: Any, values: Array, owner: str) -> Array:
 
 
 def to_numpy(array: Array) -> NDArray[Any]:
-    """Return the values as a NumPy array on the CPU, half precision as float32; shares memory where it can."""
+    """Return the values as a NumPy array on the CPU; half precision becomes float32.
+
+    The result shares memory with the array where that is possible.
+    """
     xp = namespace(array)
     if is_half_precision(array.dtype) and not xp.isdtype(array.dtype, ("bool", "integral")):
         array = xp.astype(array, xp.float32)
@@ -60,8 +66,8 @@ def on_host(
 ) -> tuple[Array, ...]:
     """Return the results of a function of NumPy arrays for arrays of any library, without derivatives.
 
-    `results` holds the shape and the dtype of each. The arrays have equal numbers of axes, and the function broadcasts
-    those before the last one.
+    `results` holds the shape and the dtype of each result. The arrays have equal numbers of axes, and the function
+    broadcasts those before the last one.
     """
     return rules_of(xp).on_host(lambda *arrays: function(*map(to_numpy, arrays)), results, arrays, device_of(arrays[0]))
 
@@ -69,5 +75,4 @@ def on_host(
 def from_numpy(values: NDArray[Any], array: Array) -> Array:
     """Return `values` with the library, dtype and device of `array`."""
     xp = namespace(array)
-    moved = xp.asarray(values, device=device_of(array))
-    return xp.astype(moved, array.dtype)
+    return xp.astype(xp.asarray(values, device=device_of(array)), array.dtype)

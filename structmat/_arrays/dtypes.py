@@ -35,8 +35,9 @@ def is_complex(dtype: DType, xp: Namespace) -> bool:
     """
     if isinstance(dtype, np.dtype):
         return dtype.kind == "c"
-    if isinstance(known := getattr(dtype, "is_complex", None), bool):  # torch
-        return known
+    answer_of_torch = getattr(dtype, "is_complex", None)
+    if isinstance(answer_of_torch, bool):
+        return answer_of_torch
     return bool(xp.isdtype(dtype, "complex floating"))
 
 
@@ -59,27 +60,27 @@ def complex_partner(dtype: DType, xp: Namespace) -> DType:
 
 
 def common_dtype(xp: Namespace, *operands: Array | DType) -> DType:
-    """Return the dtype of a result of arrays, or of operands of known dtypes; None stands for one that fits any dtype.
+    """Return the dtype of a result of operands, each an array or a dtype; None stands for one that fits any dtype.
 
-    Arrays tell more than their dtypes: in torch one without axes, and in JAX one of a weak type, counts for its kind
-    only, real or complex.
+    Arrays tell more than their dtypes: an array without axes in torch, and one of a weak type in JAX, decides only
+    whether the result is real or complex.
     """
-    known = [operand for operand in operands if operand is not None]
-    dtypes = [getattr(operand, "dtype", operand) for operand in known]
-    if not known:
+    counted = [operand for operand in operands if operand is not None]
+    dtypes = [getattr(operand, "dtype", operand) for operand in counted]
+    if not counted:
         return None
     if dtypes.count(dtypes[0]) == len(dtypes):
         return dtypes[0]
     library = library_of(xp)
     if library == "torch":  # whose result_type in the array API standard looks at dtypes only
-        full = [dtype for operand, dtype in zip(known, dtypes, strict=True) if getattr(operand, "ndim", 1)]
-        common = xp.result_type(*(full or dtypes))
+        with_axes = [dtype for operand, dtype in zip(counted, dtypes, strict=True) if getattr(operand, "ndim", 1)]
+        common = xp.result_type(*(with_axes or dtypes))
         return complex_partner(common, xp) if any(is_complex(dtype, xp) for dtype in dtypes) else common
-    return xp.result_type(*(known if library == "jax" else dtypes))
+    return xp.result_type(*(counted if library == "jax" else dtypes))
 
 
 def in_precision(array: Array, precision: DType, xp: Namespace) -> Array:
-    """Return `array` in the given real dtype or its complex partner, whichever it needs; itself if it is so already."""
+    """Return `array` in the real dtype `precision`, or in its complex partner where the array is complex."""
     if array.dtype == precision:
         return array
     target = complex_partner(precision, xp) if is_complex(array.dtype, xp) else precision
@@ -87,7 +88,7 @@ def in_precision(array: Array, precision: DType, xp: Namespace) -> Array:
 
 
 def cast_back(value: Array, dtype: DType, xp: Namespace) -> Array:
-    """Return a real result in the half precision `dtype` of its operands; any other result as it is."""
+    """Return a real result in the half precision `dtype` of its operands; any other result is returned as it is."""
     if is_half_precision(dtype) and value.dtype != dtype and xp.isdtype(value.dtype, "real floating"):
         return xp.astype(value, dtype)
     return value
@@ -99,7 +100,10 @@ def dtype_name(dtype: DType) -> str:
 
 
 def shared_dtype(leaves: Sequence[tuple[Array, int]]) -> DType:
-    """Return the one dtype, full precision, of arrays of one library; None where there are several, or half ones."""
+    """Return the dtype that all arrays of an operator share; None where they have several, or a half precision.
+
+    `leaves` holds each array with the number of its core axes.
+    """
     dtype: Any = None
     for array, _ in leaves:
         if dtype is None:

@@ -17,13 +17,15 @@ from structmat._rules import Rules
 
 
 def is_torch(value: Any) -> bool:
+    """Tell whether `value` is a tensor of torch, without an import of torch."""
     module = type(value).__module__
     return (module == "torch" or module.startswith("torch.")) and hasattr(value, "requires_grad")
 
 
 def namespace(*arrays: Array) -> Namespace:
-    # Known without array_api_compat for NumPy, which is faster, and for torch: torch.compile cannot trace its look-up
-    # in older versions, and remarks on its caches in newer ones.
+    """Return the array namespace of the library that all arrays belong to."""
+    # array_api_compat is not asked for NumPy, since that takes longer, and not for torch: older versions of
+    # torch.compile cannot trace its look-up, and newer ones warn of its caches.
     for array in arrays:
         if type(array) is not np.ndarray:
             break
@@ -31,15 +33,15 @@ def namespace(*arrays: Array) -> Namespace:
         return numpy_namespace
     for array in arrays:
         if not is_torch(array):
-            found = array_namespace(*arrays)
-            library = library_of(found)
+            xp = array_namespace(*arrays)
+            library = library_of(xp)
             if library == "numpy":
                 return numpy_namespace
-            rules_of(found)  # as transformations of JAX take operators that are registered, as no other
-            return extended(library, found)
-    known: Namespace | None = getattr(array_api_compat, "torch", None)
-    if known is not None:  # which costs a sixth of an import
-        return known
+            rules_of(xp)  # imports those of JAX, whose transformations take operators only after they are registered
+            return extended(library, xp)
+    already_imported: Namespace | None = getattr(array_api_compat, "torch", None)
+    if already_imported is not None:  # this look-up costs a sixth of an import statement
+        return already_imported
     from array_api_compat import torch as torch_namespace  # noqa: PLC0415  # torch is there already
 
     return torch_namespace
@@ -74,27 +76,28 @@ def _rules_of_jax() -> Rules:
 
 
 _WITH_RULES: dict[str, Callable[[], Rules]] = {"torch": _rules_of_torch, "jax": _rules_of_jax}
-"""By the name of a library that differentiates or compiles: what imports its rules."""
+"""For each library that differentiates or compiles, by name, the function that imports its rules."""
 
 _RULES: dict[str, Rules] = {}
-"""By the name of a library: its rules, once they have been asked for."""
+"""For each library, by name, its rules, once they have been asked for."""
 
 
 def rules_of(xp: Namespace) -> Rules:
     """Return the rules of a library: what it makes of a computation beside its values."""
     library = library_of(xp)
-    known = _RULES.get(library)
-    if known is None:
+    rules = _RULES.get(library)
+    if rules is None:
         load = _WITH_RULES.get(library)
-        known = _RULES[library] = Rules(xp) if load is None else load()
-    return known
+        rules = Rules(xp) if load is None else load()
+        _RULES[library] = rules
+    return rules
 
 
 def device_of(array: Array) -> Device:
     """Return the device of an array."""
     if is_torch(array):
         return array.device
-    if type(array).__module__ == "mlx.core":  # whose arrays are in memory that all devices share
+    if type(array).__module__ == "mlx.core":  # arrays of MLX are in memory that all devices share
         return namespace(array).default_device()
     return compat_device(array)
 
@@ -109,9 +112,9 @@ def namespace_of(owner: str, *arrays: Array) -> Namespace:
 
 
 def can_raise_for_values(xp: Namespace) -> bool:
-    """Tell whether reading a value is free, so that values can be checked: with NumPy, as its own ``linalg`` does.
+    """Tell whether values can be read at no cost, so that an error can be raised for them, as `numpy.linalg` does.
 
-    Elsewhere it would wait for the device and fail under a tracer, so there infinities and NaN flow as in
-    ``jax.numpy.linalg``.
+    In torch and JAX reading a value would wait for the device, and would fail under a tracer. There results hold
+    infinities and NaN instead, as those of ``jax.numpy.linalg`` do.
     """
     return xp is numpy_namespace or bool(is_array_api_strict_namespace(xp))

@@ -8,7 +8,7 @@ from structmat._arrays.typing import Array, Namespace
 
 
 def matmul(A: Array, B: Array, xp: Namespace) -> Array:
-    """Return the matrix product in the precision of the operands, under ``torch.autocast`` too."""
+    """Return the matrix product in the precision of the operands, even where ``torch.autocast`` would lower it."""
     product: Array = xp.matmul(A, B)
     if is_half_precision(product.dtype) and not is_half_precision(A.dtype):
         with xp.autocast(A.device.type, enabled=False):
@@ -17,25 +17,31 @@ def matmul(A: Array, B: Array, xp: Namespace) -> Array:
 
 
 def dense_inverses(matrices: Array, xp: Namespace) -> Array:
-    """Return the inverses of matrices, infinite for a singular one; with NumPy that is an error."""
+    """Return the inverses of matrices. For a singular one NumPy raises an error, and torch and JAX give infinities."""
     return _or_infinite("inv", xp, matrices)
 
 
 def dense_solutions(matrices: Array, right: Array, xp: Namespace) -> Array:
-    """Return the solutions of systems for the columns of `right`, infinite for a singular matrix, as `inverses`."""
+    """Return the solutions of systems for the columns of `right`; a singular matrix is treated as by `dense_inverses`.
+
+    `matrices` has shape ``(..., n, n)`` and `right` has shape ``(..., n, k)``.
+    """
     return _or_infinite("solve", xp, matrices, right)
 
 
 def _or_infinite(function: str, xp: Namespace, *matrices: Array) -> Array:
-    """Return what a function of linear algebra finds, infinite where torch, which is asked not to raise, finds none."""
+    """Return the result of a function of linear algebra, with infinities where torch finds none.
+
+    Torch is asked for the variant of the function that reports failures in place of raising an error.
+    """
     if library_of(xp) != "torch":
         return getattr(xp.linalg, function)(*matrices)
-    found, failures = getattr(xp.linalg, f"{function}_ex")(*matrices)
-    return xp.where((failures > 0)[..., None, None], xp.full_like(found, float("inf")), found)
+    result, failures = getattr(xp.linalg, f"{function}_ex")(*matrices)
+    return xp.where((failures > 0)[..., None, None], xp.full_like(result, float("inf")), result)
 
 
 def singular_values(matrices: Array, xp: Namespace) -> Array:
-    """Return singular values, NaN for a matrix with NaN or infinity, which libraries refuse."""
+    """Return singular values. They are NaN for a matrix that holds NaN or infinity, which libraries refuse."""
     finite = xp.all(xp.isfinite(matrices), axis=(-2, -1))
     values = xp.linalg.svdvals(xp.where(finite[..., None, None], matrices, xp.zeros_like(matrices)))
     return xp.where(finite[..., None], values, xp.full_like(values, float("nan")))

@@ -17,7 +17,7 @@ from structmat._arrays.typing import Array, Namespace
 
 
 class _Extended(ModuleType):
-    """The functions of a module, but for those that a subclass has."""
+    """The functions of a module, some of which a subclass replaces."""
 
     def __init__(self, name: str, module: Any) -> None:
         super().__init__(name)
@@ -25,7 +25,7 @@ class _Extended(ModuleType):
 
     def __getattr__(self, name: str) -> Any:
         value = getattr(self._module, name)
-        setattr(self, name, value)  # so that it is looked up once
+        setattr(self, name, value)  # so that it is looked up only once
         return value
 
 
@@ -43,7 +43,7 @@ numpy_namespace: Namespace = _NumPy("numpy", np)
 
 
 class _MLX(_Extended):
-    """MLX: its arrays belong to no device, it has no double precision on a GPU, and linear algebra on the CPU alone."""
+    """MLX: its arrays belong to no device, its GPU has no double precision, its linear algebra is on the CPU only."""
 
     def __init__(self, mlx: Any) -> None:
         super().__init__("mlx", mlx)
@@ -53,18 +53,18 @@ class _MLX(_Extended):
             setattr(self, name, _without_device(getattr(mlx, name)))
 
     def clip(self, x: Array, min: Any = None, max: Any = None) -> Array:
-        """Return numbers that are not below `min` and not above `max`."""
+        """Return the numbers of `x`, those below `min` replaced by it and those above `max` by that."""
         return self._module.clip(x, min, max)
 
 
 def _without_device(function: Callable[..., Array]) -> Callable[..., Array]:
-    """Return a function that makes arrays, for which a device counts for nothing."""
+    """Return a function that makes arrays, which takes the argument `device` of the standard and ignores it."""
 
     @wraps(function)
-    def made(*arguments: Any, device: Any = None, **options: Any) -> Array:  # noqa: ARG001
+    def without_device(*arguments: Any, device: Any = None, **options: Any) -> Array:  # noqa: ARG001
         return function(*arguments, **options)
 
-    return made
+    return without_device
 
 
 class _LinearAlgebraOfMLX(_Extended):
@@ -79,10 +79,10 @@ class _LinearAlgebraOfMLX(_Extended):
     def _by_numpy(self, function: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(function)
         def computed(*matrices: Array, **options: Any) -> Any:
-            found = function(*map(np.asarray, matrices), **options)
-            if isinstance(found, tuple):
-                return type(found)(*map(self._mlx.array, found))
-            return self._mlx.array(found)
+            result = function(*map(np.asarray, matrices), **options)
+            if isinstance(result, tuple):
+                return type(result)(*map(self._mlx.array, result))
+            return self._mlx.array(result)
 
         return computed
 
@@ -100,17 +100,22 @@ class _Dask(_Extended):
         self.linalg = _LinearAlgebraOfDask("dask.linalg", dask)
 
     def take(self, x: Array, indices: Array, /, *, axis: int = -1) -> Array:
-        """Return entries along an axis. The indices are computed now: by others Dask warns of complex numbers."""
+        """Return the entries at some indices along an axis.
+
+        The indices are computed at once, since for indices that are not computed Dask warns of complex numbers. The
+        result has the axis in one chunk, since by itself Dask would make a chunk for each few entries.
+        """
         taken = x[(*[slice(None)] * (axis % x.ndim), np.asarray(indices))]
-        return _in_one_chunk(taken, [axis])  # not one for each few entries
+        return _in_one_chunk(taken, [axis])
 
 
 def _in_one_chunk(x: Array, axes: Sequence[int]) -> Array:
+    """Return an array of Dask that is not cut along these axes."""
     return x.rechunk(dict.fromkeys((axis % x.ndim for axis in axes), -1))
 
 
 class _TransformsOfDask(_Extended):
-    """Fourier transforms, each after its axes were brought together."""
+    """Fourier transforms of Dask, each of an array that is brought into one chunk along the axes of the transform."""
 
     def __getattr__(self, name: str) -> Any:
         transform = getattr(self._module, name)
@@ -130,7 +135,7 @@ class _TransformsOfDask(_Extended):
 
 
 class _LinearAlgebraOfDask(_Extended):
-    """Functions of small dense matrices, of stacks too, by those of NumPy on each chunk."""
+    """Functions of small dense matrices and of stacks of them: NumPy's functions, applied to each chunk."""
 
     def __init__(self, name: str, dask: Any) -> None:
         super().__init__(name, dask.linalg)
@@ -169,9 +174,10 @@ _OF_MATRICES = {
 
 
 _CLASSES: dict[str, Callable[[Any], Namespace]] = {"mlx": _MLX, "dask": _Dask}
+"""For each library that differs from the standard, by name, the class of its namespace."""
 
 
 @cache
-def extended(library: str, found: Namespace) -> Namespace:
-    """Return the namespace of a library, with what it lacks of the standard where that is known here."""
-    return _CLASSES[library](found) if library in _CLASSES else found
+def extended(library: str, xp: Namespace) -> Namespace:
+    """Return the namespace `xp` of a library, together with the functions of the standard that it lacks."""
+    return _CLASSES[library](xp) if library in _CLASSES else xp

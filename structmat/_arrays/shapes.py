@@ -54,18 +54,17 @@ def concat_last(arrays: Sequence[Array], xp: Namespace) -> Array:
         return xp.concat(arrays, axis=-1)
     batch = np.broadcast_shapes(*(tuple(a.shape[:-1]) for a in arrays))
     dtype = common_dtype(xp, *arrays)
-    same = [a if a.dtype == dtype else xp.astype(a, dtype) for a in arrays]  # in JAX `astype` ends a weak type
-    full = [xp.broadcast_to(a, (*batch, a.shape[-1])) for a in same]
-    return xp.concat(full, axis=-1)
+    converted = [a if a.dtype == dtype else xp.astype(a, dtype) for a in arrays]  # in JAX `astype` ends a weak type
+    return xp.concat([xp.broadcast_to(a, (*batch, a.shape[-1])) for a in converted], axis=-1)
 
 
 def contiguous(array: Array, xp: Namespace) -> Array:
-    """Return the array with its last axis densest in memory, by way of a flat one."""
+    """Return the array with entries that are neighbours along its last axis next to each other in memory."""
     return xp.reshape(xp.reshape(array, (-1,)), tuple(array.shape))
 
 
 def move_axis(array: Array, source: int, destination: int, xp: Namespace) -> Array:
-    """Return the array with one axis moved; `permute_dims`, since torch's `vmap` has no `moveaxis`."""
+    """Return the array with one axis moved. It calls `permute_dims`, since torch's `vmap` has no `moveaxis`."""
     axes = list(range(array.ndim))
     axis = axes.pop(source)
     axes.insert(destination % array.ndim, axis)
@@ -73,7 +72,10 @@ def move_axis(array: Array, source: int, destination: int, xp: Namespace) -> Arr
 
 
 def along_axes(x: Array, axes: int, function: Callable[[Array, int], Array], xp: Namespace) -> Array:
-    """Return x after ``function(x, k)`` along each of its last `axes` axes, the k-th of them moved to the end."""
+    """Apply ``function(x, k)`` along each of the last `axes` axes of `x`, one after the other, and return the result.
+
+    For the function the k-th of these axes is the last axis of x.
+    """
     for k in range(axes):
         x = function(move_axis(x, -axes, -1, xp), k)
     return x
@@ -88,22 +90,26 @@ def padded(x: Array, length: int, xp: Namespace) -> Array:
 
 
 def windows(h: Array, length: int, xp: Namespace) -> Array:
-    """Return W with ``W[..., i, j] = h[..., i + j]`` and rows of that length: in NumPy a read-only view."""
+    """Return W with ``W[..., i, j] = h[..., i + j]``, whose rows have that length. In NumPy it is a read-only view."""
     if is_numpy(xp):
         return np.lib.stride_tricks.sliding_window_view(h, length, axis=-1)
     count = h.shape[-1] - length + 1
-    i, j = xp.arange(count, device=device_of(h)), xp.arange(length, device=device_of(h))
+    i = xp.arange(count, device=device_of(h))
+    j = xp.arange(length, device=device_of(h))
     index = xp.reshape(i[:, None] + j[None, :], (count * length,))
     return xp.reshape(xp.take(h, index, axis=-1), (*h.shape[:-1], count, length))
 
 
 def reversed_cyclically(c: Array, xp: Namespace) -> Array:
-    """Return c at indices 0, -1, -2, ... along the last axis: the first column of the transpose of a circulant."""
+    """Return the entries of `c` at 0, -1, -2, ... along the last axis: the first column of a circulant's transpose."""
     return xp.concat([c[..., :1], xp.flip(c[..., 1:], axis=-1)], axis=-1)
 
 
 def is_vector(value: Any) -> bool:
-    """Tell whether an array or nested lists have one axis; ragged lists count, so that the product refuses them."""
+    """Tell whether an array or nested lists have one axis.
+
+    Lists that are not rectangular count as a vector, so that the product refuses them with an error that says why.
+    """
     try:
         return np.ndim(value) == 1
     except ValueError:

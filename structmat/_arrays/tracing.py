@@ -1,4 +1,4 @@
-"""What a library makes of a computation beside its values, asked of its rules: gradients, traces, compiled code."""
+"""Whether a library differentiates, traces or compiles a computation on its arrays, as its rules say."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ def constant(value: Array, xp: Namespace) -> Array:
 
 
 def is_differentiated(arrays: Iterable[Array], xp: Namespace) -> bool:
-    """Tell whether what is computed of arrays may be differentiated, in any mode, or mapped over an axis."""
+    """Tell whether results computed from arrays may be differentiated, in any mode, or mapped over an axis."""
     return rules_of(xp).is_differentiated(arrays)
 
 
 def is_plain(arrays: Iterable[Array]) -> bool:
-    """Tell whether what is computed of arrays may be kept, as it belongs to no trace, graph or mode of a library."""
-    others = [array for array in arrays if type(array) is not np.ndarray]  # which belong to none
+    """Tell whether results computed from arrays may be stored, since they belong to no trace or graph of a library."""
+    others = [array for array in arrays if type(array) is not np.ndarray]  # arrays of NumPy belong to none
     return not others or rules_of(namespace(*others)).is_plain(others)

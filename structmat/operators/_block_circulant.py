@@ -13,9 +13,9 @@ import numpy as np
 from structmat._arguments import as_floating, as_matrices, integer, wrong_shape
 from structmat._arrays.arithmetic import (
     binary_exponents,
-    binary_unit,
     damped_reciprocal,
     euclidean_norm,
+    power_of_two_near,
     reciprocal_above,
     require_nonzero,
 )
@@ -305,7 +305,7 @@ class BlockCirculant(Planned):
     def _solve(self, b: Array, xp: Namespace) -> Array:
         self._require_whole()
         real = not (is_complex(self.c.dtype, xp) or is_complex(b.dtype, xp))
-        unit = binary_unit(self.c, xp, axis=(-3, -2, -1))  # as sums may overflow, and reciprocals
+        unit = power_of_two_near(self.c, xp, axis=(-3, -2, -1))  # as sums may overflow, and reciprocals
         S = BlockCirculant(self.c / unit, self.shape)._spectrum(xp, real=real)
         self._require_invertible(S, "solve", xp)
 

@@ -10,8 +10,8 @@ import numpy as np
 
 from structmat._arguments import as_floating, as_matrices, as_vectors, integer, wrong_shape
 from structmat._arrays.arithmetic import (
-    binary_unit,
     euclidean_norm,
+    power_of_two_near,
 )
 from structmat._arrays.conversion import copied
 from structmat._arrays.dtypes import cast_back, complex_partner, in_precision, is_complex, precision_of
@@ -298,7 +298,7 @@ class SpectralCirculant(CirculantLike):
         return Diagonalisation(self.spectrum, (self.n,), self.real)
 
     def _diagonalised_in_unit(self, xp: Namespace) -> tuple[Array, Diagonalisation]:
-        unit = binary_unit(self.spectrum, xp)
+        unit = power_of_two_near(self.spectrum, xp)
         return unit, self._replaced(spectrum=self.spectrum / unit)._diagonalised(xp)
 
     def _complex(self, dtype: DType, xp: Namespace) -> SpectralCirculant:

@@ -8,9 +8,9 @@ from typing import Any
 
 from structmat._arrays.arithmetic import (
     are_normal,
-    binary_unit,
     damped_reciprocal,
     euclidean_norm,
+    power_of_two_near,
     reciprocal_above,
     require_nonzero,
 )
@@ -48,7 +48,7 @@ class Cyclic(Planned):
         They are of moderate size: sums of entries may overflow, and so may reciprocals.
         """
         c = self._as_circulant().c
-        unit = binary_unit(c, xp)
+        unit = power_of_two_near(c, xp)
         return unit, Diagonalisation.of(c / unit, self._sizes, xp)
 
     def _circulant_levels(self) -> tuple[int, ...]:
