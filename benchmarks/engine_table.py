@@ -40,7 +40,7 @@ def medians(calls: dict[str, Callable[[], Any]], seconds: float) -> dict[str, fl
 def convolution(method: str, c: Any, x: Any) -> Callable[[], Any]:
     """Return the product of the circulant with first column `c` by one method; of torch for one vector."""
     n, real = c.shape[-1], c.dtype.kind != "c"
-    if method in {engines.TORCH, engines.TORCH_STEPS}:
+    if method in {engines.TORCH, engines.TORCH_FOUR_STEP}:
         from array_api_compat import torch as xp  # noqa: PLC0415  # slow to import
 
         c, x = xp.from_numpy(c), xp.from_numpy(x)
@@ -69,8 +69,8 @@ def methods(sizes: Sequence[int], seconds: float) -> None:
         many = [engines.SCIPY, engines.DUCC, engines.DUCC_CONVOLUTION]
         one, torch = many + [engines.SCIPY_CONVOLUTION] * (not dtype.startswith("c")), [engines.TORCH]
         if column_length(n):
-            one += [engines.SCIPY_STEPS, engines.DUCC_STEPS]
-            torch.append(engines.TORCH_STEPS)
+            one += [engines.SCIPY_FOUR_STEP, engines.DUCC_FOUR_STEP]
+            torch.append(engines.TORCH_FOUR_STEP)
         for count, names in ((1, one), (BATCH, many), (1, torch)):
             c, x = circulant_data(n, count, dtype)
             show(f"{dtype} {count} {n}", medians({name: convolution(name, c, x) for name in names}, seconds))
@@ -78,7 +78,7 @@ def methods(sizes: Sequence[int], seconds: float) -> None:
 
 def columns(sizes: Sequence[int], seconds: float) -> None:
     print("dtype n: time of the four-step method by the length of a column, over that of the table's")
-    for dtype, n, method in itertools.product(DTYPES[:2], sizes, (engines.SCIPY_STEPS, engines.DUCC_STEPS)):
+    for dtype, n, method in itertools.product(DTYPES[:2], sizes, (engines.SCIPY_FOUR_STEP, engines.DUCC_FOUR_STEP)):
         if not column_length(n):
             continue
         c, x = circulant_data(n, 1, dtype)

@@ -1,4 +1,4 @@
-"""How many vectors are transformed together, so that they stay in the cache of one core."""
+"""Large batches are transformed in chunks of vectors, so that each chunk stays in the cache of one core."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ if TYPE_CHECKING:
     from structmat._fourier.steps import Step
 
 CHUNK = 2**19
-"""The size in bytes of the part of a batch that is transformed at a time: it stays in the cache of one core."""
+"""The size in bytes of a chunk of NumPy vectors."""
 
 FEWEST = 4
-"""The number of vectors that engines transform at a time: so many are given to them however long they are."""
+"""The least number of vectors in a chunk, however long they are: engines transform so many at a time."""
 
 TORCH_LARGE = 2**23
 """The size in bytes of a batch above which torch transforms it faster in chunks than whole."""
@@ -23,15 +23,15 @@ TORCH_CHUNK = 2**21
 
 
 def rows_in_chunk(numbers: int, itemsize: int) -> int:
-    """Return how many vectors to transform together when each moves that many numbers."""
+    """Return how many vectors a chunk has, where the product of each reads and writes that many numbers."""
     fitting = CHUNK // (numbers * itemsize)
-    return max(FEWEST, fitting - fitting % FEWEST)  # a rest would be transformed one by one
+    return max(FEWEST, fitting - fitting % FEWEST)  # a remainder would be transformed one by one
 
 
 def in_chunks(step: Step, x: Any, rows: int, size: int | None, out: Any = None) -> Any:
     """Return the products of all vectors along the last axis of `x`, computed for at most `size` of them at a time.
 
-    `rows` is the length of a vector of the result, which is `out` where that is given.
+    `rows` is the length of a vector of the result. If `out` is not None, the result is written to it.
     """
     batch = x.shape[:-1]
     x = x.reshape(-1, x.shape[-1])

@@ -1,4 +1,4 @@
-"""Circular convolutions by each method, for many vectors: what does not depend on these is computed once."""
+"""Circular convolutions with one kernel by each method; what does not depend on the vectors is computed once."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from structmat._arrays.libraries import is_numpy
 from structmat._arrays.namespaces import numpy_namespace
 from structmat._arrays.shapes import contiguous, padded
 from structmat._arrays.typing import Namespace
-from structmat._fourier.engines import ANY, PLAIN, SCIPY_CONVOLUTION, STEPS, TORCH, ducc
+from structmat._fourier.engines import ANY, FOUR_STEP, PLAIN, SCIPY_CONVOLUTION, TORCH, ducc
 from structmat._fourier.spectra import full_spectrum
 from structmat._fourier.steps import Step
 from structmat._fourier.transforms import transforms, widened
 
 ALIAS = 4096
-"""Addresses that are so many bytes apart share one place of the innermost cache."""
+"""The distance in bytes at which addresses share one place in the innermost cache of the processor."""
 
 COLUMNS = ((2**18, 2.0, 0.5), (2**20, 256.0, 0.0), (math.inf, 1024.0, 0.0))
 """How long the columns of the four-step method are to be: up to each length n about ``a * n**p``, as ``(n, a, p)``."""
 
 
 def circular_convolution(method: str, S: Any, length: int, xp: Namespace = numpy_namespace, *, real: bool) -> Step:
-    """Return the circular convolution of that length by its spectrum, the half one where vectors are `real`.
+    """Return the circular convolution of that length with the kernel of spectrum `S`: the half one where `real`.
 
-    Vectors may be shorter. Only some methods take batches: those that the table names for them.
+    Vectors may be shorter than `length`. Batches are taken by those methods only that the table names for them.
     """
-    if method in STEPS and (height := column_length(length)):
+    if method in FOUR_STEP and (height := column_length(length)):
         return four_step_convolution(S, length, height, PLAIN[method], xp, real=real)
     if method == SCIPY_CONVOLUTION:
         return packed_convolution(S, length)
-    if PLAIN.get(method, method) == TORCH:  # without a call of our own in between
+    if PLAIN.get(method, method) == TORCH:  # without a further function call, which would take longer
         fft, ifft = (xp.fft.rfft, xp.fft.irfft) if real else (xp.fft.fft, xp.fft.ifft)
         return Step(lambda x: ifft(S * fft(x, length), length))
     forward, backward = transforms(PLAIN.get(method, method), length, xp, real=real)
@@ -50,21 +50,26 @@ def circular_convolution(method: str, S: Any, length: int, xp: Namespace = numpy
 
 
 def column_length(length: int) -> int | None:
-    """Return the r of a length r s that the table asks for, or None where the length has a prime factor above 13."""
-    rest = length
+    """Return the divisor of `length` that is nearest to the length of columns in the table.
+
+    It is None where `length` has a prime factor above 13.
+    """
+    cofactor = length
     divisors = {1}
     for prime in (2, 3, 5, 7, 11, 13):
-        while rest % prime == 0:
-            rest //= prime
+        while cofactor % prime == 0:
+            cofactor //= prime
             divisors |= {prime * d for d in divisors}
+    if cofactor > 1:
+        return None
     wanted = next(factor * length**power for limit, factor, power in COLUMNS if length <= limit)
-    return min(divisors, key=lambda d: max(d / wanted, wanted / d)) if rest == 1 else None
+    return min(divisors, key=lambda d: max(d / wanted, wanted / d))
 
 
 def four_step_convolution(S: Any, n: int, height: int, method: str, xp: Namespace, *, real: bool) -> Step:
     """Return the circular convolution of one vector of length `n` by the four-step method, in columns of that height.
 
-    `S` is its spectrum, the half one where vectors are `real`.
+    `S` is the spectrum of the kernel, the half one where `real`.
     """
     cols = n // height
     shape = (height // 2 + 1 if real else height, cols)
@@ -74,7 +79,7 @@ def four_step_convolution(S: Any, n: int, height: int, method: str, xp: Namespac
     conjugates = xp.asarray(twiddles.conj())
     full = full_spectrum(S, n, xp) if real else S
     ordered = contiguous(xp.matrix_transpose(xp.reshape(full, (-1, height)))[: shape[0]], xp)
-    times: Any = operator.imul if is_numpy(xp) else operator.mul  # elsewhere the spectrum may have a gradient
+    times: Any = operator.imul if is_numpy(xp) else operator.mul  # in place only where there are no gradients
     down, up = transforms(method, height, xp, real=real, axis=0)
     along, back = transforms(method, cols, xp, real=False, overwrite=True)
 
@@ -93,8 +98,9 @@ def four_step_convolution(S: Any, n: int, height: int, method: str, xp: Namespac
 def packed_convolution(S: Any, length: int) -> Step:
     """Return the circular convolution of one real vector by the one call that SciPy has for it, in double precision.
 
-    It multiplies the transform of float64, real and imaginary parts in turns, in place: each by its entry of `own`,
-    plus its partner by the partner's entry of `cross`.
+    The call takes the half spectrum `S` in the packed form of FFTPACK: real and imaginary parts in turns. It multiplies
+    the packed transform of a vector in place, each number by its entry of `own`, plus the other part of the same
+    complex number by that part's entry of `cross`.
     """
     from scipy.fftpack.convolve import convolve_z  # noqa: PLC0415  # slow to import, and not needed before
 
@@ -126,7 +132,7 @@ def packed_convolution(S: Any, length: int) -> Step:
 
 
 def ducc_convolution(kernel: Any, x: Any, out: Any = None) -> Any:
-    """Return the circular convolution with `kernel` along the last axis, in `out` if it is given."""
+    """Return the circular convolution with `kernel` along the last axis. If `out` is not None, it is written to it."""
     length = kernel.shape[-1]
     convolve_axis = ducc().convolve_axis
     wide = widened(x, length, -1)
@@ -134,6 +140,6 @@ def ducc_convolution(kernel: Any, x: Any, out: Any = None) -> Any:
         out = np.empty_like(x, order="C") if wide is x else wide
     if x.ndim == 1 or x.dtype != np.float32 or length * 4 % ALIAS:
         return convolve_axis(wide, out, x.ndim - 1, kernel)
-    for start in range(0, len(x), 8):  # 16 rows at a time, as wide as its registers, would evict one another
+    for start in range(0, len(x), 8):  # 16 rows, which fill its registers, would evict each other from cache
         convolve_axis(wide[start : start + 8], out[start : start + 8], 1, kernel)
     return out

@@ -1,4 +1,4 @@
-"""Products of small matrices, which are faster without transforms or without a plan."""
+"""Products with small matrices, which are faster without transforms, or without a plan."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from structmat._fourier.embedding import is_fast
 from structmat._fourier.engines import ducc
 
 _COUNTS = (1, 8, 64, 512)
-"""The least numbers of vectors that the sizes of `DIRECT` are for."""
+"""The least numbers of vectors for which the four limits of an entry of `DIRECT` hold."""
 
 DIRECT: dict[tuple[str, str], tuple[int, int, int, int]] = {
     ("numpy", "float32"): (320, 144, 132, 132),
@@ -28,7 +28,7 @@ DIRECT: dict[tuple[str, str], tuple[int, int, int, int]] = {
     ("torch", "complex64"): (124, 124, 68, 40),
     ("torch", "complex128"): (124, 92, 60, 40),
 }
-"""For each engine and dtype, the sizes up to which a dense product is faster, one for each number of `_COUNTS`."""
+"""For each engine and dtype, the sizes up to which a dense product measured faster, one for each of `_COUNTS`."""
 
 
 def direct_up_to(size: float, library: str, dtype: str) -> int:
@@ -42,14 +42,16 @@ def direct_up_to(size: float, library: str, dtype: str) -> int:
 
 
 FEW = 256
-"""The size up to which one product of NumPy arrays, which no plan has been made for, is computed without one.
+"""The size n up to which a single product of NumPy arrays is computed without a plan.
 
-There sums of n^2 terms take 2 to 10 microseconds in real numbers and 3 to 25 in complex ones, ducc0's one call 2 to 5.
-SciPy's three transforms take 14 to 19 even of the shortest vectors, and to make a plan for them takes 15 more."""
+For these sizes the sums of n^2 terms take 2 to 10 microseconds in real numbers and 3 to 25 in complex ones, and the one
+call of ducc0 takes 2 to 5. The three transforms of SciPy take 14 to 19 even for the shortest vectors, and making a plan
+for them takes 15 more.
+"""
 
 
 def are_few(rows: int, cols: int) -> bool:
-    """Tell whether a matrix has so few entries that one product is faster without a plan."""
+    """Tell whether a matrix has so few entries that a single product is faster without a plan."""
     return rows * cols <= FEW**2
 
 
@@ -62,7 +64,7 @@ def product_by_sums(diagonals: Any, x: Any) -> Any:
 
 
 def small_cyclic_product(c: Any, x: Any) -> Any:
-    """Return the product of a circulant of few entries and one vector, both NumPy arrays, by its first column."""
+    """Return the product of a small circulant with first column `c` and one vector, both NumPy arrays."""
     if ducc() and c.dtype == x.dtype and is_fast(c.shape[0]):
         return ducc_convolution(c, x)
     return product_by_sums(np.concatenate((c[1:], c)), x)

@@ -1,4 +1,4 @@
-"""Lengths that are transformed fast, and circulants of such lengths around Toeplitz matrices and other circulants."""
+"""Lengths that are transformed fast, and circulants of such lengths in which other matrices are embedded."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ _FAST = (
 """Odd products of 3 and 5 as fractions of a power of two, ascending from 1/2 to 1 in steps of at most 1/15."""
 
 _PRIMES = (2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59, 61, 67)
-"""The prime factors of lengths that are transformed as they are; others are embedded in longer ones."""
+"""The prime factors of lengths that are transformed as they are; other lengths are embedded in longer ones."""
 
 
 def fast_length(n: int) -> int:
-    """Return a length from `n` on that every library transforms fast: 2^k, or 2^k times a fraction of `_FAST`."""
-    power = 1
-    while power < n:
-        power *= 2
-    for odd, whole in _FAST:
-        if power % whole == 0 and power // whole * odd >= n:
-            return power // whole * odd
-    return power
+    """Return the least length from `n` on that every library transforms fast: 2^k, or 2^k times one of `_FAST`."""
+    power_of_two = 1
+    while power_of_two < n:
+        power_of_two *= 2
+    for numerator, denominator in _FAST:
+        if power_of_two % denominator == 0 and power_of_two // denominator * numerator >= n:
+            return power_of_two // denominator * numerator
+    return power_of_two
 
 
 def is_fast(n: int) -> bool:
@@ -40,9 +40,10 @@ def is_fast(n: int) -> bool:
 
 
 def kernel_of_diagonals(below: Array, above: Array, xp: Namespace) -> Array:
-    """Return the first column of a circulant of a fast length whose corner is the Toeplitz matrix of these diagonals.
+    """Return the first column of a circulant of a fast length whose leading corner is an m x n Toeplitz matrix.
 
-    `below` holds the m diagonals from the main one downward, `above` the n - 1 from the one next to it upward.
+    `below` holds the entries of its m diagonals from the main one downward, `above` those of the n - 1 diagonals from
+    the one above the main one upward.
     """
     length = fast_length(below.shape[-1] + above.shape[-1])
     gap = length - below.shape[-1] - above.shape[-1]
@@ -51,5 +52,8 @@ def kernel_of_diagonals(below: Array, above: Array, xp: Namespace) -> Array:
 
 
 def cyclic_kernel(c: Array, xp: Namespace) -> Array:
-    """Return `c`, or where its length is not fast the first column of a larger circulant with that of `c` as corner."""
+    """Return the first column of a circulant of a fast length whose leading corner is the circulant with column `c`.
+
+    That is `c` itself where its own length is fast.
+    """
     return c if is_fast(c.shape[-1]) else kernel_of_diagonals(c, xp.flip(c[..., 1:], axis=-1), xp)

@@ -8,37 +8,46 @@ from typing import Any
 
 SCIPY = "scipy.fft"
 SCIPY_CONVOLUTION = "scipy.fftpack.convolve"
-SCIPY_STEPS = "scipy.fft in four steps"
+SCIPY_FOUR_STEP = "scipy.fft in four steps"
 DUCC = "ducc0.fft"
 DUCC_CONVOLUTION = "ducc0.fft.convolve_axis"
-DUCC_STEPS = "ducc0.fft in four steps"
+DUCC_FOUR_STEP = "ducc0.fft in four steps"
 TORCH = "torch.fft"
-TORCH_STEPS = "torch.fft in four steps"
+TORCH_FOUR_STEP = "torch.fft in four steps"
 ANY = "fft of any library"
 
-STEPS = (SCIPY_STEPS, DUCC_STEPS, TORCH_STEPS)
-"""The methods that transform a long vector as a matrix: its columns, then its rows."""
+FOUR_STEP = (SCIPY_FOUR_STEP, DUCC_FOUR_STEP, TORCH_FOUR_STEP)
+"""The methods that transform a long vector by the four-step algorithm: as a matrix, its columns and then its rows."""
 
-PLAIN = {SCIPY_CONVOLUTION: SCIPY, SCIPY_STEPS: SCIPY, DUCC_CONVOLUTION: DUCC, DUCC_STEPS: DUCC, TORCH_STEPS: TORCH}
-"""For each method that computes a whole convolution, the method of the same engine that transforms."""
+PLAIN = {
+    SCIPY_CONVOLUTION: SCIPY,
+    SCIPY_FOUR_STEP: SCIPY,
+    DUCC_CONVOLUTION: DUCC,
+    DUCC_FOUR_STEP: DUCC,
+    TORCH_FOUR_STEP: TORCH,
+}
+"""For each method that computes a convolution as a whole, the method of the same engine for one transform."""
 
 CHOICES: dict[tuple[str, str, bool], tuple[tuple[float, str], ...]] = {
-    ("numpy", "float32", False): ((4096, SCIPY_CONVOLUTION), (math.inf, SCIPY_STEPS)),
-    ("numpy", "float64", False): ((16384, SCIPY_CONVOLUTION), (math.inf, SCIPY_STEPS)),
-    ("numpy", "complex64", False): ((2047, SCIPY), (math.inf, SCIPY_STEPS)),
-    ("numpy", "complex128", False): ((4095, SCIPY), (math.inf, SCIPY_STEPS)),
-    ("ducc0", "float32", False): ((1024, DUCC_CONVOLUTION), (2**15, DUCC), (math.inf, DUCC_STEPS)),
+    ("numpy", "float32", False): ((4096, SCIPY_CONVOLUTION), (math.inf, SCIPY_FOUR_STEP)),
+    ("numpy", "float64", False): ((16384, SCIPY_CONVOLUTION), (math.inf, SCIPY_FOUR_STEP)),
+    ("numpy", "complex64", False): ((2047, SCIPY), (math.inf, SCIPY_FOUR_STEP)),
+    ("numpy", "complex128", False): ((4095, SCIPY), (math.inf, SCIPY_FOUR_STEP)),
+    ("ducc0", "float32", False): ((1024, DUCC_CONVOLUTION), (2**15, DUCC), (math.inf, DUCC_FOUR_STEP)),
     ("ducc0", "float32", True): ((math.inf, DUCC_CONVOLUTION),),
-    ("ducc0", "float64", False): ((1024, DUCC_CONVOLUTION), (8191, DUCC), (math.inf, DUCC_STEPS)),
+    ("ducc0", "float64", False): ((1024, DUCC_CONVOLUTION), (8191, DUCC), (math.inf, DUCC_FOUR_STEP)),
     ("ducc0", "float64", True): ((2**17, DUCC_CONVOLUTION), (math.inf, SCIPY)),
-    ("ducc0", "complex64", False): ((800, DUCC_CONVOLUTION), (2**16, DUCC), (math.inf, DUCC_STEPS)),
+    ("ducc0", "complex64", False): ((800, DUCC_CONVOLUTION), (2**16, DUCC), (math.inf, DUCC_FOUR_STEP)),
     ("ducc0", "complex64", True): ((math.inf, DUCC_CONVOLUTION),),
-    ("ducc0", "complex128", False): ((800, DUCC_CONVOLUTION), (2**16, DUCC), (math.inf, DUCC_STEPS)),
+    ("ducc0", "complex128", False): ((800, DUCC_CONVOLUTION), (2**16, DUCC), (math.inf, DUCC_FOUR_STEP)),
     ("ducc0", "complex128", True): ((2**13, DUCC_CONVOLUTION), (math.inf, DUCC)),
-    ("torch", "float32", False): ((8191, TORCH), (math.inf, TORCH_STEPS)),
-    ("torch", "float64", False): ((4096, TORCH), (math.inf, TORCH_STEPS)),
+    ("torch", "float32", False): ((8191, TORCH), (math.inf, TORCH_FOUR_STEP)),
+    ("torch", "float64", False): ((4096, TORCH), (math.inf, TORCH_FOUR_STEP)),
 }
-"""For each engine, dtype and whether there is a batch, the fastest method up to each length; else plain transforms."""
+"""For each engine, dtype and whether there is a batch, the method that measured fastest up to each length.
+
+Where there is no entry, transforms of the engine's own are the fastest.
+"""
 
 
 @cache
@@ -52,27 +61,27 @@ def ducc() -> Any:
 
 
 def engine_of(library: str) -> str:
-    """Return what transforms the arrays of a library: the extra ``fast`` those of NumPy, where it is installed."""
+    """Return the engine that transforms the arrays of a library: ducc0 for those of NumPy where it is installed."""
     return "ducc0" if library == "numpy" and ducc() else library
 
 
 def method_for(library: str, dtype: str, length: int, *, batched: bool) -> str:
     """Return the method for many convolutions of that length, of one vector each or of a batch.
 
-    `library` is that of the arrays, NumPy or torch. The four-step method stands for plain transforms where the length
-    does not divide into columns.
+    `library` is that of the arrays, NumPy or torch. A length that does not divide into columns is transformed by plain
+    transforms although the method may be a four-step one.
     """
     engine = engine_of(library)
     table = CHOICES.get((engine, dtype, batched), ((math.inf, TORCH if engine == "torch" else SCIPY),))
-    place = 0
-    while table[place][0] < length:  # the last limit is infinite
-        place += 1
-    return table[place][1]
+    row = 0
+    while table[row][0] < length:  # the limit of the last row is infinite
+        row += 1
+    return table[row][1]
 
 
 def method_for_one(dtype: Any, length: int) -> str:
-    """Return the method for one convolution of a NumPy vector, which nothing is prepared for."""
+    """Return the method for a single convolution of a NumPy vector, for which nothing is prepared."""
     if not ducc():
         return SCIPY
     method = method_for("numpy", dtype.name, length, batched=False)
-    return PLAIN[method] if method in STEPS else method
+    return PLAIN[method] if method in FOUR_STEP else method

@@ -10,7 +10,7 @@ from structmat._fourier.spectra import as_complex, from_spectrum, full_spectrum,
 
 
 def last_axes(sizes: tuple[int, ...]) -> tuple[int, ...]:
-    """Return the axes of a grid."""
+    """Return the axes of a grid of these sizes: the last ones of an array, as negative numbers."""
     return tuple(range(-len(sizes), 0))
 
 
@@ -39,9 +39,10 @@ def multilevel_fft(
     n: tuple[int, ...] | None = None,
     norm: str = "backward",
 ) -> Array:
-    """Return the transform of vectors (..., N) over the axes of their grids, the half along the last one if `real`.
+    """Return the transform of vectors (..., N) over the axes of their grids of these `sizes`.
 
-    Zeros are added up to the sizes `n`.
+    If `real`, it is the half spectrum, with half of the frequencies along the last axis. Zeros are appended along each
+    axis up to the sizes `n`.
     """
     n = sizes if n is None else n
     if len(n) == 1 and norm == "backward":
@@ -54,7 +55,7 @@ def multilevel_fft(
 
 
 def multilevel_ifft(s: Array, n: tuple[int, ...], xp: Namespace, *, real: bool, norm: str = "backward") -> Array:
-    """Return the vectors (..., N) on a grid of sizes `n` with a given transform, half (`real`) or full."""
+    """Return the vectors (..., N) on a grid of sizes `n` whose half spectrum (`real`) or full spectrum is `s`."""
     if len(n) == 1 and norm == "backward":
         return from_spectrum(as_complex(s, xp), n[0], xp, real=real)
     if 0 in s.shape:

@@ -1,4 +1,4 @@
-"""Plans of the products of circulant matrices of several levels, and of corners of them."""
+"""Plans of the products with multilevel circulant matrices, and with corners of them."""
 
 from __future__ import annotations
 
@@ -20,23 +20,24 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _SMALL = 2**13
-"""Up to this many points on the grid, NumPy's transforms of one axis take less time than the calls."""
+"""Up to this many points on the grid one transform of all axes is faster with NumPy than a call for each axis."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class MultilevelConvolution(Plan):
-    """The product of a corner of a multilevel circulant matrix, by its spectrum: the half one if it is real."""
+    """The product with a corner of a multilevel circulant matrix, by the spectrum of that."""
 
     _core_axes = {"spectrum": 1}
 
     spectrum: Array
+    """The half spectrum (`is_real`) or full spectrum, with the axes of the grid in one."""
     lengths: tuple[int, ...]
     """The sizes of the grid of the circulant matrix."""
     is_real: bool
     row_sizes: tuple[int, ...]
-    """The corner of the grid that is kept of a product."""
+    """The sizes of the corner of the grid that makes up a product."""
     col_sizes: tuple[int, ...]
-    """The corner of the grid on which a vector is given."""
+    """The sizes of the corner of the grid that a vector fills."""
 
     @classmethod
     def of(cls, kernel: Array, lengths: tuple[int, ...], rows: Any, cols: Any, xp: Namespace) -> MultilevelConvolution:
@@ -71,43 +72,49 @@ class MultilevelConvolution(Plan):
     def product(self, x: Array, xp: Namespace) -> Array:
         if self.is_stack or not is_numpy(xp):
             return self._by_vectors(x, xp)
-        return self.step(xp, "", batched=False).product(x)  # by which its dtype does not matter
+        return self.step(xp, "", batched=False).product(x)  # the step is the same for every dtype
 
     def _parts(self, xp: Namespace) -> tuple[Any, Any, Callable[[Any, Any], Any]]:
-        """Return transforms, the spectrum on its grid, and the product with it: where it has no gradient in place."""
+        """Return the module of transforms, the spectrum on its grid, and the entrywise product with that.
+
+        The product overwrites its first operand where arrays have no gradients.
+        """
         spectrum = as_grid(self.spectrum, half_of_grid(self.lengths) if self.is_real else self.lengths, xp)
         return transforms_of(xp), spectrum, operator.imul if is_numpy(xp) else operator.mul
 
     def _by_vectors(self, x: Array, xp: Namespace) -> Array:
-        """Return the products of any vectors, on any library."""
+        """Return the products of any vectors of any library."""
         lengths = self.lengths
-        kept = self.row_sizes
+        row_sizes = self.row_sizes
         X = multilevel_fft(x, self.col_sizes, xp, real=self.is_real, n=lengths)
         y = multilevel_ifft(X * self.spectrum, lengths, xp, real=self.is_real)
-        return y if kept == lengths else from_grid(as_grid(y, lengths, xp)[_corner(kept)], kept, xp)
+        return y if row_sizes == lengths else from_grid(as_grid(y, lengths, xp)[_corner(row_sizes)], row_sizes, xp)
 
     def _at_once(self, xp: Namespace) -> Callable[[Any], Any]:
-        """Return the product by d-dimensional transforms."""
+        """Return the product by one transform of all axes."""
         fft, spectrum, times = self._parts(xp)
         forward, backward = (fft.rfftn, fft.irfftn) if self.is_real else (fft.fftn, fft.ifftn)
         lengths = self.lengths
         axes = last_axes(self.lengths)
-        kept = _corner(self.row_sizes)
+        corner = _corner(self.row_sizes)
 
         def product(x: Any) -> Any:
             X = forward(x.reshape(*x.shape[:-1], *self.col_sizes), s=lengths, axes=axes)
-            return backward(times(X, spectrum), s=lengths, axes=axes)[kept]
+            return backward(times(X, spectrum), s=lengths, axes=axes)[corner]
 
         return product
 
     def _by_axes(self, xp: Namespace) -> Callable[[Any], Any]:
-        """Return the product by one axis after the other, without rows of zeros or rows that are cut off."""
+        """Return the product by a transform of each axis, one after the other.
+
+        Rows that hold zeros only, and rows outside the corner of the result, are not transformed.
+        """
         fft, spectrum, times = self._parts(xp)
         options = {"overwrite_x": True} if is_numpy(xp) else {}
         first, last = (fft.rfft, fft.irfft) if self.is_real else (fft.fft, fft.ifft)
         lengths = self.lengths
         levels = len(self.lengths)
-        cuts = [(..., slice(m), *(slice(None),) * (levels - 1 - axis)) for axis, m in enumerate(self.row_sizes)]
+        corners = [(..., slice(m), *(slice(None),) * (levels - 1 - axis)) for axis, m in enumerate(self.row_sizes)]
 
         def product(x: Any) -> Any:
             y = first(x.reshape(*x.shape[:-1], *self.col_sizes), lengths[-1])
@@ -115,8 +122,8 @@ class MultilevelConvolution(Plan):
                 y = fft.fft(y, lengths[axis], axis - levels, **options)
             y = times(y, spectrum)
             for axis in range(levels - 1):
-                y = fft.ifft(y, lengths[axis], axis - levels, **options)[cuts[axis]]
-            return last(y, lengths[-1])[cuts[-1]]
+                y = fft.ifft(y, lengths[axis], axis - levels, **options)[corners[axis]]
+            return last(y, lengths[-1])[corners[-1]]
 
         return product
 

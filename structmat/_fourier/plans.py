@@ -1,6 +1,6 @@
-"""Plans of products: a plan computes the products of one matrix, or of a stack of them, by transforms.
+"""Plans of products: a plan computes the products with one matrix, or with each of a stack of them, by transforms.
 
-Those of single families stand beside these.
+A plan that serves one family of operators only stands in the file of that family.
 """
 
 from __future__ import annotations
@@ -18,14 +18,17 @@ from structmat._arrays.tracing import is_eager_on_cpu
 from structmat._arrays.typing import Array, Namespace
 from structmat._fourier.chunks import in_chunks, rows_in_chunk
 from structmat._fourier.convolutions import circular_convolution, ducc_convolution
-from structmat._fourier.engines import ANY, DUCC_CONVOLUTION, PLAIN, STEPS, engine_of, method_for, method_for_one
+from structmat._fourier.engines import ANY, DUCC_CONVOLUTION, FOUR_STEP, PLAIN, engine_of, method_for, method_for_one
 from structmat._fourier.spectra import spectrum
 from structmat._fourier.steps import Step
 from structmat._parametrised import Parametrised
 
 
 def cut_off(y: Any, out: Any = None) -> Any:
-    """Return a copy of a view, in `out` where that is given, which keeps no memory of the entries that are left out."""
+    """Return a copy of a view, so that the entries that it leaves out do not stay in memory.
+
+    If `out` is not None, the view is copied to it.
+    """
     if out is None:
         return y.copy()
     out[...] = y
@@ -33,12 +36,12 @@ def cut_off(y: Any, out: Any = None) -> Any:
 
 
 def reversal(xp: Namespace) -> Callable[[Any], Any]:
-    """Return what reverses vectors: a view where arrays may have one."""
+    """Return the function that reverses vectors; NumPy's gives a view."""
     return (lambda x: x[..., ::-1]) if xp is numpy_namespace else (lambda x: xp.flip(x, axis=-1))
 
 
 class Plan(Parametrised, ABC):
-    """What computes the products of one matrix, or of a stack of them, with real vectors or with complex ones."""
+    """What computes the products of one matrix, or of each of a stack of them, with real or with complex vectors."""
 
     if TYPE_CHECKING:
 
@@ -48,7 +51,7 @@ class Plan(Parametrised, ABC):
 
         @property
         def is_real(self) -> bool | None:
-            """Whether it takes real vectors, or complex ones; None where it takes both."""
+            """Whether it takes real vectors (True) or complex ones (False); None where it takes both."""
 
     @property
     def is_stack(self) -> bool:
@@ -60,31 +63,31 @@ class Plan(Parametrised, ABC):
 
     @property
     def width(self) -> int:
-        """How many numbers a product moves at a time for one vector."""
+        """How many numbers the product with one vector reads and writes at a time."""
         return self.shape[1]
 
     @property
     def cost(self) -> float:
-        """How long the convolutions of one product are together: here none is made."""
+        """The sum of the lengths of the convolutions of one product; 1 for a plan without convolutions."""
         return 1.0
 
     @abstractmethod
     def step(self, xp: Namespace, dtype: str, *, batched: bool) -> Step:
-        """Return the products of single vectors or of batches of that dtype, prepared for many of them.
+        """Return the products of single vectors, or of batches, of that dtype, prepared for many of them.
 
-        NumPy arrays have two axes at most, and as many vectors as fit into the cache, unless the plan is of a stack.
+        Unless the plan is of a stack, batches of NumPy have two axes, and as many vectors as fit into the cache.
         """
 
     def product(self, x: Array, xp: Namespace) -> Array:
-        """Return the product of vectors, real or complex as the plan wants them, once.
+        """Return a single product of vectors, which are real or complex as `is_real` says.
 
-        Nothing is prepared that only many products would pay for. NumPy arrays are one vector, unless the plan is of a
-        stack.
+        Nothing is prepared that is worth its time for many products only. Unless the plan is of a stack, an array of
+        NumPy is one vector.
         """
         return self.step(xp, dtype_name(x.dtype), batched=x.ndim > 1).product(x)
 
     def apply(self, x: Array, xp: Namespace) -> Array:
-        """Return the product along the last axis, of any vectors."""
+        """Return the products of any vectors along the last axis, real or complex."""
         if is_complex(x.dtype, xp) == self.is_real:
             if self.is_real:
                 return self.apply(xp.real(x), xp) + 1j * self.apply(xp.imag(x), xp)
@@ -94,11 +97,11 @@ class Plan(Parametrised, ABC):
         return in_chunks(self.step(xp, x.dtype.name, batched=True), x, self.shape[0], self.chunk_rows(x.dtype))
 
     def chunk_rows(self, dtype: Any) -> int | None:
-        """Return how many vectors of that NumPy dtype to give to a step at a time, or None for all."""
+        """Return how many vectors of that NumPy dtype a chunk has that is given to a step; None for all vectors."""
         return rows_in_chunk(self.width, dtype.itemsize)
 
     def _method(self, xp: Namespace, dtype: str, length: int, *, batched: bool) -> str:
-        """Return how to transform for many products."""
+        """Return the method of transforms of that length for many products."""
         if self.is_stack:
             return ANY
         if xp is numpy_namespace:
@@ -106,7 +109,7 @@ class Plan(Parametrised, ABC):
         if library_of(xp) != "torch":
             return ANY
         method = method_for("torch", dtype, length, batched=batched)
-        return PLAIN[method] if method in STEPS and not is_eager_on_cpu(self._arrays()[0], xp) else method
+        return PLAIN[method] if method in FOUR_STEP and not is_eager_on_cpu(self._arrays()[0], xp) else method
 
 
 class PlanByMethod(Plan):
@@ -128,7 +131,7 @@ class PlanByMethod(Plan):
 
     @abstractmethod
     def _by(self, method: str, xp: Namespace) -> Step:
-        """Return the product by a method."""
+        """Return the product by a method of `_fourier.engines`."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -138,11 +141,11 @@ class Convolution(PlanByMethod):
     _core_axes = {"kernel": 1, "spectrum": 1}
 
     kernel: Any
-    """First column of the circulant, or None where only its spectrum is known."""
+    """The first column of the circulant, or None where the plan was made from its spectrum."""
     spectrum: Any
     """Its half spectrum (`is_real`) or full spectrum, or None until a product needs it."""
     length: int
-    """Its size."""
+    """The size of the circulant."""
     is_real: bool
     shape: Any
     """Rows and columns of the corner."""
@@ -156,7 +159,7 @@ class Convolution(PlanByMethod):
         """Return the plan of the leading corner, `shape`, of the circulant with first column `kernel`."""
         real = not is_complex(kernel.dtype, xp)
         length = kernel.shape[-1]
-        if engine_of(library_of(xp)) == "ducc0":  # which takes the first column itself
+        if engine_of(library_of(xp)) == "ducc0":  # ducc0 convolves by the first column itself
             return cls(kernel, None, length, real, shape, flips)
         return cls(None, spectrum(kernel, xp, real=real), length, real, shape, flips)
 
@@ -171,32 +174,32 @@ class Convolution(PlanByMethod):
     def chunk_rows(self, dtype: Any) -> int | None:
         method = method_for("numpy", dtype.name, self.length, batched=True)
         if method == DUCC_CONVOLUTION and self.kernel is not None and self.shape[1] == self.length:
-            return None  # without a copy or a spectrum of the batch, nothing is gained from chunks
+            return None  # chunks gain nothing where neither a copy nor a spectrum of the batch is made
         return rows_in_chunk(self.length, dtype.itemsize)
 
     def _by(self, method: str, xp: Namespace) -> Step:
         rows = self.shape[0]
         flipped_rows, flipped_cols = self.flips
         if method == DUCC_CONVOLUTION and self.kernel is not None:
-            whole = Step(partial(ducc_convolution, self.kernel), writes=True)
+            convolution = Step(partial(ducc_convolution, self.kernel), writes=True)
         else:
-            whole = circular_convolution(method, self._transformed(xp), self.length, xp, real=self.is_real)
-        is_whole = rows == self.length
-        if is_whole and not flipped_rows and not flipped_cols:
-            return whole
-        convolved = whole.product
+            convolution = circular_convolution(method, self._transformed(xp), self.length, xp, real=self.is_real)
+        has_all_rows = rows == self.length
+        if has_all_rows and not flipped_rows and not flipped_cols:
+            return convolution
+        convolve = convolution.product
         reverse = reversal(xp)
-        is_cut = xp is numpy_namespace and not is_whole
+        is_view = xp is numpy_namespace and not has_all_rows
 
         def corner(x: Any, out: Any = None) -> Any:
-            y = convolved(reverse(x) if flipped_cols else x)[..., :rows]
+            y = convolve(reverse(x) if flipped_cols else x)[..., :rows]
             y = reverse(y) if flipped_rows else y
-            return cut_off(y, out) if is_cut else y
+            return cut_off(y, out) if is_view else y
 
-        return Step(corner, writes=is_cut)
+        return Step(corner, writes=is_view)
 
     def _transformed(self, xp: Namespace) -> Array:
-        """Return the spectrum, which is computed when it is first asked for."""
+        """Return the spectrum; it is computed at the first call and stored."""
         if self.spectrum is None:
             object.__setattr__(self, "spectrum", spectrum(self.kernel, xp, real=self.is_real))
         return self.spectrum

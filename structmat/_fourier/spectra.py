@@ -1,4 +1,4 @@
-"""Spectra of vectors, and vectors of given spectra, by the transforms of their own library."""
+"""Spectra of vectors, and vectors by their spectra, with the transforms of their own library."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def no_transforms(x: Array, shape: tuple[int, ...], xp: Namespace, *, real: bool
 
 
 def as_complex(x: Array, xp: Namespace) -> Array:
-    """Return the same numbers as complex ones."""
+    """Return the same numbers in a complex dtype."""
     return x if is_complex(x.dtype, xp) else xp.astype(x, complex_partner(x.dtype, xp))
 
 
@@ -27,7 +27,10 @@ def transforms_of(xp: Namespace) -> Any:
 
 
 def spectrum(x: Array, xp: Namespace, *, real: bool, n: int | None = None) -> Array:
-    """Return the half spectrum of real data when `real`, else the full one of any; zeros are added up to length `n`."""
+    """Return the spectra of vectors after zeros were appended up to the length `n`.
+
+    If `real`, the vectors are real and the result is the half spectrum: the first ``n // 2 + 1`` values.
+    """
     n = x.shape[-1] if n is None else n
     if 0 in x.shape:
         return no_transforms(x, (*x.shape[:-1], n // 2 + 1 if real else n), xp, real=False)

@@ -1,4 +1,4 @@
-"""Products that are computed again and again: functions of vectors, of which some can write into a given array."""
+"""Prepared products with a matrix: functions of vectors, of which some can write their result to an array."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ if TYPE_CHECKING:
 
 
 class Step:
-    """The products of one vector or of rows, with all that does not depend on the vectors done before.
+    """The product with a matrix as a function of one vector or of rows; all else has been computed before.
 
     Parameters
     ----------
     product : callable
         Returns the products of the vectors that are its argument.
     writes : bool
-        Whether `product` takes as a second argument, where one is given, a contiguous array that it returns the
-        products in. For other steps the products are copied there.
+        Whether `product` has an optional second argument, a contiguous array, to which it writes the products. If not,
+        `into` copies the products to the array.
     """
 
     __slots__ = ("into", "product")
@@ -28,7 +28,7 @@ class Step:
     product: Callable[..., Any]
     """Returns the products of vectors."""
     into: Callable[[Any, Any], Any]
-    """Returns its second argument, an array, with the products of vectors in it."""
+    """Writes the products of vectors, its first argument, to an array, its second one, and returns that."""
 
     def __init__(self, product: Callable[..., Any], *, writes: bool = False) -> None:
         self.product = product
@@ -36,25 +36,26 @@ class Step:
 
 
 def _copied(product: Callable[[Any], Any], x: Any, out: Any) -> Any:
-    """Return `out` with the products in it, of a step that cannot write there itself."""
+    """Copy the products to `out`, for a step that cannot write to it, and return it."""
     out[...] = product(x)
     return out
 
 
 class Products(NamedTuple):
-    """The products of arrays of one type and dtype, without checks."""
+    """The prepared products of arrays of one type and one dtype, which are not checked."""
 
     kind: Any
+    """The type of the arrays."""
     dtype: DType
     vector: tuple[int]
     """The shape of one vector."""
     one: Step
-    """Those of one vector."""
+    """The product of one vector."""
     batched: Step
-    """Those of any batch of vectors along the last axis."""
+    """The products of any batch of vectors along the last axis."""
 
     def takes(self, x: Array) -> bool:
-        """Tell whether they are for arrays such as `x`, of the right length."""
+        """Tell whether these products are for arrays of the type and dtype of `x`; its length is not looked at."""
         return isinstance(x, self.kind) and bool(x.dtype == self.dtype)
 
     def __call__(self, x: Array) -> Array:

@@ -14,15 +14,15 @@ from structmat._fourier.engines import ANY, SCIPY, TORCH, ducc
 from structmat._fourier.spectra import from_spectrum, spectrum
 
 Transforms: TypeAlias = tuple[Callable[[Any], Any], Callable[[Any], Any]]
-"""A transform, which appends zeros, and its inverse."""
+"""A transform that appends zeros up to a length, and its inverse."""
 
 
 def transforms(
     method: str, length: int, xp: Namespace = numpy_namespace, *, real: bool, axis: int = -1, overwrite: bool = False
 ) -> Transforms:
-    """Return the transform along an axis, which appends zeros up to `length`, and its inverse, which may overwrite.
+    """Return the transform along an axis, which appends zeros up to `length`, and its inverse.
 
-    With `overwrite` the complex transform may do so as well.
+    The inverse may overwrite its argument. With `overwrite` the complex transform may do so as well.
     """
     if method == ANY:
         return lambda x: spectrum(x, xp, real=real, n=length), lambda X: from_spectrum(X, length, xp, real=real)
@@ -30,7 +30,7 @@ def transforms(
         torch_fft, torch_ifft = (xp.fft.rfft, xp.fft.irfft) if real else (xp.fft.fft, xp.fft.ifft)
         return lambda x: torch_fft(x, length, axis), lambda X: torch_ifft(X, length, axis)
     if method == SCIPY:
-        fft: Any = scipy.fft  # whose dispatch takes a microsecond more for arguments by name
+        fft: Any = scipy.fft  # called with positional arguments, as keyword arguments take a microsecond more
         if real:
             return lambda x: fft.rfft(x, length, axis), lambda X: fft.irfft(X, length, axis, None, True)
         return lambda x: fft.fft(x, length, axis, None, overwrite), lambda X: fft.ifft(X, length, axis, None, True)
@@ -49,7 +49,10 @@ def transforms(
 
 
 def widened(x: Any, length: int, axis: int) -> Any:
-    """Return a copy with zeros appended along the first or last axis, or `x` where it has that length."""
+    """Return a copy with zeros appended along the first or last axis up to `length`; `x` itself if it has that length.
+
+    `axis` is 0 for the first axis, any other number for the last one.
+    """
     if x.shape[axis] == length:
         return x
     wide = np.zeros((*x.shape[:-1], length) if axis else (length, *x.shape[1:]), x.dtype)
