@@ -37,8 +37,9 @@ def namespace(*arrays: Array) -> Namespace:
             library = library_of(xp)
             if library == "numpy":
                 return numpy_namespace
+            xp = extended(library, xp)
             rules_of(xp)  # imports those of JAX, whose transformations take operators only after they are registered
-            return extended(library, xp)
+            return xp
     already_imported: Namespace | None = getattr(array_api_compat, "torch", None)
     if already_imported is not None:  # this look-up costs a sixth of an import statement
         return already_imported
@@ -63,20 +64,30 @@ def library_of(xp: Namespace) -> str:
     return name.partition(".")[0]
 
 
-def _rules_of_torch() -> Rules:
+def _rules_of_torch(xp: Namespace) -> Rules:  # noqa: ARG001
     from structmat._torch_rules import rules  # noqa: PLC0415  # torch is there already
 
     return rules
 
 
-def _rules_of_jax() -> Rules:
+def _rules_of_jax(xp: Namespace) -> Rules:  # noqa: ARG001
     from structmat._jax_rules import rules  # noqa: PLC0415  # JAX is there already
 
     return rules
 
 
-_WITH_RULES: dict[str, Callable[[], Rules]] = {"torch": _rules_of_torch, "jax": _rules_of_jax}
-"""For each library that differentiates or compiles, by name, the function that imports its rules."""
+def _rules_of_dask(xp: Namespace) -> Rules:
+    from structmat._dask_rules import DaskRules  # noqa: PLC0415  # Dask is there already
+
+    return DaskRules(xp)
+
+
+_WITH_RULES: dict[str, Callable[[Namespace], Rules]] = {
+    "dask": _rules_of_dask,
+    "jax": _rules_of_jax,
+    "torch": _rules_of_torch,
+}
+"""For each library that differentiates, compiles or is lazy, by name, the function that imports its rules."""
 
 _RULES: dict[str, Rules] = {}
 """For each library, by name, its rules, once they have been asked for."""
@@ -88,7 +99,7 @@ def rules_of(xp: Namespace) -> Rules:
     rules = _RULES.get(library)
     if rules is None:
         load = _WITH_RULES.get(library)
-        rules = Rules(xp) if load is None else load()
+        rules = Rules(xp) if load is None else load(xp)
         _RULES[library] = rules
     return rules
 

@@ -99,6 +99,10 @@ class _Dask(_Extended):
         self.fft = _TransformsOfDask("dask.fft", dask.fft)
         self.linalg = _LinearAlgebraOfDask("dask.linalg", dask)
 
+    def eye(self, rows: int, cols: int | None = None, *, k: int = 0, dtype: Any = None, device: Any = None) -> Array:
+        """Return a matrix with ones on a diagonal; those of Dask that are wider than high have wrong shapes."""
+        return self._module.from_array(np.eye(rows, cols, k=k, dtype=dtype))
+
     def take(self, x: Array, indices: Array, /, *, axis: int = -1) -> Array:
         """Return the entries at some indices along an axis.
 
