@@ -47,10 +47,9 @@ class _LeastSquaresSolver(Solver):
         first, second = A.parts(b)
         projected = _Projection(self.settings, self.report)
         y, about_wide = projected(B.H, second)
-        x, about_tall = projected(B, first)
-        correction, _ = projected(B, y)
-        residual = y + first - B._matvec(x, xp)
-        return concat_last([residual, x - correction], xp), about_tall if self.is_tall else about_wide
+        x, about_tall = projected(B, first - y)
+        residual = first - B._matvec(x, xp)
+        return concat_last([residual, x], xp), about_tall if self.is_tall else about_wide
 
 
 @dataclass(frozen=True)
