@@ -1,4 +1,4 @@
-"""The rules of JAX: what its transformations and its compiler make of a computation, and of objects with parameters."""
+"""The rules of JAX: its transformations and its compiler, and objects with parameters as its pytrees."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class JaxRules(Rules):
         return None if self.is_traced(array) else array
 
     def is_differentiated(self, arrays: Iterable[Any]) -> bool:
-        return any(map(self.is_traced, arrays))  # what is not traced is not differentiated either
+        return any(map(self.is_traced, arrays))  # an array that is not traced is not differentiated either
 
     def is_traced(self, array: Any) -> bool:
         return isinstance(array, jax.core.Tracer)
@@ -36,7 +36,7 @@ class JaxRules(Rules):
         return _compiled(function)
 
     def scan(self, step: Callable[..., Any], carry: Any, elements: Any) -> Any:
-        """Return what a loop makes of `carry`, and the results of its steps, for one of the elements each."""
+        """Return the last carry of a loop over the elements, and the results of all of its steps, stacked."""
         return jax.lax.scan(step, carry, elements)
 
     def loop(self, goes_on: Callable[..., Any], step: Callable[..., Any], state: Any) -> Any:
@@ -71,11 +71,13 @@ class JaxRules(Rules):
         device: Any,
     ) -> tuple[Any, ...]:
         shapes = tuple(jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in results)
-        given = map(jax.lax.stop_gradient, arrays)
-        return jax.pure_callback(lambda *arrays: tuple(function(*arrays)), shapes, *given, vmap_method="expand_dims")
+        constants = map(jax.lax.stop_gradient, arrays)
+        return jax.pure_callback(
+            lambda *arrays: tuple(function(*arrays)), shapes, *constants, vmap_method="expand_dims"
+        )
 
     def solution(self, solver: Solver, A: Matrix, M: Matrix | None, b: Any) -> tuple[Any, tuple[Any, ...]]:
-        return _solution(solver, A, jax.lax.stop_gradient(M), b)
+        return _implicit_solve(solver, A, jax.lax.stop_gradient(M), b)
 
     def log_determinant(self, rule: LogDeterminant, A: Matrix, given: Any, value: Any) -> Any:
         return _log_determinant(rule, A, given, value)
@@ -87,24 +89,24 @@ def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _solution(solver: Solver, A: Any, M: Any, b: Any) -> Any:
-    """Return what a solver finds, of which the derivative is ``A^-1 (db - dA x)`` for the solutions x."""
+def _implicit_solve(solver: Solver, A: Any, M: Any, b: Any) -> Any:
+    """Return the result of a solver, x and further information, where x has the derivative ``A^-1 (db - dA x)``."""
     return solver(A, M, b, jnp)
 
 
-@_solution.defjvp
+@_implicit_solve.defjvp
 def _(solver: Solver, primals: Any, tangents: Any) -> tuple[Any, Any]:
     A, M, b = primals
-    change_of_A, _, change_of_b = tangents
-    x, found = _solution(solver, A, M, b)
-    change = _change_of_solution(solver.for_changes, A, M, x, change_of_A, change_of_b)
-    return (x, found), (change, jax.custom_derivatives.zero_from_primal(found))
+    dA, _, db = tangents
+    x, information = _implicit_solve(solver, A, M, b)
+    dx = _derivative_of_solve(solver.for_changes, A, M, x, dA, db)
+    return (x, information), (dx, jax.custom_derivatives.zero_from_primal(information))
 
 
-@partial(jax.jit, static_argnums=0)  # or its many transforms would be compiled one by one
-def _change_of_solution(solver: Solver, A: Any, M: Any, x: Any, change_of_A: Any, change_of_b: Any) -> Any:
-    """Return ``A^-1 (db - dA x)``, which JAX can transpose; of A it differentiates the product."""
-    _, change_of_product = jax.jvp(lambda A: A._matvec(x, jnp), (A,), (change_of_A,))
+@partial(jax.jit, static_argnums=0)  # without it the many transforms would be compiled one by one
+def _derivative_of_solve(solver: Solver, A: Any, M: Any, x: Any, dA: Any, db: Any) -> Any:
+    """Return ``A^-1 (db - dA x)`` in a form that JAX can transpose; ``dA x`` is the derivative of the product."""
+    _, dA_times_x = jax.jvp(lambda A: A._matvec(x, jnp), (A,), (dA,))
 
     def solve(_: Any, right: Any) -> Any:
         return solver(A, M, right, jnp)[0]
@@ -113,50 +115,49 @@ def _change_of_solution(solver: Solver, A: Any, M: Any, x: Any, change_of_A: Any
         adjoint = None if M is None else M.H
         return jnp.conj(solver(A.H, adjoint, jnp.conj(right), jnp)[0])
 
-    right = change_of_b - change_of_product
-    return jax.lax.custom_linear_solve(lambda v: A._matvec(v, jnp), right, solve, solve_transposed)
+    return jax.lax.custom_linear_solve(lambda v: A._matvec(v, jnp), db - dA_times_x, solve, solve_transposed)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _log_determinant(rule: LogDeterminant, A: Any, given: Any, value: Any) -> Any:  # noqa: ARG001
-    """Return the value, of which the derivative is ``tr(A^-1 dA)``."""
+    """Return `value`, the logarithm of the determinant of A, with the derivative ``tr(A^-1 dA)``."""
     return value
 
 
 @_log_determinant.defjvp
 def _(rule: LogDeterminant, primals: Any, tangents: Any) -> tuple[Any, Any]:
     A, given, value = primals
-    change, _, _ = tangents
+    dA, _, _ = tangents
     inverse = rule.inverse(A, given, jnp)
-    return _log_determinant(rule, A, given, value), _change_of_trace(rule, A, change, inverse, given)
+    return _log_determinant(rule, A, given, value), _derivative_of_trace(rule, A, dA, inverse, given)
 
 
 @partial(jax.jit, static_argnums=0)
-def _change_of_trace(rule: LogDeterminant, A: Any, change: Any, inverse: Any, given: Any) -> Any:
-    return jax.jvp(lambda A: rule.trace(A, inverse, given, jnp), (A,), (change,))[1]
+def _derivative_of_trace(rule: LogDeterminant, A: Any, dA: Any, inverse: Any, given: Any) -> Any:
+    return jax.jvp(lambda A: rule.trace(A, inverse, given, jnp), (A,), (dA,))[1]
 
 
 # Objects with parameters as pytrees
 
 _LEAVES: dict[type, type] = {kind: type("Leaf", (kind,), {}) for kind in (int, float, complex)}
-"""Types of leaves that are Python numbers, apart from a number that is no leaf."""
+"""For each type of Python numbers a subclass: a number of it was a leaf of a tree, not a static value."""
 
 
 def register(cls: Any) -> None:
     """Register a class of objects with parameters, an operator or a plan, as a pytree."""
 
     def flatten(op: Any) -> tuple[list[tuple[Any, Any]], tuple[Any, ...]]:
-        # A Python number that scales an operator stays one: as a leaf it would come back from jit as an array.
+        # A Python number that scales an operator is a static value: as a leaf it would return from jit as an array.
         names = cls._field_names()
         numbers = {n for n in cls._static_numbers if type(getattr(op, n)) in _LEAVES}
         dynamic = tuple(n for n in names if n in cls._core_axes and n not in numbers)
         static = tuple((n, getattr(op, n)) for n in names if n not in dynamic)
         values = [getattr(op, n) for n in dynamic]
-        given = [+value if type(value) in _LEAVES.values() else value for value in values]
-        return [*zip(map(jax.tree_util.GetAttrKey, dynamic), given, strict=True)], (dynamic, static)
+        leaves = [+value if type(value) in _LEAVES.values() else value for value in values]  # a plain number again
+        return [*zip(map(jax.tree_util.GetAttrKey, dynamic), leaves, strict=True)], (dynamic, static)
 
     def unflatten(structure: tuple[Any, ...], children: Any) -> Any:
-        # not the constructor: JAX rebuilds operators with placeholders, which its checks would refuse
+        # JAX rebuilds operators with placeholders in them, which the checks of the constructor would refuse.
         dynamic, static = structure
         op = object.__new__(cls)
         for name, value in zip(dynamic, children, strict=True):
@@ -170,7 +171,7 @@ def register(cls: Any) -> None:
 
 
 def _register_own(cls: type) -> None:
-    """Register a class of this package: those of others may have reasons of their own to be something else."""
+    """Register a class if it is of this package: other packages register their own classes as they want them."""
     if cls.__module__.partition(".")[0] == __name__.partition(".")[0]:
         register(cls)
 

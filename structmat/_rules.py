@@ -1,13 +1,13 @@
-"""What a library makes of a computation beside its values: derivatives, traces, compiled code.
+"""How a library differentiates, traces and compiles computations on its arrays.
 
 `Rules` are those of a library that only computes. The files ``_torch_rules`` and ``_jax_rules`` have those of torch and
-JAX, each with two rules of derivatives for what is found by other means than the operations of the library:
+JAX, each with two rules of derivatives for results that are computed by other means than the operations of the library:
 
-- the implicit rule for systems ``A x = b``: ``dx = A^-1 (db - dA x)``, whatever finds the solution;
-- the rule for logarithms of determinants: ``d log det A = tr(A^-1 dA)``, whatever finds the logarithm.
+- the implicit rule for systems ``A x = b``: ``dx = A^-1 (db - dA x)``, whatever computes x;
+- the rule for logarithms of determinants: ``d log det A = tr(A^-1 dA)``, whatever computes the logarithm.
 
-`structmat._arrays.libraries.rules_of` returns the rules of a namespace. A matrix is any object with parameters that can
-be multiplied by, such as an operator.
+`structmat._arrays.libraries.rules_of` returns the rules of a namespace. A matrix is any object with parameters that has
+a product with vectors, such as an operator.
 """
 
 from __future__ import annotations
@@ -19,44 +19,48 @@ from typing import Any, Protocol, Self
 
 
 class Matrix(Protocol):
-    """What the rules ask of a matrix or a stack of them."""
+    """The methods that the rules call of a matrix, or of a stack of them."""
 
     @property
     def H(self) -> Any:
         """The adjoint."""
 
     def _matvec(self, x: Any, xp: Any) -> Any:
-        """Return the product, which the library can differentiate by x and by the arrays of the matrix."""
+        """Return the product with vectors. The library can differentiate it by x and by the arrays of the matrix."""
 
     def _map(self, function: Callable[[Any, int], Any]) -> Self:
         """Return the matrix with ``function(array, core axes)`` in place of each of its arrays."""
 
 
 class Solver(ABC):
-    """What finds solutions; two that are equal find the same, and have the same hash."""
+    """A function that solves systems. Two solvers that are equal return the same, and have the same hash."""
 
     @property
     def for_changes(self) -> Solver:
-        """What solves the systems of which changes of the solutions are solutions: the same, or what is faster."""
+        """The solver for the systems of the implicit rule, whose solutions are derivatives: itself, or a faster one."""
         return self
 
     @abstractmethod
     def __call__(self, A: Any, M: Any, b: Any, xp: Any) -> tuple[Any, tuple[Any, ...]]:
-        """Return solutions of ``A x = b``, of the shape of b, and what else of them is of interest, if anything.
+        """Return x with ``A x = b``, of the shape of b, and a tuple of further information, such as residuals.
 
-        The latter are arrays or numbers, which have no derivatives: arrays with the batch axes of b, or without axes.
-        M is a matrix that helps to find the solutions, such as a preconditioner, or None. The rules call this with the
-        adjoints of both, too.
+        That information has no derivatives. It holds numbers, and arrays that have the batch axes of b or no axes. M is
+        a matrix that helps to solve the systems, such as a preconditioner, or None. The rules call the solver with the
+        adjoints of both matrices, too.
         """
 
 
 class LogDeterminant(Protocol):
-    """What the derivatives of a logarithm of a determinant take; two that are equal do the same, and have one hash."""
+    """What the derivatives of the logarithm of a determinant need.
+
+    Two objects that are equal compute the same, and have the same hash.
+    """
 
     def inverse(self, A: Any, given: Any, xp: Any) -> Any:
-        """Return what `trace` needs of the inverse of A, with derivatives. It is asked for where it is needed.
+        """Return what `trace` needs of the inverse of A, with derivatives.
 
-        `given` is an object with parameters that it takes beside A, or None.
+        It is called only where derivatives are computed. `given` is a further object with parameters that it needs
+        beside A, or None.
         """
 
     def trace(self, A: Any, inverse: Any, given: Any, xp: Any) -> Any:
@@ -73,10 +77,10 @@ class Rules:
         self.xp = xp
 
     compiles = False
-    """Whether operations are compiled anew for each shape, so that a loop had better have steps of one shape."""
+    """Whether each shape of arrays is compiled anew, so that loops are faster whose steps have arrays of one shape."""
 
     def objection(self, array: Any) -> str | None:
-        """Return why an array is not taken, as the end of an error, or None where it is."""
+        """Return why an array cannot be an argument, as the end of an error message; None where it can."""
         return None
 
     def constant(self, value: Any) -> Any:
@@ -84,18 +88,18 @@ class Rules:
         return value
 
     def concrete(self, array: Any) -> Any:
-        """Return an array with the same values that can be read now, of NumPy where none of the library can be.
+        """Return an array whose values can be read now: of the library if possible, else of NumPy.
 
-        It is None where an array has no values yet.
+        It is None where the array has no values yet.
         """
         return array
 
     def unrecorded(self) -> AbstractContextManager[Any]:
-        """Return a context in which no derivatives are prepared."""
+        """Return a context in which the library records nothing for derivatives."""
         return nullcontext()
 
     def is_differentiated(self, arrays: Iterable[Any]) -> bool:
-        """Tell whether what is computed of arrays may be differentiated, in any mode, or mapped over an axis."""
+        """Tell whether results computed from arrays may be differentiated, in any mode, or mapped over an axis."""
         return False
 
     def is_traced(self, array: Any) -> bool:
@@ -103,9 +107,9 @@ class Rules:
         return False
 
     def is_plain(self, arrays: Sequence[Any]) -> bool:
-        """Tell whether what is computed of arrays may be kept, as it belongs to no trace, graph or mode.
+        """Tell whether results computed from arrays may be stored, since they belong to no trace, graph or mode.
 
-        That is not known of a library without rules of its own.
+        For a library without rules of its own that is not known, and the answer is no.
         """
         return False
 
@@ -114,9 +118,10 @@ class Rules:
         return function
 
     def scan(self, step: Callable[[Any, Any], tuple[Any, Any]], carry: Any, elements: Any) -> tuple[Any, Any]:
-        """Return what a loop makes of `carry`, and the results of its steps, for one of the elements each.
+        """Return the last carry of a loop over the elements, and the results of all of its steps.
 
-        A step returns the next carry and a tuple of arrays, of which each result is stacked along a new first axis.
+        ``step(carry, element)`` returns the next carry and a tuple of arrays. For each array of the tuple, those of all
+        steps are stacked along a new first axis.
         """
         results = []
         for k in range(elements.shape[0]):
@@ -166,21 +171,21 @@ class Rules:
     ) -> tuple[Any, ...]:
         """Return the results of a function that returns NumPy arrays, as arrays of the library without derivatives.
 
-        The function takes arrays of the library that have values. `results` holds the shape and the dtype of each. The
-        arrays are on one device, and have equal numbers of axes; an axis that is mapped stands in front, with length
-        one in those that have no such axis.
+        The function takes arrays of the library that have values. `results` holds the shape and the dtype of each
+        result. The arrays are on one device, and have equal numbers of axes. An axis that is mapped is the first one;
+        it has length one in arrays that are not mapped.
         """
         return tuple(self.xp.asarray(value, device=device) for value in function(*arrays))
 
     def solution(self, solver: Solver, A: Matrix, M: Matrix | None, b: Any) -> tuple[Any, tuple[Any, ...]]:
-        """Return what a solver finds for ``A x = b``: the solutions with derivatives by the implicit rule.
+        """Return what a solver returns for ``A x = b``, where x has derivatives by the implicit rule.
 
-        b has all batch axes and the dtype of the solutions. M has no derivatives.
+        `b` has all batch axes and the dtype of x. M has no derivatives.
         """
         return solver(A, M, b, self.xp)
 
     def log_determinant(self, rule: LogDeterminant, A: Matrix, given: Any, value: Any) -> Any:
-        """Return the logarithm of a determinant, which is known, with derivatives."""
+        """Return `value`, which is the logarithm of the determinant of A, with derivatives."""
         return value
 
 
@@ -189,7 +194,7 @@ _listeners: list[Callable[[type], None]] = []
 
 
 def announce(cls: type) -> None:
-    """Tell a new class of objects with parameters to the libraries that have asked for them."""
+    """Call all functions that `for_each_class` was given with a new class of objects with parameters."""
     _classes.append(cls)
     for listener in _listeners:
         listener(cls)

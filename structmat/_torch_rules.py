@@ -63,20 +63,22 @@ class TorchRules(Rules):
         return _untraced(_on_host)(function, arrays, device)
 
     def solution(self, solver: Solver, A: Matrix, M: Matrix | None, b: Any) -> tuple[Any, tuple[Any, ...]]:
-        return _untraced(_solution)(solver, A, M, b)
+        return _untraced(_implicit_solve)(solver, A, M, b)
 
     def log_determinant(self, rule: LogDeterminant, A: Matrix, given: Any, value: Any) -> Any:
         return _untraced(_log_determinant)(rule, A, given, value)
 
 
 _UNTRACED: dict[Callable[..., Any], Callable[..., Any]] = {}
+"""The functions that `_untraced` has returned, by the functions that it was given."""
 
 
 def _untraced(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a function that works on the values of tensors, so that no compiler of torch traces what it calls.
+    """Return the same function with a mark that keeps the compiler of torch from tracing it.
 
-    Kept in a dictionary, since a compiler knows functions by their identity and looks through caches of functools.
-    What compiles is imported by torch when it is first asked for, which takes longer than all else.
+    The compiler knows functions by their identity, and looks through caches of functools, so that the marked functions
+    are stored in a dictionary. Torch imports its compiler when that is first used, which takes long: where it has not
+    been imported, there is nothing to mark.
     """
     if "torch._dynamo" not in sys.modules:
         return function
@@ -92,60 +94,66 @@ def _on_host(function: Callable[..., Sequence[Any]], tensors: Sequence[Any], dev
 
 
 def _of_values(function: Callable[..., Sequence[Any]], tensors: Sequence[Any], device: Any) -> tuple[Any, ...]:
-    found = function(*(tensor.detach() for tensor in tensors))
-    return tuple(torch.asarray(value, device=device) for value in found)
+    results = function(*(tensor.detach() for tensor in tensors))
+    return tuple(torch.asarray(result, device=device) for result in results)
 
 
-def _solution(solver: Solver, A: Matrix, M: Matrix | None, b: Any) -> tuple[Any, tuple[Any, ...]]:
+def _implicit_solve(solver: Solver, A: Matrix, M: Matrix | None, b: Any) -> tuple[Any, tuple[Any, ...]]:
     structure, tensors = _taken_apart(A, M)
     if not rules.is_differentiated([b, *tensors]):
         return solver(A, M, b, torch_namespace)
-    x, *found = _Solution.apply(solver, structure, b, *tensors)
-    return x, tuple(found)
+    x, *information = _ImplicitSolve.apply(solver, structure, b, *tensors)
+    return x, tuple(information)
 
 
 def _log_determinant(rule: LogDeterminant, A: Matrix, given: Any, value: Any) -> Any:
     structure, tensors = _taken_apart(A, given)
-    return _LogDeterminant.apply(rule, structure, value, *tensors)
+    return _DifferentiableLogDeterminant.apply(rule, structure, value, *tensors)
 
 
 @dataclass(frozen=True)
 class _Place:
-    """What stands for a tensor in an object that was taken apart."""
+    """What stands in the place of a tensor in an object whose tensors were taken out."""
 
     core: int
-    """The number of its axes after the batch axes."""
+    """The number of axes of the tensor after its batch axes."""
 
 
 class _Structure:
-    """A matrix and what belongs to it, if anything, without their tensors, which autograd is given by themselves."""
+    """A matrix A, and a second object or None, without their tensors, which are passed to autograd one by one."""
 
     def __init__(self, A: Any, other: Any, cores: list[int], count: int) -> None:
-        self.A, self.other = A, other
+        self.A = A
+        self.other = other
         self.cores = cores
-        """The core axes of all tensors."""
+        """The numbers of core axes of all tensors."""
         self.count = count
-        """How many of them belong to A."""
+        """How many of the tensors belong to A; they are the first ones."""
 
     def with_tensors(self, tensors: Sequence[Any]) -> tuple[Any, Any]:
-        """Return both objects with tensors in the places of theirs."""
-        following = iter(tensors)
-        A = _filled(self.A, following)
-        return A, None if self.other is None else _filled(self.other, following)
+        """Return both objects with these tensors in the places of those that were taken out."""
+        remaining = iter(tensors)
+        A = _filled(self.A, remaining)
+        return A, None if self.other is None else _filled(self.other, remaining)
 
     def aligned(self, dims: Sequence[int | None], tensors: Sequence[Any], rank: int) -> list[Any]:
-        """Return tensors whose axis that is mapped, if any, is the first of `rank` batch axes or of more."""
+        """Return the tensors under `vmap` with the mapped axis of each in front, where it broadcasts.
+
+        `dims` holds the mapped axis of each tensor, or None. Axes of length one are inserted after it, so that all
+        mapped tensors have equally many batch axes, at least `rank` with the mapped one.
+        """
         in_front = [v if axis is None else v.movedim(axis, 0) for v, axis in zip(tensors, dims, strict=True)]
         mapped = [axis is not None for axis in dims]
-        ranks = [v.ndim - core - each for v, core, each in zip(in_front, self.cores, mapped, strict=True)]
+        ranks = [v.ndim - core - is_mapped for v, core, is_mapped in zip(in_front, self.cores, mapped, strict=True)]
         most = max(rank - 1, *ranks)
         return [
-            v[(slice(None), *[None] * (most - own))] if each else v
-            for v, own, each in zip(in_front, ranks, mapped, strict=True)
+            v[(slice(None), *[None] * (most - own_rank))] if is_mapped else v
+            for v, own_rank, is_mapped in zip(in_front, ranks, mapped, strict=True)
         ]
 
 
 def _taken_apart(A: Any, other: Any) -> tuple[_Structure, list[Any]]:
+    """Return both objects without their tensors, and these tensors."""
     tensors: list[Any] = []
     cores: list[int] = []
 
@@ -160,11 +168,12 @@ def _taken_apart(A: Any, other: Any) -> tuple[_Structure, list[Any]]:
 
 
 def _filled(emptied: Any, tensors: Iterator[Any]) -> Any:
+    """Return an object with the next tensors in the places of those that were taken out."""
     return emptied._map(lambda _, core: next(tensors))  # noqa: ARG005
 
 
 class _OnHost(torch.autograd.Function):
-    """Calls a function of tensors that have values, and turns its results into tensors without derivatives."""
+    """Calls a function of tensors that have values, and returns its results as tensors without derivatives."""
 
     @staticmethod
     def forward(function: Any, device: Any, *tensors: Any) -> tuple[Any, ...]:
@@ -181,50 +190,50 @@ class _OnHost(torch.autograd.Function):
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, function: Any, device: Any, *tensors: Any) -> Any:  # noqa: ARG004
-        lead = [
+        with_axis_in_front = [
             tensor[None] if axis is None else tensor.movedim(axis, 0)
             for tensor, axis in zip(tensors, in_dims[2:], strict=True)
         ]
-        found = _OnHost.apply(function, device, *lead)
-        return found, (0,) * len(found)
+        results = _OnHost.apply(function, device, *with_axis_in_front)
+        return results, (0,) * len(results)
 
 
-class _Solution(torch.autograd.Function):
+class _ImplicitSolve(torch.autograd.Function):
     """The implicit rule: with the solution x of ``A x = b``, ``dx = A^-1 (db - dA x)``."""
 
     @staticmethod
     def forward(solver: Solver, structure: _Structure, b: Any, *tensors: Any) -> Any:
-        x, found = solver(*structure.with_tensors(tensors), b, torch_namespace)
-        return (x, *found)
+        x, information = solver(*structure.with_tensors(tensors), b, torch_namespace)
+        return (x, *information)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
         ctx.solver, ctx.structure, _, *tensors = inputs
-        x, *found = output
-        ctx.mark_non_differentiable(*(value for value in found if isinstance(value, torch.Tensor)))
+        x, *information = output
+        ctx.mark_non_differentiable(*(value for value in information if isinstance(value, torch.Tensor)))
         ctx.save_for_backward(x, *tensors)
 
     @staticmethod
     def backward(ctx: Any, gradient: Any, *others: Any) -> Any:  # noqa: ARG004
-        """Return the gradient of b, ``A^-H g``, and what the product with A makes of it for the tensors of A."""
+        """Return the gradient of b, ``A^-H g``, and those of the tensors of A, by the product of A and x."""
         x, *tensors = ctx.saved_tensors
         structure: _Structure = ctx.structure
         A, M = structure.with_tensors(tensors)
-        cotangent, _ = _solution(ctx.solver.for_changes, A.H, None if M is None else M.H, gradient)
-        mine = tensors[: structure.count]
-        _, pull = torch.func.vjp(lambda *new: _filled(structure.A, iter(new))._matvec(x, torch_namespace), *mine)
-        return (None, None, cotangent, *pull(-cotangent), *[None] * (len(tensors) - len(mine)))
+        cotangent, _ = _implicit_solve(ctx.solver.for_changes, A.H, None if M is None else M.H, gradient)
+        tensors_of_A = tensors[: structure.count]
+        _, vjp = torch.func.vjp(lambda *new: _filled(structure.A, iter(new))._matvec(x, torch_namespace), *tensors_of_A)
+        return (None, None, cotangent, *vjp(-cotangent), *[None] * (len(tensors) - len(tensors_of_A)))
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, solver: Solver, structure: _Structure, b: Any, *tensors: Any) -> Any:
         _, _, axis, *dims = in_dims
         b = b.expand(info.batch_size, *b.shape) if axis is None else b.movedim(axis, 0)
-        x, *found = _Solution.apply(solver, structure, b, *structure.aligned(dims, tensors, b.ndim - 1))
-        has_axes = [isinstance(value, torch.Tensor) and value.ndim > 0 for value in found]
-        return (x, *found), (0, *(0 if each else None for each in has_axes))
+        x, *information = _ImplicitSolve.apply(solver, structure, b, *structure.aligned(dims, tensors, b.ndim - 1))
+        has_axes = [isinstance(value, torch.Tensor) and value.ndim > 0 for value in information]
+        return (x, *information), (0, *(0 if has_axis else None for has_axis in has_axes))
 
 
-class _LogDeterminant(torch.autograd.Function):
+class _DifferentiableLogDeterminant(torch.autograd.Function):
     """The rule for logarithms of determinants: ``d log det A = tr(A^-1 dA)``."""
 
     @staticmethod
@@ -246,15 +255,17 @@ class _LogDeterminant(torch.autograd.Function):
         def trace(*new: Any) -> Any:
             return ctx.rule.trace(_filled(structure.A, iter(new)), inverse, given, torch_namespace)
 
-        mine = tensors[: structure.count]
-        _, pull = torch.func.vjp(trace, *mine)
-        return (None, None, None, *pull(gradient), *[None] * (len(tensors) - len(mine)))
+        tensors_of_A = tensors[: structure.count]
+        _, vjp = torch.func.vjp(trace, *tensors_of_A)
+        return (None, None, None, *vjp(gradient), *[None] * (len(tensors) - len(tensors_of_A)))
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, rule: LogDeterminant, structure: _Structure, value: Any, *tensors: Any) -> Any:
         _, _, axis, *dims = in_dims
         value = value.expand(info.batch_size, *value.shape) if axis is None else value.movedim(axis, 0)
-        return _LogDeterminant.apply(rule, structure, value, *structure.aligned(dims, tensors, value.ndim)), 0
+        return _DifferentiableLogDeterminant.apply(
+            rule, structure, value, *structure.aligned(dims, tensors, value.ndim)
+        ), 0
 
 
 rules = TorchRules(torch_namespace)
