@@ -74,12 +74,12 @@ def test_a_singular_matrix_has_determinant_zero_and_no_inverse() -> None:
 def test_iteration_solves_matrices_of_smooth_symbols_or_gives_up(kind: str) -> None:
     c, r = vectors(500, kind)
     b = np.random.default_rng(0).standard_normal((2, 500)).astype(c.dtype)
-    assert np.all(np.isnan(ToeplitzSystem(c, r)._iterated(b)))
+    assert np.all(np.isnan(ToeplitzSystem(c, r)._solve_by_iteration(b)))
     decay = 1 / (1 + np.arange(500.0)) ** 2
     c, r = c * decay, r * decay
     c[0] = r[0] = 5
     system = ToeplitzSystem(c, r)
-    x = system._iterated(b) * 2.0**-system.exponent
+    x = system._solve_by_iteration(b) * 2.0**-system.exponent
     assert np.max(np.abs(x @ scipy.linalg.toeplitz(c, r).T - b)) < 1e-9
 
 

@@ -38,12 +38,12 @@ class Factors(NamedTuple):
     def slogdet(self) -> tuple[Any, float]:
         """Return the phase of the determinant and the logarithm of its absolute value."""
         odd = np.count_nonzero(self.pivots != np.arange(len(self.pivots))) % 2
-        sizes = np.abs(self.diagonal)
-        return (-1) ** odd * np.prod(self.diagonal / sizes), float(np.sum(np.log(sizes)))
+        moduli = np.abs(self.diagonal)
+        return (-1) ** odd * np.prod(self.diagonal / moduli), float(np.sum(np.log(moduli)))
 
 
 def dense_factors(matrix: NDArray[Any], norm: float) -> Factors | None:
-    """Return the factors of a matrix of that 1-norm; None where a pivot is zero."""
+    """Return the factors of a matrix of that 1-norm, or None if a pivot is zero."""
     getrf, getrs, gecon, _, _ = _lapack(matrix.dtype)
     factors, pivots, failed = getrf(matrix)
     if failed:
@@ -56,10 +56,10 @@ def dense_factors(matrix: NDArray[Any], norm: float) -> Factors | None:
 def band_factors(
     diagonals: NDArray[Any], band: tuple[int, int], n: int, *, norm: float, rounding: float
 ) -> Factors | None:
-    """Return the factors of a band of that 1-norm; None where a pivot but the last one is zero.
+    """Return the factors of a band matrix of that 1-norm, or None if a pivot is zero that is not the last one.
 
-    `band` counts the diagonals below and above the main one. Whether the last pivot of a singular band is zero or as
-    small as `rounding` depends on the machine: a zero is replaced by it.
+    `band` counts the diagonals below and above the main one. The last pivot of a singular band matrix is zero on some
+    machines and as small as `rounding` on others, so that a zero is replaced by that number.
     """
     _, _, _, gbtrf, gbtrs = _lapack(diagonals.dtype)
     below, above = band
@@ -71,20 +71,20 @@ def band_factors(
     elif failed:
         return None
     systems = partial(gbtrs, factors, below, above, ipiv=pivots)
-    return Factors(factors[below + above], pivots, systems, norm * _size_of_inverse(systems, n))
+    return Factors(factors[below + above], pivots, systems, norm * _norm_of_inverse(systems, n))
 
 
-def _size_of_inverse(systems: Callable[..., Any], n: int) -> float:
+def _norm_of_inverse(systems: Callable[..., Any], n: int) -> float:
     """Return a lower bound of the 1-norm of an inverse, mostly near it, by two systems: a step of Hager's method.
 
-    For bands LAPACK's own estimate takes O(n^2) where they are ill-conditioned.
+    The estimate that LAPACK has for band matrices takes O(n^2) operations where they are ill-conditioned.
     """
     v = uneven_vector(n)
     with np.errstate(all="ignore"):
         x, _ = systems(b=v)
         z, _ = systems(b=np.where(x == 0, 1, x / np.abs(x)), trans=2)
-        sizes = np.append(np.abs(z), np.sum(np.abs(x)) / np.sum(np.abs(v)))
-    return float(np.max(np.where(np.isnan(sizes), np.inf, sizes)))
+        bounds = np.append(np.abs(z), np.sum(np.abs(x)) / np.sum(np.abs(v)))
+    return float(np.max(np.where(np.isnan(bounds), np.inf, bounds)))
 
 
 def uneven_vector(n: int) -> NDArray[Any]:

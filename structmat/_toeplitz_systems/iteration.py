@@ -39,21 +39,21 @@ def central_diagonals(lower: Array, wrapped: Array, xp: Namespace) -> Array:
     return xp.where(2 * k == n, lower / 2 + wrapped / 2, xp.where(2 * k < n, lower, wrapped))
 
 
-def solutions_by_iteration(
+def solve_by_iteration(
     c: NDArray[Any], r: NDArray[Any], product: Callable[[NDArray[Any]], NDArray[Any]], b: NDArray[Any]
 ) -> NDArray[Any]:
-    """Return solutions for the rows of b, to be refined by their residuals, or NaN where so few steps do not suffice.
+    """Return solutions for the rows of b, which are to be refined, or NaN where the few steps do not suffice.
 
     `product` multiplies by the Toeplitz matrix of that first column and first row.
     """
     n, xp = len(c), numpy_namespace
     real = not np.iscomplexobj(c)
-    found = np.full_like(b, np.nan)
+    solutions = np.full_like(b, np.nan)
     circulant = central_diagonals(c, np.append(c[:1], r[:0:-1]), xp)
     eigenvalues: Any = spectrum(circulant, xp, real=real)
-    sizes = np.abs(eigenvalues)
-    if not sizes.min() > thresholds.REGULAR_CIRCULANT * sizes.max():
-        return found
+    moduli = np.abs(eigenvalues)
+    if not moduli.min() > thresholds.REGULAR_CIRCULANT * moduli.max():
+        return solutions
 
     def preconditioned(v: NDArray[Any]) -> Any:
         return from_spectrum(spectrum(v.ravel(), xp, real=real) / eigenvalues, n, xp, real=real)
@@ -61,10 +61,10 @@ def solutions_by_iteration(
     linear_operator = scipy.sparse.linalg.LinearOperator
     T = linear_operator((n, n), lambda v: product(v.ravel()), dtype=b.dtype)
     M = linear_operator((n, n), preconditioned, dtype=b.dtype)
-    rtol, steps = thresholds.ITERATED_TO, thresholds.GMRES_STEPS
-    for x, row in zip(found, b, strict=True):
-        x[:], _ = scipy.sparse.linalg.gmres(T, row, rtol=rtol, restart=steps, maxiter=1, M=M)
+    options: dict[str, Any] = {"rtol": thresholds.ITERATED_TO, "restart": thresholds.GMRES_STEPS, "maxiter": 1}
+    for x, row in zip(solutions, b, strict=True):
+        x[:], _ = scipy.sparse.linalg.gmres(T, row, M=M, **options)
         if not np.linalg.norm(row - product(x)) <= thresholds.WORTH_REFINING * np.linalg.norm(row):
             x[:] = np.nan
-            break  # the others will hardly do better
-    return found
+            break  # other rows need about as many steps
+    return solutions

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Recursion(NamedTuple):
-    """What Levinson's recursion finds of a Toeplitz matrix T."""
+    """The results of Levinson's recursion for a Toeplitz matrix T."""
 
     x: NDArray[Any]
     """The solution of ``T x = e_0``; NaN where a leading section is singular."""
@@ -27,11 +27,12 @@ class Recursion(NamedTuple):
 
 
 def levinson(c: NDArray[Any], r: NDArray[Any]) -> Recursion:
-    """Return what determines inverse and determinant by Levinson's recursion [1]_, of first column and first row.
+    """Return what determines the inverse and the determinant of a matrix of that first column and first row.
 
-    Leading sections must be well conditioned. The sections of size m have ``T_m a = rho e_0`` and
-    ``T_m b = rho e_{m-1}`` with ``a[0] = b[m-1] = 1``; the product of all rho is the determinant. Of a Hermitian or
-    symmetric matrix b is a in reverse order, conjugated or not.
+    They are computed by Levinson's recursion [1]_ over the leading sections of sizes m = 1, ..., n, which must be well
+    conditioned. Its vectors have ``T_m a = rho e_0`` and ``T_m b = rho e_{m-1}`` with ``a[0] = b[m-1] = 1``; the
+    product of all rho is the determinant. For a symmetric matrix b is a in reverse order, and for a Hermitian one it is
+    the conjugate of that.
 
     References
     ----------
@@ -51,17 +52,17 @@ def levinson(c: NDArray[Any], r: NDArray[Any]) -> Recursion:
     is_definite = hermitian
     with np.errstate(all="ignore"):
         for m in range(1, n + 1):
-            size = abs(rho)
-            if not 0 < size < np.inf:
+            modulus = abs(rho)
+            if not 0 < modulus < np.inf:
                 return Recursion(np.full(n, np.nan), np.full(n, np.nan), 0j, -np.inf, is_definite=False)
-            sign *= rho / size
-            log += float(np.log(size))
+            sign *= rho / modulus
+            log += float(np.log(modulus))
             if m == n:
                 break
             below = (backwards[n - 1 - m : n - 1] @ a[:m]) / rho
             if symmetric or hermitian:
                 above = below if symmetric else below.conjugate()
-                mirrored = a[m::-1] if symmetric else a[m::-1].conj()  # b a place further down, with zero in front
+                mirrored = a[m::-1] if symmetric else a[m::-1].conj()  # b shifted down by one, with a zero in front
                 np.multiply(mirrored, below, out=multiple[: m + 1])
                 a[: m + 1] -= multiple[: m + 1]
             else:
@@ -79,10 +80,10 @@ def levinson(c: NDArray[Any], r: NDArray[Any]) -> Recursion:
         return Recursion(a / rho, -np.append(np.zeros(1, c.dtype), b[:-1]), complex(sign), log, is_definite)
 
 
-def solutions_by_recursion(c: NDArray[Any], r: NDArray[Any], b: NDArray[Any]) -> Any:
-    """Return solutions for the rows of b by SciPy's recursion, which is compiled.
+def solve_by_recursion(c: NDArray[Any], r: NDArray[Any], b: NDArray[Any]) -> Any:
+    """Return the solutions for the rows of b by the recursion of SciPy, which is compiled.
 
-    They are NaN where a leading section is singular.
+    They are NaN if a leading section of the matrix is singular.
     """
     try:
         return scipy.linalg.solve_toeplitz((c, r), b.T, check_finite=False).T

@@ -26,16 +26,16 @@ if TYPE_CHECKING:
 def schur(c: Array, r: Array, xp: Namespace, owner: str, *, with_factor: bool) -> tuple[Array, Array | None]:
     """Return reflection coefficients and, if asked for, the Cholesky factor of a matrix of that first column and row.
 
-    Where values may not be read, its Hermitian part is taken, and the results are NaN where that is not positive
-    definite; elsewhere both are errors.
+    A matrix that is not Hermitian, or not positive definite, is an error where values may be read. Elsewhere the
+    Hermitian part is taken, and the results are NaN where it is not positive definite.
     """
-    adjoint = conjugate(concat_last([c[..., :1], r[..., 1:]], xp), xp)  # its first column
+    adjoint = conjugate(concat_last([c[..., :1], r[..., 1:]], xp), xp)  # the first column of the adjoint
     if can_raise_for_values(xp):
         _require_hermitian(c, adjoint, xp, owner)
     first = c / 2 + adjoint / 2
     corner = real_part(first[..., :1], xp)
-    known = (corner > 0) & (corner < xp.inf)
-    root = xp.sqrt(xp.where(known, corner, xp.full_like(corner, xp.nan)))
+    positive = (corner > 0) & (corner < xp.inf)
+    root = xp.sqrt(xp.where(positive, corner, xp.full_like(corner, xp.nan)))
     u = concat_last([xp.astype(root, first.dtype), quotient(first[..., 1:], root, xp)], xp)
     rules = rules_of(xp)
     if rules.compiles:
@@ -44,7 +44,7 @@ def schur(c: Array, r: Array, xp: Namespace, owner: str, *, with_factor: bool) -
         with np.errstate(all="ignore"):
             coefficients, factor = (_in_numpy if is_numpy(xp) else _in_any_library)(u, xp, with_factor=with_factor)
     if can_raise_for_values(xp):
-        _require_positive_definite(first, known, coefficients, xp, owner)
+        _require_positive_definite(first, positive, coefficients, xp, owner)
     return coefficients, factor
 
 
@@ -56,14 +56,15 @@ def _require_hermitian(c: Array, adjoint: Array, xp: Namespace, owner: str) -> N
         raise ArgumentValueError(owner, None, text)
 
 
-def _require_positive_definite(first: Array, known: Array, coefficients: Array, xp: Namespace, owner: str) -> None:
-    """Raise an error if a corner entry is not `known` to be positive, or a coefficient is not below one."""
-    passed = np.concatenate([np.asarray(known), np.asarray(one_less_square(coefficients, xp)) > 0], axis=-1)
-    orders = np.nonzero(~passed)[-1] + 1
+def _require_positive_definite(first: Array, positive: Array, coefficients: Array, xp: Namespace, owner: str) -> None:
+    """Raise an error if a corner entry is not `positive`, or the modulus of a coefficient is not below one."""
+    is_definite = np.concatenate([np.asarray(positive), np.asarray(one_less_square(coefficients, xp)) > 0], axis=-1)
+    orders = np.nonzero(~is_definite)[-1] + 1
     if not orders.size:
         return
     text = f"the matrix is not positive definite: its leading section of order {orders.min()} is not"
-    text += "" if bool(xp.all(xp.isfinite(first))) else ", as it holds NaN or infinity"
+    if not bool(xp.all(xp.isfinite(first))):
+        text += ", as it holds NaN or infinity"
     raise np.linalg.LinAlgError(f"{owner}: {text}")
 
 
@@ -76,7 +77,7 @@ def one_less_square(k: Array, xp: Namespace) -> Array:
 
 
 def _steps(u: Array, xp: Namespace) -> Iterator[tuple[Array, Array]]:
-    """Yield the reflection coefficients and the next columns from their diagonal on.
+    """Yield for each step the reflection coefficients, and the next columns of the factors from the diagonal on.
 
     `_in_steps_of_one_size` has the same steps.
     """
@@ -86,14 +87,14 @@ def _steps(u: Array, xp: Namespace) -> Iterator[tuple[Array, Array]]:
         k = v[..., :1] / u[..., :1]
         square = one_less_square(k, xp)
         root = xp.sqrt(square)
-        corner = square * u[..., :1]  # which stays real, and becomes 0 / 0 where the matrix is singular
+        corner = square * u[..., :1]  # it stays real, and gives 0 / 0 where the matrix is singular
         u = concat_last([corner, (u - conjugate(k, xp) * v)[..., 1:]], xp) / root
-        v = root * v - k * u  # of the new u: both rotated alike would not be stable
+        v = root * v - k * u  # with the new u: the rotation of both old vectors would not be stable
         yield k, u
 
 
 def _in_numpy(u: Any, xp: Namespace, *, with_factor: bool) -> tuple[Any, Any]:
-    """Return both, the factor as the transpose of a matrix whose rows are written one by one."""
+    """Return coefficients and factor for NumPy. The factor is the transpose of a matrix whose rows are written."""
     coefficients = np.empty_like(u[..., 1:])
     columns = np.zeros((*u.shape, u.shape[-1]), u.dtype) if with_factor else None
     if columns is not None:
@@ -106,9 +107,10 @@ def _in_numpy(u: Any, xp: Namespace, *, with_factor: bool) -> tuple[Any, Any]:
 
 
 def _in_any_library(u: Array, xp: Namespace, *, with_factor: bool) -> tuple[Array, Array | None]:
-    """Return both from arrays that are not changed, so that torch has derivatives."""
+    """Return coefficients and factor without writing to arrays, so that torch can differentiate them."""
     zeros = xp.zeros(u.shape[-1], dtype=u.dtype, device=device_of(u))
-    coefficients, columns = [u[..., :0]], [u]
+    coefficients = [u[..., :0]]
+    columns = [u]
     for m, (k, column) in enumerate(_steps(u, xp)):
         coefficients.append(k)
         if with_factor:
@@ -117,7 +119,7 @@ def _in_any_library(u: Array, xp: Namespace, *, with_factor: bool) -> tuple[Arra
 
 
 def _in_steps_of_one_size(u: Array) -> tuple[Array, Array]:
-    """Return both where operations are compiled: all steps have vectors of one size, so that one step is compiled."""
+    """Return coefficients and factor for libraries that compile: with vectors of one size, one step is compiled."""
     xp = namespace_of("Toeplitz.cholesky", u)
     index = xp.arange(u.shape[-1], device=device_of(u))
 

@@ -1,7 +1,7 @@
-"""Stacks of Toeplitz systems of any library, which NumPy solves, and what their derivatives take.
+"""Stacks of Toeplitz systems of any library, which are solved with NumPy, and what their derivatives need.
 
-Values of other libraries are computed on the host, by `ToeplitzSystem`; the rules of derivatives of torch and JAX
-(`structmat._rules`) ask for no more than `SolverOnHost` and `TraceOfInverse`.
+For arrays of other libraries values are computed on the host, by `ToeplitzSystem`. Derivatives are those of the rules
+of torch and JAX (`structmat._rules`), which call `SolverOnHost` and `TraceOfInverse`.
 """
 
 from __future__ import annotations
@@ -36,10 +36,12 @@ class LogDeterminants(NamedTuple):
     """The determinant of a Toeplitz matrix, or of each of a stack."""
 
     sign: Array
-    """Of a real determinant the sign; one for a complex one; zero where T is singular. Not differentiable."""
+    """The sign of a real determinant, and one for a complex one; zero where T is singular. It has no derivative."""
     log: Array
-    """The logarithm of the absolute value of the determinant, or of a complex determinant itself; zero for a sign of
-    zero, since complex infinities do not divide."""
+    """The logarithm of the absolute value of a real determinant, or of a complex determinant itself.
+
+    It is zero where the sign is zero, since complex infinities cannot be divided.
+    """
 
 
 # For arrays of any library
@@ -47,28 +49,28 @@ class LogDeterminants(NamedTuple):
 
 @dataclass(frozen=True)
 class SolverOnHost(Solver):
-    """Finds solutions of systems with Toeplitz operators by NumPy, for the implicit rule of a library.
+    """Solves systems with Toeplitz operators by NumPy, for the implicit rule of a library.
 
-    Where a matrix is singular they are NaN, unless the library allows an error.
+    Where a matrix is singular, it raises an error if the library allows that, and else returns NaN.
     """
 
     owner: str | None
-    """The method that warnings and errors name; without it there are no warnings."""
+    """The method that warnings and errors name; None for no warnings."""
 
     def __call__(self, A: Any, M: None, b: Array, xp: Namespace) -> tuple[Array, tuple[()]]:
-        find = partial(solutions_on_host, owner=self.owner, strict=can_raise_for_values(xp))
+        solve = partial(solve_on_host, owner=self.owner, strict=can_raise_for_values(xp))
         c, r = (_with_axes(v, b.ndim, xp) for v in (A.c, A.r))
-        (x,) = on_host(lambda c, r, b: (find(c, r, b),), [(tuple(b.shape), b.dtype)], [c, r, b], xp)
+        (x,) = on_host(lambda c, r, b: (solve(c, r, b),), [(tuple(b.shape), b.dtype)], [c, r, b], xp)
         return x, ()
 
 
 def solutions(T: Any, b: Array, xp: Namespace, owner: str | None) -> Array:
     """Return x with ``T x = b`` along the last axis for a Toeplitz operator T, on behalf of a method.
 
-    Where a matrix is singular NaN in torch and JAX, an error in other libraries.
+    A singular matrix gives NaN in torch and JAX, and is an error in other libraries.
     """
     if is_numpy(xp):
-        return solutions_on_host(T.c, T.r, b, owner, strict=True)
+        return solve_on_host(T.c, T.r, b, owner, strict=True)
     shape = broadcast_shapes("Toeplitz", tuple(T.c.shape[:-1]), tuple(T.r.shape[:-1]), tuple(b.shape[:-1]))
     dtype = common_dtype(xp, T.c, b)
     b = b if b.dtype == dtype else xp.astype(b, dtype)
@@ -78,38 +80,41 @@ def solutions(T: Any, b: Array, xp: Namespace, owner: str | None) -> Array:
 
 
 def inverse_vectors(c: Array, r: Array, xp: Namespace, owner: str | None) -> InverseVectors:
-    """Return what determines the inverse, without derivatives; errors are as for `solutions`."""
+    """Return what determines the inverse, without derivatives; a singular matrix is treated as by `solutions`."""
     c, r = _of_one_shape(c, r, xp)
-    find = partial(vectors_on_host, owner=owner, strict=can_raise_for_values(xp))
+    compute = partial(vectors_on_host, owner=owner, strict=can_raise_for_values(xp))
     if is_numpy(xp):
-        return find(c, r)
-    return InverseVectors(*on_host(find, [(tuple(c.shape), c.dtype)] * 2, [c, r], xp))
+        return compute(c, r)
+    return InverseVectors(*on_host(compute, [(tuple(c.shape), c.dtype)] * 2, [c, r], xp))
 
 
 def log_determinants(c: Array, r: Array, xp: Namespace, owner: str) -> LogDeterminants:
     """Return determinants, without derivatives."""
     c, r = _of_one_shape(c, r, xp)
-    find = partial(log_determinants_on_host, owner=owner, strict=can_raise_for_values(xp))
+    compute = partial(log_determinants_on_host, owner=owner, strict=can_raise_for_values(xp))
     if is_numpy(xp):
-        return find(c, r)
+        return compute(c, r)
     batch = tuple(c.shape[:-1])
-    return LogDeterminants(*on_host(find, [(batch, precision_of(c.dtype, xp)), (batch, c.dtype)], [c, r], xp))
+    return LogDeterminants(*on_host(compute, [(batch, precision_of(c.dtype, xp)), (batch, c.dtype)], [c, r], xp))
 
 
 @dataclass(frozen=True)
 class TraceOfInverse:
-    """What the derivative of the determinant of a Toeplitz operator takes: its inverse, summed along diagonals."""
+    """What the derivative of the determinant of a Toeplitz operator needs: sums along the diagonals of its inverse."""
 
     def inverse(self, A: Any, given: None, xp: Namespace) -> tuple[Array, Array]:
+        """Return the two vectors that determine the inverse."""
         inverse = A._inv(xp)
         return inverse.x, inverse.y
 
     def trace(self, A: Any, inverse: tuple[Array, Array], given: None, xp: Namespace) -> Array:
+        """Return the trace of the inverse times A, by sums along the diagonals of the inverse."""
         upward, downward = diagonal_sums(*inverse, xp)
         return xp.sum(upward * A.c + downward * A.r, axis=-1)
 
 
 def _of_one_shape(c: Array, r: Array, xp: Namespace) -> list[Array]:
+    """Return first columns and first rows with the same batch axes."""
     batch = broadcast_shapes("Toeplitz", tuple(c.shape[:-1]), tuple(r.shape[:-1]))
     return [xp.broadcast_to(v, (*batch, v.shape[-1])) for v in (c, r)]
 
@@ -119,22 +124,23 @@ def _with_axes(v: Array, ndim: int, xp: Namespace) -> Array:
     return v if v.ndim == ndim else xp.reshape(v, ((1,) * (ndim - v.ndim) + tuple(v.shape)))
 
 
-# For NumPy arrays. What is `strict` raises an error where a matrix is singular, else the results are NaN there.
+# For NumPy arrays. If `strict`, a singular matrix is an error; if not, its results are NaN.
 
 
-def solutions_on_host(c: Any, r: Any, b: Any, owner: str | None = None, *, strict: bool = False) -> Any:
-    """Return solutions along the last axis, of which all of one matrix are found together."""
+def solve_on_host(c: Any, r: Any, b: Any, owner: str | None = None, *, strict: bool = False) -> Any:
+    """Return solutions along the last axis; all systems with the same matrix are solved together."""
     matrices = np.broadcast_shapes(c.shape[:-1], r.shape[:-1])
-    shape, n = np.broadcast_shapes(matrices, b.shape[:-1]), c.shape[-1]
+    shape = np.broadcast_shapes(matrices, b.shape[:-1])
+    n = c.shape[-1]
     c, r = (np.broadcast_to(v, (*matrices, n)) for v in (c, r))
     b = np.broadcast_to(b, (*shape, n))
     x = np.full(b.shape, np.nan, np.result_type(c, b))
     lead = (1,) * (len(shape) - len(matrices)) + matrices
     for index in np.ndindex(lead):
-        place = tuple(i if size > 1 else slice(None) for i, size in zip(index, lead, strict=True))
-        mine = index[len(lead) - len(matrices) :]
+        vectors = tuple(i if size > 1 else slice(None) for i, size in zip(index, lead, strict=True))
+        matrix = index[len(lead) - len(matrices) :]
         with nullcontext() if strict else suppress(np.linalg.LinAlgError):
-            x[place] = ToeplitzSystem(c[mine], r[mine], owner).solve(b[place])
+            x[vectors] = ToeplitzSystem(c[matrix], r[matrix], owner).solve(b[vectors])
     return x
 
 

@@ -23,8 +23,8 @@ from structmat._fourier.plans import Convolution
 from structmat._toeplitz_systems import thresholds
 from structmat._toeplitz_systems.elimination import Factors, band_factors, dense_factors, uneven_vector
 from structmat._toeplitz_systems.inverse import Bezoutian, bezoutian
-from structmat._toeplitz_systems.iteration import solutions_by_iteration
-from structmat._toeplitz_systems.recursions import levinson, solutions_by_recursion
+from structmat._toeplitz_systems.iteration import solve_by_iteration
+from structmat._toeplitz_systems.recursions import levinson, solve_by_recursion
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -36,11 +36,11 @@ _EPS = float(np.finfo(float).eps)
 
 
 class ToeplitzSystem:
-    """What solves systems with a Toeplitz matrix T of first column `c` and first row `r`, its parts made when needed.
+    """Systems with a Toeplitz matrix T of first column `c` and first row `r`; its parts are computed when needed.
 
-    Warnings are given on behalf of the method `owner`, if any. What is `ready` is for many right-hand sides, one after
-    the other, so that the inverse is worth its making. T is scaled by a power of two, so that numbers of any size are
-    as good as others.
+    Warnings are given on behalf of the method `owner`, if any. A `ready` system is for many right-hand sides, one after
+    the other, so that it is worth computing the inverse. T is scaled by a power of two, so that very large and very
+    small numbers neither overflow nor underflow.
     """
 
     def __init__(self, c: NDArray[Any], r: NDArray[Any], owner: str | None = None, *, ready: bool = False) -> None:
@@ -53,15 +53,15 @@ class ToeplitzSystem:
         """The machine epsilon of the numbers that T was given in."""
         wide = np.complex128 if np.iscomplexobj(c) else np.float64
         constants = np.append(r[:0:-1], c).astype(wide)
-        size = float(np.max(np.abs(constants)))
-        self.is_finite = math.isfinite(size)
-        self.exponent = int(_extreme_exponents(size)) if self.is_finite else 0
+        largest = float(np.max(np.abs(constants)))
+        self.is_finite = math.isfinite(largest)
+        self.exponent = int(_extreme_exponents(largest)) if self.is_finite else 0
         self.constants = _scaled(constants, -self.exponent) if self.exponent else constants
         """The diagonals, from the upper right corner to the lower left one."""
         self.c = self.constants[self.n - 1 :]
         self.r = self.constants[: self.n][::-1]
 
-    # What is known of the matrix
+    # Properties of the matrix
 
     @cached_property
     def dense(self) -> NDArray[Any]:
@@ -85,17 +85,17 @@ class ToeplitzSystem:
 
     @cached_property
     def norm(self) -> Any:
-        """The largest of these sums: the norm of T that belongs to the largest entry, and its 1-norm."""
+        """The largest of these sums: the infinity norm of T, which is its 1-norm too."""
         return np.max(self.row_sums)
 
     @cached_property
     def is_uneven(self) -> bool:
-        """Whether some rows are so small that the rounding errors of transforms would hide what they say."""
+        """Whether the entries of some rows are so small that rounding errors of transforms would hide them."""
         return bool(np.min(self.row_sums) < thresholds.UNEVEN * np.sum(np.abs(self.constants)))
 
     @cached_property
     def band(self) -> tuple[int, int] | None:
-        """How many diagonals below and above the main one hold anything, where a large matrix has few of them."""
+        """How far nonzero diagonals extend below and above the main one, for a large matrix with few of them."""
         if self.n <= thresholds.DENSE or self.constants[0] or self.constants[-1]:
             return None
         below, above = (int(np.max(np.flatnonzero(v), initial=0)) for v in (self.c, self.r))
@@ -103,7 +103,7 @@ class ToeplitzSystem:
 
     @cached_property
     def factors(self) -> Factors:
-        """The triangular factors of the matrix, of its band where it is one."""
+        """The triangular factors of the matrix, of its band if it has one."""
         if self.band:
             below, above = self.band
             diagonals = self.constants[self.n - 1 - above : self.n + below]
@@ -145,29 +145,29 @@ class ToeplitzSystem:
         if not b.size:
             return b.astype(self.constants.dtype)
         rows = b.reshape(-1, self.n).astype(self.constants.dtype)
-        sizes = np.max(np.abs(rows), axis=-1, keepdims=True, initial=0.0)
-        known = np.isfinite(sizes[:, 0]) & self.is_finite
-        exponents = _extreme_exponents(sizes)
-        if np.all(known) and not (self.exponent or np.any(exponents)):
-            return self._solved(rows).reshape(b.shape)
+        largest = np.max(np.abs(rows), axis=-1, keepdims=True, initial=0.0)
+        finite = np.isfinite(largest[:, 0]) & self.is_finite
+        exponents = _extreme_exponents(largest)
+        if np.all(finite) and not (self.exponent or np.any(exponents)):
+            return self._solve_rows(rows).reshape(b.shape)
         x = np.full(rows.shape, np.nan, rows.dtype)
-        if np.any(known):
-            solved = self._solved(_scaled(rows, -exponents)[known])
-            x[known] = _scaled(solved, exponents[known] - self.exponent)
+        if np.any(finite):
+            scaled_x = self._solve_rows(_scaled(rows, -exponents)[finite])
+            x[finite] = _scaled(scaled_x, exponents[finite] - self.exponent)
         return x.reshape(b.shape)
 
-    def _solved(self, b: NDArray[Any]) -> NDArray[Any]:
-        """Return solutions for rows of numbers of ordinary size."""
+    def _solve_rows(self, b: NDArray[Any]) -> NDArray[Any]:
+        """Return the solutions for the rows of b, whose numbers are neither very large nor very small."""
         if self.n <= thresholds.DENSE or (self.n <= thresholds.LARGEST and self.is_uneven):
-            return self._eliminated(b)
-        x = self._eliminated(b) if self.band else self._accepted(b)
-        sizes = np.max(np.abs(b), axis=-1)
-        growth = self.norm * np.max(np.max(np.abs(x), axis=-1) / np.where(sizes > 0, sizes, 1))
+            return self._solve_by_elimination(b)
+        x = self._solve_by_elimination(b) if self.band else self._solve_with_acceptance(b)
+        norms = np.max(np.abs(b), axis=-1)
+        growth = self.norm * np.max(np.max(np.abs(x), axis=-1) / np.where(norms > 0, norms, 1))
         if not growth <= 1 / self.eps:  # a lower bound of the condition number
             self._warn_of_condition(float(growth))
         return x
 
-    def _accepted(self, b: NDArray[Any]) -> NDArray[Any]:
+    def _solve_with_acceptance(self, b: NDArray[Any]) -> NDArray[Any]:
         """Return the first solution of each system that is accepted, else the one with the smallest backward error."""
         if not np.all(self.row_sums):
             raise self._singular()
@@ -176,10 +176,10 @@ class ToeplitzSystem:
         errors = np.full(len(b), np.inf)
         unsolved = np.arange(len(b))
         for solver in self._solvers(len(b)):
-            found, error = self._refined(solver, b[unsolved], allowed)
-            better = error < errors[unsolved]
-            x[unsolved[better]] = found[better]
-            errors[unsolved[better]] = error[better]
+            new_x, new_errors = self._solve_with_refinement(solver, b[unsolved], allowed)
+            better = new_errors < errors[unsolved]
+            x[unsolved[better]] = new_x[better]
+            errors[unsolved[better]] = new_errors[better]
             unsolved = unsolved[errors[unsolved] > allowed]
             if not len(unsolved):
                 break
@@ -198,178 +198,183 @@ class ToeplitzSystem:
             warn_caller(text, scipy.linalg.LinAlgWarning)
 
     def _solvers(self, count: int) -> Iterator[Callable[[NDArray[Any]], Any]]:
-        """Yield what solves `count` systems, more or less exactly: the fastest first."""
+        """Yield functions that solve `count` systems, more or less exactly, the fastest one first."""
         if count <= thresholds.FEW and not self.ready:
             if self.n >= thresholds.LONG:
-                yield self._iterated
-            yield self._recursed
+                yield self._solve_by_iteration
+            yield self._solve_by_recursion
         with suppress(np.linalg.LinAlgError):
-            self.inverse  # noqa: B018  # which is made here
+            self.inverse  # noqa: B018  # computed here, where an error of it is caught
             yield lambda b: self.inverse.apply(b, numpy_namespace)
-        yield self._eliminated if self.n <= thresholds.LARGEST else self._recursed
+        yield self._solve_by_elimination if self.n <= thresholds.LARGEST else self._solve_by_recursion
 
-    def _refined(
+    def _solve_with_refinement(
         self, solver: Callable[[NDArray[Any]], Any], b: NDArray[Any], allowed: float
     ) -> tuple[NDArray[Any], NDArray[Any]]:
         """Return solutions, refined as long as that at least halves their backward errors, and these errors."""
         with np.errstate(all="ignore"):
             x = solver(b)
-            residuals, errors = self._residuals(x, b)
-            again = errors > allowed
-            while np.any(again):
-                better = x[again] + solver(residuals[again])
-                better_residuals, better_errors = self._residuals(better, b[again])
-                helps = better_errors < errors[again] / 2
+            residuals, errors = self._residuals_and_errors(x, b)
+            inexact = errors > allowed
+            while np.any(inexact):
+                new_x = x[inexact] + solver(residuals[inexact])
+                new_residuals, new_errors = self._residuals_and_errors(new_x, b[inexact])
+                helps = new_errors < errors[inexact] / 2
                 if not np.any(helps):
                     break
-                rows = np.flatnonzero(again)[helps]
-                x[rows] = better[helps]
-                residuals[rows] = better_residuals[helps]
-                errors[rows] = better_errors[helps]
-                again = errors > allowed
-            # Beside a long solution any residual is small: it is one if a correction hardly changes it.
-            sizes = np.max(np.abs(x), axis=-1)
-            doubtful_size = thresholds.DOUBTFUL_SOLUTION * self._largest_solutions(b)
-            doubtful = (errors <= allowed) & (sizes > doubtful_size)
+                rows = np.flatnonzero(inexact)[helps]
+                x[rows] = new_x[helps]
+                residuals[rows] = new_residuals[helps]
+                errors[rows] = new_errors[helps]
+                inexact = errors > allowed
+            # Beside a solution of large norm any residual is small. It is accepted if a correction hardly changes it.
+            norms = np.max(np.abs(x), axis=-1)
+            least_doubtful = thresholds.DOUBTFUL_SOLUTION * self._largest_norms(b)
+            doubtful = (errors <= allowed) & (norms > least_doubtful)
             if np.any(doubtful):
                 corrections = np.max(np.abs(solver(residuals[doubtful])), axis=-1)
-                unsteady = corrections > thresholds.STEADY * sizes[doubtful]
-                errors[doubtful] *= np.where(unsteady, sizes[doubtful] / doubtful_size[doubtful], 1)
+                unsteady = corrections > thresholds.STEADY * norms[doubtful]
+                errors[doubtful] *= np.where(unsteady, norms[doubtful] / least_doubtful[doubtful], 1)
         return x, errors
 
-    def _largest_solutions(self, b: NDArray[Any]) -> NDArray[Any]:
-        """Return the size of the largest solutions that T has for b if its condition is at most 1 / eps."""
+    def _largest_norms(self, b: NDArray[Any]) -> NDArray[Any]:
+        """Return the largest norms that solutions for the rows of b can have if T has a condition of at most 1 / eps.
+
+        These norms, as those of the rows of b, are infinity norms.
+        """
         return np.max(np.abs(b), axis=-1) / self.norm / _EPS
 
-    def _residuals(self, x: NDArray[Any], b: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Return the residuals, and the smallest change of T relative to its rows that makes each solution exact.
+    def _residuals_and_errors(self, x: NDArray[Any], b: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Return the residuals, and the backward error of each solution.
 
-        Rows are measured each by itself: those with small entries are not hidden by large ones. Solutions that are
-        larger than T lets them be are measured by `b`, or any residual would be small beside them.
+        That is the smallest change of T, relative to each of its rows, for which the solution is exact. Since each row
+        is measured by itself, large rows do not hide the errors of small ones. Where the norm of a solution is larger
+        than T allows, it is measured by that of `b`, or any residual would be small beside it.
         """
         residuals = b - self._product(x)
         largest = np.max(np.abs(residuals) / self.row_sums, axis=-1)
-        sizes = np.minimum(np.max(np.abs(x), axis=-1), thresholds.LONG_SOLUTION * self._largest_solutions(b))
-        errors = np.where(largest == 0, 0.0, largest / sizes)
+        norms = np.minimum(np.max(np.abs(x), axis=-1), thresholds.LONG_SOLUTION * self._largest_norms(b))
+        errors = np.where(largest == 0, 0.0, largest / norms)
         return residuals, np.where(np.isfinite(errors), errors, np.inf)
 
-    def _eliminated(self, b: NDArray[Any]) -> NDArray[Any]:
+    def _solve_by_elimination(self, b: NDArray[Any]) -> NDArray[Any]:
         """Return solutions by elimination of the dense matrix, or of its band."""
         return self.factors.solve(b)
 
-    def _recursed(self, b: NDArray[Any]) -> NDArray[Any]:
-        """Return solutions by a recursion; NaN where a leading section is singular."""
-        return solutions_by_recursion(self.c, self.r, b)
+    def _solve_by_recursion(self, b: NDArray[Any]) -> NDArray[Any]:
+        """Return solutions by a recursion; they are NaN where a leading section is singular."""
+        return solve_by_recursion(self.c, self.r, b)
 
-    def _iterated(self, b: NDArray[Any]) -> NDArray[Any]:
-        """Return solutions by iteration; NaN where it fails, and from then on."""
+    def _solve_by_iteration(self, b: NDArray[Any]) -> NDArray[Any]:
+        """Return solutions by iteration; they are NaN where it fails, and in all later calls, which do not try it."""
         if self._iteration_fails:
             return np.full_like(b, np.nan)
-        found = solutions_by_iteration(self.c, self.r, self._product, b)
-        self._iteration_fails = not np.all(np.isfinite(found))
-        return found
+        x = solve_by_iteration(self.c, self.r, self._product, b)
+        self._iteration_fails = not np.all(np.isfinite(x))
+        return x
 
     # The inverse
 
     @cached_property
     def vectors(self) -> tuple[NDArray[Any], NDArray[Any]]:
-        """``T x = e_0`` and ``T y = (s, t[1 - n], ..., t[-1])`` with the s for which y is shortest.
+        """``T x = e_0`` and ``T y = (s, t[1 - n], ..., t[-1])`` with the s for which the norm of y is least.
 
-        The formula of the inverse loses eps times the product of their norms, which for another s may be as much larger
-        as T is ill-conditioned. Where a correction is not small, both are refined by residuals of a higher precision:
-        the formula needs more digits of them than a solution has.
+        Errors of the formula of the inverse are eps times the product of both norms, and for another s this product may
+        be larger by the condition of T. Where a correction is not small, both vectors are refined by residuals of a
+        higher precision, since the formula needs more digits of them than a solution has.
         """
-        known = self._known_sides()
+        right_hand_sides = self._right_hand_sides()
         with np.errstate(all="ignore"):
-            v = self._rough_vectors(known)
+            v = self._rough_vectors(right_hand_sides)
             for _ in range(thresholds.CORRECTIONS):
-                v, correction = self._corrected(v, known)
+                v, correction = self._corrected(v, right_hand_sides)
                 if correction <= thresholds.TRUSTED or not correction < 1:
                     break
             if (self.n <= thresholds.LARGEST or self.band) and (self.is_uneven or not correction <= thresholds.TRUSTED):
-                v = self._refined_vectors(known)
+                v = self._refined_vectors(right_hand_sides)
             elif not correction <= thresholds.TRUSTED:
                 self._refuse()
         if not np.all(np.isfinite(v)):
             raise self._singular()
         return v[0], v[1]
 
-    def _rough_vectors(self, known: NDArray[Any]) -> NDArray[Any]:
+    def _rough_vectors(self, right_hand_sides: NDArray[Any]) -> NDArray[Any]:
         """Return both vectors by the fastest way."""
         if self.n <= thresholds.DENSE or self.band:
-            return self._eliminated(known)
+            return self._solve_by_elimination(right_hand_sides)
         if self.n >= thresholds.LONG:
-            v = self._iterated(known)
+            v = self._solve_by_iteration(right_hand_sides)
             if np.all(np.isfinite(v)):
                 return v
-        return self._recursed(known)
+        return self._solve_by_recursion(right_hand_sides)
 
-    def _known_sides(self) -> NDArray[Any]:
-        """Return the right-hand sides of both vectors, with zero for the entry s that is free."""
-        known = np.zeros((2, self.n), self.constants.dtype)
-        known[0, 0] = 1
-        known[1, 1:] = self.r[:0:-1]
-        return known
+    def _right_hand_sides(self) -> NDArray[Any]:
+        """Return the right-hand sides of the systems of both vectors, with zero for the entry s, which is free."""
+        right_hand_sides = np.zeros((2, self.n), self.constants.dtype)
+        right_hand_sides[0, 0] = 1
+        right_hand_sides[1, 1:] = self.r[:0:-1]
+        return right_hand_sides
 
-    def _corrected(self, v: NDArray[Any], known: NDArray[Any]) -> tuple[NDArray[Any], float]:
-        """Return both vectors after one correction by the inverse that they make, and its relative size."""
+    def _corrected(self, v: NDArray[Any], right_hand_sides: NDArray[Any]) -> tuple[NDArray[Any], float]:
+        """Return both vectors after one correction by the inverse that they determine, and the relative correction."""
         v = _with_shortest_y(v)
         if not np.all(np.isfinite(v)):
             return v, math.inf
-        residuals = known - self._product(v)
-        residuals[1, 0] = 0  # where any number is right
+        residuals = right_hand_sides - self._product(v)
+        residuals[1, 0] = 0  # since any number s is right
         x, y = v
         correction: Any = bezoutian(x, y, numpy_namespace).apply(residuals, numpy_namespace)
-        sizes = np.linalg.norm(v, axis=-1)
-        relative = np.linalg.norm(correction, axis=-1) / np.where(sizes > 0, sizes, 1)
+        norms = np.linalg.norm(v, axis=-1)
+        relative = np.linalg.norm(correction, axis=-1) / np.where(norms > 0, norms, 1)
         return _with_shortest_y(v + correction), float(np.max(relative))
 
-    def _refined_vectors(self, known: NDArray[Any]) -> NDArray[Any]:
+    def _refined_vectors(self, right_hand_sides: NDArray[Any]) -> NDArray[Any]:
         """Return both vectors by elimination, with residuals in extended precision where the machine has it."""
-        extended = np.clongdouble if np.iscomplexobj(known) else np.longdouble
+        extended = np.clongdouble if np.iscomplexobj(right_hand_sides) else np.longdouble
         below, above = self.band or (self.n - 1, self.n - 1)
         t = self.constants[self.n - 1 - above : self.n + below].astype(extended)
-        v = self._eliminated(known).astype(extended)
+        v = self._solve_by_elimination(right_hand_sides).astype(extended)
         for _ in range(thresholds.REFINEMENTS):
             v = _with_shortest_y(v)
-            residuals = known - np.array([np.convolve(t, each)[above : above + self.n] for each in v])
+            residuals = right_hand_sides - np.array([np.convolve(t, each)[above : above + self.n] for each in v])
             residuals[1, 0] = 0
-            correction = self._eliminated(residuals.astype(known.dtype))
+            correction = self._solve_by_elimination(residuals.astype(right_hand_sides.dtype))
             v += correction
             if np.all(np.max(np.abs(correction), axis=-1) <= _EPS * np.max(np.abs(v), axis=-1)):
                 break
-        return _with_shortest_y(v).astype(known.dtype)
+        return _with_shortest_y(v).astype(right_hand_sides.dtype)
 
     def _refuse(self) -> None:
+        """Raise the error for a large matrix for which no way is accurate but elimination."""
         text = "too ill-conditioned, or its leading sections are, for recursions, and too large to be eliminated"
         raise np.linalg.LinAlgError(f"{self.owner}: the matrix is {text}; use numpy.linalg on to_dense()")
 
     def inverse_vectors(self, dtype: Any) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Return `vectors` for the matrix as it was given, in a dtype; NaN for one that is not finite.
+        """Return `vectors` in a dtype, of the matrix before it was scaled; they are NaN if it is not finite.
 
         There is a warning if products with the inverse in that dtype are far less accurate than solutions.
         """
         if not self.is_finite:
             return (np.full(self.n, np.nan, dtype),) * 2
         x, y = (v.astype(dtype) for v in self.vectors)
-        size_x, size_y = (float(np.sum(np.abs(v))) for v in (x, y))
-        most_lost = self.eps * size_x * (1 + 2 * size_y) * self.norm
+        norm_x, norm_y = (float(np.sum(np.abs(v))) for v in (x, y))
+        most_lost = self.eps * norm_x * (1 + 2 * norm_y) * self.norm
         if self.owner and not most_lost <= thresholds.LOSSLESS * self.eps:
             self._warn_of_lost_digits(x, y)
         return _scaled(x, -self.exponent), y
 
     def _warn_of_lost_digits(self, x: NDArray[Any], y: NDArray[Any]) -> None:
         """Warn if the product of the inverse with one vector is far less accurate than the solution for it."""
-        wide = self.constants.dtype
+        double_precision = self.constants.dtype
         v = uneven_vector(self.n).astype(x.dtype)
         if self.n <= thresholds.LARGEST:
-            b = np.convolve(self.constants, v.astype(wide), "valid")
+            b = np.convolve(self.constants, v.astype(double_precision), "valid")
         else:
-            b = self._product(v.astype(wide))
+            b = self._product(v.astype(double_precision))
         b = b.astype(x.dtype)
         by_inverse: Any = bezoutian(x, y, numpy_namespace).apply(b, numpy_namespace)
-        solved = self._solved(b[None].astype(wide))[0]
-        lost, best = (float(np.linalg.norm(z - v)) / float(np.linalg.norm(v)) for z in (by_inverse, solved))
+        by_solving = self._solve_rows(b[None].astype(double_precision))[0]
+        lost, best = (float(np.linalg.norm(z - v)) / float(np.linalg.norm(v)) for z in (by_inverse, by_solving))
         if not lost <= thresholds.LOSSY * max(best, self.eps / 2):
             text = f"products with this inverse have relative errors of about {lost:.1g}; `solve` is more accurate"
             warn_caller(f"{self.owner}: {text}", scipy.linalg.LinAlgWarning)
@@ -391,18 +396,19 @@ class ToeplitzSystem:
         return sign, log + self.n * self.exponent * math.log(2) if sign else -math.inf
 
     def _determinant_of_triangle(self) -> tuple[Any, float]:
-        size = abs(self.c[0])
-        if not size:
+        """Return phase and logarithm for a triangular matrix."""
+        modulus = abs(self.c[0])
+        if not modulus:
             return 0.0, -math.inf
-        return (self.c[0] / size) ** self.n, self.n * math.log(size)
+        return (self.c[0] / modulus) ** self.n, self.n * math.log(modulus)
 
     def _determinant_by_recursion(self) -> tuple[Any, float]:
         """Return phase and logarithm by Levinson's recursion, or of the factors where these are more accurate."""
         with np.errstate(all="ignore"):
-            found = levinson(self.c, self.r)
-            _, correction = self._corrected(np.array([found.x, found.y]), self._known_sides())
-        if correction <= (thresholds.TRUSTED if found.is_definite else thresholds.TRUSTED_LOGARITHM):
-            return found.sign, found.log
+            recursion = levinson(self.c, self.r)
+            _, correction = self._corrected(np.array([recursion.x, recursion.y]), self._right_hand_sides())
+        if correction <= (thresholds.TRUSTED if recursion.is_definite else thresholds.TRUSTED_LOGARITHM):
+            return recursion.sign, recursion.log
         if self.n <= thresholds.LARGEST:
             return self._determinant_of_factors()
         if not correction <= thresholds.TRUSTED:
@@ -411,25 +417,26 @@ class ToeplitzSystem:
             error = thresholds.LOGARITHM_PER_CORRECTION * correction
             text = f"the logarithm may be off by about {error:.1g}, as leading sections are ill-conditioned"
             warn_caller(f"{self.owner}: {text}", scipy.linalg.LinAlgWarning)
-        return found.sign, found.log
+        return recursion.sign, recursion.log
 
     def _determinant_of_factors(self) -> tuple[Any, float]:
+        """Return phase and logarithm by triangular factors; a matrix that has none is singular."""
         try:
             return self.factors.slogdet()
         except np.linalg.LinAlgError:
-            if self.band:  # of which the last pivot may have been too small for a number
+            if self.band:  # whose last pivot may be zero only because it was too small for a number
                 self._warn_of_condition(math.inf)
             return 0.0, -math.inf
 
 
-def _extreme_exponents(sizes: Any) -> NDArray[Any]:
-    """Return exponents of two by which numbers of extreme size are divided; zeros for others."""
-    exponents = np.frexp(np.where(np.isfinite(sizes), sizes, 1.0))[1]
+def _extreme_exponents(moduli: Any) -> NDArray[Any]:
+    """Return the exponents of two of very large and very small moduli, by which they are scaled; zero for others."""
+    exponents = np.frexp(np.where(np.isfinite(moduli), moduli, 1.0))[1]
     return np.where(np.abs(exponents) > thresholds.ORDINARY_EXPONENT, exponents, 0)
 
 
 def _with_shortest_y(v: NDArray[Any]) -> NDArray[Any]:
-    """Return x and y less the multiple of x that makes y shortest: it changes the free entry s alone."""
+    """Return x, and y less the multiple of x for which its norm is least. Of T y that changes only the free entry s."""
     x, y = v
     return np.array([x, y - np.vdot(x, y) / np.vdot(x, x) * x])
 
