@@ -1,7 +1,7 @@
 """Toeplitz systems: their solutions, the inverse and the determinant of their matrices, and Cholesky factors.
 
-All but Schur's algorithm is computed with NumPy in double precision, whatever library the arrays belong to. From the
-bottom up:
+All but `superfast` and `schur` is computed with NumPy in double precision, whatever library the arrays belong to. From
+the bottom up:
 
 - `thresholds`: every number that decides which way is taken, with the measurement that set it;
 - `inverse`: products with the inverse, which two vectors determine, and the sums along its diagonals;
@@ -10,6 +10,7 @@ bottom up:
 - `iteration`: GMRES with Strang's circulant as preconditioner;
 - `system`: `ToeplitzSystem`, which chooses between these for one matrix and accepts solutions by their residuals;
 - `stacks`: the same for stacks of matrices of any library, and what their derivatives take;
+- `superfast`: direct factors of positive definite ones plus a diagonal, with any rows missing, in any library;
 - `schur`: reflection coefficients and Cholesky factors by Schur's algorithm, in any library.
 """
 
@@ -17,10 +18,13 @@ from structmat._toeplitz_systems.inverse import Bezoutian, bezoutian
 from structmat._toeplitz_systems.iteration import central_diagonals
 from structmat._toeplitz_systems.schur import schur
 from structmat._toeplitz_systems.stacks import TraceOfInverse, inverse_vectors, log_determinants, solutions
+from structmat._toeplitz_systems.superfast import NotWorthwhile, SuperfastFactor
 from structmat._toeplitz_systems.system import ToeplitzSystem
 
 __all__ = [
     "Bezoutian",
+    "NotWorthwhile",
+    "SuperfastFactor",
     "ToeplitzSystem",
     "TraceOfInverse",
     "bezoutian",

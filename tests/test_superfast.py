@@ -1,0 +1,259 @@
+"""Laws of the direct factors of Toeplitz matrices plus diagonals with rows missing, against dense elimination."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import scipy.linalg
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from structmat._arrays.libraries import namespace
+from structmat._toeplitz_systems import superfast
+from structmat._toeplitz_systems.superfast import NotWorthwhile, SuperfastFactor
+from tests import backends
+
+KERNELS = {
+    "squared exponential": lambda x: np.exp(-0.5 * (x / 10) ** 2),
+    "Matern 3/2": lambda x: (1 + x / 10) * np.exp(-x / 10),
+    "Matern 5/2": lambda x: (1 + x / 10 + (x / 10) ** 2 / 3) * np.exp(-x / 10),
+    "rational quadratic": lambda x: 1 / (1 + 0.5 * (x / 10) ** 2),
+    "long memory": lambda x: (1 + x / 10) ** -0.5,
+    "damped cosine": lambda x: np.exp(-x / 1000) * np.cos(2 * np.pi * x / 20),
+    "exponential": lambda x: 0.9**x,
+    "white": lambda x: 1.0 * (x == 0),
+}
+
+
+def problem(name: str, n: int, *, seed: int = 0, gaps: float = 0.1, noise: float = 0.01, turned: bool = False) -> Any:
+    """Return first column, noise, mask and a right-hand side; `turned` is a complex Hermitian matrix."""
+    rng = np.random.default_rng(seed)
+    c = 3.0 * KERNELS[name](np.arange(float(n)))
+    if turned:
+        c = c * np.exp(0.3j * np.arange(n))
+    return c, rng.uniform(noise, 10 * noise, n), rng.random(n) >= gaps, rng.standard_normal(n)
+
+
+def written_out(c: Any, noise: Any, there: Any) -> Any:
+    return scipy.linalg.toeplitz(c) * np.outer(there, there) + np.diag(np.where(there, noise, 1.0))
+
+
+def logdet(K: Any) -> float:
+    return float(2 * np.sum(np.log(np.real(np.diag(np.linalg.cholesky(K))))))
+
+
+def factor(c: Any, noise: Any, there: Any = None, **options: Any) -> SuperfastFactor:
+    return SuperfastFactor(c, noise, there, namespace(c), **options)
+
+
+def assert_is_that_of(found: SuperfastFactor, K: Any, b: Any, rounding: float = 1e-13) -> None:
+    """Compare with LAPACK, whose own errors grow with the condition."""
+    eigenvalues = np.linalg.eigvalsh(K)
+    condition = eigenvalues[-1] / eigenvalues[0]
+    exact = logdet(K)
+    assert abs(float(found.logdet) - exact) <= rounding * condition**0.5 * (len(K) + abs(exact))
+    x = found.solve(b)
+    assert np.linalg.norm(b - x @ K.T) <= max(1e-12, 1e-16 * condition) * np.linalg.norm(b)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    name=st.sampled_from(sorted(KERNELS)),
+    n=st.integers(1, 400),
+    gaps=st.sampled_from([0.0, 0.1, 0.5, 0.9, 1.0]),
+    noise=st.sampled_from([1e-8, 1e-5, 1e-2, 1.0, 1e2]),
+    turned=st.booleans(),
+    seed=st.integers(0, 3),
+)
+def test_factor_is_that_of_lapack(name: str, n: int, gaps: float, noise: float, turned: bool, seed: int) -> None:
+    c, d, there, b = problem(name, n, seed=seed, gaps=gaps, noise=noise, turned=turned)
+    assert_is_that_of(factor(c, d, there), written_out(c, d, there), np.stack([b, b[::-1]]))
+
+
+@pytest.mark.parametrize("name", sorted(KERNELS))
+def test_long_ones(name: str) -> None:
+    c, d, there, b = problem(name, 1501)
+    assert_is_that_of(factor(c, d, there), written_out(c, d, there), b)
+
+
+@pytest.mark.parametrize("name", sorted(KERNELS))
+def test_accuracy_at_a_condition_of_a_million(name: str) -> None:
+    n = 1000
+    c, _, there, b = problem(name, n)
+    whole = np.linalg.eigvalsh(scipy.linalg.toeplitz(c))[-1]
+    d = np.full(n, whole / 1e6)
+    K = written_out(c, d, there)
+    found, exact = factor(c, d, there), logdet(K)
+    assert abs(float(found.logdet) / exact - 1) < 1e-10
+    assert np.linalg.norm(b - K @ found.solve(b)) < 1e-9 * np.linalg.norm(b)
+
+
+@pytest.mark.parametrize("scale", [1e-150, 1e150])
+def test_any_size_of_numbers(scale: float) -> None:
+    c, d, there, b = problem("Matern 3/2", 300)
+    one, other = factor(c, d, there), factor(scale * c, scale * d, there)
+    count = np.count_nonzero(there)
+    assert np.isclose(float(other.logdet), float(one.logdet) + count * np.log(scale), rtol=1e-12)
+    x, y = one.solve(b), other.solve(b)
+    np.testing.assert_allclose(y[there] * scale, x[there], rtol=1e-9, atol=1e-12 * np.max(np.abs(x)))
+
+
+def test_complex_right_hand_sides_of_real_matrices() -> None:
+    c, d, there, b = problem("long memory", 300)
+    both = np.stack([b, b[::-1]]).reshape(2, 1, -1)
+    found = factor(c, d, there)
+    np.testing.assert_allclose(found.solve(both + 2j * b), found.solve(both) + 2j * found.solve(b), atol=1e-12)
+
+
+def test_single_precision_comes_in_and_double_precision_out() -> None:
+    c, d, there, b = problem("squared exponential", 700)
+    found = factor(c.astype("f4"), d.astype("f4"), there)
+    assert found.solve(b.astype("f4")).dtype == np.float64
+    exact = logdet(written_out(c.astype("f4").astype(float), d.astype("f4"), there))
+    assert abs(float(found.logdet) / exact - 1) < 1e-6
+
+
+def test_ranks_do_not_grow_with_the_number_of_points() -> None:
+    c, d, _, _ = problem("Matern 5/2", 20_011)
+    assert max(factor(c, d).ranks) <= 8
+
+
+def test_what_has_no_low_rank_is_refused() -> None:
+    rng = np.random.default_rng(0)
+    n = 4000
+    c = rng.standard_normal(n)
+    c[0] = 1e3
+    with pytest.raises(NotWorthwhile):
+        factor(c, np.ones(n))
+    with pytest.raises(NotWorthwhile):
+        factor(KERNELS["rational quadratic"](np.arange(2000.0)), np.ones(2000), rank=10)
+
+
+def test_what_the_columns_that_are_looked_at_overlook_is_found() -> None:
+    x = np.arange(6000.0)
+    c = KERNELS["Matern 3/2"](x) + 1e-3 * (np.abs(x - 3517) == 0)  # between the columns that are looked at
+    places = superfast.columns_looked_at(6000 - 64)
+    assert not np.any(np.isin(3517 - np.arange(64), places))
+    with pytest.raises(NotWorthwhile):
+        factor(c, np.ones(6000))
+
+
+@pytest.mark.parametrize("n", [5, 300, 1000])
+def test_not_positive_definite(n: int) -> None:
+    c = np.cos(np.arange(n) / 3.0)
+    with pytest.raises(np.linalg.LinAlgError, match="not positive definite"):
+        factor(c, np.full(n, -0.1))
+    with pytest.raises(np.linalg.LinAlgError, match="NaN"):
+        factor(np.where(np.arange(n) == 3, np.nan, c), np.ones(n))
+
+
+@pytest.mark.parametrize("name", ["Matern 3/2", "rational quadratic"])
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("n", [7, 193, 900])
+def test_sums_along_the_diagonals_of_the_inverse(
+    name: str, turned: bool, n: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(superfast, "BY_PRODUCTS", 128)  # so that both ways are taken
+    monkeypatch.setattr(superfast, "CHUNK", 4096)
+    c, d, there, _ = problem(name, n, turned=turned)
+    found = factor(c, d, there)
+    Z = np.linalg.inv(written_out(c, d, there)) * np.outer(there, there)
+    sums, diagonal = superfast.inverse_sums(found._factor, found.matrix.there, namespace(c))
+    np.testing.assert_allclose(sums, [np.trace(Z, k) for k in range(n)], atol=1e-11 * np.max(np.abs(sums)))
+    np.testing.assert_allclose(diagonal, np.real(np.diag(Z)), atol=1e-11 * np.max(diagonal))
+
+
+# Other libraries
+
+
+@backends.on("torch", "jax", "array_api_strict")
+def test_other_libraries(backend: backends.Backend) -> None:
+    c, d, there, b = problem("squared exponential", 300, turned=backend.name != "jax")
+    given = map(backend.asarray, (c, d, there))
+    found = factor(*given)
+    expected = factor(c, d, there)
+    assert np.isclose(float(found.logdet), float(expected.logdet), rtol=1e-12)
+    np.testing.assert_allclose(backend.to_numpy(found.solve(backend.asarray(b))), expected.solve(b), atol=1e-11)
+
+
+def value_in(xp: Any, c: Any, noise: Any, there: Any, b: Any, rank: int | None = None) -> Any:
+    """Return a number that depends on all."""
+    found = SuperfastFactor(c, noise, there, namespace(c), rank=rank)
+    x = found.solve(b)
+    return 0.3 * found.logdet + xp.sum(xp.real(x * xp.conj(x))) + xp.sum(xp.real(x))
+
+
+def written_out_in(xp: Any, c: Any, noise: Any, there: Any, b: Any) -> Any:
+    i = xp.arange(len(c))
+    lag = i[:, None] - i
+    T = c[abs(lag)]
+    T = xp.where(lag < 0, xp.conj(T), T)
+    K = T * there[:, None] * there + xp.diag(xp.where(there, noise, xp.ones_like(noise)))
+    K = (K + xp.conj(K).T) / 2
+    x = xp.linalg.solve(K, b)
+    return 0.3 * xp.linalg.slogdet(K)[1] + xp.sum(xp.real(x * xp.conj(x))) + xp.sum(xp.real(x))
+
+
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("n", [40, 333])
+def test_gradients_in_torch(n: int, turned: bool) -> None:
+    torch = pytest.importorskip("torch")
+    c, d, there, b = problem("rational quadratic", n, turned=turned)
+    found = []
+    for function in (value_in, written_out_in):
+        given = [torch.tensor(v, requires_grad=True) for v in (c, d, b.astype(c.dtype))]
+        value = function(torch, given[0], given[1], torch.tensor(there), given[2])
+        value.backward()
+        found.append([value.detach(), *(v.grad for v in given)])
+    for ours, dense in zip(*found, strict=True):
+        torch.testing.assert_close(ours, dense, rtol=1e-9, atol=1e-10 * float(dense.abs().max()))
+
+
+def test_gradient_of_a_long_one_is_that_of_differences() -> None:
+    torch = pytest.importorskip("torch")
+    n = 20_000
+    _, d, there, b = problem("Matern 3/2", n)
+    x = torch.arange(n, dtype=torch.float64)
+
+    def likelihood(length: Any) -> Any:
+        c = (1 + x / length) * torch.exp(-x / length)
+        found = SuperfastFactor(c, torch.tensor(d), torch.tensor(there), namespace(c))
+        right = torch.tensor(b)
+        return right @ found.solve(right) + found.logdet
+
+    length = torch.tensor(10.0, dtype=torch.float64, requires_grad=True)
+    likelihood(length).backward()
+    above, below = (likelihood(torch.tensor(v, dtype=torch.float64)) for v in (10.001, 9.999))
+    differences = (above - below) / 0.002
+    assert abs(float(length.grad) / float(differences) - 1) < 1e-7
+
+
+@backends.on("jax")
+@pytest.mark.parametrize("jitted", [False, True])
+def test_gradients_in_jax(backend: backends.Backend, jitted: bool) -> None:
+    import jax
+
+    c, d, there, b = map(backend.asarray, problem("Matern 3/2", 140))
+    found = []
+    for function in (value_in, written_out_in):
+        value = jax.value_and_grad(lambda c, d, b, f=function: f(jax.numpy, c, d, there, b), (0, 1, 2))
+        found.append(jax.tree.leaves((jax.jit(value) if jitted else value)(c, d, b)))
+    for ours, dense in zip(*found, strict=True):
+        np.testing.assert_allclose(ours, dense, rtol=1e-9, atol=1e-10 * float(abs(dense).max()))
+
+
+@backends.on("jax")
+def test_a_trace_gives_nan_where_a_rank_does_not_suffice(backend: backends.Backend) -> None:
+    import jax
+
+    c, d, there, b = map(backend.asarray, problem("rational quadratic", 200))
+
+    def value(rank: int) -> Any:
+        return float(jax.jit(lambda c: value_in(jax.numpy, c, d, there, b, rank))(c))
+
+    assert np.isnan(value(8))
+    assert np.isclose(value(40), float(value_in(np, *map(np.asarray, (c, d, there, b)))))
+    with pytest.raises(NotWorthwhile):
+        factor(c, d, there, rank=8)
