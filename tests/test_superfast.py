@@ -10,6 +10,7 @@ import scipy.linalg
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import structmat as sm
 from structmat._arrays.libraries import namespace
 from structmat._toeplitz_systems import superfast
 from structmat._toeplitz_systems.superfast import NotWorthwhile, SuperfastFactor
@@ -163,6 +164,84 @@ def test_sums_along_the_diagonals_of_the_inverse(
     sums, diagonal = superfast.inverse_sums(found._factor, found.matrix.there, namespace(c))
     np.testing.assert_allclose(sums, [np.trace(Z, k) for k in range(n)], atol=1e-11 * np.max(np.abs(sums)))
     np.testing.assert_allclose(diagonal, np.real(np.diag(Z)), atol=1e-11 * np.max(diagonal))
+
+
+# What operators use it
+
+
+def series(c: Any, noise: Any, there: Any) -> dict[str, sm.LinearOperator]:
+    """Return operators that are Toeplitz matrices plus diagonals, some with gaps, in all ways of writing them."""
+    T, D, kept = sm.Toeplitz(c), sm.Diagonal(noise), np.flatnonzero(there)
+    even = 0.1 * sm.Identity(len(c))
+    return {
+        "whole": T + D,
+        "gaps": (T + D)[kept][:, kept],
+        "gaps, noise of what is there": T[kept][:, kept] + sm.Diagonal(noise[kept]),
+        "gaps, even noise": (T + even)[kept][:, kept],
+        "a multiple": 2 * (T + D)[kept][:, kept],
+        "prepared": (T + D)[kept][:, kept].prepare(),
+        "a mask": (D + T)[there][:, there],
+        "two noises": (T + D + even)[there][:, there],
+    }
+
+
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("kind", sorted(series(np.ones(1), np.ones(1), np.ones(1, bool))))
+def test_slogdet_is_exact(kind: str, turned: bool) -> None:
+    c, d, there, _ = problem("squared exponential", 1300, turned=turned)
+    A = series(c, d, there)[kind]
+    sign, log, error = sm.slogdet(A)
+    assert sign == 1
+    assert error == 0
+    assert np.shape(log) == ()
+    assert np.isclose(log, logdet(A.to_dense()), rtol=1e-11)
+
+
+def test_slogdet_of_long_toeplitz_matrices_alone() -> None:
+    c = 0.9 ** np.arange(9000.0)
+    exact = 8999 * np.log(1 - 0.81)
+    assert np.isclose(sm.slogdet(sm.Toeplitz(c)).logabsdet, exact, rtol=1e-12)
+
+
+def test_slogdet_takes_its_precision_from_the_operator() -> None:
+    c, d, there, _ = problem("Matern 3/2", 1300)
+    A = series(c.astype("f4"), d.astype("f4"), there)["gaps"]
+    log = sm.slogdet(A).logabsdet
+    assert log.dtype == np.float32
+    assert np.isclose(log, logdet(A.to_dense().astype(float)), rtol=1e-5)
+
+
+def test_slogdet_estimates_where_that_is_asked_for_or_nothing_else_serves() -> None:
+    c, d, there, _ = problem("Matern 3/2", 1300)
+    assert sm.slogdet(series(c, d, there)["gaps"], n_probes=8, rng=0).standard_error > 0
+    rng = np.random.default_rng(0)
+    noise = rng.standard_normal(3000)
+    noise[0] = 1e3  # no block has low rank
+    A = series(noise, rng.uniform(0.1, 0.2, 3000), rng.random(3000) > 0.1)["gaps"]
+    assert sm.slogdet(A, rng=0).standard_error > 0
+
+
+def test_slogdet_refuses_what_is_not_positive_definite_or_not_hermitian() -> None:
+    c, d, there, _ = problem("damped cosine", 1300)
+    with pytest.raises(np.linalg.LinAlgError, match="slogdet"):
+        sm.slogdet(series(c, d - 10.0, there)["gaps"])
+    with pytest.raises(ValueError, match="Hermitian"):
+        sm.slogdet((sm.Toeplitz(c, np.arange(1300.0)) + sm.Diagonal(d))[there][:, there])
+
+
+def test_gradients_of_slogdet_are_exact() -> None:
+    torch = pytest.importorskip("torch")
+    _, d, there, _ = problem("Matern 3/2", 1300)
+    x = torch.arange(1300, dtype=torch.float64)
+
+    def value(length: Any, noise: Any, exact: bool) -> Any:
+        A = sm.Toeplitz((1 + x / length) * torch.exp(-x / length)) + noise * sm.Diagonal(torch.tensor(d))
+        A = A[there][:, there]
+        return torch.logdet(A.to_dense()) if exact else sm.slogdet(A).logabsdet
+
+    at = [torch.tensor(v, dtype=torch.float64, requires_grad=True) for v in (10.0, 1.5)]
+    ours, dense = (torch.autograd.grad(value(*at, exact), at) for exact in (False, True))
+    torch.testing.assert_close(ours, dense, rtol=1e-9, atol=0)
 
 
 # Other libraries

@@ -8,7 +8,7 @@ import numpy as np
 
 from structmat._arguments import integer, non_negative, random_generator
 from structmat._arrays.arithmetic import real_part
-from structmat._arrays.dtypes import cast_back
+from structmat._arrays.dtypes import cast_back, precision_of
 from structmat._arrays.libraries import rules_of
 from structmat._arrays.tracing import is_differentiated
 from structmat._arrays.typing import Array, Namespace
@@ -18,6 +18,7 @@ from structmat.linear_systems._lanczos import TRACED, WRITTEN_OUT, Quadrature, e
 from structmat.linear_systems._logdet_derivatives import with_derivatives
 from structmat.linear_systems._results import ConvergenceError, SlogdetEstimate
 from structmat.linear_systems._solve import require_operator
+from structmat.linear_systems._superfast import direct_factor
 from structmat.operators import LinearOperator, Submatrix
 
 _GAPS = 1 << 22
@@ -50,7 +51,8 @@ def slogdet(
         definite.
     n_probes : int, optional
         The number of random vectors of an estimate, at least 2. The standard error falls with its square root. Default:
-        none up to 1,024 unknowns, where the matrix is written out, or where few are missing on a grid; else 32.
+        none up to 1,024 unknowns, where the matrix is written out, none for a Toeplitz matrix plus a diagonal that has
+        a direct factor, or where few are missing on a grid; else 32.
     target_error : float, optional
         The standard error that is wanted: more groups of `n_probes` vectors are added until it is reached. Not under
         ``jax.jit``.
@@ -85,8 +87,16 @@ def slogdet(
 
     Notes
     -----
-    Without a closed form it takes a dense Cholesky factor, O(n^3), or an estimate. With a random vector z of signs,
-    ``log(det(A))`` is the mean of ``z^H log(A) z``, for which k steps of Lanczos' method give a quadrature rule
+    The result is exact for a positive definite Toeplitz matrix plus a diagonal one, a `Submatrix` of such a matrix with
+    the same rows and columns included (a series with gaps and uneven noise), where its blocks beside the diagonal have
+    low rank, as those of most covariances: a factor in hierarchically semiseparable form takes O(n r^2) for n points
+    and ranks r, of 4 for Matérn covariances and about 30 for a squared exponential, with an error near that of
+    elimination. Periodic covariances may have high ranks, for which there are estimates. Under ``jax.jit`` ranks up to
+    64 are allowed for, and where they do not suffice the result is NaN; `n_probes` asks for an estimate. Gradients of
+    exact results in torch (reverse mode) and JAX are exact.
+
+    Else, without a closed form, it takes a dense Cholesky factor, O(n^3), or an estimate. With a random vector z of
+    signs, ``log(det(A))`` is the mean of ``z^H log(A) z``, for which k steps of Lanczos' method give a quadrature rule
     of order 2 k [1]_. Where the nearest circulant (of several levels on a grid) or diagonal matrix M is known, as for
     sums and products of circulant, Toeplitz and diagonal parts, ``log(det(A))`` is ``log(det(M))``, which is exact,
     plus that of ``M^(-1/2) A M^(-1/2)``, which is near the identity: that takes few steps, and its standard error is
@@ -99,8 +109,8 @@ def slogdet(
     steps shows that what is left is below a tenth of its standard error. Under ``jax.jit`` no value can be looked at:
     an estimate that has not converged is NaN.
 
-    Gradients in torch (reverse mode) and JAX (reverse mode) are unbiased estimates by the same vectors; they take one
-    solution for each, by `solve`.
+    Gradients of estimates in torch (reverse mode) and JAX (reverse mode) are unbiased estimates by the same vectors;
+    they take one solution for each, by `solve`.
 
     References
     ----------
@@ -128,10 +138,14 @@ def slogdet(
     if A.shape[0] != A.shape[1]:
         raise ArgumentValueError(owner, "A", f"must be square, got shape {A.shape}")
     op, xp = A._to_working_precision(owner)
+    is_exact = n_probes is None and wanted is None
+    if is_exact and op.shape[0] > WRITTEN_OUT and (factor := direct_factor(op, xp)) is not None:
+        log = _in_precision_of(op, factor.logdet, xp)
+        return _finished(A, xp.ones_like(log), log, xp.zeros_like(log), xp)
     with suppress(NotImplementedError):
         sign, log = op._slogdet(xp)
         return _finished(A, sign, log, xp.zeros_like(log), xp)
-    if n_probes is None and wanted is None and (known := _exact(op, xp)) is not None:
+    if is_exact and (known := _exact(op, xp)) is not None:
         return _finished(A, xp.ones_like(known), known, xp.zeros_like(known), xp)
     traced = any(rules_of(xp).is_traced(array) for array in op._arrays())
     usual = TRACED if traced else _STEPS
@@ -196,6 +210,10 @@ def _by_cholesky(dense: Array, xp: Namespace) -> Array:
     if not rules_of(xp).is_traced(dense):
         require_positive(log, xp)
     return log
+
+
+def _in_precision_of(op: LinearOperator, log: Array, xp: Namespace) -> Array:
+    return xp.reshape(xp.astype(log, precision_of(op.dtype, xp)), ())
 
 
 def _finished(A: LinearOperator, sign: Array, log: Array, error: Array, xp: Namespace) -> SlogdetEstimate:

@@ -103,6 +103,9 @@ class Identity(LinearOperator):
     def _diagonal(self, xp: Namespace) -> Array:
         return xp.ones(self.n)
 
+    def _noisy_toeplitz(self, like: Array, xp: Namespace) -> tuple[None, Array]:
+        return None, xp.ones(self.n, dtype=like.dtype, device=device_of(like))
+
     def _modulus(self, xp: Namespace) -> LinearOperator:
         return self
 
@@ -342,6 +345,9 @@ class Diagonal(LinearOperator):
 
     def _diagonal(self, xp: Namespace) -> Array:
         return self.d
+
+    def _noisy_toeplitz(self, like: Array, xp: Namespace) -> tuple[None, Array]:
+        return None, self.d
 
     def _modulus(self, xp: Namespace) -> LinearOperator:
         return Diagonal(xp.abs(self.d))

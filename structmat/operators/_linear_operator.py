@@ -274,6 +274,13 @@ class LinearOperator(Parametrised, ABC):
         """
         return None
 
+    def _noisy_toeplitz(self, like: Array, xp: Namespace) -> tuple[Any, Array | None] | None:
+        """Toeplitz operator and diagonal, None where there is none, whose sum is this matrix; None for other matrices.
+
+        `like` is an array of the same library, for dtype and device where the operator holds no arrays.
+        """
+        return None
+
     # Hooks of closed forms: without them the methods that ask them raise an error that names an alternative
 
     def _inv(self, xp: Namespace) -> LinearOperator:

@@ -303,6 +303,9 @@ class Prepared(Wrapper):
     def _nearest_circulant(self, sizes: tuple[int, ...], like: Array, xp: Namespace) -> Array | None:
         return self.operator._nearest_circulant(sizes, like, xp)
 
+    def _noisy_toeplitz(self, like: Array, xp: Namespace) -> tuple[Any, Array | None] | None:
+        return self.operator._noisy_toeplitz(like, xp)
+
     def _hint_for_shape(self, method: str, argument: str, shape: tuple[int, ...], length: int) -> str:
         return self.operator._hint_for_shape(method, argument, shape, length)
 

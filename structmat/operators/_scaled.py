@@ -153,6 +153,13 @@ class Scaled(Wrapper):
     def _diagonal(self, xp: Namespace) -> Array:
         return self._times_factor(self.operator._diagonal(xp), xp)
 
+    def _noisy_toeplitz(self, like: Array, xp: Namespace) -> tuple[Any, Array | None] | None:
+        if (parts := self.operator._noisy_toeplitz(like, xp)) is None:
+            return None
+        T, d = parts
+        own = None if T is None else scale(T, self.factor)
+        return own, None if d is None else scale_array(d, self.factor, 1, xp)
+
     def _eigvals(self, xp: Namespace) -> Array:
         return self._times_factor(self.operator._eigvals(xp), xp)
 

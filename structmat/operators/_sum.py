@@ -99,6 +99,15 @@ class Sum(Combination):
         known = [column for column in columns if column is not None]
         return reduce(lambda c, other: c + other, known) if len(known) == len(columns) else None
 
+    def _noisy_toeplitz(self, like: Array, xp: Namespace) -> tuple[Any, Array | None] | None:
+        parts = [term._noisy_toeplitz(like, xp) for term in self.terms]
+        known = [part for part in parts if part is not None]
+        if len(known) < len(parts):
+            return None
+        matrices, diagonals = ([part for part in each if part is not None] for each in zip(*known, strict=True))
+        d = sum(diagonals[1:], start=diagonals[0]) if diagonals else None
+        return reduce(add, matrices) if matrices else None, d
+
     def _whole(self) -> tuple[LinearOperator, Any]:
         found = [term._whole() for term in self.terms]
         chosen = next((rows for _, rows in found if rows is not None), None)

@@ -438,6 +438,9 @@ class Toeplitz(ConstantDiagonals):
     def _transpose(self) -> Toeplitz:
         return self._replaced(c=concat_last([self.c[..., :1], self.r[..., 1:]], self._own_namespace()), r=self.c)
 
+    def _noisy_toeplitz(self, like: Array, xp: Namespace) -> tuple[Toeplitz, None]:
+        return self, None
+
     def _to_dense(self, like: Context) -> Array:
         xp = like.xp
         return copied(xp.flip(windows(xp.flip(self._constants(xp), axis=-1), self.shape[1], xp), axis=-2), xp)
