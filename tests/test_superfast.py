@@ -244,12 +244,57 @@ def test_gradients_of_slogdet_are_exact() -> None:
     torch.testing.assert_close(ours, dense, rtol=1e-9, atol=0)
 
 
+@pytest.mark.parametrize("turned", [False, True])
+def test_solve_takes_the_factor_where_iteration_is_long(turned: bool) -> None:
+    c, d, there, b = problem("squared exponential", 1500, turned=turned)
+    A = series(c, d, there)["gaps"]
+    right = np.stack([b[there], b[there][::-1]], axis=-1)
+    for sides in (right[:, 0], right, right + 1j):
+        x, residual, iterations = sm.solve(A, sides, assume="positive definite")
+        assert iterations == 0
+        assert x.shape == sides.shape
+        assert np.all(residual < 1e-12)
+        np.testing.assert_allclose(A @ x, sides, atol=1e-11)
+
+
+def test_solve_iterates_where_that_is_faster_or_asked_for() -> None:
+    c, d, there, b = problem("Matern 3/2", 1500)
+    A, right = series(c, d, there), b[there]
+    assert sm.solve(A["whole"], b, assume="positive definite").iterations > 0
+    assert sm.solve(A["gaps"], right).iterations > 0
+    assert sm.solve(A["gaps"], right, assume="positive definite", max_iter=5000).iterations > 0
+    assert sm.solve(A["gaps"] + 10 * sm.Identity(len(right)), right, assume="positive definite").iterations > 0
+    many = sm.solve(A["whole"], np.stack([b, 2 * b, 3 * b, b]).T, assume="positive definite")
+    assert many.iterations == 0
+    with pytest.raises(sm.ConvergenceError, match="NaN"):
+        sm.solve(A["gaps"], np.full(len(right), np.nan), assume="positive definite")
+
+
+def test_gradients_of_solve_by_the_factor() -> None:
+    torch = pytest.importorskip("torch")
+    _, d, there, b = problem("Matern 3/2", 1300)
+    x = torch.arange(1300, dtype=torch.float64)
+
+    def value(length: Any, right: Any, exact: bool) -> Any:
+        A = sm.Toeplitz((1 + x / length) * torch.exp(-x / length)) + sm.Diagonal(torch.tensor(d))
+        A = A[there][:, there]
+        if exact:
+            return torch.sum(torch.linalg.solve(A.to_dense(), right) ** 2)
+        found = sm.solve(A, right, assume="positive definite")
+        assert found.iterations == 0
+        return torch.sum(found.x**2)
+
+    at = [torch.tensor(10.0, dtype=torch.float64, requires_grad=True), torch.tensor(b[there], requires_grad=True)]
+    ours, dense = (torch.autograd.grad(value(*at, exact), at) for exact in (False, True))
+    torch.testing.assert_close(ours, dense, rtol=1e-8, atol=1e-8)
+
+
 # Other libraries
 
 
 @backends.on("torch", "jax", "array_api_strict")
 def test_other_libraries(backend: backends.Backend) -> None:
-    c, d, there, b = problem("squared exponential", 300, turned=backend.name != "jax")
+    c, d, there, b = problem("squared exponential", 150, turned=backend.name != "jax")
     given = map(backend.asarray, (c, d, there))
     found = factor(*given)
     expected = factor(c, d, there)
@@ -314,7 +359,7 @@ def test_gradient_of_a_long_one_is_that_of_differences() -> None:
 def test_gradients_in_jax(backend: backends.Backend, jitted: bool) -> None:
     import jax
 
-    c, d, there, b = map(backend.asarray, problem("Matern 3/2", 140))
+    c, d, there, b = map(backend.asarray, problem("Matern 3/2", 100))
     found = []
     for function in (value_in, written_out_in):
         value = jax.value_and_grad(lambda c, d, b, f=function: f(jax.numpy, c, d, there, b), (0, 1, 2))
@@ -327,7 +372,7 @@ def test_gradients_in_jax(backend: backends.Backend, jitted: bool) -> None:
 def test_a_trace_gives_nan_where_a_rank_does_not_suffice(backend: backends.Backend) -> None:
     import jax
 
-    c, d, there, b = map(backend.asarray, problem("rational quadratic", 200))
+    c, d, there, b = map(backend.asarray, problem("rational quadratic", 100))
 
     def value(rank: int) -> Any:
         return float(jax.jit(lambda c: value_in(jax.numpy, c, d, there, b, rank))(c))

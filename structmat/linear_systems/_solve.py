@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import suppress
 from typing import Any, Literal, NamedTuple
 
@@ -10,7 +11,7 @@ import scipy  # its `linalg` is imported on first use
 
 from structmat._arguments import integer, non_negative, one_of
 from structmat._arrays.dtypes import cast_back, complex_partner, is_complex, precision_of
-from structmat._arrays.libraries import device_of, is_numpy, namespace_of
+from structmat._arrays.libraries import device_of, is_numpy, namespace_of, rules_of
 from structmat._arrays.shapes import broadcast_shapes, concat_last, is_vector
 from structmat._arrays.typing import Array, ArrayLike, DType, Namespace
 from structmat._errors import ArgumentTypeError, ArgumentValueError, warn_caller
@@ -23,7 +24,11 @@ from structmat.linear_systems._krylov import KrylovMethod
 from structmat.linear_systems._lsmr import LSMR
 from structmat.linear_systems._results import ConvergenceError, Report, SolveResult
 from structmat.linear_systems._stopping import relative_residual
+from structmat.linear_systems._superfast import direct_factor
 from structmat.operators import Identity, LinearOperator
+
+_FACTORED = 1024
+"""Up to so many unknowns there is no direct factor: iteration takes a few milliseconds."""
 
 _LONGEST = 10_000
 """The default number of iterations is ten times the number of unknowns, but at most this."""
@@ -95,6 +100,12 @@ def solve(
 
     Notes
     -----
+    For many right-hand sides of a positive definite Toeplitz matrix plus a diagonal, and for one where rows and columns
+    are left out (a `Submatrix`, as of a series with gaps) and the noise is small, there is a direct factor from 1,025
+    unknowns on, as for `slogdet`: for 100,000 points and a condition number of 2,500 it takes 0.7 s, iteration 1.8 s.
+    It is taken where `assume` is "positive definite", no method, preconditioner or `max_iter` is asked for, and the
+    residual is small enough; not in a trace of JAX.
+
     The methods are the same for all array libraries, and solve all right-hand sides of a batch at once [1]_. The
     residual is computed anew from the solution, and the solver runs again on what it left, as in iterative refinement.
 
@@ -122,6 +133,7 @@ def solve(
     one_of(assume, owner, "assume", ("general", "positive definite"))
     _require_preconditioner(preconditioner, A)
     solver = _method(method, assume)
+    by_default = method is None and max_iter is None and isinstance(preconditioner, str)
     given = preconditioner if isinstance(preconditioner, LinearOperator) else None
     question = _read(A, b, owner, given)
     xp, eliminates = question.xp, max_iter is None and A.shape[0] <= WRITTEN_OUT
@@ -138,6 +150,8 @@ def solve(
     with suppress(NotImplementedError):
         found = question.in_closed_form(question.op.inv_matvec(question.vectors))
         return question.finished(_warned(found, owner, settings.rtol, xp))
+    if by_default and settings.positive and (known := _by_factor(question, settings.rtol)) is not None:
+        return question.finished(known)
     advice = "give a better preconditioner, or use lstsq for a singular matrix"
     if settings.positive:
         other = 'assume="general"' if assume != "general" else "method=GMRES()"
@@ -253,6 +267,19 @@ def lstsq(
         error.result = finished(error.result)
         raise
     return finished(_warned(found, owner, None, xp))
+
+
+def _by_factor(question: _Question, rtol: float) -> SolveResult | None:
+    """Return solutions by a direct factor, None where that is no faster than iteration, or not as accurate."""
+    op, right, xp = question.op, question.right, question.xp
+    if op.shape[0] <= _FACTORED or rules_of(xp).is_traced(right):
+        return None
+    factor = direct_factor(op, xp, systems=math.prod(right.shape[:-1]))
+    if factor is None:
+        return None
+    x = factor.solve(right, xp)
+    found = question.in_closed_form(x if x.dtype == right.dtype else xp.astype(x, right.dtype))
+    return found if bool(xp.all(found.residual <= rtol)) else None
 
 
 def require_operator(A: object, owner: str) -> None:
