@@ -3,8 +3,9 @@
 Matérn covariances of order 3/2 with a length of 10 steps and a variance of one, beside noise of variance 0.01 or, where
 it is "uneven", of 0.01 to 0.1. Of a grid with gaps a tenth of the points is missing. Cholesky factors: from the first
 column of ``0.99^k``, by `Toeplitz.cholesky`, and LAPACK's of a dense matrix that is ready. Log-determinants:
-`structmat.slogdet` with 32 vectors, and a dense Cholesky factor. Systems: `structmat.solve` to 1e-8. Gradients: those
-of the log-likelihood of a series with gaps by length and noise, with 16 vectors; GPyTorch as it comes, SciPy and JAX
+`structmat.slogdet`, of two axes with 32 vectors, of one axis exact, and a dense Cholesky factor. Systems:
+`structmat.solve` to 1e-8. Gradients: those of the log-likelihood of a series with gaps by length and noise; more
+kernels and sizes are in ``superfast.py``. GPyTorch as it comes, SciPy and JAX
 with dense matrices, SciPy without derivatives. Seconds are the processor's, of one core; --out writes
 ``gaussian_processes.md``.
 """
@@ -130,7 +131,7 @@ def gradients(n: int) -> Row:
         length, noise = (torch.tensor(v, dtype=torch.float64, requires_grad=True) for v in (LENGTH, NOISE))
         A = (sm.Toeplitz(matern(torch, steps, length)) + noise * sm.Identity(n))[kept][:, kept]
         x = sm.solve(A, values, assume="positive definite", rtol=1e-6).x
-        (values @ x + sm.slogdet(A, rng=0, n_probes=16).logabsdet).backward()
+        (values @ x + sm.slogdet(A).logabsdet).backward()
 
     by_gpytorch = Exact.gradient(at, values)
     distances = np.abs(kept[:, None] - kept)

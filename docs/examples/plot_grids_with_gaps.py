@@ -38,12 +38,13 @@ measured = truth[observed] + noise * rng.standard_normal(observed.sum())
 # Length and noise
 # ----------------
 # The negative log-likelihood of measurements y with the covariance matrix A is ``(y^T A^-1 y + log det A) / 2``, apart
-# from a constant. :func:`structmat.solve` iterates, with a preconditioner made of the whole grid.
-# :func:`structmat.slogdet` estimates the logarithm by a few random vectors, and says how exactly. Gradients flow
-# through both, and SciPy minimises.
+# from a constant. Of a series both :func:`structmat.slogdet` and :func:`structmat.solve` find what is exact, by a
+# direct factor of the matrix with its gaps. On a grid of two axes :func:`structmat.solve` iterates, with a
+# preconditioner made of the whole grid, and :func:`structmat.slogdet` estimates the logarithm by a few random vectors,
+# and says how exactly. Gradients flow through both, and SciPy minimises.
 
 
-def estimate(covariance_matrix, observed, measured):
+def estimate(covariance_matrix, observed, measured, n_probes=None):
     """Return length and noise near the largest likelihood."""
     y = torch.from_numpy(measured)
 
@@ -52,7 +53,7 @@ def estimate(covariance_matrix, observed, measured):
         length, noise = logs.exp()
         A = (covariance_matrix(length) + noise**2 * sm.Identity(observed.size))[observed][:, observed]
         x = sm.solve(A, y, assume="positive definite", rtol=1e-6).x
-        _, logdet, error = sm.slogdet(A, rng=0, n_probes=4)  # the same vectors each time
+        _, logdet, error = sm.slogdet(A, rng=0, n_probes=n_probes)  # vectors, if any, are the same each time
         result = (y @ x + logdet) / 2 / y.numel()
         result.backward()
         print(
@@ -60,7 +61,7 @@ def estimate(covariance_matrix, observed, measured):
         )
         return result.item(), logs.grad.numpy()
 
-    # The gradient is an estimate too, so that steps far below the standard error mean nothing.
+    # Of an estimate the gradient is one too, so that steps far below the standard error mean nothing.
     options = {"maxfun": 10, "maxls": 5, "ftol": 1e-5}
     return np.exp(minimize(negative_log_likelihood, np.log([3.0, 0.5]), jac=True, method="L-BFGS-B", options=options).x)
 
@@ -108,7 +109,7 @@ values = field[seen] + 0.2 * rng.standard_normal(seen.sum())
 
 radius = torch.from_numpy(np.hypot(row, col))
 covariance = sm.MultilevelToeplitz.from_covariance
-found, found_noise = estimate(lambda length: covariance(matern(radius, length, torch.exp)), seen.ravel(), values)
+found, found_noise = estimate(lambda length: covariance(matern(radius, length, torch.exp)), seen.ravel(), values, 4)
 
 given = (lambda s, t: matern(np.hypot(s, t), found), (side, side), seen, values)
 fields = sample_conditional(*given, noise=found_noise**2, n_samples=24, rng=6)
