@@ -172,7 +172,7 @@ def test_sums_along_the_diagonals_of_the_inverse(
 def series(c: Any, noise: Any, there: Any) -> dict[str, sm.LinearOperator]:
     """Return operators that are Toeplitz matrices plus diagonals, some with gaps, in all ways of writing them."""
     T, D, kept = sm.Toeplitz(c), sm.Diagonal(noise), np.flatnonzero(there)
-    even = 0.1 * sm.Identity(len(c))
+    even = 0.1 * sm.Identity(c.shape[-1])
     return {
         "whole": T + D,
         "gaps": (T + D)[kept][:, kept],
@@ -195,6 +195,16 @@ def test_slogdet_is_exact(kind: str, turned: bool) -> None:
     assert error == 0
     assert np.shape(log) == ()
     assert np.isclose(log, logdet(A.to_dense()), rtol=1e-11)
+
+
+def test_slogdet_of_a_stack_is_exact() -> None:
+    c, d, there, _ = problem("Matern 3/2", 1300)
+    stack = np.stack([[c, 2 * c, 3 * c], [4 * c, 5 * c, 6 * c]])
+    A = series(stack, d, there)["gaps"]
+    _, log, error = sm.slogdet(A)
+    assert np.shape(log) == np.shape(error) == (2, 3)
+    assert not np.any(error)
+    np.testing.assert_allclose(log[1, 2], sm.slogdet(series(6 * c, d, there)["gaps"]).logabsdet, rtol=1e-13)
 
 
 def test_slogdet_of_long_toeplitz_matrices_alone() -> None:

@@ -18,7 +18,7 @@ from structmat.linear_systems._lanczos import TRACED, WRITTEN_OUT, Quadrature, e
 from structmat.linear_systems._logdet_derivatives import with_derivatives
 from structmat.linear_systems._results import ConvergenceError, SlogdetEstimate
 from structmat.linear_systems._solve import require_operator
-from structmat.linear_systems._superfast import direct_factor
+from structmat.linear_systems._superfast import direct_logdet
 from structmat.operators import LinearOperator, Submatrix
 
 _GAPS = 1 << 22
@@ -139,8 +139,8 @@ def slogdet(
         raise ArgumentValueError(owner, "A", f"must be square, got shape {A.shape}")
     op, xp = A._to_working_precision(owner)
     is_exact = n_probes is None and wanted is None
-    if is_exact and op.shape[0] > WRITTEN_OUT and (factor := direct_factor(op, xp)) is not None:
-        log = _in_precision_of(op, factor.logdet, xp)
+    if is_exact and op.shape[0] > WRITTEN_OUT and (log := direct_logdet(op, xp)) is not None:
+        log = xp.astype(log, precision_of(op.dtype, xp))
         return _finished(A, xp.ones_like(log), log, xp.zeros_like(log), xp)
     with suppress(NotImplementedError):
         sign, log = op._slogdet(xp)
@@ -210,10 +210,6 @@ def _by_cholesky(dense: Array, xp: Namespace) -> Array:
     if not rules_of(xp).is_traced(dense):
         require_positive(log, xp)
     return log
-
-
-def _in_precision_of(op: LinearOperator, log: Array, xp: Namespace) -> Array:
-    return xp.reshape(xp.astype(log, precision_of(op.dtype, xp)), ())
 
 
 def _finished(A: LinearOperator, sign: Array, log: Array, error: Array, xp: Namespace) -> SlogdetEstimate:

@@ -96,6 +96,29 @@ def direct_factor(op: LinearOperator, xp: Namespace, *, systems: int | None = No
         return None
 
 
+def direct_logdet(op: LinearOperator, xp: Namespace) -> Array | None:
+    """Return logarithms of determinants by direct factors, one after the other for a stack; None as `direct_factor`."""
+    batch = op.batch_shape
+    if batch and rules_of(xp).compiles:
+        return None
+    logs = []
+    for index in np.ndindex(batch):
+        found = direct_factor(_member(op, batch, index, xp) if batch else op, xp)
+        if found is None:
+            return None
+        logs.append(xp.reshape(found.logdet, ()))
+    return xp.reshape(xp.stack(logs), batch) if batch else logs[0]
+
+
+def _member(op: LinearOperator, batch: tuple[int, ...], index: tuple[int, ...], xp: Namespace) -> LinearOperator:
+    """Return one matrix of a stack, whose parts may have fewer batch axes."""
+
+    def pick(array: Array, axes: int) -> Array:
+        return xp.broadcast_to(array, (*batch, *array.shape[array.ndim - axes :]))[(*index, ...)]
+
+    return op._map(pick)
+
+
 def _pays(c: Array, noise: Array, systems: int, chosen: Any, xp: Namespace) -> bool:
     """Tell whether a factor is faster than conjugate gradients for some systems."""
     if systems >= _MANY:
