@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from structmat._arrays.libraries import rules_of
 from structmat._arrays.typing import Array, Namespace
-from structmat.linear_systems._krylov import Count, KrylovMethod, inner
+from structmat.linear_systems._krylov import Count, KrylovMethod, inner_of, smallest_of
 from structmat.operators import LinearOperator
 
 
@@ -49,9 +49,10 @@ class CG(KrylovMethod):
         norm: Array | None,
         xp: Namespace,
     ) -> tuple[Array, Count]:
-        square = inner(b, b, xp)
+        dot = inner_of(b.dtype, xp)
+        square = dot(b, b)
         target = rtol**2 * square
-        nothing = xp.zeros_like(square)
+        nothing, smallest = xp.zeros_like(square), smallest_of(b.dtype, xp)
         rules = rules_of(xp)
         add = rules.add
 
@@ -65,18 +66,18 @@ class CG(KrylovMethod):
         def step(state: tuple[Any, ...]) -> tuple[Any, ...]:
             x, r, p, rho, active, count = state
             q = A._matvec(p, xp)
-            curvature = inner(p, q, xp)
+            curvature = dot(p, q)
             active = active & (curvature > 0.0)  # else the matrix is not positive definite
             alpha = xp.where(active, rho / curvature, nothing)[..., None]
             x = add(x, alpha * p)
             r = add(r, -alpha * q)
             z = preconditioned(r)
-            following = inner(r, z, xp)
-            beta = xp.where(active, following / rho, nothing)[..., None]
-            return x, r, add(beta * p, z), following, active & (inner(r, r, xp) > target), count + 1
+            following = dot(r, z)
+            beta = following / (rho + smallest)  # one for what has converged, whose x and r stay
+            return x, r, add(beta[..., None] * p, z), following, active & (dot(r, r) > target), count + 1
 
         r = xp.asarray(b, copy=True)
         p = xp.asarray(preconditioned(b), copy=True)
-        state = (xp.zeros_like(b), r, p, inner(b, p, xp), square > target, 0)
+        state = (xp.zeros_like(b), r, p, dot(b, p), square > target, 0)
         x, *_, count = rules.loop(goes_on, step, state)
         return x, count

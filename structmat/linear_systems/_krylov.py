@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 
-from structmat._arrays.arithmetic import real_part
+from structmat._arrays.dtypes import is_complex
 from structmat._arrays.libraries import namespace_of, rules_of
 from structmat._arrays.typing import Array, DType, Namespace
 from structmat.operators import LinearOperator
@@ -104,9 +104,19 @@ def quiet(xp: Namespace) -> Iterator[None]:
         yield
 
 
+def inner_of(dtype: DType, xp: Namespace) -> Callable[[Array, Array], Array]:
+    """Return the function that returns the real part of inner products of vectors of a dtype.
+
+    They have no other part for a Hermitian matrix.
+    """
+    if not is_complex(dtype, xp):
+        return xp.vecdot
+    return lambda u, v: xp.real(xp.vecdot(u, v))
+
+
 def inner(u: Array, v: Array, xp: Namespace) -> Array:
-    """Return the real part of inner products, which have no other for a Hermitian matrix."""
-    return real_part(xp.vecdot(u, v), xp)
+    """Return the real part of inner products."""
+    return inner_of(u.dtype, xp)(u, v)
 
 
 def length_of(v: Array, xp: Namespace) -> Array:
