@@ -32,7 +32,10 @@ def names() -> dict[str, Any]:
 
 
 def own_members(value: Any) -> list[str]:
-    """Return the full names of the public methods and properties of a class, under the class that defines each."""
+    """Return the full names of the public methods and properties of a class, under the class that defines each.
+
+    One that has no docstring of its own has that of the method which it overrides.
+    """
     if not inspect.isclass(value):
         return []
     return [
@@ -42,4 +45,5 @@ def own_members(value: Any) -> list[str]:
         for name, member in vars(cls).items()
         if not name.startswith("_")
         and (isinstance(member, (property, classmethod, staticmethod)) or inspect.isfunction(member))
+        and (member.__doc__ or not inspect.getdoc(getattr(cls, name)))
     ]

@@ -186,7 +186,41 @@ def as_floating(value: ArrayLike, owner: str, argument: str, *, like: tuple[Name
 def as_vectors(
     value: ArrayLike, owner: str, argument: str, n: str = "n", *, like: tuple[Namespace, DType] | None = None
 ) -> Array:
-    """Return an argument as vectors of shape ``(..., n)`` with n at least one; `n` is the letter that errors use."""
+    """Return an argument as vectors along the last axis, none of them empty.
+
+    Parameters
+    ----------
+    value : array or nested lists of numbers
+        As for `as_floating`.
+    owner : str
+        The function or class that was called, for error messages.
+    argument : str
+        The name of the argument.
+    n : str, default "n"
+        What the length is called there.
+    like : (namespace, dtype), optional
+        As for `as_floating`.
+
+    Returns
+    -------
+    array, shape (..., n)
+        Real or complex floating-point numbers.
+
+    Raises
+    ------
+    ArgumentValueError
+        If it has no axis or no entry, and as `as_floating` does.
+    ArgumentTypeError
+        As `as_floating` does.
+
+    Examples
+    --------
+    >>> from structmat.extend import as_vectors
+    >>> as_vectors(3.0, "Mine", "c", "m")
+    Traceback (most recent call last):
+        ...
+    structmat._errors.ArgumentValueError: Mine: c must have shape (..., m) with m >= 1, got ()
+    """
     array = as_floating(value, owner, argument, like=like)
     if array.ndim < 1 or array.shape[-1] < 1:
         raise wrong_shape(owner, argument, f"(..., {n}) with {n} >= 1", array)

@@ -21,52 +21,119 @@ Without a closed form unless given
     ``_frobenius(xp)``, ``_modulus(xp)``, ``_spectral_function(function, xp)``; ``_rounding(xp)``, the relative error of
     singular values, has a default. `closed_forms` returns which methods ask which of them. A hook that has none for
     this case raises ``NoClosedFormError(self)``; the method that was called names itself and the alternative.
-For iteration, asked for nothing
+For preconditioners, with a default
     ``_nearest_circulant(sizes, like, xp)``, the first column of a circulant near a square matrix, cyclic on a grid of
     these sizes, which preconditions `structmat.solve` and `structmat.slogdet`, or None, the default;
     ``_circulant_levels()``, the sizes of the grid: ``(n,)`` unless the matrix has levels.
 To call in hooks
-    ``_own_namespace()`` of the parameters, ``_map(function)`` of each of them without the checks of the constructor.
+    ``_own_namespace()`` of the parameters; ``_map(function)``, the operator with a function of each of them, and
+    ``_replaced(**fields)``, with other fields, both without the checks of the constructor;
+    ``_in_columns(function, X, xp)``, a function of the operator and vectors along the last axis, for columns;
+    ``_with_batch_axis(xp)``, the operator for vectors that have one more axis in front of them;
+    and the hooks of its parts.
 
 Rules for pairs of types, such as ``@add.rule(Mine, Mine)``, return the combined operator, or ``NotImplemented``;
 without rules products, sums and multiples are kept as `Product`, `Sum` and `Scaled`. A rule of `scale` gets a number,
 an array of one for each member of a stack, or a `Reciprocal` for ``operator / number``: `scale_array` takes them all.
-`structmat.testing.check_operator` checks every law; the guide has an example.
+Where arrays depend linearly on the matrix, `register_family` has the rules for sums and multiples.
+
+Bases in place of `LinearOperator` are `Planned`, with ``_plan`` in place of ``_matvec``, `Wrapper` of one operator, and
+`Chain`, a product of operators. An operator made of others checks them with `require_operators`, and takes their values
+with `values_of` and their plans with `plan_of_parts`, or by a `Plan` of its own.
+
+`structmat.testing.check_operator` checks every law; the guide has an example. The package's own operators take of its
+base what is here, and nothing else.
 """
 
 from __future__ import annotations
 
-from structmat._arguments import as_floating
-from structmat._arrays.arithmetic import Reciprocal, scale_array
-from structmat._arrays.dtypes import is_complex
+from structmat._arguments import as_floating, as_vectors
+from structmat._arrays.arithmetic import (
+    Reciprocal,
+    conjugate,
+    damped_reciprocal,
+    euclidean_norm,
+    reciprocal_above,
+    require_nonzero,
+    scale_array,
+)
+from structmat._arrays.dtypes import common_dtype, complex_partner, is_complex
+from structmat._arrays.libraries import device_of, namespace_of
 from structmat._arrays.shapes import concat_last
+from structmat._fourier.plans import Plan
+from structmat._fourier.steps import Products, Step
 from structmat.operators import (
+    ByHooks,
+    Chain,
     ClosedForm,
+    CombinedPlan,
     Context,
     LinearOperator,
     NoClosedFormError,
+    NormOrder,
     PairRules,
+    Planned,
     SpectralFunction,
+    Wrapper,
     add,
     closed_forms,
+    combined,
     compose,
+    function_of_entries,
+    identity_factor,
+    is_real_at,
+    plan_of_parts,
+    register_family,
+    require_operators,
     scale,
+    sign_and_log,
+    spectral_rounding,
+    values_of,
 )
 
 __all__ = [
+    "ByHooks",
+    "Chain",
     "ClosedForm",
+    "CombinedPlan",
     "Context",
     "LinearOperator",
     "NoClosedFormError",
+    "NormOrder",
     "PairRules",
+    "Plan",
+    "Planned",
+    "Products",
     "Reciprocal",
     "SpectralFunction",
+    "Step",
+    "Wrapper",
     "add",
     "as_floating",
+    "as_vectors",
     "closed_forms",
+    "combined",
+    "common_dtype",
+    "complex_partner",
     "compose",
     "concat_last",
+    "conjugate",
+    "damped_reciprocal",
+    "device_of",
+    "euclidean_norm",
+    "function_of_entries",
+    "identity_factor",
     "is_complex",
+    "is_real_at",
+    "namespace_of",
+    "plan_of_parts",
+    "reciprocal_above",
+    "register_family",
+    "require_nonzero",
+    "require_operators",
     "scale",
     "scale_array",
+    "sign_and_log",
+    "spectral_rounding",
+    "values_of",
 ]

@@ -54,9 +54,31 @@ def quotient(x: Array, y: Scalar, xp: Namespace) -> Array:
 
 
 def euclidean_norm(x: Array, xp: Namespace, *, axis: int | tuple[int, ...] = -1, weights: Array | None = None) -> Array:
-    """Return ``sqrt(sum(weights * abs(x) ** 2))`` along `axis`, whose squares neither overflow nor underflow.
+    """Return ``sqrt(sum(weights * abs(x) ** 2))`` along some axes, whatever the size of the entries.
 
-    The entries are divided by a power of two near the largest modulus, which is exact. The gradient at zero is zero.
+    Parameters
+    ----------
+    x : array
+        Real or complex numbers.
+    xp : namespace
+        Of the array.
+    axis : int or tuple of int, default -1
+        The axes that are summed over.
+    weights : array, optional
+        Real numbers that broadcast against `x`. Default: ones.
+
+    Returns
+    -------
+    array
+        Without these axes. The entries are divided by a power of two near the largest, which is exact. The gradient at
+        zero is zero.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from structmat.extend import euclidean_norm
+    >>> float(euclidean_norm(np.array([3e200, 4e200]), np))
+    5e+200
     """
     power_of_two = power_of_two_near(x, xp, axis=axis)
     parts = (xp.real(x), xp.imag(x)) if is_complex(x.dtype, xp) else (x,)
@@ -127,7 +149,27 @@ def scale_array(array: Array, factor: Scalar | Reciprocal, core: int, xp: Namesp
 
 
 def conjugate(x: Array, xp: Namespace) -> Array:
-    """Return the complex conjugates; real numbers are returned as they are."""
+    """Return the complex conjugates, of real numbers themselves.
+
+    Parameters
+    ----------
+    x : array
+        Real or complex numbers.
+    xp : namespace
+        Of the array.
+
+    Returns
+    -------
+    array
+        `x` itself where it is real.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from structmat.extend import conjugate
+    >>> conjugate(np.array([1 + 2j]), np), conjugate(np.ones(1), np)
+    (array([1.-2.j]), array([1.]))
+    """
     return xp.conj(x) if is_complex(x.dtype, xp) else x
 
 
@@ -147,7 +189,34 @@ def negligible(values: Array, rtol: float, xp: Namespace) -> Array:
 
 
 def require_nonzero(values: Array, rtol: float, owner: str, xp: Namespace) -> None:
-    """Raise `numpy.linalg.LinAlgError` where some of `values` are negligible and the library allows to read them."""
+    """Raise an error where some eigenvalues or singular values vanish and the library allows to look at them.
+
+    Parameters
+    ----------
+    values : array, shape (..., n)
+        The values that are divided by.
+    rtol : float
+        Up to so much of the largest of its row a value counts as zero, such as by the hook ``_rounding``.
+    owner : str
+        Class and method, which the error names.
+    xp : namespace
+        Of the array.
+
+    Raises
+    ------
+    numpy.linalg.LinAlgError
+        If one of the values counts as zero, of NumPy arrays.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from structmat.extend import namespace_of, require_nonzero
+    >>> values = np.array([1.0, 0.0])
+    >>> require_nonzero(values, 0.0, "Mine.inv", namespace_of("Mine", values))
+    Traceback (most recent call last):
+        ...
+    numpy.linalg.LinAlgError: Mine.inv: the matrix is singular to working precision; use pinv() or lstsq()
+    """
     if can_raise_for_values(xp) and bool(xp.any(negligible(values, rtol, xp))):
         raise np.linalg.LinAlgError(f"{owner}: the matrix is singular to working precision; use pinv() or lstsq()")
 
@@ -160,16 +229,58 @@ def are_normal(values: Array, xp: Namespace) -> bool:
 
 
 def reciprocal_above(values: Array, rtol: float, xp: Namespace) -> Array:
-    """Return ``1 / values``, and zero where a value is negligible: not above `rtol` times the largest modulus."""
+    """Return the reciprocals of values, and zero for those that are negligible, as a pseudo-inverse has them.
+
+    Parameters
+    ----------
+    values : array, shape (..., n)
+        Eigenvalues or singular values.
+    rtol : float
+        Up to so much of the largest of its row a value is negligible.
+    xp : namespace
+        Of the array.
+
+    Returns
+    -------
+    array, shape (..., n)
+        The reciprocals.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from structmat.extend import reciprocal_above
+    >>> reciprocal_above(np.array([2.0, 1e-20]), 1e-15, np)
+    array([0.5, 0. ])
+    """
     zero = negligible(values, rtol, xp)
     return xp.where(zero, xp.zeros_like(values), 1 / xp.where(zero, xp.ones_like(values), values))
 
 
 def damped_reciprocal(values: Array, damp: float, xp: Namespace) -> Array:
-    """Return ``conj(v) / (|v|^2 + damp^2)`` for each value v, and zero where the denominator is zero.
+    """Return ``conj(v) / (|v|^2 + damp^2)`` for each value v, without overflow, for the hook ``_damped_pinv``.
 
-    Value and `damp` are first divided by the larger of their moduli, so that their squares do not overflow.
+    Parameters
+    ----------
+    values : array, shape (..., n)
+        Eigenvalues or singular values.
+    damp : float
+        The damping.
+    xp : namespace
+        Of the array.
+
+    Returns
+    -------
+    array, shape (..., n)
+        Zero where value and damping are.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from structmat.extend import damped_reciprocal
+    >>> damped_reciprocal(np.array([1.0, 0.0]), 1.0, np)
+    array([0.5, 0. ])
     """
+    # Both are first divided by the larger of their moduli, so that their squares do not overflow.
     larger = xp.abs(constant(values, xp))
     larger = xp.where(larger > damp, larger, xp.full_like(larger, damp))
     larger = xp.where(larger > 0.0, larger, xp.ones_like(larger))

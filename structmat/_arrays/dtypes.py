@@ -55,15 +55,52 @@ def precision_of(dtype: DType, xp: Namespace) -> DType:
 
 
 def complex_partner(dtype: DType, xp: Namespace) -> DType:
-    """Return the complex dtype of the precision in which numbers of `dtype` are computed."""
+    """Return the complex dtype of the precision in which numbers of a dtype are computed.
+
+    Parameters
+    ----------
+    dtype : dtype
+        Real or complex; half precisions are computed in single precision.
+    xp : namespace
+        Of the library.
+
+    Returns
+    -------
+    dtype
+        The complex one.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from structmat.extend import complex_partner
+    >>> complex_partner(np.dtype("float32"), np)
+    dtype('complex64')
+    """
     return xp.result_type(precision_of(dtype, xp), xp.complex64)
 
 
 def common_dtype(xp: Namespace, *operands: Array | DType) -> DType:
-    """Return the dtype of a result of operands, each an array or a dtype; None stands for one that fits any dtype.
+    """Return the dtype of a result of arrays, or of operands of known dtypes.
 
-    Arrays tell more than their dtypes: an array without axes in torch, and one of a weak type in JAX, decides only
-    whether the result is real or complex.
+    Parameters
+    ----------
+    xp : namespace
+        Of the arrays.
+    *operands : array, dtype or None
+        None stands for one that fits any dtype. Arrays tell more than their dtypes: in torch one without axes, and in
+        JAX one of a weak type, counts for its kind only, real or complex.
+
+    Returns
+    -------
+    dtype or None
+        None where all fit any dtype.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from structmat.extend import common_dtype
+    >>> common_dtype(np, np.ones(2, np.float32), np.dtype("complex128"), None)
+    dtype('complex128')
     """
     counted = [operand for operand in operands if operand is not None]
     dtypes = [getattr(operand, "dtype", operand) for operand in counted]

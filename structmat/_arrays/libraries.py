@@ -105,7 +105,25 @@ def rules_of(xp: Namespace) -> Rules:
 
 
 def device_of(array: Array) -> Device:
-    """Return the device of an array."""
+    """Return the device of an array, for those that are made beside it.
+
+    Parameters
+    ----------
+    array : array
+        Of any library.
+
+    Returns
+    -------
+    device
+        As the library has it.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from structmat.extend import device_of
+    >>> device_of(np.ones(2))
+    'cpu'
+    """
     if is_torch(array):
         return array.device
     if type(array).__module__ == "mlx.core":  # arrays of MLX are in memory that all devices share
@@ -114,7 +132,32 @@ def device_of(array: Array) -> Device:
 
 
 def namespace_of(owner: str, *arrays: Array) -> Namespace:
-    """Return the one array namespace of all `arrays`; `owner` names the caller in the error."""
+    """Return the one array namespace of all arrays.
+
+    Parameters
+    ----------
+    owner : str
+        The function or class that was called, which the error names.
+    *arrays : array
+        Arrays of one library.
+
+    Returns
+    -------
+    namespace
+        By the array API standard.
+
+    Raises
+    ------
+    TypeError
+        If they come from several libraries.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from structmat.extend import namespace_of
+    >>> namespace_of("Mine", np.ones(2)).sqrt(np.array([4.0]))
+    array([2.])
+    """
     try:
         return namespace(*arrays)
     except TypeError as error:

@@ -41,7 +41,11 @@ def reversal(xp: Namespace) -> Callable[[Any], Any]:
 
 
 class Plan(Parametrised, ABC):
-    """What computes the products of one matrix, or of each of a stack of them, with real or with complex vectors."""
+    """What computes the products of one matrix, or of a stack of them, with real vectors or with complex ones.
+
+    A plan is a frozen dataclass as an operator is, with its parameters in ``_core_axes``. It has properties `shape` and
+    `is_real` (whether it takes real vectors, or complex ones; None where it takes both), and the method `step`.
+    """
 
     if TYPE_CHECKING:
 
@@ -75,19 +79,54 @@ class Plan(Parametrised, ABC):
     def step(self, xp: Namespace, dtype: str, *, batched: bool) -> Step:
         """Return the products of single vectors, or of batches, of that dtype, prepared for many of them.
 
-        Unless the plan is of a stack, batches of NumPy have two axes, and as many vectors as fit into the cache.
+        Parameters
+        ----------
+        xp : namespace
+            Of the arrays.
+        dtype : str
+            The bare name of the dtype of the vectors, such as ``float64``.
+        batched : bool
+            Whether they come several at a time.
+
+        Returns
+        -------
+        Step
+            The products along the last axis. It is given NumPy arrays of two axes at most, and as many vectors as fit
+            into the cache, unless the plan is of a stack.
         """
 
     def product(self, x: Array, xp: Namespace) -> Array:
         """Return a single product of vectors, which are real or complex as `is_real` says.
 
-        Nothing is prepared that is worth its time for many products only. Unless the plan is of a stack, an array of
-        NumPy is one vector.
+        Parameters
+        ----------
+        x : array, shape (..., cols)
+            The vectors; of NumPy one vector, unless the plan is of a stack.
+        xp : namespace
+            Of the arrays.
+
+        Returns
+        -------
+        array, shape (..., rows)
+            The products. Nothing is prepared that only many of them would pay for.
         """
         return self.step(xp, dtype_name(x.dtype), batched=x.ndim > 1).product(x)
 
     def apply(self, x: Array, xp: Namespace) -> Array:
-        """Return the products of any vectors along the last axis, real or complex."""
+        """Return the product along the last axis, of any vectors.
+
+        Parameters
+        ----------
+        x : array, shape (..., cols)
+            The vectors.
+        xp : namespace
+            Of the arrays.
+
+        Returns
+        -------
+        array, shape (..., rows)
+            The products.
+        """
         if is_complex(x.dtype, xp) == self.is_real:
             if self.is_real:
                 return self.apply(xp.real(x), xp) + 1j * self.apply(xp.imag(x), xp)
@@ -97,7 +136,18 @@ class Plan(Parametrised, ABC):
         return in_chunks(self.step(xp, x.dtype.name, batched=True), x, self.shape[0], self.chunk_rows(x.dtype))
 
     def chunk_rows(self, dtype: Any) -> int | None:
-        """Return how many vectors of that NumPy dtype a chunk has that is given to a step; None for all vectors."""
+        """Return how many vectors to give to a step at a time.
+
+        Parameters
+        ----------
+        dtype : numpy.dtype
+            That of the vectors.
+
+        Returns
+        -------
+        int or None
+            None for all.
+        """
         return rows_in_chunk(self.width, dtype.itemsize)
 
     def _method(self, xp: Namespace, dtype: str, length: int, *, batched: bool) -> str:

@@ -21,6 +21,15 @@ class Step:
     writes : bool
         Whether `product` has an optional second argument, a contiguous array, to which it writes the products. If not,
         `into` copies the products to the array.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from structmat.extend import Step
+    >>> negation = Step(np.negative, writes=True)
+    >>> out = np.empty(2)
+    >>> negation.into(np.array([1.0, 2.0]), out)
+    array([-1., -2.])
     """
 
     __slots__ = ("into", "product")
@@ -55,7 +64,18 @@ class Products(NamedTuple):
     """The products of any batch of vectors along the last axis."""
 
     def takes(self, x: Array) -> bool:
-        """Tell whether these products are for arrays of the type and dtype of `x`; its length is not looked at."""
+        """Tell whether these products are for arrays of the type and dtype of one.
+
+        Parameters
+        ----------
+        x : array
+            Vectors along the last axis, whose length is not looked at.
+
+        Returns
+        -------
+        bool
+            Whether type and dtype agree.
+        """
         return isinstance(x, self.kind) and bool(x.dtype == self.dtype)
 
     def __call__(self, x: Array) -> Array:

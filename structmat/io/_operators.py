@@ -8,7 +8,6 @@ never read as another operator.
 from __future__ import annotations
 
 import hashlib
-import inspect
 import json
 import math
 import os
@@ -351,7 +350,7 @@ def _classes() -> dict[str, type[LinearOperator]]:
     """Return the operator classes that a file may name: all but `Prepared`, of which the original operator is saved."""
     public = (getattr(operators, name) for name in operators.__all__)
     found = (c for c in public if isinstance(c, type) and issubclass(c, LinearOperator))
-    return {c.__name__: c for c in found if not inspect.isabstract(c) and c is not Prepared}
+    return {c.__name__: c for c in found if hasattr(c, "__dataclass_fields__") and c is not Prepared}
 
 
 def _encoded(value: Any, name: str, arrays: dict[str, NDArray[Any]]) -> Any:

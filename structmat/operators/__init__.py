@@ -6,21 +6,24 @@ that is to become a part of the package.
 
 from __future__ import annotations
 
-from structmat.operators import _families  # noqa: F401  # which registers sums, products and multiples
 from structmat.operators._arithmetic import PairRules, add, compose, scale
 from structmat.operators._block_circulant import BlockCirculant
 from structmat.operators._cdd_layout import CDDLayout
 from structmat.operators._cdd_product import CDDProduct, FactorKind
 from structmat.operators._circulants import BandedCirculant, Circulant, SpectralCirculant
 from structmat.operators._closed_forms import ClosedForm, NoClosedFormError
+from structmat.operators._combined_plans import ByHooks, CombinedPlan, plan_of_parts
+from structmat.operators._composite import Chain, Wrapper, combined, require_operators, values_of
+from structmat.operators._determinants import sign_and_log
 from structmat.operators._diagonal import Diagonal, Fourier, Identity
+from structmat.operators._families import register_family
 from structmat.operators._indices import Indices
-from structmat.operators._linear_operator import Context, LinearOperator, closed_forms
+from structmat.operators._linear_operator import Context, LinearOperator, NormOrder, Planned, closed_forms
 from structmat.operators._multilevel import MultilevelCirculant, MultilevelToeplitz
 from structmat.operators._prepared import Prepared
 from structmat.operators._product import Product
-from structmat.operators._scaled import Scaled
-from structmat.operators._spectral_functions import SpectralFunction
+from structmat.operators._scaled import Scaled, identity_factor
+from structmat.operators._spectral_functions import SpectralFunction, function_of_entries, is_real_at, spectral_rounding
 from structmat.operators._submatrix import Submatrix
 from structmat.operators._sum import Sum
 from structmat.operators._toeplitz import Hankel, Toeplitz, ToeplitzInverse
@@ -28,10 +31,13 @@ from structmat.operators._toeplitz import Hankel, Toeplitz, ToeplitzInverse
 __all__ = [
     "BandedCirculant",
     "BlockCirculant",
+    "ByHooks",
     "CDDLayout",
     "CDDProduct",
+    "Chain",
     "Circulant",
     "ClosedForm",
+    "CombinedPlan",
     "Context",
     "Diagonal",
     "FactorKind",
@@ -43,7 +49,9 @@ __all__ = [
     "MultilevelCirculant",
     "MultilevelToeplitz",
     "NoClosedFormError",
+    "NormOrder",
     "PairRules",
+    "Planned",
     "Prepared",
     "Product",
     "Scaled",
@@ -53,8 +61,19 @@ __all__ = [
     "Sum",
     "Toeplitz",
     "ToeplitzInverse",
+    "Wrapper",
     "add",
     "closed_forms",
+    "combined",
     "compose",
+    "function_of_entries",
+    "identity_factor",
+    "is_real_at",
+    "plan_of_parts",
+    "register_family",
+    "require_operators",
     "scale",
+    "sign_and_log",
+    "spectral_rounding",
+    "values_of",
 ]

@@ -16,7 +16,15 @@ from structmat.operators._linear_operator import LinearOperator
 
 @dataclass(frozen=True, eq=False, repr=False)
 class CombinedPlan(Plan):
-    """The sum of plans, or their product from left to right."""
+    """The sum of plans, or their product from left to right.
+
+    Parameters
+    ----------
+    parts : tuple of Plan
+        The plans.
+    is_sum : bool
+        Whether they are added, not multiplied.
+    """
 
     _core_axes = {"parts": None}
 
@@ -34,6 +42,7 @@ class CombinedPlan(Plan):
 
     @property
     def is_real(self) -> bool | None:
+        """Whether all parts take real vectors, or all of them complex ones; None where some do and others do not."""
         kinds = {part.is_real for part in self.parts}
         return kinds.pop() if len(kinds) == 1 else None
 
@@ -105,7 +114,13 @@ def _chain_of_steps(steps: list[Step], overwrites: list[bool]) -> Step:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class ByHooks(Plan):
-    """What stands for the plan of an operator that has none."""
+    """What stands for the plan of an operator that has none.
+
+    Parameters
+    ----------
+    operator : LinearOperator
+        The operator.
+    """
 
     _core_axes = {"operator": None}
 
@@ -132,9 +147,31 @@ class ByHooks(Plan):
 
 
 def plan_of_parts(parts: Sequence[LinearOperator], xp: Namespace, *, is_sum: bool = False) -> CombinedPlan | None:
-    """Return the plan of a sum or a product of operators; None where no part has one.
+    """Return the plan of a sum or a product of operators, for the hook ``_plan``.
 
-    So a combination with a prepared operator has a plan itself, whatever the other parts are.
+    Parameters
+    ----------
+    parts : sequence of LinearOperator
+        The operators.
+    xp : namespace
+        Of their arrays.
+    is_sum : bool, default False
+        Whether they are added, not multiplied.
+
+    Returns
+    -------
+    CombinedPlan or None
+        None where no part has a plan. So a combination with a prepared operator has a plan itself, whatever the other
+        parts are.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import structmat as sm
+    >>> from structmat.extend import plan_of_parts
+    >>> plan = plan_of_parts([sm.Circulant(np.array([1.0, 2.0])), sm.Identity(2)], np, is_sum=True)
+    >>> plan.apply(np.array([1.0, 0.0]), np)
+    array([2., 2.])
     """
     plans = [part._plan(xp) for part in parts]
     if all(plan is None for plan in plans):

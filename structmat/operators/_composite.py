@@ -25,7 +25,10 @@ _MOST = 100_000
 
 
 class Wrapper(LinearOperator):
-    """An operator made of one other, its field `operator`, which it is described by unless it says more."""
+    """An operator made of one other, its field `operator`, which it is described by unless it says more.
+
+    Shape and dtype are those of that operator.
+    """
 
     if TYPE_CHECKING:
         operator: LinearOperator
@@ -83,7 +86,11 @@ class Combination(LinearOperator):
 
 
 class Chain(Combination):
-    """What every product of operators shares; a subclass has the field `factors`."""
+    """A product of operators, its field `factors`: products with vectors, inverses, solutions and determinants.
+
+    A subclass is a frozen dataclass with this field. It checks it in its constructor and gives the factors that it
+    keeps to ``_hold``.
+    """
 
     _core_axes = {"factors": None}
 
@@ -166,9 +173,29 @@ class Chain(Combination):
 
 
 def combined(kind: type[Any], parts: tuple[LinearOperator, ...], made_of: Sequence[LinearOperator]) -> Any:
-    """Return a combination of parts that are known to fit; `made_of` as for `_hold`.
+    """Return a product or a sum of parts that are known to fit, without the checks of its constructor.
 
-    Its cost is that of joining lists. All checks of the constructor in each step of a long sum would add up.
+    Parameters
+    ----------
+    kind : type
+        A class with one field, of operators, such as `structmat.Product`.
+    parts : tuple of LinearOperator
+        The operators that it holds.
+    made_of : sequence of LinearOperator
+        The operators that it is made of: the parts, or combinations of them.
+
+    Returns
+    -------
+    LinearOperator
+        The combination. Its cost is that of joining lists: all checks in each step of a long sum would add up.
+
+    Examples
+    --------
+    >>> import structmat as sm
+    >>> from structmat.extend import combined
+    >>> parts = (sm.Fourier(4), sm.Identity(4))
+    >>> combined(sm.Product, parts, parts)
+    Product(Fourier @ Identity, shape=(4, 4), dtype=any, device=any)
     """
     return object.__new__(kind)._hold(parts, made_of)
 
@@ -181,7 +208,31 @@ def flat(operators: tuple[LinearOperator, ...], kind: type[Any]) -> tuple[Linear
 
 
 def require_operators(owner: str, argument: str, operators: tuple[Any, ...]) -> None:
-    """Check the parts of a combination, but how many arrays they hold."""
+    """Check the parts of an operator that is made of others.
+
+    Parameters
+    ----------
+    owner, argument : str
+        The class and the field, which errors name.
+    operators : tuple
+        The parts: operators of one array library, whose batch axes broadcast.
+
+    Raises
+    ------
+    TypeError
+        If a part is no operator, or belongs to another array library than the others.
+    ValueError
+        If there is none, or their batch axes do not broadcast.
+
+    Examples
+    --------
+    >>> import structmat as sm
+    >>> from structmat.extend import require_operators
+    >>> require_operators("Mine", "parts", (sm.Identity(2), 3))
+    Traceback (most recent call last):
+        ...
+    structmat._errors.ArgumentTypeError: Mine: parts must be structmat operators, got int
+    """
     if not operators:
         raise ArgumentValueError(owner, argument, "must be at least one operator, got none")
     for op in operators:
@@ -201,7 +252,32 @@ def _parts(operator: Any) -> tuple[LinearOperator, ...]:
 def values_of(
     part: LinearOperator, whole: LinearOperator, xp: Namespace, hook: Callable[[LinearOperator, Namespace], Any]
 ) -> Any:
-    """Return what a hook has for a part; one without arrays is asked in NumPy, as it knows no device and no dtype."""
+    """Return what a hook has for a part of an operator, in the library of the whole.
+
+    Parameters
+    ----------
+    part, whole : LinearOperator
+        An operator, and what it is a part of.
+    xp : namespace
+        That of the whole.
+    hook : callable
+        A function of an operator and a namespace, which returns an array or a tuple of arrays.
+
+    Returns
+    -------
+    array or tuple of arrays
+        Of the library, the device and the precision of the whole. A part without arrays, which knows none of them, is
+        asked in NumPy.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import structmat as sm
+    >>> from structmat.extend import values_of
+    >>> whole = sm.Circulant(np.ones(2, np.float32)) @ sm.Fourier(2) @ sm.Identity(2)
+    >>> values_of(sm.Identity(2), whole, np, lambda part, xp: part._diagonal(xp)).dtype
+    dtype('float32')
+    """
     known = bool(part._arrays())
     values = hook(part, xp if known else part._own_namespace())
     if known or whole.dtype is None:

@@ -10,7 +10,30 @@ from structmat._arrays.typing import Array, Namespace
 
 
 def sign_and_log(factors: Array, xp: Namespace) -> tuple[Array, Array]:
-    """Return sign and logarithm of the absolute value of products along the last axis."""
+    """Return sign and logarithm of the absolute value of products along the last axis.
+
+    Parameters
+    ----------
+    factors : array, shape (..., k)
+        Real or complex numbers, such as those of the hook ``_determinant_factors``.
+    xp : namespace
+        Of the array.
+
+    Returns
+    -------
+    sign : array, shape (...)
+        Zero where a factor is zero, as of `numpy.linalg.slogdet`.
+    logabsdet : array, shape (...)
+        There it is minus infinity.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from structmat.extend import sign_and_log
+    >>> sign, log = sign_and_log(np.array([1e-300, -1e-300]), np)
+    >>> float(sign), float(log.round(3))
+    (-1.0, -1381.551)
+    """
     size = xp.abs(factors)
     if is_complex(factors.dtype, xp):
         unit = 2.0 ** binary_exponents(size, xp)  # a division by a subnormal number would overflow

@@ -1,14 +1,15 @@
 """Which family of matrices holds which, and the sums, products and multiples that follow from it.
 
 The arrays of a family depend linearly on the matrix, so that a sum of members has the sums of their arrays. Operands of
-different types are brought to the narrowest family that holds both. A new family is one entry of `HOLDS`, and one of
-`PRODUCTS` if products of members are members.
+different types are brought to the narrowest family that holds both. A new family of this package is one entry of
+`HOLDS`, and one of `PRODUCTS` if products of members are members; one of your own is a call of `register_family`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import Any, TypeAlias
 
 from structmat._arrays.arithmetic import Reciprocal, scale_array
 from structmat._arrays.dtypes import is_complex_scalar
@@ -68,7 +69,10 @@ def _circulant_as_grid(operator: Any, like: Any) -> Any:
     return operator._as_toeplitz(operator._own_namespace())
 
 
-HOLDS: dict[type, dict[type, Callable[[Any, Any], Any]]] = {
+Held: TypeAlias = Mapping[type, Callable[[Any, Any], Any]]
+"""The narrower families that one family holds, and how a member of them is written in it."""
+
+HOLDS: dict[type, Held] = {
     # Each family with the narrower ones, and how a member of these is written in it: from the operator and the one
     # that it is added to. `Identity` stands for its multiples. Narrow families come first.
     Diagonal: {Identity: lambda op, like: Diagonal(_times(like._own_namespace().ones_like(like.d), op, like))},
@@ -147,18 +151,21 @@ _ALIGNED: dict[type, Callable[[Any, Any], tuple[Any, Any] | None]] = {
 }
 
 
-def _member(operator: Any, family: type, like: Any) -> Any:
+def _member(operator: Any, family: type, held: Held, like: Any) -> Any:
     """Return an operator as a member of a family, or None where it is none."""
     if type(operator) is family:
         return operator
-    lift = HOLDS[family].get(Identity if identity_factor(operator) is not None else type(operator))
+    lift = held.get(Identity if identity_factor(operator) is not None else type(operator))
     return None if lift is None else lift(operator, like)
 
 
-def _in_common(left: Any, right: Any, families: Iterable[type]) -> tuple[Any, Any] | None:
+def _in_common(
+    left: Any, right: Any, families: Iterable[type], holds: Mapping[type, Held] = HOLDS
+) -> tuple[Any, Any] | None:
     """Return both operators as members of the narrowest of the families that holds them, or None."""
     for family in families:
-        if (a := _member(left, family, right)) is None or (b := _member(right, family, a)) is None:
+        held = holds[family]
+        if (a := _member(left, family, held, right)) is None or (b := _member(right, family, held, a)) is None:
             continue
         pair = _ALIGNED[family](a, b) if family in _ALIGNED else (a, b)
         if pair is not None and _structure(pair[0]) == _structure(pair[1]):
@@ -173,10 +180,10 @@ def _structure(operator: Any) -> list[Any]:
     return [value.shape[value.ndim - axes[name] :] if name in axes else value for name, value in values]
 
 
-def _sum(left: Any, right: Any) -> Any:
+def _sum(left: Any, right: Any, holds: Mapping[type, Held] = HOLDS) -> Any:
     if identity_factor(left) is not None:
         left, right = right, left  # a multiple of the identity is written as the other one is
-    if (pair := _in_common(left, right, HOLDS)) is None:
+    if (pair := _in_common(left, right, holds, holds)) is None:
         return NotImplemented
     a, b = pair
     fields = {n: getattr(a, n) + getattr(b, n) if n in a._core_axes else getattr(a, n) for n in a._field_names()}
@@ -207,3 +214,53 @@ for _family in HOLDS:
     scale.rule(_family, object)(_spectral_multiple if _family is SpectralCirculant else _multiple)
 for _family in (*PRODUCTS, BandedCirculant):
     compose.rule(_family, object)(_product)
+
+
+def register_family(family: type[LinearOperator], holds: Held | None = None) -> None:
+    """Let sums of members of a family, and multiples of them, be members again; for operators of your own.
+
+    Parameters
+    ----------
+    family : type
+        A class of operators whose arrays depend linearly on the matrix. Members that differ in fields without arrays,
+        or in the shapes of one matrix, are not of one family, and their sum is kept as its terms.
+    holds : mapping of type to callable, optional
+        Types of operators that are members as well, each with a function of such an operator, and of the member that it
+        is added to, which returns it as a member, or None where it is none. `structmat.Identity` stands for its
+        multiples, of which `identity_factor` returns the number.
+
+    See Also
+    --------
+    PairRules : For any other rule.
+
+    Notes
+    -----
+    What two operators of other types add up to does not change, even where the family holds both. A product of members
+    that is a member is a rule of `compose`.
+
+    Examples
+    --------
+    Matrices with equal rows take in nothing but each other:
+
+    >>> from dataclasses import dataclass
+    >>> import numpy as np
+    >>> from structmat.extend import LinearOperator, register_family
+    >>> @dataclass(frozen=True, eq=False, repr=False)
+    ... class EqualRows(LinearOperator):
+    ...     row: np.ndarray
+    ...     rows: int
+    ...     _core_axes = {"row": 1}
+    ...     shape = property(lambda self: (self.rows, self.row.shape[-1]))
+    ...     def _matvec(self, x, xp):
+    ...         return xp.sum(self.row * x, axis=-1, keepdims=True) * xp.ones(self.rows, dtype=self.dtype)
+    ...     def _transpose(self):
+    ...         raise NotImplementedError
+    >>> register_family(EqualRows)
+    >>> A = EqualRows(np.array([1.0, 2.0]), 3)
+    >>> 2 * A + A
+    EqualRows(shape=(3, 2), dtype=float64, device=cpu)
+    >>> (2 * A + A).row
+    array([3., 6.])
+    """
+    add.rule(family, object)(partial(_sum, holds={family: holds or {}}))
+    scale.rule(family, object)(_multiple)

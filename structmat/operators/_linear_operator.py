@@ -1438,7 +1438,12 @@ def closed_forms() -> dict[str, ClosedForm]:
 
 
 class Planned(LinearOperator):
-    """An operator with the hook `_plan` in place of `_matvec`."""
+    """An operator with the hook ``_plan`` in place of ``_matvec``: a plan computes its products.
+
+    See Also
+    --------
+    structmat.extend.plan_of_parts : A plan of the plans of other operators.
+    """
 
     @abstractmethod
     def _plan(self, xp: Namespace) -> Plan:

@@ -187,7 +187,25 @@ class Scaled(Wrapper):
 
 
 def identity_factor(operator: LinearOperator) -> Scalar | None:
-    """Return s where `operator` is ``s * Identity``, else None."""
+    """Return s where an operator is ``s * Identity``, else None.
+
+    Parameters
+    ----------
+    operator : LinearOperator
+        Any operator.
+
+    Returns
+    -------
+    number, array or None
+        The number, or an array of one for each member of a stack.
+
+    Examples
+    --------
+    >>> import structmat as sm
+    >>> from structmat.extend import identity_factor
+    >>> identity_factor(3 * sm.Identity(2)), identity_factor(sm.Fourier(2))
+    (3, None)
+    """
     if isinstance(operator, Identity):
         return 1
     if isinstance(operator, Scaled) and isinstance(operator.operator, Identity):

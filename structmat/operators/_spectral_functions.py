@@ -46,7 +46,39 @@ class SpectralFunction(NamedTuple):
 
 
 def function_of_entries(function: SpectralFunction, values: Array, owner: str, xp: Namespace) -> Array:
-    """Return the function of eigenvalues that stand in the matrix as they are, complex where one needs that."""
+    """Return a function of eigenvalues that stand in the matrix as they are, as in a diagonal one.
+
+    Parameters
+    ----------
+    function : SpectralFunction
+        The function.
+    values : array, shape (..., n)
+        The eigenvalues.
+    owner : str
+        The class of the operator, which errors name.
+    xp : namespace
+        Of the array.
+
+    Returns
+    -------
+    array, shape (..., n)
+        Complex where one of the values needs that.
+
+    Raises
+    ------
+    numpy.linalg.LinAlgError
+        If a value is zero where the function has a pole there, of NumPy arrays.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from structmat.extend import SpectralFunction, function_of_entries
+    >>> root = SpectralFunction("sqrtm", np.sqrt, needs_nonnegative=True)
+    >>> function_of_entries(root, np.array([4.0, 9.0]), "Mine", np)
+    array([2., 3.])
+    >>> function_of_entries(root, np.array([4.0, -9.0]), "Mine", np)
+    array([2.+0.j, 0.+3.j])
+    """
     if function.needs_nonzero:
         require_nonzero(values, 0, f"{owner}.{function.name}", xp)
     if is_complex(values.dtype, xp):
@@ -60,8 +92,30 @@ def function_of_entries(function: SpectralFunction, values: Array, owner: str, x
 def is_real_at(function: SpectralFunction, values: Array, alone: Array | None, xp: Namespace) -> bool:
     """Tell whether a function of a real matrix is real, from its values at eigenvalues where it is not known.
 
-    At eigenvalues that are `alone` without a conjugate partner, as all are for None, the function has to be real; at
-    the conjugate of any other one it has to be the conjugate.
+    Parameters
+    ----------
+    function : SpectralFunction
+        The function.
+    values : array, shape (..., n)
+        The eigenvalues.
+    alone : array of bool, shape (n,), or None
+        Which of them have no conjugate partner; None for all. There the function has to be real; at the conjugate of
+        any other one it has to be the conjugate.
+    xp : namespace
+        Of the arrays.
+
+    Returns
+    -------
+    bool
+        What ``stays_real`` of the function says, if it does.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from structmat.extend import SpectralFunction, is_real_at
+    >>> turn = SpectralFunction("funm", lambda values: 1j * values, stays_real=None)
+    >>> is_real_at(turn, np.array([1.0 + 0j, 2.0]), None, np)
+    False
     """
     if function.stays_real is not None:
         return function.stays_real
@@ -107,10 +161,35 @@ def integer_power(values: Array, exponent: int, xp: Namespace) -> Array:
 def spectral_rounding(dtype: DType, xp: Namespace, *, length: int = 1, order: int = 0) -> float:
     """Return the size, relative to the largest, up to which a computed singular value or eigenvalue may be rounding.
 
+    Parameters
+    ----------
+    dtype : dtype
+        That of the operator, or None.
+    xp : namespace
+        Of its arrays.
+    length : int, default 1
+        The length of the transforms that the values were computed by.
+    order : int, default 0
+        The larger side of matrices whose singular values were computed.
+
+    Returns
+    -------
+    float
+        For the hook ``_rounding``.
+
+    Notes
+    -----
     Errors of transforms of that `length` are about evenly spread over the values, at most half of ``eps * log2(2 *
     length)`` times the largest, as measured for NumPy, torch and JAX up to a million, primes included. Eight times as
-    much leaves room for what rounded the entries before. The larger side of matrices whose singular values were
-    computed, the `order`, counts ``eps`` times, as in `numpy.linalg.matrix_rank`.
+    much leaves room for what rounded the entries before. The `order` counts ``eps`` times, as in
+    `numpy.linalg.matrix_rank`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from structmat.extend import spectral_rounding
+    >>> spectral_rounding(np.float32, np, length=8) / np.finfo(np.float32).eps
+    16.0
     """
     eps = float(xp.finfo(xp.float64 if dtype is None else precision_of(dtype, xp)).eps)
     return eps * (_TRANSFORM * math.log2(2 * length) + order)
