@@ -19,6 +19,7 @@ PAGE = ROOT / "docs/capabilities.md"
 START, END = "<!-- capabilities: written by docs/capabilities.py -->\n", "<!-- /capabilities -->\n"
 HEADS = {"_spectral_function": "functions"}
 """What stands above a column in place of the names of the methods."""
+ENTRIES = [entry for entry in REGISTRY if not (entry.is_variant or entry.is_own)]
 NORMS = {"fro": "fro", "nuc": "nuc", 1: "1", 2: "2", math.inf: "∞"}
 
 
@@ -43,7 +44,7 @@ def cell(entry: Any, group: tuple[str, ...]) -> str:
 def table() -> str:
     groups = groups_of_methods()
     heads = ["operator", *(HEADS.get(hook, ", ".join(f"`{name}`" for name in names)) for hook, names in groups.items())]
-    rows = [[entry.name, *(cell(entry, names) for names in groups.values())] for entry in REGISTRY if entry.in_table]
+    rows = [[entry.name, *(cell(entry, names) for names in groups.values())] for entry in ENTRIES]
     lines = [heads, ["---", *[":---:"] * len(groups)], *rows]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 

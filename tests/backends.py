@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from structmat._fourier import engines
+from tests.operators.outsiders import OUTSIDERS
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,9 @@ def _torch() -> Backend:
 def _jax() -> Backend:
     jax = importlib.import_module("jax")
     jax.config.update("jax_enable_x64", True)
-    importlib.import_module("structmat.jax")
+    register = importlib.import_module("structmat.jax").register_operator
+    for kind in OUTSIDERS:
+        register(kind)
     return Backend("jax", jax.numpy, jax.numpy.asarray, np.asarray, examples=1, half="bfloat16", compiles=True)
 
 

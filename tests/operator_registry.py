@@ -3,7 +3,7 @@
 An entry draws NumPy vectors and returns ``(make, dense)``: ``make(asarray)`` builds the operator on any array library,
 ``dense`` is its matrix, written here from the definition and not by structmat. To add an operator, add one entry: every
 law of `tests/operators/test_laws.py` then holds it to its reference on every backend, and the capability table of the
-docs gains a column.
+docs gains a row.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 import structmat as sm
 from structmat.extend import closed_forms
 from tests.backends import ENGINES, by_engine
+from tests.operators.outsiders import Kronecker, ToeplitzPlusHankel
 
 DTYPES = ("float32", "float64", "complex64", "complex128")
 BATCHES = ((), (), (), (2,), (1,), (2, 3))
@@ -73,7 +74,12 @@ class Entry:
     draw: Callable[..., Sample]
     closed_forms: frozenset[str]
     norms: frozenset[Any] = frozenset({"fro", "nuc", 1, 2, np.inf})
-    in_table: bool = True
+    is_variant: bool = False
+    """Whether another entry shows the same class, in the table of the docs and to what compiles each shape."""
+    is_own: bool = False
+    """Whether it is an operator of the tests' own, which the table of the docs does not show."""
+    keeps_identity: bool = True
+    """Whether it takes in multiples of the identity, if it has eigenvalues and an inverse."""
 
     def samples(self, *, dtype: str | None = None) -> st.SearchStrategy[Sample]:
         """Operators of this kind."""
@@ -344,6 +350,37 @@ def _submatrix(v: Vectors, *, principal: bool) -> Sample:
     return Sample(lambda a: sample.make(a)[rows][:, cols], dense, v.dtype)
 
 
+def kronecker_product(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Dense Kronecker products of matrices, or of stacks of them."""
+    entries = np.einsum("...ij,...kl->...ikjl", left, right)
+    *batch, m, p, n, q = entries.shape
+    return entries.reshape(*batch, m * p, n * q)
+
+
+def _kronecker(v: Vectors) -> Sample:
+    """Of a circulant and a diagonal matrix, which have closed forms of all kinds."""
+    c, d = v(v.integer(1, 5)), v(v.integer(1, 5))
+    dense = kronecker_product(circulant_matrix(c), diagonal_matrix(d))
+    return Sample(lambda a: Kronecker(sm.Circulant(a(c)), sm.Diagonal(a(d))), dense, v.dtype)
+
+
+def _rectangular_kronecker(v: Vectors) -> Sample:
+    left, right = _toeplitz(v, square=False), _hankel(v, square=False)
+    dense = kronecker_product(left.dense, right.dense)
+    return Sample(lambda a: Kronecker(left.make(a), right.make(a)), dense, v.dtype)
+
+
+def _toeplitz_plus_hankel(v: Vectors, *, square: bool) -> Sample:
+    m = v.size()
+    n = m if square else m + v.integer(1, 4)
+    if v.shapes.random() < 0.5:
+        m, n = n, m
+    t, h = v(m + n - 1), v(m + n - 1)
+    i, j = np.arange(m)[:, None], np.arange(n)
+    dense = wide(t)[..., n - 1 + i - j] + wide(h)[..., i + j]
+    return Sample(lambda a: ToeplitzPlusHankel(a(t), a(h), m), dense, v.dtype)
+
+
 def prepared(entry: Entry) -> Entry:
     """The same operators prepared, by any engine, with their dense matrix for small products or without."""
 
@@ -358,7 +395,7 @@ def prepared(entry: Entry) -> Entry:
 
         return replace(sample, make=make)
 
-    return replace(entry, name=f"Prepared {entry.name}", draw=draw, in_table=False)
+    return replace(entry, name=f"Prepared {entry.name}", draw=draw, is_variant=True)
 
 
 REGISTRY = [
@@ -379,8 +416,8 @@ REGISTRY = [
     Entry("Hankel, square", partial(_hankel, square=True), THROUGH_FACTORS | ENTRYWISE | {"norm"}, OF_ENTRIES),
     Entry("Hankel, m x n", partial(_hankel, square=False), ENTRYWISE | {"norm"}, OF_ENTRIES),
     Entry("ToeplitzInverse", partial(_toeplitz_inverse, flips=(False, False)), ENTRYWISE),
-    Entry("ToeplitzInverse, transposed", partial(_toeplitz_inverse, flips=(True, True)), ENTRYWISE, in_table=False),
-    Entry("ToeplitzInverse, of Hankel", partial(_toeplitz_inverse, flips=(True, False)), frozenset(), in_table=False),
+    Entry("ToeplitzInverse, transposed", partial(_toeplitz_inverse, flips=(True, True)), ENTRYWISE, is_variant=True),
+    Entry("ToeplitzInverse, of Hankel", partial(_toeplitz_inverse, flips=(True, False)), frozenset(), is_variant=True),
     Entry("Identity", _identity, CLOSED_FORMS),
     Entry(
         "Fourier",
@@ -393,11 +430,28 @@ REGISTRY = [
     Entry("Scaled", _scaled, THROUGH_FACTORS, frozenset()),
     Entry("Submatrix, the same rows and columns", partial(_submatrix, principal=True), ENTRYWISE, frozenset()),
     Entry("Submatrix", partial(_submatrix, principal=False), frozenset(), frozenset()),
-    Entry("Scaled identity", _scaled_identity, CLOSED_FORMS, in_table=False),
+    Entry("Scaled identity", _scaled_identity, CLOSED_FORMS, is_variant=True),
+    Entry(
+        "Kronecker",
+        _kronecker,
+        CLOSED_FORMS - FUNCTIONS - by("_pinv"),
+        is_own=True,
+        keeps_identity=False,
+    ),
+    Entry("Kronecker, rectangular", _rectangular_kronecker, by("_norm"), OF_ENTRIES, is_variant=True, is_own=True),
+    Entry("ToeplitzPlusHankel", partial(_toeplitz_plus_hankel, square=True), ENTRYWISE, frozenset(), is_own=True),
+    Entry(
+        "ToeplitzPlusHankel, m x n",
+        partial(_toeplitz_plus_hankel, square=False),
+        ENTRYWISE,
+        frozenset(),
+        is_variant=True,
+        is_own=True,
+    ),
 ]
 PREPARED = {
     "Circulant", "MultilevelCirculant", "BlockCirculant, cropped", "CDDProduct, D C D", "Toeplitz, square",
-    "ToeplitzInverse", "Submatrix",
+    "ToeplitzInverse", "Submatrix", "Kronecker", "ToeplitzPlusHankel",
 }  # fmt: skip
 PLAIN = REGISTRY.copy()
 REGISTRY += [prepared(entry) for entry in REGISTRY if entry.name in PREPARED]

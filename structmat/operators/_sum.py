@@ -134,17 +134,31 @@ def _lazy_sum(left: LinearOperator, right: LinearOperator) -> LinearOperator:
 
 @add.rule(Sum, object)
 def _extend_sum(left: Sum, right: LinearOperator) -> LinearOperator:
-    terms, added = list(left.terms), right.terms if isinstance(right, Sum) else (right,)
+    terms = list(left.terms)
+    added = right.terms if isinstance(right, Sum) else (right,)
     for new in added:
-        for i, term in enumerate(terms):
-            if (merged := add.merge(term, new)) is not NotImplemented:
-                terms[i] = merged
-                break
-        else:
-            terms.append(new)
+        _take_in(terms, new)
+    if len(terms) == 1:
+        return terms[0]
     if len(terms) < len(left.terms) + len(added):
         return Sum(tuple(terms))
     return combined(Sum, tuple(terms), (left, right))
+
+
+def _take_in(terms: list[LinearOperator], new: LinearOperator) -> None:
+    """Put one more term among terms, in one with all those that a family holds together with it.
+
+    Two terms that no family holds may both be held by that of a third.
+    """
+    for k, term in enumerate(terms):
+        if (merged := add.merge(term, new)) is not NotImplemented:
+            del terms[k]
+            others = len(terms)
+            _take_in(terms, merged)
+            if len(terms) > others:  # it is joined with no other, and keeps its place
+                terms.insert(k, terms.pop())
+            return
+    terms.append(new)
 
 
 add.rule(Sum, Prepared)(prepared_by(add))

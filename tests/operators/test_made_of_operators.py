@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import permutations
 from typing import Any
 
 import numpy as np
 import pytest
 
 import structmat as sm
-from structmat.extend import Context, LinearOperator, add, compose, scale
+from structmat.extend import LinearOperator, compose
 from tests import backends
+from tests.operators.outsiders import Kronecker, ToeplitzPlusHankel
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Kronecker(LinearOperator):
-    """The Kronecker product of two operators."""
+class BareKronecker(LinearOperator):
+    """The Kronecker product of two operators, by the required hooks alone."""
 
     _core_axes = {"left": None, "right": None}
 
@@ -32,51 +34,7 @@ class Kronecker(LinearOperator):
         return xp.reshape(product, (*x.shape[:-1], self.shape[0]))
 
     def _transpose(self) -> LinearOperator:
-        return Kronecker(self.left._transpose(), self.right._transpose())
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class ToeplitzPlusHankel(LinearOperator):
-    """The sum of a Toeplitz matrix and a Hankel matrix, with closed forms and rules that no other sum has."""
-
-    _core_axes = {"toeplitz": None, "hankel": None}
-
-    toeplitz: Any
-    hankel: Any
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        return self.toeplitz.shape
-
-    def _matvec(self, x: Any, xp: Any) -> Any:
-        return self.toeplitz._matvec(x, xp) + self.hankel._matvec(x, xp)
-
-    def _transpose(self) -> LinearOperator:
-        return ToeplitzPlusHankel(self.toeplitz._transpose(), self.hankel._transpose())
-
-    def _to_dense(self, like: Context) -> Any:
-        return self.toeplitz._to_dense(like) + self.hankel._to_dense(like)
-
-    def _diagonal(self, xp: Any) -> Any:
-        return self.toeplitz._diagonal(xp) + self.hankel._diagonal(xp)
-
-    def _block(self, rows: range, cols: range, xp: Any) -> LinearOperator:
-        return ToeplitzPlusHankel(self.toeplitz._block(rows, cols, xp), self.hankel._block(rows, cols, xp))
-
-
-@add.rule(ToeplitzPlusHankel, ToeplitzPlusHankel)
-def _add(left: ToeplitzPlusHankel, right: ToeplitzPlusHankel) -> LinearOperator:
-    return ToeplitzPlusHankel(add(left.toeplitz, right.toeplitz), add(left.hankel, right.hankel))
-
-
-@add.rule(ToeplitzPlusHankel, sm.Toeplitz)
-def _add_toeplitz(left: ToeplitzPlusHankel, right: sm.Toeplitz) -> LinearOperator:
-    return ToeplitzPlusHankel(add(left.toeplitz, right), left.hankel)
-
-
-@scale.rule(ToeplitzPlusHankel, object)
-def _scale(operator: ToeplitzPlusHankel, factor: Any) -> LinearOperator:
-    return ToeplitzPlusHankel(scale(operator.toeplitz, factor), scale(operator.hankel, factor))
+        return BareKronecker(self.left._transpose(), self.right._transpose())
 
 
 C = np.random.default_rng(0).standard_normal(4)
@@ -103,11 +61,11 @@ def test_a_kronecker_product_has_every_law_with_the_required_hooks_alone(backend
     for right in PARTS:
         parts = [PARTS[name](backend.asarray) for name in (left, right)]
         dense = np.kron(*(PARTS[name](np.asarray).to_dense() for name in (left, right)))
-        sm.testing.check_operator(Kronecker(*parts), dense, rng=np.random.default_rng(2))
+        sm.testing.check_operator(BareKronecker(*parts), dense, rng=np.random.default_rng(2))
 
 
 def toeplitz_plus_hankel(a: Any, v: np.ndarray = Z) -> ToeplitzPlusHankel:
-    return ToeplitzPlusHankel(sm.Toeplitz(a(v)), sm.Hankel(a(v[::-1]), a(C)))
+    return ToeplitzPlusHankel(a(np.concatenate([v[:0:-1].conj(), v])), a(np.concatenate([v[::-1], C[1:]])), 4)
 
 
 OWN = {
@@ -135,8 +93,29 @@ def test_operators_of_ones_own_have_every_law_with_all_others(backend: backends.
         sm.testing.check_operator(operator, dense, rng=np.random.default_rng(2))
 
 
+@pytest.mark.parametrize("order", list(permutations(range(3))))
+def test_two_terms_that_a_third_one_holds_become_one_with_it_whatever_the_brackets(order: tuple[int, ...]) -> None:
+    """A Toeplitz matrix and a Hankel matrix are two terms, until the sum of such matrices takes in both."""
+    terms = (sm.Toeplitz(C), sm.Hankel(C), toeplitz_plus_hankel(np.asarray))
+    A, B, M = (terms[k] for k in order)
+    D = sm.Diagonal(C)
+    dense = sum(term.to_dense() for term in terms)
+    for found in ((A + B) + M, A + (B + M)):
+        assert type(found) is ToeplitzPlusHankel
+        np.testing.assert_allclose(found.to_dense(), dense, atol=1e-13)
+    for found in (((A + D) + B) + M, (A + B) + (D + M), A + (B + (M + D))):
+        assert sorted(type(term).__name__ for term in found.terms) == ["Diagonal", "ToeplitzPlusHankel"]
+        np.testing.assert_allclose(found.to_dense(), dense + np.diag(C), atol=1e-13)
+
+
 def test_hooks_and_rules_of_ones_own_are_used() -> None:
     op = toeplitz_plus_hankel(np.asarray)
+    kinds = [op, sm.Toeplitz(C), sm.Hankel(C), sm.Circulant(Z), sm.Circulant(C).to_spectral()]
+    kinds += [sm.BandedCirculant(C[:2], 4, 1), sm.Identity(4), 2j * sm.Identity(4)]
+    for other in kinds:
+        for found in (op + other, other + op, op - other, other - op):
+            assert type(found) is ToeplitzPlusHankel
+    assert type(sm.Toeplitz(C) + sm.Hankel(C)) is sm.Sum  # what others are is not changed
     assert {type(found) for found in (op + op, 2 * op, op + sm.Toeplitz(C), op[1:, :2])} == {ToeplitzPlusHankel}
     np.testing.assert_allclose(op[1:, :2].to_dense(), op.to_dense()[1:, :2])
     np.testing.assert_allclose(op[2], op.to_dense()[2])

@@ -1,0 +1,159 @@
+"""What `structmat.extend` offers is all that an operator needs: the package's own import nothing else of the base."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import structmat as sm
+from structmat import extend
+from tests import backends
+from tests.operator_registry import Vectors
+from tests.operators import outsiders
+from tests.operators.outsiders import Kronecker, ToeplitzPlusHankel
+
+FOLDER = Path(sm.__file__).parent / "operators"
+BASE = {
+    "_arithmetic",
+    "_closed_forms",
+    "_combined_plans",
+    "_composite",
+    "_determinants",
+    "_linear_operator",
+    "_operands",
+    "_spectral_functions",
+}
+"""The modules that all operators are built on."""
+
+PUBLIC = {name: getattr(sm, name) for name in sm.__all__}
+OPERATORS = {n for n, kind in PUBLIC.items() if isinstance(kind, type) and issubclass(kind, sm.LinearOperator)}
+OPERATORS -= {"LinearOperator"}
+
+
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text("utf-8"))
+
+
+def imports(tree: ast.Module) -> dict[str, set[str]]:
+    """The names that a module imports from others, by the modules."""
+    found: dict[str, set[str]] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            found.setdefault(node.module, set()).update(alias.name for alias in node.names)
+    return found
+
+
+def answers_for_any(tree: ast.Module) -> bool:
+    """Whether a module registers what two operators of any types are, as a product, a sum or a multiple is."""
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)]
+    rules = [call for call in calls if call.func.attr == "rule"]  # type: ignore[attr-defined]
+    return any([getattr(of, "id", None) for of in rule.args] == ["object", "object"] for rule in rules)
+
+
+def own_operators() -> list[str]:
+    """The modules of the package's own operators, without those that say what `@`, `+`, `*` and `[]` mean."""
+    found = []
+    for path in sorted(FOLDER.glob("_*.py")):
+        tree = tree_of(path)
+        classes = {node.name for node in tree.body if isinstance(node, ast.ClassDef)}
+        if classes & OPERATORS and not answers_for_any(tree):
+            found.append(path.stem)
+    return found
+
+
+def test_the_own_operators_are_found() -> None:
+    assert {"_block_circulant", "_cdd_product", "_circulants", "_diagonal", "_multilevel", "_toeplitz"} == {
+        *own_operators()
+    }
+
+
+@pytest.mark.parametrize("module", [*own_operators(), "_cyclic"])
+def test_an_own_operator_takes_of_the_base_what_anyone_is_offered(module: str) -> None:
+    needed = {
+        name
+        for source, names in imports(tree_of(FOLDER / f"{module}.py")).items()
+        if source.rpartition(".")[0] == "structmat.operators" and source.rpartition(".")[2] in BASE
+        for name in names
+    }
+    assert needed
+    assert needed <= {*extend.__all__}
+
+
+def test_outsiders_import_nothing_else() -> None:
+    found = imports(tree_of(Path(outsiders.__file__)))
+    assert {source for source in found if source.startswith("structmat")} == {"structmat.extend"}
+    text = Path(outsiders.__file__).read_text("utf-8")
+    assert "sm._" not in text
+
+
+@backends.on("numpy", "torch", "array_api_strict")
+@pytest.mark.parametrize("dtype", ["float64", "complex128"])
+@pytest.mark.parametrize("n", [1, 2, 3, 6, 7])
+def test_the_circulant_near_a_toeplitz_plus_hankel_matrix_is_the_nearest(
+    backend: backends.Backend, n: int, dtype: str
+) -> None:
+    t, h = Vectors(n, dtype, (2,))(2, 2 * n - 1), Vectors(n, dtype)(2 * n - 1)
+    op = ToeplitzPlusHankel(backend.asarray(t), backend.asarray(h), n)
+    found = op._nearest_circulant((n,), op.t, op._own_namespace())
+    want = sm.Circulant.nearest(ToeplitzPlusHankel(t, h, n).to_dense()).c
+    np.testing.assert_allclose(backend.to_numpy(found), want, atol=1e-13)
+
+
+def test_the_circulant_near_a_kronecker_product_is_that_of_the_factors() -> None:
+    """Of two levels, and the nearest: no other one of these levels is nearer to the matrix."""
+    v = Vectors(0, "float64")
+    op = Kronecker(sm.Toeplitz(v(3), v(3)), Kronecker(sm.Identity(2), sm.Circulant(v(2))))
+    sizes = op._circulant_levels()
+    assert sizes == (3, 2, 2)
+    c = op._nearest_circulant(sizes, v(12), np)
+    off = op.to_dense() - sm.MultilevelCirculant(c, sizes).to_dense()
+    for k in range(12):
+        unit = sm.MultilevelCirculant(np.eye(12)[k], sizes).to_dense()
+        np.testing.assert_allclose(np.sum(off * unit), 0, atol=1e-13)
+    assert op._nearest_circulant((12,), v(12), np) is None
+    assert Kronecker(sm.Toeplitz(v(3), v(2)), sm.Toeplitz(v(2), v(3)))._nearest_circulant((3, 2), v(6), np) is None
+
+
+def systems() -> dict[str, sm.LinearOperator]:
+    def near_toeplitz(n: int) -> ToeplitzPlusHankel:
+        k = np.arange(2 * n - 1)
+        return ToeplitzPlusHankel(0.9 ** np.abs(k - n + 1), 0.01 * np.cos(k), n)
+
+    T = sm.Toeplitz(0.8 ** np.arange(16))
+    return {"Toeplitz plus Hankel": near_toeplitz(64), "Kronecker": Kronecker(T, near_toeplitz(16))}
+
+
+@pytest.mark.parametrize("name", systems())
+def test_a_circulant_near_an_operator_of_ones_own_speeds_up_iterations(name: str) -> None:
+    A = systems()[name]
+    b = np.cos(np.arange(A.shape[0]) ** 2)
+    steps = {}
+    for preconditioner in (None, "nearest"):
+        found = sm.solve(A, b, preconditioner=preconditioner)
+        np.testing.assert_allclose(A @ found.x, b, atol=1e-6)
+        steps[preconditioner] = found.iterations
+    assert steps["nearest"] < steps[None] / 2, steps
+
+
+def test_a_family_takes_in_those_that_it_says_and_changes_no_other() -> None:
+    v = Vectors(3, "float64")
+    A, T, H = ToeplitzPlusHankel(v(7), v(7), 4), sm.Toeplitz(v(4)), sm.Hankel(v(4))
+    assert type(A + T) is type(A + H) is type(A + A) is ToeplitzPlusHankel
+    assert type(T + H) is sm.Sum
+    other = ToeplitzPlusHankel(v(7), v(7), 4)
+    stack = ToeplitzPlusHankel(v(2, 7), v(7), 4)
+    np.testing.assert_allclose((stack + other).to_dense(), stack.to_dense() + other.to_dense())
+
+
+def test_a_file_holds_operators_of_the_package_alone(tmp_path: Path) -> None:
+    """As it is read by those who do not have the class."""
+    pytest.importorskip("safetensors")
+    op: Any = ToeplitzPlusHankel(np.ones(7), np.ones(7), 4)
+    for saved in (op, op.prepare(), 2 * op @ sm.Identity(4), Kronecker(sm.Identity(2), sm.Identity(2))):
+        with pytest.raises(TypeError, match="must be made of operators of structmat itself, got"):
+            sm.io.save(saved, tmp_path / "own.safetensors")
+    assert not list(tmp_path.iterdir())
