@@ -16,6 +16,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initial
 import structmat as sm
 from tests.backends import Backend, on
 from tests.operator_registry import PLAIN, REGISTRY, Entry, Vectors, circulant_matrix
+from tests.operators.outsiders import Kronecker, ToeplitzPlusHankel
 
 n = 6
 rng = np.random.default_rng(0)
@@ -128,7 +129,7 @@ class Composition(RuleBasedStateMachine):
     @rule(
         target=pool,
         seed=st.integers(0, 2**16),
-        kind=st.sampled_from(["c", "d", "s", "b", "p", "i", "f", "t", "h"]),
+        kind=st.sampled_from(["c", "d", "s", "b", "p", "i", "f", "t", "h", "kronecker", "toeplitz plus hankel"]),
         dtype=st.sampled_from(["float64", "complex128"]),
     )
     def new(self, seed: int, kind: str, dtype: str) -> Any:
@@ -143,6 +144,8 @@ class Composition(RuleBasedStateMachine):
             "f": lambda: sm.Fourier(3, 2),
             "t": lambda: sm.Toeplitz(v(n), v(n)),
             "h": lambda: sm.Hankel(v(n), v(n)),
+            "kronecker": lambda: Kronecker(sm.Circulant(v(2)), sm.Toeplitz(v(3), v(3))),
+            "toeplitz plus hankel": lambda: ToeplitzPlusHankel(v(2 * n - 1), v(2 * n - 1), n),
         }[kind]()
         return op, np.asarray(op.to_dense())
 
@@ -331,6 +334,8 @@ def operators_of_all_kinds() -> dict[str, sm.LinearOperator]:
         "complex multiple": 2j * sm.Identity(6),
         "product": sm.Circulant(v.standard_normal(6)) @ sm.Diagonal(v.standard_normal(6)),
         "transform": sm.Fourier(6),
+        "kronecker": Kronecker(sm.Circulant(v.standard_normal(2)), sm.Toeplitz(v.standard_normal(3))),
+        "toeplitz plus hankel": ToeplitzPlusHankel(v.standard_normal(11), v.standard_normal(11), 6),
     }
     return kinds
 
