@@ -462,3 +462,6 @@ def each(entries: list[Entry]) -> pytest.MarkDecorator:
 
 
 every_entry = each(REGISTRY)
+
+every_entry_of_the_package = each([entry for entry in REGISTRY if not entry.is_own])
+"""For files, which hold operators of the package alone."""

@@ -27,7 +27,7 @@ from structmat import _files, io
 from structmat._arrays.dtypes import dtype_name
 from structmat.fit import fit_cdd
 from structmat.io import _operators
-from tests.operator_registry import every_entry
+from tests.operator_registry import every_entry_of_the_package
 
 once = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 DAMAGE_MESSAGE = r"broken\.safetensors"
@@ -86,7 +86,7 @@ def nested_operator(dtype="float32", seed=0):
 # Round trips
 
 
-@every_entry
+@every_entry_of_the_package
 @given(data=st.data())
 @settings(parent=once, max_examples=6)
 def test_round_trip_of_every_operator_on_every_library(entry, backend, tmp_path, data):
@@ -322,7 +322,7 @@ def test_files_of_matrices_and_of_operators_are_told_apart(tmp_path):
 # Descriptions
 
 
-@every_entry
+@every_entry_of_the_package
 @given(data=st.data())
 @settings(parent=once, max_examples=10)
 def test_descriptions_agree_with_the_operator(entry, tmp_path, data):
