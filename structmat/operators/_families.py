@@ -15,6 +15,7 @@ from structmat._arrays.arithmetic import Reciprocal, scale_array
 from structmat._arrays.dtypes import is_complex_scalar
 from structmat._arrays.shapes import concat_last
 from structmat._arrays.typing import Array, Namespace, Scalar
+from structmat._errors import ArgumentTypeError
 from structmat.operators._arithmetic import add, compose, scale
 from structmat.operators._block_circulant import BlockCirculant
 from structmat.operators._circulants import BandedCirculant, Circulant, SpectralCirculant
@@ -229,6 +230,11 @@ def register_family(family: type[LinearOperator], holds: Held | None = None) -> 
         is added to, which returns it as a member, or None where it is none. `structmat.Identity` stands for its
         multiples, of which `identity_factor` returns the number.
 
+    Raises
+    ------
+    TypeError
+        If `family`, or a key of `holds`, is no class of operators.
+
     See Also
     --------
     PairRules : For any other rule.
@@ -262,5 +268,15 @@ def register_family(family: type[LinearOperator], holds: Held | None = None) -> 
     >>> (2 * A + A).row
     array([3., 6.])
     """
+    _require_operators("family", [family])
+    _require_operators("holds", holds or {})
     add.rule(family, object)(partial(_sum, holds={family: holds or {}}))
     scale.rule(family, object)(_multiple)
+
+
+def _require_operators(argument: str, kinds: Iterable[Any]) -> None:
+    """Check the classes of an argument of `register_family`."""
+    for kind in kinds:
+        if not (isinstance(kind, type) and issubclass(kind, LinearOperator)):
+            text = f"must be a class of structmat operators, or hold such classes, got {kind!r}"
+            raise ArgumentTypeError("register_family", argument, text)

@@ -149,6 +149,14 @@ def test_a_family_takes_in_those_that_it_says_and_changes_no_other() -> None:
     np.testing.assert_allclose((stack + other).to_dense(), stack.to_dense() + other.to_dense())
 
 
+def test_a_family_is_a_class_of_operators() -> None:
+    T: Any = sm.Toeplitz(np.ones(2))
+    with pytest.raises(TypeError, match=r"register_family: family must be a class.*got Toeplitz"):
+        extend.register_family(T)
+    with pytest.raises(TypeError, match=r"register_family: holds must be a class.*got <class 'int'>"):
+        extend.register_family(ToeplitzPlusHankel, {int: lambda op, like: None})  # type: ignore[dict-item]
+
+
 def test_a_file_holds_operators_of_the_package_alone(tmp_path: Path) -> None:
     """As it is read by those who do not have the class."""
     pytest.importorskip("safetensors")
