@@ -1,4 +1,4 @@
-"""Grids of circulants, as wide and as high as wanted, and the norms of their entries."""
+"""Grids of circulants, cropped to any number of rows and columns."""
 
 from __future__ import annotations
 
@@ -50,12 +50,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class BlockConvolution(PlanByMethod):
-    """The product of a grid of circulants by its matrices per frequency, laid out as they are read."""
+    """The product with a grid of circulants, by one matrix for each frequency."""
 
     _core_axes = {"spectrum": 3}
 
     spectrum: Any
-    """The transposed matrices, shape ``(..., frequencies, q, p)``."""
+    """The transposes of these matrices, shape ``(..., frequencies, q, p)``, in the order in which they are read."""
     block_size: int
     length: int
     """The length of transforms, longer than `block_size` where that is not fast."""
@@ -68,14 +68,14 @@ class BlockConvolution(PlanByMethod):
         return int(max(self.spectrum.shape[-2:])) * self.length
 
     def chunk_rows(self, dtype: Any) -> int | None:
-        return rows_in_chunk(2 * self.width, dtype.itemsize)  # half of others', as it moves all blocks as well
+        return rows_in_chunk(2 * self.width, dtype.itemsize)  # half as many as other plans, as blocks are copied too
 
     @property
     def cost(self) -> float:
-        """How long the convolutions of one product are together.
+        """The sum of the lengths of the convolutions of one product, which includes the products for each frequency.
 
-        Measured: transforms cost half as much again as those of a circulant, and the complex products per frequency as
-        much as a dense product of 2 b + 4 times as many entries as there are blocks.
+        By measurements the transforms cost half as much again as those of a circulant, and the complex products for
+        each frequency as much as a dense product with ``2 b + 4`` times as many entries as there are blocks.
         """
         q, p = self.spectrum.shape[-2:]
         rows, cols = self.shape
@@ -83,7 +83,7 @@ class BlockConvolution(PlanByMethod):
         return rows * cols * 0.75 * (p + q) * self.length / gained if gained > 0 else inf
 
     def step(self, xp: Namespace, dtype: str, *, batched: bool) -> Step:
-        if not is_numpy(xp):  # a copy that one product would not pay for
+        if not is_numpy(xp):  # this copy takes more time than it saves in one product
             object.__setattr__(self, "spectrum", contiguous(self.spectrum, xp))
         return super().step(xp, dtype, batched=batched)
 
@@ -94,14 +94,18 @@ class BlockConvolution(PlanByMethod):
         b = self.block_size
         if not is_numpy(xp) or self.is_stack:
             options = {"real": self.is_real, "stack": self.is_stack}
-            return Step(lambda x: by_frequency(lambda X: xp.matmul(X, S), x, b, length, xp, **options)[..., :rows])
+
+            def general_product(x: Any) -> Any:
+                return by_frequency(lambda X: xp.matmul(X, S), x, b, length, xp, **options)[..., :rows]
+
+            return Step(general_product)
         forward, backward = transforms(PLAIN.get(method, method), length, real=self.is_real, axis=0)
         q, p = S.shape[-2:]
 
         def product(x: Any) -> Any:
-            wide: Any = padded(x.reshape(-1, x.shape[-1]), q * b, numpy_namespace)
-            blocks = wide.reshape(-1, q, b)
-            # (frequencies, vectors, q) times (frequencies, q, p): contiguous matrix products
+            padded_x: Any = padded(x.reshape(-1, x.shape[-1]), q * b, numpy_namespace)
+            blocks = padded_x.reshape(-1, q, b)
+            # Matrix products of contiguous arrays: (frequencies, vectors, q) times (frequencies, q, p).
             y = backward(np.matmul(forward(blocks.transpose(2, 0, 1)), S))
             return y[:b].transpose(1, 2, 0).reshape(*x.shape[:-1], p * b)[..., :rows]
 
@@ -111,9 +115,11 @@ class BlockConvolution(PlanByMethod):
 def by_frequency(
     product: Callable[[Array], Array], x: Array, b: int, length: int, xp: Namespace, *, real: bool, stack: bool
 ) -> Array:
-    """Return the blocks of `x` with `product` applied at every frequency to the rows of a matrix, all as one vector.
+    """Return the product of a grid of circulants and vectors `x`, by the `product` for one frequency.
 
-    The rows are the vectors of the batch; for a `stack` of operators there is one row for each.
+    The vectors are cut into blocks of length `b`, padded to `length` and transformed. `product` takes an array of shape
+    ``(frequencies, vectors, q)``, or for a `stack` of operators ``(..., frequencies, 1, q)``, and returns its products
+    for all frequencies. The blocks of the result are joined to vectors again.
     """
     q = -(-x.shape[-1] // b)
     x = padded(x, q * b, xp)
@@ -230,7 +236,7 @@ class BlockCirculant(Planned):
         b = integer(block_size, "BlockCirculant.nearest", "block_size")
         dtype = A.dtype
         rows, cols = A.shape[-2:]
-        A = in_precision(A, precision_of(dtype, xp), xp)  # sums of half precision overflow
+        A = in_precision(A, precision_of(dtype, xp), xp)  # sums in half precision would overflow
         sums = xp.sum(cyclic_diagonals(_as_blocks(A, b, xp), xp), axis=-2)
         ones = xp.ones((rows, cols), dtype=A.dtype, device=device_of(A))
         counts = xp.sum(cyclic_diagonals(_as_blocks(ones, b, xp), xp), axis=-2)
@@ -260,11 +266,11 @@ class BlockCirculant(Planned):
         return f"a {cropped}{self.shape[0]} x {self.shape[1]} grid of blocks of {self.block_size}"
 
     def _spectrum(self, xp: Namespace, *, real: bool) -> Array:
-        """Return one p x q matrix per frequency, shape ``(..., frequencies, p, q)``."""
+        """Return one p x q matrix for each frequency, shape ``(..., frequencies, p, q)``."""
         return move_axis(spectrum(self.c, xp, real=real), -1, -3, xp)
 
     def _from_spectrum(self, values: Array, xp: Namespace, *, real: bool) -> BlockCirculant:
-        """Return the uncropped operator with one matrix per frequency."""
+        """Return the uncropped operator with these matrices for each frequency."""
         return BlockCirculant(from_spectrum(move_axis(values, -3, -1, xp), self.block_size, xp, real=real))
 
     def _plan(self, xp: Namespace) -> BlockConvolution:
@@ -283,17 +289,17 @@ class BlockCirculant(Planned):
         b = self.block_size
         entries = move_axis(circulant_entries(self.c, like), -3, -2, like.xp)
         dense: Any = like.xp.reshape(entries, (*self.batch_shape, p * b, q * b))
-        if is_numpy(like.xp) and not dense.flags.writeable:  # blocks of which the reshape is a view
+        if is_numpy(like.xp) and not dense.flags.writeable:  # the reshape may be a read-only view
             dense = copied(dense, like.xp)
         return dense[..., : self.shape[0], : self.shape[1]]
 
-    def _require_whole(self) -> None:
+    def _require_uncropped(self) -> None:
         if self.is_cropped:
             raise NoClosedFormError(self)
 
     def _own_spectrum(self, xp: Namespace) -> tuple[Array, bool]:
-        """Return the matrices per frequency and whether only half the frequencies are held."""
-        self._require_whole()
+        """Return the matrices for each frequency, and whether they are those of the half spectrum."""
+        self._require_uncropped()
         real = not is_complex(self.c.dtype, xp)
         return self._spectrum(xp, real=real), real
 
@@ -303,17 +309,17 @@ class BlockCirculant(Planned):
         return self._from_spectrum(dense_inverses(S, xp), xp, real=real)
 
     def _solve(self, b: Array, xp: Namespace) -> Array:
-        self._require_whole()
+        self._require_uncropped()
         real = not (is_complex(self.c.dtype, xp) or is_complex(b.dtype, xp))
-        unit = power_of_two_near(self.c, xp, axis=(-3, -2, -1))  # as sums may overflow, and reciprocals
-        S = BlockCirculant(self.c / unit, self.shape)._spectrum(xp, real=real)
+        power_of_two = power_of_two_near(self.c, xp, axis=(-3, -2, -1))  # without it sums and reciprocals may overflow
+        S = BlockCirculant(self.c / power_of_two, self.shape)._spectrum(xp, real=real)
         self._require_invertible(S, "solve", xp)
 
-        def solved(B: Array) -> Array:
+        def solve_rows(B: Array) -> Array:
             return xp.matrix_transpose(dense_solutions(S, xp.matrix_transpose(B), xp))
 
-        b = b / unit[..., 0, 0]
-        return by_frequency(solved, b, self.block_size, self.block_size, xp, real=real, stack=S.ndim > 3)
+        b = b / power_of_two[..., 0, 0]
+        return by_frequency(solve_rows, b, self.block_size, self.block_size, xp, real=real, stack=S.ndim > 3)
 
     def _pinv(self, rtol: float, xp: Namespace) -> LinearOperator:
         S, real = self._own_spectrum(xp)
@@ -322,8 +328,9 @@ class BlockCirculant(Planned):
             values = xp.linalg.svdvals(constant(S, xp))
             largest = xp.max(values, axis=-1)
             cutoff = rtol * xp.max(largest, axis=-1, keepdims=True)
-            each = xp.where(largest > 0, cutoff / xp.where(largest > 0, largest, xp.ones_like(largest)), cutoff)
-            return self._from_spectrum(xp.linalg.pinv(S, rtol=each), xp, real=real)
+            divisor = xp.where(largest > 0, largest, xp.ones_like(largest))
+            relative_cutoffs = xp.where(largest > 0, cutoff / divisor, cutoff)
+            return self._from_spectrum(xp.linalg.pinv(S, rtol=relative_cutoffs), xp, real=real)
         U, values, Vh = xp.linalg.svd(S, full_matrices=False)
         flat = xp.reshape(values, (*self.batch_shape, values.shape[-2] * values.shape[-1]))
         inverse = xp.reshape(reciprocal_above(flat, rtol, xp), values.shape)
@@ -343,16 +350,16 @@ class BlockCirculant(Planned):
         return self._from_spectrum(xp.matmul(V * inverse[..., None, :], Uh), xp, real=real)
 
     def _eig(self, xp: Namespace) -> tuple[Array, LinearOperator]:
-        self._require_whole()
+        self._require_uncropped()
         values, vectors = xp.linalg.eig(self._spectrum(xp, real=False))
         p, _ = self.grid
         b = self.block_size
         flat = xp.reshape(move_axis(values, -2, -1, xp), (*self.batch_shape, p * b))
-        # The eigenvectors per frequency are themselves the spectrum of a block circulant.
+        # The eigenvectors of the matrices of all frequencies are the spectrum of a block-circulant matrix.
         return flat, Product((self._from_spectrum(vectors, xp, real=False), Fourier(b, p, inverse=True)))
 
     def _svdvals(self, xp: Namespace) -> Array:
-        self._require_whole()
+        self._require_uncropped()
         values = singular_values(self._spectrum(xp, real=False), xp)
         return xp.reshape(values, (*self.batch_shape, self.block_size * min(self.grid)))
 
@@ -364,12 +371,12 @@ class BlockCirculant(Planned):
         p = self.grid[0]
         b = self.block_size
         exponents, scaled = _scaled_to_one(S, xp)
-        first = xp.linalg.det(scaled)  # with finite derivatives at singular matrices too
-        sizes = xp.astype(2.0**exponents, first.dtype)[..., None, :]
-        sizes = xp.broadcast_to(sizes, (*sizes.shape[:-2], p, sizes.shape[-1]))
-        factors = xp.concat([first[..., None, :], sizes], axis=-2)
-        whole = Diagonalisation(factors, (b,), real).factors(xp)
-        return xp.reshape(whole, (*self.batch_shape, (p + 1) * b))
+        determinants = xp.linalg.det(scaled)  # its derivatives are finite at singular matrices too
+        powers_of_two = xp.astype(2.0**exponents, determinants.dtype)[..., None, :]
+        powers_of_two = xp.broadcast_to(powers_of_two, (*powers_of_two.shape[:-2], p, powers_of_two.shape[-1]))
+        factors = xp.concat([determinants[..., None, :], powers_of_two], axis=-2)
+        factors_of_all = Diagonalisation(factors, (b,), real).factors(xp)
+        return xp.reshape(factors_of_all, (*self.batch_shape, (p + 1) * b))
 
     def _slogdet(self, xp: Namespace) -> tuple[Array, Array]:
         S, real = self._own_spectrum(xp)
@@ -377,11 +384,10 @@ class BlockCirculant(Planned):
         signs, logs = xp.linalg.slogdet(scaled)
         logs = logs + S.shape[-1] * math.log(2) * exponents
         if real:
-            single = unpaired(
-                (self.block_size,), device_of(logs), xp
-            )  # the signs of others cancel those of their conjugates
-            signs = xp.where(single, xp.round(xp.real(signs)), xp.ones_like(logs))
-            logs = xp.where(single, logs, 2 * logs)
+            # The signs of paired frequencies are conjugate, so that their product is one.
+            is_unpaired = unpaired((self.block_size,), device_of(logs), xp)
+            signs = xp.where(is_unpaired, xp.round(xp.real(signs)), xp.ones_like(logs))
+            logs = xp.where(is_unpaired, logs, 2 * logs)
         return xp.prod(signs, axis=-1), xp.sum(logs, axis=-1)
 
     def _diagonal(self, xp: Namespace) -> Array:
@@ -390,8 +396,8 @@ class BlockCirculant(Planned):
         index = xp.arange(min(p, q), device=self.device)
         flat = xp.reshape(self.c[..., 0], (*self.batch_shape, p * q))
         blocks = xp.take(flat, index * (q + 1), axis=-1)[..., None]
-        full = xp.reshape(xp.broadcast_to(blocks, (*blocks.shape[:-1], b)), (*self.batch_shape, min(p, q) * b))
-        return full[..., : min(self.shape)]
+        entries = xp.reshape(xp.broadcast_to(blocks, (*blocks.shape[:-1], b)), (*self.batch_shape, min(p, q) * b))
+        return entries[..., : min(self.shape)]
 
     def _frobenius(self, xp: Namespace) -> Array:
         return euclidean_norm(self.c, xp, axis=(-3, -2, -1), weights=self._counts(xp))
@@ -400,7 +406,7 @@ class BlockCirculant(Planned):
         return BlockCirculant(xp.abs(self.c), self.shape)
 
     def _row_sums(self, xp: Namespace) -> Array:
-        """Return sums of rows, of cropped blocks from the matrix itself: sums of `c` count what is cut off as well."""
+        """Return the sums of rows: those of `c`, unless blocks are cropped, as these would count what is cut off."""
         if self.is_cropped:
             return xp.sum(self._to_dense(Context(xp, self.dtype, self.device)), axis=-1)
         sums = xp.sum(xp.sum(self.c, axis=-1), axis=-1)[..., None]
@@ -439,17 +445,19 @@ def _as_blocks(A: Array, b: int, xp: Namespace) -> Array:
 def _multiply(left: BlockCirculant, right: BlockCirculant) -> LinearOperator:
     b = left.block_size
     if right.block_size != b or left.shape[1] % b:
-        return NotImplemented  # blocks that do not meet, or entries cut off between the two
+        return NotImplemented  # the blocks do not meet, or entries are cut off between the two operators
     xp = namespace_of("BlockCirculant @ BlockCirculant", left.c, right.c)
     real = not (is_complex(left.c.dtype, xp) or is_complex(right.c.dtype, xp))
-    # each column of blocks of the right operator is a vector of q blocks
     S = xp.matmul(left._spectrum(xp, real=real), right._spectrum(xp, real=real))
     c = from_spectrum(move_axis(S, -3, -1, xp), b, xp, real=real)
     return BlockCirculant(c, (left.shape[0], right.shape[1]))
 
 
 def _scaled_to_one(S: Array, xp: Namespace) -> tuple[Array, Array]:
-    """Return powers of two for the matrices of all frequencies, and S in these units: determinants mostly near one."""
-    middle = euclidean_norm(S, xp, axis=(-2, -1)) / math.sqrt(S.shape[-1] * math.sqrt(math.e))
-    exponents = binary_exponents(middle, xp)
+    """Return exponents e for the matrices of all frequencies, and these divided by ``2 ** e``.
+
+    The exponents are such that the determinants of most matrices are near one.
+    """
+    typical = euclidean_norm(S, xp, axis=(-2, -1)) / math.sqrt(S.shape[-1] * math.sqrt(math.e))
+    exponents = binary_exponents(typical, xp)
     return exponents, S / (2.0**exponents)[..., None, None]

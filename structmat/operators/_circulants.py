@@ -1,4 +1,4 @@
-"""Circulant matrices, held by first column, spectrum or few diagonals."""
+"""Circulant matrices, given by their first column, their spectrum or a few diagonals."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ from structmat.operators._toeplitz import Toeplitz
 
 
 def circulant_entries(c: Array, like: Context) -> Array:
-    """Return dense circulants with first columns `c`: in NumPy a read-only view of two periods."""
+    """Return dense circulants with first columns `c`. In NumPy they are a read-only view of two periods of `c`."""
     xp = like.xp
     n = c.shape[-1]
-    if not is_numpy(xp):  # whose arrays know no negative strides: one gather
+    if not is_numpy(xp):  # arrays of other libraries may have no negative strides: their entries are gathered
         i = xp.arange(n, device=like.device)
         index = xp.reshape((i[:, None] - i[None, :]) % n, (n * n,))
         return xp.reshape(xp.take(c, index, axis=-1), (*c.shape, n))
@@ -41,7 +41,7 @@ def circulant_entries(c: Array, like: Context) -> Array:
 
 
 def cyclic_diagonals(A: Array, xp: Namespace) -> Array:
-    """Return V with ``V[..., i, k] = A[..., i, (i - k) % n]``: the cyclic diagonals of square matrices as columns."""
+    """Return V with ``V[..., i, k] = A[..., i, (i - k) % n]``: its columns are the cyclic diagonals of a matrix."""
     n = A.shape[-1]
     i = xp.arange(n, device=device_of(A))
     index = xp.reshape(n * i[:, None] + (i[:, None] - i[None, :]) % n, (n * n,))
@@ -49,7 +49,7 @@ def cyclic_diagonals(A: Array, xp: Namespace) -> Array:
 
 
 class CirculantLike(Cyclic):
-    """A circulant matrix of one level, however it is held."""
+    """A circulant matrix of one level, whatever parameters it is given by."""
 
     def to_circulant(self) -> Circulant:
         """Return the same matrix, given by its first column.
@@ -289,17 +289,17 @@ class SpectralCirculant(CirculantLike):
         return self._replaced(spectrum=as_complex(diagonalisation.values, xp), real=diagonalisation.real)
 
     def _diagonalised(self, xp: Namespace) -> Diagonalisation:
-        """Return the eigenvalues, of a real matrix without imaginary parts that do not count."""
-        held = self._held()
-        return held.with_real_values(held.unpaired(xp), xp) if self.real else held
+        """Return the eigenvalues; for a real matrix without the imaginary parts that count as zero."""
+        diagonalisation = self._as_given()
+        return diagonalisation.with_real_values(diagonalisation.unpaired(xp), xp) if self.real else diagonalisation
 
-    def _held(self) -> Diagonalisation:
-        """Return the eigenvalues as they were given."""
+    def _as_given(self) -> Diagonalisation:
+        """Return the eigenvalues as they are in `spectrum`."""
         return Diagonalisation(self.spectrum, (self.n,), self.real)
 
-    def _diagonalised_in_unit(self, xp: Namespace) -> tuple[Array, Diagonalisation]:
-        unit = power_of_two_near(self.spectrum, xp)
-        return unit, self._replaced(spectrum=self.spectrum / unit)._diagonalised(xp)
+    def _diagonalised_scaled(self, xp: Namespace) -> tuple[Array, Diagonalisation]:
+        power_of_two = power_of_two_near(self.spectrum, xp)
+        return power_of_two, self._replaced(spectrum=self.spectrum / power_of_two)._diagonalised(xp)
 
     def _complex(self, dtype: DType, xp: Namespace) -> SpectralCirculant:
         return SpectralCirculant(xp.astype(self._eigvals(xp), dtype), self.n, real=False)
@@ -308,7 +308,7 @@ class SpectralCirculant(CirculantLike):
         return self.to_circulant()._plan(xp)
 
     def _matvec(self, x: Array, xp: Namespace) -> Array:
-        return self._held().product(x, xp)
+        return self._as_given().product(x, xp)
 
     def _rmatvec(self, y: Array, xp: Namespace) -> Array:
         return self._replaced(spectrum=xp.conj(self.spectrum))._matvec(y, xp)
@@ -322,7 +322,7 @@ class SpectralCirculant(CirculantLike):
         return self if self.real else self._replaced(spectrum=reversed_cyclically(xp.conj(self.spectrum), xp))
 
     def _determinant_factors(self, xp: Namespace) -> Array:
-        return self._held().factors(xp)
+        return self._as_given().factors(xp)
 
     def _frobenius(self, xp: Namespace) -> Array:
         return euclidean_norm(self._eigvals(xp), xp)
@@ -330,7 +330,7 @@ class SpectralCirculant(CirculantLike):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class ShiftAndAdd(Plan):
-    """The product of a circulant matrix of few diagonals: the sum of ``entries[k] * x`` shifted by ``start + k``."""
+    """The product with a circulant of few diagonals: the sum of ``entries[k] * x`` shifted down by ``start + k``."""
 
     _core_axes = {"entries": 1}
 
@@ -351,10 +351,10 @@ class ShiftAndAdd(Plan):
         shifts = [(self.start + k) % n for k in range(count)]
         if not is_numpy(xp) or self.is_stack:
 
-            def rolled(x: Any, k: int) -> Any:
+            def term(x: Any, k: int) -> Any:
                 return entries[..., k : k + 1] * xp.roll(x, self.start + k, axis=-1)
 
-            return Step(lambda x: sum((rolled(x, k) for k in range(1, count)), start=rolled(x, 0)))
+            return Step(lambda x: sum((term(x, k) for k in range(1, count)), start=term(x, 0)))
 
         def product(x: Any, out: Any = None) -> Any:
             y = np.empty_like(x, order="C") if out is None else out
@@ -428,7 +428,7 @@ class BandedCirculant(CirculantLike):
         object.__setattr__(self, "entries", as_vectors(self.entries, "BandedCirculant", "entries", "m"))
         object.__setattr__(self, "n", n)
         start = integer(self.start, "BandedCirculant", "start", -sys.maxsize)
-        object.__setattr__(self, "start", (start + n // 2) % n - n // 2)  # a diagonal has many numbers
+        object.__setattr__(self, "start", (start + n // 2) % n - n // 2)  # the number nearest to zero, modulo n
 
     @property
     def shape(self) -> tuple[int, int]:

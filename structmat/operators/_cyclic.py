@@ -1,4 +1,4 @@
-"""The linear algebra of circulant matrices, of one level or of several, however they are held."""
+"""The linear algebra of circulant matrices of one level or of several, whatever parameters they are given by."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from structmat.operators._spectral_functions import SpectralFunction, is_real_at
 
 
 class Cyclic(Planned):
-    """A circulant matrix on a grid: what follows from its eigenvalues, or from its first column alone."""
+    """A circulant matrix on a grid, with the methods that follow from its eigenvalues or from its first column."""
 
     @property
     @abstractmethod
     def _sizes(self) -> tuple[int, ...]:
-        """The sizes of the grid: one for each level."""
+        """The sizes of the grid, one for each level."""
 
     @abstractmethod
     def _as_circulant(self) -> Any:
@@ -36,20 +36,20 @@ class Cyclic(Planned):
 
     @abstractmethod
     def _from_eigenvalues(self, diagonalisation: Diagonalisation, xp: Namespace) -> LinearOperator:
-        """Return a matrix of the same grid, given by its eigenvalues, in the form of this operator."""
+        """Return the operator of the same type and grid that has these eigenvalues."""
 
     def _diagonalised(self, xp: Namespace) -> Diagonalisation:
         """Return the eigenvalues."""
         return Diagonalisation.of(self._as_circulant().c, self._sizes, xp)
 
-    def _diagonalised_in_unit(self, xp: Namespace) -> tuple[Array, Diagonalisation]:
-        """Return a power of two near the largest entry, and the eigenvalues in this unit.
+    def _diagonalised_scaled(self, xp: Namespace) -> tuple[Array, Diagonalisation]:
+        """Return a power of two near the largest entry, and the eigenvalues of the matrix divided by it.
 
-        They are of moderate size: sums of entries may overflow, and so may reciprocals.
+        Without this division sums of entries may overflow, and so may reciprocals of eigenvalues.
         """
         c = self._as_circulant().c
-        unit = power_of_two_near(c, xp)
-        return unit, Diagonalisation.of(c / unit, self._sizes, xp)
+        power_of_two = power_of_two_near(c, xp)
+        return power_of_two, Diagonalisation.of(c / power_of_two, self._sizes, xp)
 
     def _circulant_levels(self) -> tuple[int, ...]:
         return self._sizes
@@ -58,7 +58,7 @@ class Cyclic(Planned):
         return self._as_circulant().c if sizes == self._sizes else None
 
     def _require_regular(self, diagonalisation: Diagonalisation, method: str, xp: Namespace) -> None:
-        """Raise an error on behalf of a method where an eigenvalue counts as zero."""
+        """Raise an error on behalf of a method if an eigenvalue counts as zero."""
         require_nonzero(diagonalisation.values, self._rounding(xp), f"{type(self).__name__}.{method}", xp)
 
     def _inv(self, xp: Namespace) -> LinearOperator:
@@ -67,9 +67,9 @@ class Cyclic(Planned):
         return self._from_eigenvalues(diagonalisation.with_values(1 / diagonalisation.values), xp)
 
     def _solve(self, b: Array, xp: Namespace) -> Array:
-        unit, diagonalisation = self._diagonalised_in_unit(xp)
+        power_of_two, diagonalisation = self._diagonalised_scaled(xp)
         self._require_regular(diagonalisation, "solve", xp)
-        return diagonalisation.with_values(1 / diagonalisation.values).product(b / unit, xp)
+        return diagonalisation.with_values(1 / diagonalisation.values).product(b / power_of_two, xp)
 
     def _solver(self, xp: Namespace) -> Plan | None:
         diagonalisation = self._diagonalised(xp)
@@ -106,19 +106,19 @@ class Cyclic(Planned):
             self._require_regular(diagonalisation, function.name, xp)
         stays_real = diagonalisation.real
         if stays_real and (function.needs_nonnegative or not function.stays_real):
-            alone = diagonalisation.unpaired(xp)
-            if len(self._sizes) > 1:  # as several transforms may leave imaginary parts of the size of rounding
-                diagonalisation = diagonalisation.with_real_values(alone, xp)
+            is_unpaired = diagonalisation.unpaired(xp)
+            if len(self._sizes) > 1:  # where several transforms may leave imaginary parts that are rounding errors
+                diagonalisation = diagonalisation.with_real_values(is_unpaired, xp)
             if function.needs_nonnegative:
-                values, stays_real = without_negative(diagonalisation.values, alone, self._rounding(xp), xp)
+                values, stays_real = without_negative(diagonalisation.values, is_unpaired, self._rounding(xp), xp)
                 diagonalisation = diagonalisation.with_values(values)
-            elif not is_real_at(function, diagonalisation.values, alone, xp):
+            elif not is_real_at(function, diagonalisation.values, is_unpaired, xp):
                 diagonalisation = diagonalisation.as_complex(xp)
                 stays_real = False
-        # On a branch cut the values of the two of a pair may end on different sides.
-        results = function.evaluate(diagonalisation.values)
-        found = diagonalisation.with_values(results).with_conjugates(xp)
-        return self._from_eigenvalues(found if stays_real else found.as_complex(xp), xp)
+        # The values at two eigenvalues of a pair may be on different sides of a branch cut, and no longer conjugate.
+        values = function.evaluate(diagonalisation.values)
+        result = diagonalisation.with_values(values).with_conjugates(xp)
+        return self._from_eigenvalues(result if stays_real else result.as_complex(xp), xp)
 
     def _modulus(self, xp: Namespace) -> LinearOperator:
         circulant = self._as_circulant()

@@ -10,7 +10,7 @@ from structmat._arrays.typing import Array, Namespace
 
 
 def sign_and_log(factors: Array, xp: Namespace) -> tuple[Array, Array]:
-    """Return sign and logarithm of the absolute value of products along the last axis.
+    """Return the signs and the logarithms of the moduli of products along the last axis.
 
     Parameters
     ----------
@@ -34,21 +34,22 @@ def sign_and_log(factors: Array, xp: Namespace) -> tuple[Array, Array]:
     >>> float(sign), float(log.round(3))
     (-1.0, -1381.551)
     """
-    size = xp.abs(factors)
+    moduli = xp.abs(factors)
     if is_complex(factors.dtype, xp):
-        unit = 2.0 ** binary_exponents(size, xp)  # a division by a subnormal number would overflow
-        signs = (factors / unit) / xp.where(size == 0.0, xp.ones_like(size), size / unit)
+        power_of_two = 2.0 ** binary_exponents(moduli, xp)  # a division by a subnormal number would overflow
+        divisor = xp.where(moduli == 0.0, xp.ones_like(moduli), moduli / power_of_two)
+        signs = (factors / power_of_two) / divisor
     else:
-        one = xp.ones_like(size)  # `xp.sign` cannot be mapped in torch, and is zero for NaN there
+        one = xp.ones_like(moduli)  # `xp.sign` cannot be mapped in torch, and is zero for NaN there
         signs = xp.where(xp.isnan(factors), factors, xp.where(factors > 0.0, one, xp.where(factors < 0.0, -one, 0.0)))
-    return xp.prod(signs, axis=-1), xp.sum(_logs(size, -float("inf"), xp), axis=-1)
+    return xp.prod(signs, axis=-1), xp.sum(_logs(moduli, -float("inf"), xp), axis=-1)
 
 
 def product(factors: Array, xp: Namespace) -> Array:
     """Return products along the last axis that over- or underflow only where the result does.
 
-    Where no product of some of the factors can leave the range of normal numbers that is the plain product, with every
-    digit and all derivatives; elsewhere it goes through logarithms.
+    It is the plain product, with every digit and all derivatives, where no product of some of the factors can leave the
+    range of normal numbers. Elsewhere it is computed by logarithms.
     """
     logs = _logs(xp.abs(factors), 0.0, xp)
     limits = xp.finfo(factors.dtype)
@@ -59,7 +60,7 @@ def product(factors: Array, xp: Namespace) -> Array:
     return xp.where(safe, plain, sign * xp.astype(xp.exp(log), sign.dtype))
 
 
-def _logs(size: Array, of_zero: float, xp: Namespace) -> Array:
-    """Logarithms, without a warning for zeros and with a finite derivative there."""
-    zero = ~((size > 0.0) | xp.isnan(size))
-    return xp.where(zero, xp.full_like(size, of_zero), xp.log(xp.where(zero, xp.ones_like(size), size)))
+def _logs(moduli: Array, of_zero: float, xp: Namespace) -> Array:
+    """Return logarithms, and `of_zero` for zeros, without a warning and with a finite derivative there."""
+    zero = ~((moduli > 0.0) | xp.isnan(moduli))
+    return xp.where(zero, xp.full_like(moduli, of_zero), xp.log(xp.where(zero, xp.ones_like(moduli), moduli)))

@@ -226,7 +226,7 @@ def times_identity(left: LinearOperator, right: Identity) -> LinearOperator:  # 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Entrywise(Plan):
-    """The product of a diagonal matrix."""
+    """The product with a diagonal matrix."""
 
     _core_axes = {"d": 1}
 
@@ -307,7 +307,7 @@ class Diagonal(LinearOperator):
             dense[..., k, k] = self.d
             return dense
         on_diagonal = like.xp.eye(self.shape[0], dtype=like.xp.bool, device=like.device)
-        # where, not a product: infinity times the zeros beside it would be NaN
+        # Not by a product, in which infinity times the zeros beside it would be NaN.
         return like.xp.where(on_diagonal, self.d[..., None], like.xp.zeros_like(self.d[..., None]))
 
     def _inv(self, xp: Namespace) -> LinearOperator:
@@ -365,7 +365,7 @@ class Diagonal(LinearOperator):
             return None
         i, j = (xp.arange(part.start, part.stop, device=self.device) for part in (rows, cols))
         entries = self.d[..., rows.start : rows.stop, None]
-        # where, not a product: infinity times the zeros beside it would be NaN
+        # Not by a product, in which infinity times the zeros beside it would be NaN.
         return xp.where(i[:, None] == j, entries, xp.zeros_like(entries))
 
     def _nearest_circulant(self, sizes: tuple[int, ...], like: Array, xp: Namespace) -> Array:

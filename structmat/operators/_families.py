@@ -26,17 +26,20 @@ from structmat.operators._scaled import identity_factor
 from structmat.operators._toeplitz import Hankel, Toeplitz
 
 _WIDEST_BAND = 64
-"""Sums of bands over more diagonals are held as circulants, whose products do not depend on their number."""
+"""The largest number of diagonals of a sum of bands that is a band.
+
+With more diagonals it is a circulant, whose product takes the same time for any number of them.
+"""
 
 
 def _unit(like: Any, array: Array, position: int) -> Array:
-    """Return the unit vector along the last axis of an array."""
+    """Return the unit vector with its one at a position, of the length of the last axis of an array."""
     xp = like._own_namespace()
     return xp.astype(xp.arange(array.shape[-1], device=like.device) == position, like.dtype)
 
 
 def _times(array: Array, operator: LinearOperator, like: Any, axes: int = 1) -> Array:
-    """Return an array times the factor s of ``s I``."""
+    """Return an array times s, where the operator is ``s * Identity``; `axes` is the number of core axes."""
     factor: Any = identity_factor(operator)
     return scale_array(array, factor, axes, like._own_namespace())
 
@@ -107,7 +110,7 @@ HOLDS: dict[type, Held] = {
 
 
 def _product_of_spectra(left: SpectralCirculant, right: SpectralCirculant) -> SpectralCirculant:
-    xp = left._own_namespace()  # without the imaginary parts that do not count
+    xp = left._own_namespace()
     return SpectralCirculant(left._diagonalised(xp).values * right._diagonalised(xp).values, left.n, left.real)
 
 
@@ -120,7 +123,7 @@ PRODUCTS: dict[type, Callable[[Any, Any], Any]] = {
 
 
 def _same_band(left: BandedCirculant, right: BandedCirculant) -> tuple[Any, Any] | None:
-    """Return both bands over the diagonals of either."""
+    """Return both bands over all diagonals of either band, or None where these are too many."""
     start = min(left.start, right.start)
     stop = max(op.start + op.entries.shape[-1] for op in (left, right))
     if stop - start > _WIDEST_BAND:
@@ -128,7 +131,8 @@ def _same_band(left: BandedCirculant, right: BandedCirculant) -> tuple[Any, Any]
 
     def over_all(op: BandedCirculant) -> BandedCirculant:
         zero = op._own_namespace().zeros_like(op.entries[..., :1])
-        before, after = op.start - start, stop - op.start - op.entries.shape[-1]
+        before = op.start - start
+        after = stop - op.start - op.entries.shape[-1]
         entries = concat_last([*[zero] * before, op.entries, *[zero] * after], op._own_namespace())
         return BandedCirculant(entries, op.n, start)
 
@@ -136,14 +140,14 @@ def _same_band(left: BandedCirculant, right: BandedCirculant) -> tuple[Any, Any]
 
 
 def _same_spectra(left: SpectralCirculant, right: SpectralCirculant) -> tuple[Any, Any]:
-    """Return both circulants by half spectra if both are real, else by whole ones."""
+    """Return both circulants by half spectra if both are real, else by full spectra."""
     if left.real == right.real:
         return left, right
 
-    def whole(op: SpectralCirculant) -> SpectralCirculant:
+    def by_full_spectrum(op: SpectralCirculant) -> SpectralCirculant:
         return SpectralCirculant(op._eigvals(op._own_namespace()), op.n, real=False)
 
-    return whole(left), whole(right)
+    return by_full_spectrum(left), by_full_spectrum(right)
 
 
 _ALIGNED: dict[type, Callable[[Any, Any], tuple[Any, Any] | None]] = {
@@ -153,7 +157,10 @@ _ALIGNED: dict[type, Callable[[Any, Any], tuple[Any, Any] | None]] = {
 
 
 def _member(operator: Any, family: type, held: Held, like: Any) -> Any:
-    """Return an operator as a member of a family, or None where it is none."""
+    """Return an operator written as a member of a family, or None if the family does not hold it.
+
+    `held` has the narrower families, and `like` is the operator that it is to be added to or multiplied by.
+    """
     if type(operator) is family:
         return operator
     lift = held.get(Identity if identity_factor(operator) is not None else type(operator))
@@ -166,7 +173,9 @@ def _in_common(
     """Return both operators as members of the narrowest of the families that holds them, or None."""
     for family in families:
         held = holds[family]
-        if (a := _member(left, family, held, right)) is None or (b := _member(right, family, held, a)) is None:
+        a = _member(left, family, held, right)
+        b = None if a is None else _member(right, family, held, a)
+        if a is None or b is None:
             continue
         pair = _ALIGNED[family](a, b) if family in _ALIGNED else (a, b)
         if pair is not None and _structure(pair[0]) == _structure(pair[1]):
@@ -175,7 +184,7 @@ def _in_common(
 
 
 def _structure(operator: Any) -> list[Any]:
-    """Return what of an operator is no array, and the shapes of its arrays without the batch."""
+    """Return the static fields of an operator, and the shapes of its arrays without the batch axes."""
     axes = operator._core_axes
     values = ((name, getattr(operator, name)) for name in operator._field_names())
     return [value.shape[value.ndim - axes[name] :] if name in axes else value for name, value in values]

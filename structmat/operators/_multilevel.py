@@ -31,7 +31,7 @@ from structmat.operators._linear_operator import Context, LinearOperator, Planne
 from structmat.operators._toeplitz import diagonal_lengths
 
 _WITH_VECTORS = {"solve": "inv_matvec", "lstsq": "pinv().matvec", "matmat": "matvec"}
-"""What does the same as a method that takes columns, for vectors along the last axis."""
+"""For methods that take columns, the method that does the same for vectors along the last axis."""
 
 
 class OnGrids(Planned):
@@ -102,7 +102,10 @@ class OnGrids(Planned):
 
 
 def on_grid(values: ArrayLike, levels: int | None, owner: str, argument: str) -> tuple[Array, tuple[int, ...]]:
-    """Return values on a grid, the last `levels` axes or all, as vectors (..., N), and the sizes of the grid."""
+    """Return values on a grid as vectors ``(..., N)``, and the sizes of the grid.
+
+    The grid has the last `levels` axes of the values, or all axes if `levels` is None.
+    """
     array = as_floating(values, owner, argument)
     levels = array.ndim if levels is None else integer(levels, owner, "levels")
     if not 1 <= levels <= array.ndim:
@@ -234,7 +237,7 @@ class MultilevelCirculant(OnGrids, Cyclic):
         return self
 
     def _eigvals(self, xp: Namespace) -> Array:
-        # On small grids the missing half takes longer than all of it, on large ones as long.
+        # A full transform takes less time than a half one together with the missing half, or as long on large grids.
         return multilevel_fft(self.c, self.sizes, xp, real=False)
 
     def _from_eigenvalues(self, diagonalisation: Diagonalisation, xp: Namespace) -> MultilevelCirculant:
@@ -420,8 +423,8 @@ class MultilevelToeplitz(OnGrids):
         sizes = grid(sizes, "MultilevelToeplitz.from_covariance", "values")
         xp = namespace_of("MultilevelToeplitz.from_covariance", flat)
 
-        def mirrored(line: Array, _: int) -> Array:
-            return xp.concat([xp.flip(line[..., 1:], axis=-1), line], axis=-1)
+        def mirrored(x: Array, _: int) -> Array:
+            return xp.concat([xp.flip(x[..., 1:], axis=-1), x], axis=-1)
 
         return cls(by_axes(flat, sizes, mirrored, xp), sizes)
 
@@ -443,9 +446,9 @@ class MultilevelToeplitz(OnGrids):
         rows, cols = self.row_sizes, self.col_sizes
         lengths = tuple(map(fast_length, _offset_sizes(rows, cols)))
 
-        def embedded(line: Array, level: int) -> Array:
+        def embedded(x: Array, level: int) -> Array:
             cut = cols[level] - 1
-            return xp.concat([padded(line[..., cut:], lengths[level] - cut, xp), line[..., :cut]], axis=-1)
+            return xp.concat([padded(x[..., cut:], lengths[level] - cut, xp), x[..., :cut]], axis=-1)
 
         kernel = by_axes(self.t, _offset_sizes(rows, cols), embedded, xp)
         return MultilevelConvolution.of(kernel, lengths, rows, cols, xp)
@@ -457,12 +460,14 @@ class MultilevelToeplitz(OnGrids):
     def _to_dense(self, like: Context) -> Array:
         xp = like.xp
         rows, cols = self.shape
-        index = xp.reshape(xp.arange(1, device=like.device), (1, 1))  # in the grid of offsets, for all pairs of points
+        # For each pair of points the index of its offset in the grid of offsets, extended by one level after the other.
+        index = xp.reshape(xp.arange(1, device=like.device), (1, 1))
         for m, n in zip(self.row_sizes, self.col_sizes, strict=True):
-            i, j = xp.arange(m, device=like.device), xp.arange(n, device=like.device)
-            level = i[:, None] - j[None, :] + n - 1
-            both = index[:, None, :, None] * (m + n - 1) + level[None, :, None, :]
-            index = xp.reshape(both, (both.shape[0] * m, both.shape[2] * n))
+            i = xp.arange(m, device=like.device)
+            j = xp.arange(n, device=like.device)
+            index_in_level = i[:, None] - j[None, :] + n - 1
+            extended = index[:, None, :, None] * (m + n - 1) + index_in_level[None, :, None, :]
+            index = xp.reshape(extended, (extended.shape[0] * m, extended.shape[2] * n))
         entries = xp.take(self.t, xp.reshape(index, (rows * cols,)), axis=-1)
         return xp.reshape(entries, (*self.batch_shape, rows, cols))
 
@@ -471,7 +476,8 @@ class MultilevelToeplitz(OnGrids):
         index = xp.zeros_like(k)
         row_stride, col_stride = self.shape
         for m, n in zip(self.row_sizes, self.col_sizes, strict=True):
-            row_stride, col_stride = row_stride // m, col_stride // n
+            row_stride //= m
+            col_stride //= n
             index = index * (m + n - 1) + (k // row_stride) % m - (k // col_stride) % n + n - 1
         return xp.take(self.t, index, axis=-1)
 
@@ -503,9 +509,10 @@ def _grids(rows: Any, cols: Any, owner: str) -> tuple[tuple[int, ...], tuple[int
 
 
 def _offset_sizes(rows: tuple[int, ...], cols: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the sizes of the grid of offsets between the points of two grids."""
     return tuple(m + n - 1 for m, n in zip(rows, cols, strict=True))
 
 
 def by_axes(flat: Array, sizes: tuple[int, ...], function: Any, xp: Namespace) -> Array:
-    """Return vectors on a grid after a function along each of its axes."""
+    """Apply ``function(x, k)`` along each axis of the grids of vectors ``(..., N)``, and return vectors again."""
     return from_grid(along_axes(as_grid(flat, sizes, xp), len(sizes), function, xp), sizes, xp)

@@ -1,4 +1,4 @@
-"""Functions of a matrix by its eigenvalues, and how large the rounding errors of these are."""
+"""Functions of a matrix by its eigenvalues, and how large the rounding errors of eigenvalues are."""
 
 from __future__ import annotations
 
@@ -14,10 +14,13 @@ from structmat._arrays.typing import Array, DType, Namespace
 from structmat._errors import ArgumentValueError
 
 _IMAGINARY = 1e3
-"""Up to so many ``eps``, relative to the largest value, imaginary parts are rounding, as for `scipy.linalg.funm`."""
+"""The imaginary part, in units of eps times the largest modulus, up to which a value counts as real.
+
+It is that of `scipy.linalg.funm`.
+"""
 
 _TRANSFORM = 4.0
-"""The cut-off over ``eps * log2(2 n)``; see `spectral_rounding`."""
+"""The largest rounding error of an eigenvalue, in units of ``eps * log2(2 n)``; see `spectral_rounding`."""
 
 
 class SpectralFunction(NamedTuple):
@@ -41,8 +44,10 @@ class SpectralFunction(NamedTuple):
     needs_nonzero: bool = False
     """Whether the function has a pole or a logarithmic singularity at zero."""
     stays_real: bool | None = True
-    """Whether its values at conjugate eigenvalues are conjugate, so that it is real of a real matrix (whose eigenvalues
-    are not negative, where that matters); None where the values have to tell."""
+    """Whether its values at conjugate eigenvalues are conjugate, so that the function of a real matrix is real.
+
+    Where negative eigenvalues matter, that is meant for matrices without them. None if it has to be found from values.
+    """
 
 
 def function_of_entries(function: SpectralFunction, values: Array, owner: str, xp: Namespace) -> Array:
@@ -85,12 +90,12 @@ def function_of_entries(function: SpectralFunction, values: Array, owner: str, x
         return function.evaluate(values)
     if function.needs_nonnegative and bool(xp.any(values < 0)):
         return function.evaluate(xp.astype(values, complex_partner(values.dtype, xp)))
-    found = function.evaluate(values)
-    return xp.real(found) if is_complex(found.dtype, xp) and is_real_at(function, values, None, xp) else found
+    results = function.evaluate(values)
+    return xp.real(results) if is_complex(results.dtype, xp) and is_real_at(function, values, None, xp) else results
 
 
-def is_real_at(function: SpectralFunction, values: Array, alone: Array | None, xp: Namespace) -> bool:
-    """Tell whether a function of a real matrix is real, from its values at eigenvalues where it is not known.
+def is_real_at(function: SpectralFunction, values: Array, is_unpaired: Array | None, xp: Namespace) -> bool:
+    """Tell whether a function of a real matrix is real: by what it says, or else by its values at the eigenvalues.
 
     Parameters
     ----------
@@ -98,9 +103,9 @@ def is_real_at(function: SpectralFunction, values: Array, alone: Array | None, x
         The function.
     values : array, shape (..., n)
         The eigenvalues.
-    alone : array of bool, shape (n,), or None
-        Which of them have no conjugate partner; None for all. There the function has to be real; at the conjugate of
-        any other one it has to be the conjugate.
+    is_unpaired : array of bool, shape (n,), or None
+        Which of the eigenvalues have no conjugate partner; None for all. There the function has to be real. Of other
+        eigenvalues one of each conjugate pair is given, and the value at the other one has to be the conjugate.
     xp : namespace
         Of the arrays.
 
@@ -119,47 +124,51 @@ def is_real_at(function: SpectralFunction, values: Array, alone: Array | None, x
     """
     if function.stays_real is not None:
         return function.stays_real
-    found = function.evaluate(values)
-    off = xp.abs(xp.imag(found))
-    if alone is not None:
-        off = xp.where(alone, off, xp.abs(function.evaluate(xp.conj(values)) - xp.conj(found)))
-    size = xp.abs(found)
-    size, off = (xp.where(xp.isfinite(v), v, xp.zeros_like(v)) for v in (size, off))
-    allowed = _IMAGINARY * float(xp.finfo(size.dtype).eps) * xp.max(size, axis=-1, keepdims=True)
-    return bool(xp.all(off <= allowed))
+    results = function.evaluate(values)
+    deviations = xp.abs(xp.imag(results))
+    if is_unpaired is not None:
+        differences = xp.abs(function.evaluate(xp.conj(values)) - xp.conj(results))
+        deviations = xp.where(is_unpaired, deviations, differences)
+    moduli = xp.abs(results)
+    moduli, deviations = (xp.where(xp.isfinite(v), v, xp.zeros_like(v)) for v in (moduli, deviations))
+    allowed = _IMAGINARY * float(xp.finfo(moduli.dtype).eps) * xp.max(moduli, axis=-1, keepdims=True)
+    return bool(xp.all(deviations <= allowed))
 
 
 def on_eigenvalues(func: Callable[[Array], Any], owner: str, xp: Namespace) -> Callable[[Array], Array]:
-    """Return a function of users' that is given complex eigenvalues, after the checks of what it returns for them."""
+    """Return a function of users with its arguments converted to complex numbers and its results checked."""
 
     def evaluate(values: Array) -> Array:
         dtype = complex_partner(values.dtype, xp)
         values = values if values.dtype == dtype else xp.astype(values, dtype)
-        found = as_floating(func(values), owner, "func", like=(xp, dtype))
-        namespace_of(owner, values, found)
-        if tuple(found.shape) != tuple(values.shape):
+        results = as_floating(func(values), owner, "func", like=(xp, dtype))
+        namespace_of(owner, values, results)
+        if tuple(results.shape) != tuple(values.shape):
             text = f"must return one value for each number of an array of shape {tuple(values.shape)}"
-            raise ArgumentValueError(owner, "func", f"{text}, got shape {tuple(found.shape)}")
-        return found if found.dtype == dtype else xp.astype(found, dtype)
+            raise ArgumentValueError(owner, "func", f"{text}, got shape {tuple(results.shape)}")
+        return results if results.dtype == dtype else xp.astype(results, dtype)
 
     return evaluate
 
 
 def integer_power(values: Array, exponent: int, xp: Namespace) -> Array:
-    """Return powers by repeated squaring, so that roots of unity that are held without rounding stay so."""
-    square = values if exponent > 0 else 1 / values if exponent else xp.ones_like(values)
-    result, left = square, max(abs(exponent) - 1, 0)
-    while left:
-        if left % 2:
+    """Return powers by repeated squaring, by which powers of 1, -1, i and -i are exact."""
+    if exponent == 0:
+        return xp.ones_like(values)
+    square = values if exponent > 0 else 1 / values
+    result = square
+    remaining = abs(exponent) - 1
+    while remaining:
+        if remaining % 2:
             result = result * square
-        left //= 2
-        if left:
+        remaining //= 2
+        if remaining:
             square = square * square
     return result
 
 
 def spectral_rounding(dtype: DType, xp: Namespace, *, length: int = 1, order: int = 0) -> float:
-    """Return the size, relative to the largest, up to which a computed singular value or eigenvalue may be rounding.
+    """Return how large a computed eigenvalue or singular value of zero may be, relative to the largest one.
 
     Parameters
     ----------
@@ -179,10 +188,10 @@ def spectral_rounding(dtype: DType, xp: Namespace, *, length: int = 1, order: in
 
     Notes
     -----
-    Errors of transforms of that `length` are about evenly spread over the values, at most half of ``eps * log2(2 *
-    length)`` times the largest, as measured for NumPy, torch and JAX up to a million, primes included. Eight times as
-    much leaves room for what rounded the entries before. The `order` counts ``eps`` times, as in
-    `numpy.linalg.matrix_rank`.
+    Errors of transforms of that `length` are about evenly spread over the values. They are at most half of
+    ``eps * log2(2 * length)`` times the largest value, as measured for NumPy, torch and JAX up to a length of a
+    million, primes included. Eight times as much leaves room for rounding of the entries before the transform. To that
+    ``eps`` times the `order` is added, as in `numpy.linalg.matrix_rank`.
 
     Examples
     --------

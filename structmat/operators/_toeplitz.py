@@ -132,7 +132,7 @@ class ToeplitzInverse(Planned):
 
 
 def _both(first: Array, second: ArrayLike, owner: str, argument: str) -> tuple[Array, Array]:
-    """Return vectors in their common dtype, after the checks of the second ones."""
+    """Return two arrays of vectors in their common dtype, after the second one has been checked."""
     second = as_vectors(second, owner, argument, like=(namespace_of(owner, first), first.dtype))
     xp = namespace_of(owner, first, second)
     broadcast_shapes(owner, tuple(first.shape[:-1]), tuple(second.shape[:-1]))
@@ -156,7 +156,7 @@ class ConstantDiagonals(Planned):
 
     _core_axes = {"c": 1, "r": 1}
     _flipped = False
-    """Whether the columns of the operator are those of T in reverse order."""
+    """Whether the columns of the operator are those of the Toeplitz matrix T, see below, in reverse order."""
 
     if TYPE_CHECKING:
         c: Array
@@ -187,8 +187,8 @@ class ConstantDiagonals(Planned):
         constants = self._constants(xp)
         return euclidean_norm(constants, xp, weights=diagonal_lengths(*self.shape, real_part(constants, xp), xp))
 
-    # Linear algebra of square matrices, from the inverse of the Toeplitz matrix T: the operator itself, or for a Hankel
-    # matrix the operator with its columns in reverse order.
+    # The linear algebra of square matrices is that of a Toeplitz matrix T: the operator itself, or for a Hankel matrix
+    # the operator with its columns in reverse order.
 
     @abstractmethod
     def _as_toeplitz(self, xp: Namespace) -> Toeplitz:
@@ -210,9 +210,10 @@ class ConstantDiagonals(Planned):
             return None
         T = self._as_toeplitz(xp)
         system = ToeplitzSystem(np.asarray(T.c), np.asarray(T.r), f"{type(self).__name__}.solve", ready=True)
-        dtype, turn = np.dtype(self.dtype), slice(None, None, -1 if self._flipped else 1)
+        dtype = np.dtype(self.dtype)
+        order = slice(None, None, -1 if self._flipped else 1)
 
-        step = Step(lambda b: system.solve(b)[..., turn].astype(dtype))
+        step = Step(lambda b: system.solve(b)[..., order].astype(dtype))
         return Products(np.ndarray, dtype, (self.shape[0],), step, step)
 
     def _slogdet(self, xp: Namespace) -> tuple[Array, Array]:
@@ -222,32 +223,39 @@ class ConstantDiagonals(Planned):
         rules = rules_of(xp)
         if rules.is_differentiated([T.c, T.r]):
             log = rules.log_determinant(TraceOfInverse(), T, None, log)
-        size, sign = (xp.real(log), xp.exp(1j * xp.imag(log))) if is_complex(log.dtype, xp) else (log, 1.0)
-        odd = self._flipped and n * (n - 1) // 2 % 2
-        sign = xp.astype(-regular if odd else regular, log.dtype) * sign
-        return sign, xp.where(~(xp.abs(sign) > 0.0) & ~xp.isnan(size), -xp.inf * xp.ones_like(size), size)
+        if is_complex(log.dtype, xp):
+            log_modulus = xp.real(log)
+            sign = xp.exp(1j * xp.imag(log))
+        else:
+            log_modulus = log
+            sign = 1.0
+        reversal_is_odd = self._flipped and n * (n - 1) // 2 % 2
+        sign = xp.astype(-regular if reversal_is_odd else regular, log.dtype) * sign
+        is_singular = ~(xp.abs(sign) > 0.0) & ~xp.isnan(log_modulus)
+        return sign, xp.where(is_singular, -xp.inf * xp.ones_like(log_modulus), log_modulus)
 
     def _det(self, xp: Namespace) -> Array:
         sign, log = self._slogdet(xp)
         return sign * xp.astype(xp.exp(log), sign.dtype)
 
     def _determinant_factors(self, xp: Namespace) -> Array:
-        n, (sign, log) = self.shape[0], self._slogdet(xp)
+        n = self.shape[0]
+        sign, log = self._slogdet(xp)
         ones = xp.ones((*log.shape, n - 1), dtype=sign.dtype, device=device_of(log))
         return xp.astype(xp.exp(log / n), sign.dtype)[..., None] * concat_last([sign[..., None], ones], xp)
 
 
 @dataclass(frozen=True)
 class _ByInverse(Solver):
-    """Solves systems with a Toeplitz matrix by its inverse, for the implicit rule of a library."""
+    """Solves systems with a Toeplitz matrix by its inverse, M, for the implicit rule of a library."""
 
     def __call__(self, A: Any, M: Any, b: Array, xp: Namespace) -> tuple[Array, tuple[()]]:
         return M._matvec(b, xp), ()
 
 
 @dataclass(frozen=True)
-class _KnownVectors(Solver):
-    """Finds the two vectors of an inverse in the inverse that is known, which solves the systems of their changes."""
+class _VectorsOfInverse(Solver):
+    """Returns the two vectors of an inverse M that is given, for the implicit rule; that solves with M too."""
 
     @property
     def for_changes(self) -> Solver:
@@ -258,17 +266,17 @@ class _KnownVectors(Solver):
 
 
 def _with_derivatives(x: Array, y: Array, T: Toeplitz, xp: Namespace) -> tuple[Array, Array]:
-    """Return the two vectors of an inverse, which are known, with derivatives: they are the solutions of two systems.
+    """Return the two vectors of an inverse with derivatives, by the implicit rule: they solve two systems.
 
-    The entry s of the right-hand side of y is free: zero stands for it.
+    The entry s of the right-hand side for y is free, and zero here.
     """
     zero = xp.zeros_like(x[..., :1])
     r = xp.broadcast_to(T.r, x.shape)
-    first = concat_last([xp.ones_like(zero), xp.zeros_like(x[..., 1:])], xp)
-    last = concat_last([zero, xp.flip(r[..., 1:], axis=-1)], xp)
-    known = ToeplitzInverse(x[..., None, :], y[..., None, :])
-    sides = xp.stack([first, last], axis=-2)
-    vectors, _ = rules_of(xp).solution(_KnownVectors(), T._with_batch_axis(xp), known, sides)
+    for_x = concat_last([xp.ones_like(zero), xp.zeros_like(x[..., 1:])], xp)
+    for_y = concat_last([zero, xp.flip(r[..., 1:], axis=-1)], xp)
+    inverse = ToeplitzInverse(x[..., None, :], y[..., None, :])
+    right_hand_sides = xp.stack([for_x, for_y], axis=-2)
+    vectors, _ = rules_of(xp).solution(_VectorsOfInverse(), T._with_batch_axis(xp), inverse, right_hand_sides)
     return vectors[..., 0, :], vectors[..., 1, :]
 
 
@@ -449,7 +457,7 @@ class Toeplitz(ConstantDiagonals):
         return self
 
     def _block(self, rows: range, cols: range, xp: Namespace) -> Toeplitz:
-        corner = self.shape[1] - 1 - cols.start + rows.start  # which of the constants is in the corner of the block
+        corner = self.shape[1] - 1 - cols.start + rows.start  # the index of the constant in the corner of the block
         constants = self._constants(xp)
         first_row = xp.flip(constants[..., corner + 1 - len(cols) : corner + 1], axis=-1)
         return Toeplitz(constants[..., corner : corner + len(rows)], first_row)
@@ -532,7 +540,7 @@ class Hankel(ConstantDiagonals):
     def _as_toeplitz(self, xp: Namespace) -> Toeplitz:
         h = self._constants(xp)
         n = self.shape[1]
-        T = object.__new__(Toeplitz)  # whose vectors need no checks
+        T = object.__new__(Toeplitz)  # without the constructor, as these vectors need no checks
         object.__setattr__(T, "c", h[..., n - 1 :])
         object.__setattr__(T, "r", xp.flip(h[..., :n], axis=-1))
         return T
