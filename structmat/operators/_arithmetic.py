@@ -87,40 +87,48 @@ class PairRules:
             ``NotImplemented`` where no rule applies.
         """
         for pair in ((type(left), type(right)), (type(left), object), (object, type(right))):
-            if (rule := self._rules.get(pair)) and (found := rule(left, right)) is not NotImplemented:
-                return found
+            rule = self._rules.get(pair)
+            if rule:
+                result = rule(left, right)
+                if result is not NotImplemented:
+                    return result
             rule = self._rules.get(pair[::-1]) if self._commutative else None
-            if rule and (found := rule(right, left)) is not NotImplemented:
-                return found
+            if rule:
+                result = rule(right, left)
+                if result is not NotImplemented:
+                    return result
         return NotImplemented
 
     def __call__(self, left: Any, right: Any) -> Any:
-        """Return what the best rule makes of the pair; the fall-back for any two types always answers."""
-        found = self.merge(left, right)
-        return self._rules[object, object](left, right) if found is NotImplemented else found
+        """Return the result of the most specific rule for a pair; the rule for any two types always has one."""
+        result = self.merge(left, right)
+        return self._rules[object, object](left, right) if result is NotImplemented else result
 
 
 compose = PairRules(commutative=False)
-"""What ``left @ right`` is."""
+"""The rules of ``left @ right``."""
 
 add = PairRules(commutative=True)
-"""What ``left + right`` is."""
+"""The rules of ``left + right``."""
 
 scale = PairRules(commutative=False)
-"""What ``operator * number`` is."""
+"""The rules of ``operator * number``."""
 
 power = PairRules(commutative=False)
-"""What ``operator ** k`` is, for a square operator and an integer."""
+"""The rules of ``operator ** k``, for a square operator and an integer."""
 
 submatrix = PairRules(commutative=False)
-"""What ``operator[rows, cols]`` is, a pair of indices, where the operator cannot tell it from its parameters."""
+"""The rules of ``operator[rows, cols]``, for an operator and a pair of indices, where the hook `_block` gives none."""
 
 with_plan = PairRules(commutative=False)
-"""What an operator is together with the plan of its products."""
+"""The rules for an operator and the plan of its products, which make a prepared operator."""
 
 
 def combine(rules: PairRules, left: Any, right: Any, sign: str) -> Any:
-    """Return what a table of rules makes of two operators in their common precision, float32 for a half precision."""
+    """Return the result of a table of rules for two operators, which are first brought to their common precision.
+
+    For half precision that is float32, and the result is brought back to half precision.
+    """
     leaves = [*left._leaves(), *right._leaves()]
     if all([type(array) is np.ndarray and array.ndim == axes for array, axes in leaves]) and (  # noqa: C419  # faster
         not leaves or shared_dtype(leaves) is not None
@@ -137,7 +145,10 @@ def combine(rules: PairRules, left: Any, right: Any, sign: str) -> Any:
 
 
 def multiple(operator: Any, number: Any, owner: str, factor: Callable[[Any], Any]) -> Any:
-    """Return the multiple by what `factor` makes of a number, or of an array of one for each member of a stack."""
+    """Return the multiple of an operator by ``factor(number)``.
+
+    `number` is a number, or an array with one for each member of a stack; `factor` makes of it a factor or divisor.
+    """
     if isinstance(number, np.generic):
         return _multiple_by_numpy_scalar(operator, number, factor)
     if isinstance(number, (int, float, complex)):
@@ -153,14 +164,15 @@ def multiple(operator: Any, number: Any, owner: str, factor: Callable[[Any], Any
 
 
 def _multiple_by_numpy_scalar(operator: Any, number: Any, factor: Callable[[Any], Any]) -> Any:
-    """Return the multiple by a scalar of NumPy, whose dtype counts for NumPy's arrays, as in ``array * number``."""
+    """Return the multiple by a scalar of NumPy. For operators of NumPy its dtype counts, as in ``array * number``."""
     xp = operator._own_namespace()
     if operator.dtype is None or not is_numpy(xp):
         return scale(operator, factor(number.item()))
     dtype = np.result_type(operator.dtype, number)
-    wide = operator._in_precision(precision_of(dtype, xp), xp)
     array = np.asarray(number, np.result_type(number, np.float16))
-    return scale(operator if is_half_precision(dtype) else wide, factor(array))
+    if is_half_precision(dtype):
+        return scale(operator, factor(array))
+    return scale(operator._in_precision(precision_of(dtype, xp), xp), factor(array))
 
 
 def exponent_of_power(operator: Any, k: Any) -> int:

@@ -112,7 +112,7 @@ class CDDProduct(Chain):
             if kind_of(left) == kind_of(right):
                 text = f"must be alternately diagonal and circulant, got {type(left).__name__} beside "
                 raise ArgumentValueError("CDDProduct", "factors", text + type(right).__name__)
-        self._hold(factors, factors)
+        self._set_parts(factors, factors)
 
     @classmethod
     def from_vectors(cls, *vectors: ArrayLike, first: FactorKind = "diagonal", block: bool = False) -> CDDProduct:

@@ -1,4 +1,4 @@
-"""Closed forms: the methods that only some operators have, which hooks give them, and what serves where they lack.
+"""Closed forms: the methods that only some operators have, the hooks that supply them, and alternatives to them.
 
 A hook without a closed form raises `NoClosedFormError`. It need not know which method was called: the method catches
 it, and its error names the method and the alternative, which are declared once, by `closed_form` at the method.

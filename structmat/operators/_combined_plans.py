@@ -1,4 +1,4 @@
-"""Plans of operators made of operators: sums and products of the plans of the parts."""
+"""Plans of operators that are made of operators: sums and products of the plans of their parts."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class CombinedPlan(Plan):
 
 
 def _sum_of_steps(steps: list[Step], *, in_place: bool) -> Step:
-    """Return the sum of steps, `in_place` where arrays have no gradient."""
+    """Return the sum of steps; `in_place`, that overwrites arrays, which must not have gradients."""
     first, *rest = steps
     products = [step.product for step in rest]
 
@@ -94,7 +94,10 @@ def _sum_of_steps(steps: list[Step], *, in_place: bool) -> Step:
 
 
 def _chain_of_steps(steps: list[Step], overwrites: list[bool]) -> Step:
-    """Return the product of two or more steps from left to right, and which of them may write over their vectors."""
+    """Return the product of two or more steps, from left to right.
+
+    `overwrites` says which steps take a second argument, and may write to the array that is their first one.
+    """
     begin = steps[-1].product
     end = steps[0].product
     into = steps[0].into
@@ -114,7 +117,7 @@ def _chain_of_steps(steps: list[Step], overwrites: list[bool]) -> Step:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class ByHooks(Plan):
-    """What stands for the plan of an operator that has none.
+    """The plan of an operator that has no plan of its own: its products are those of its hook ``_matvec``.
 
     Parameters
     ----------
@@ -133,7 +136,7 @@ class ByHooks(Plan):
 
     @property
     def is_real(self) -> None:
-        """It takes all vectors."""
+        """None, since it takes real and complex vectors."""
 
     @property
     def is_stack(self) -> bool:
@@ -161,7 +164,7 @@ def plan_of_parts(parts: Sequence[LinearOperator], xp: Namespace, *, is_sum: boo
     Returns
     -------
     CombinedPlan or None
-        None where no part has a plan. So a combination with a prepared operator has a plan itself, whatever the other
+        None where no part has a plan. A combination with a prepared operator thus has a plan itself, whatever the other
         parts are.
 
     Examples

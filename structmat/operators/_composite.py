@@ -20,15 +20,15 @@ from structmat.operators._closed_forms import NoClosedFormError
 from structmat.operators._combined_plans import plan_of_parts
 from structmat.operators._linear_operator import Context, LinearOperator
 
-_MOST = 100_000
-"""Arrays within operators, each as often as it occurs: a recurrence may double them in each step."""
+_MOST_ARRAYS = 100_000
+"""The largest number of arrays in a combination, each counted as often as it occurs.
+
+A recurrence such as ``A = A @ A`` doubles that number in each step.
+"""
 
 
 class Wrapper(LinearOperator):
-    """An operator made of one other, its field `operator`, which it is described by unless it says more.
-
-    Shape and dtype are those of that operator.
-    """
+    """An operator made of one other, its field `operator`, which by default has the shape and dtype of that."""
 
     if TYPE_CHECKING:
         operator: LinearOperator
@@ -48,40 +48,54 @@ class Wrapper(LinearOperator):
 
 
 class Combination(LinearOperator):
-    """An operator made of others, its one field, which finds what these hold once, as none can be exchanged."""
+    """An operator made of others, the parts, in its only field.
 
-    def _hold(self, parts: tuple[LinearOperator, ...], made_of: Sequence[LinearOperator]) -> Self:
-        """Set the parts, which are those of `made_of`, or of others of this kind in there."""
+    The arrays of the parts are collected once, by the constructor, since parts are never replaced.
+    """
+
+    def _set_parts(self, parts: tuple[LinearOperator, ...], operands: Sequence[LinearOperator]) -> Self:
+        """Set the parts, and collect their arrays from the operands, which together have the same parts.
+
+        An operand is a part itself, or a combination of this kind whose parts are among the parts.
+        """
         (name,) = self._core_axes
-        leaves, is_complex = [], False
-        for op in made_of:
+        leaves: list[tuple[Array, int]] = []
+        is_complex = False
+        for op in operands:
             leaves += op._leaves()
             is_complex = is_complex or op._forces_complex
-        if len(leaves) > _MOST:
-            text = f"must not hold more than {_MOST:,} arrays, each counted as often as it occurs; multiply out with"
-            raise ArgumentValueError(type(self).__name__, name, f"{text} to_dense(), or apply them one by one")
+        if len(leaves) > _MOST_ARRAYS:
+            text = f"must not hold more than {_MOST_ARRAYS:,} arrays, each counted as often as it occurs"
+            text += "; multiply out with to_dense(), or apply them one by one"
+            raise ArgumentValueError(type(self).__name__, name, text)
         object.__setattr__(self, name, parts)
-        object.__setattr__(self, "_held", (leaves, is_complex))
+        object.__setattr__(self, "_collected", (leaves, is_complex))
         return self
 
     def _leaves(self) -> list[tuple[Array, int]]:
-        held = getattr(self, "_held", None)  # not set where no constructor made the operator
-        return super()._leaves() if held is None else held[0]
+        collected = getattr(self, "_collected", None)  # not set in operators that were made without a constructor
+        return super()._leaves() if collected is None else collected[0]
 
     @property
     def _forces_complex(self) -> bool:
-        held = getattr(self, "_held", None)
-        return any(part._forces_complex for part in _parts(self)) if held is None else held[1]
+        collected = getattr(self, "_collected", None)
+        return any(part._forces_complex for part in _parts(self)) if collected is None else collected[1]
 
     @property
     def dtype(self) -> DType:
         """The common dtype of the parts."""
-        if not (leaves := self._leaves()):
+        leaves = self._leaves()
+        if not leaves:
             return None
-        xp, dtype = namespace_of(type(self).__name__, leaves[0][0]), shared_dtype(leaves)
-        if dtype is None or is_complex(dtype, xp):  # a complex array may stand for a real part
-            known = [(part, of) for part in _parts(self) if (of := part.dtype) is not None]
-            dtype = common_dtype(xp, *(each for part, of in known for each in part._counted_as(of)))
+        xp = namespace_of(type(self).__name__, leaves[0][0])
+        dtype = shared_dtype(leaves)
+        if dtype is None or is_complex(dtype, xp):  # a part with complex arrays may be real
+            operands: list[Array | DType] = []
+            for part in _parts(self):
+                dtype_of_part = part.dtype
+                if dtype_of_part is not None:
+                    operands += part._counted_as(dtype_of_part)
+            dtype = common_dtype(xp, *operands)
         return complex_partner(dtype, xp) if self._forces_complex else dtype
 
 
@@ -112,7 +126,7 @@ class Chain(Combination):
     def shape(self) -> tuple[int, int]:
         """Rows of the first factor and columns of the last."""
         first, *rest = self.factors
-        return (first.shape[0], rest[-1].shape[1]) if rest else first.shape  # asked once: factors may nest
+        return (first.shape[0], rest[-1].shape[1]) if rest else first.shape  # once for each: factors may be nested
 
     def _described(self) -> str:
         return "the product " + " @ ".join(f"{type(f).__name__}{f.shape}" for f in self.factors)
@@ -151,8 +165,8 @@ class Chain(Combination):
 
     def _determinant_factors(self, xp: Namespace) -> Array:
         self._require_square_factors()
-        own = [values_of(f, self, xp, lambda part, own: part._determinant_factors(own)) for f in self.factors]
-        return concat_last(own, xp)
+        factors = [values_of(f, self, xp, lambda part, own_xp: part._determinant_factors(own_xp)) for f in self.factors]
+        return concat_last(factors, xp)
 
     def _circulant_levels(self) -> tuple[int, ...]:
         return max((factor._circulant_levels() for factor in self.factors), key=len)
@@ -167,13 +181,13 @@ class Chain(Combination):
 
     def _slogdet(self, xp: Namespace) -> tuple[Array, Array]:
         self._require_square_factors()
-        own = (values_of(f, self, xp, lambda part, own: part._slogdet(own)) for f in self.factors)
-        signs, logs = zip(*own, strict=True)
+        pairs = (values_of(f, self, xp, lambda part, own_xp: part._slogdet(own_xp)) for f in self.factors)
+        signs, logs = zip(*pairs, strict=True)
         return reduce(mul, signs), sum(logs[1:], start=logs[0])
 
 
-def combined(kind: type[Any], parts: tuple[LinearOperator, ...], made_of: Sequence[LinearOperator]) -> Any:
-    """Return a product or a sum of parts that are known to fit, without the checks of its constructor.
+def combined(kind: type[Any], parts: tuple[LinearOperator, ...], operands: Sequence[LinearOperator]) -> Any:
+    """Return a product or a sum of parts that need no checks, without those of its constructor.
 
     Parameters
     ----------
@@ -181,13 +195,13 @@ def combined(kind: type[Any], parts: tuple[LinearOperator, ...], made_of: Sequen
         A class with one field, of operators, such as `structmat.Product`.
     parts : tuple of LinearOperator
         The operators that it holds.
-    made_of : sequence of LinearOperator
+    operands : sequence of LinearOperator
         The operators that it is made of: the parts, or combinations of them.
 
     Returns
     -------
     LinearOperator
-        The combination. Its cost is that of joining lists: all checks in each step of a long sum would add up.
+        The combination. It takes the time of joining lists: in a long sum all checks in each step would take longer.
 
     Examples
     --------
@@ -197,11 +211,11 @@ def combined(kind: type[Any], parts: tuple[LinearOperator, ...], made_of: Sequen
     >>> combined(sm.Product, parts, parts)
     Product(Fourier @ Identity, shape=(4, 4), dtype=any, device=any)
     """
-    return object.__new__(kind)._hold(parts, made_of)
+    return object.__new__(kind)._set_parts(parts, operands)
 
 
 def flat(operators: tuple[LinearOperator, ...], kind: type[Any]) -> tuple[LinearOperator, ...]:
-    """Return operators with the parts of those of one kind in their place."""
+    """Return operators, where those of one kind are replaced by their parts."""
     if not any(type(op) is kind for op in operators):
         return operators
     return tuple(part for op in operators for part in (_parts(op) if type(op) is kind else (op,)))
@@ -238,7 +252,8 @@ def require_operators(owner: str, argument: str, operators: tuple[Any, ...]) -> 
     for op in operators:
         if not isinstance(op, LinearOperator):
             raise ArgumentTypeError(owner, argument, f"must be structmat operators, got {type(op).__name__}")
-    if arrays := [array for op in operators for array in op._arrays()]:
+    arrays = [array for op in operators for array in op._arrays()]
+    if arrays:
         namespace_of(owner, *arrays)
     broadcast_shapes(owner, *(op.batch_shape for op in operators))
 
@@ -250,24 +265,24 @@ def _parts(operator: Any) -> tuple[LinearOperator, ...]:
 
 
 def values_of(
-    part: LinearOperator, whole: LinearOperator, xp: Namespace, hook: Callable[[LinearOperator, Namespace], Any]
+    part: LinearOperator, combination: LinearOperator, xp: Namespace, hook: Callable[[LinearOperator, Namespace], Any]
 ) -> Any:
-    """Return what a hook has for a part of an operator, in the library of the whole.
+    """Return what a hook has for a part of an operator, in the library of that operator.
 
     Parameters
     ----------
-    part, whole : LinearOperator
-        An operator, and what it is a part of.
+    part, combination : LinearOperator
+        An operator, and the operator that it is a part of.
     xp : namespace
-        That of the whole.
+        That of the combination.
     hook : callable
         A function of an operator and a namespace, which returns an array or a tuple of arrays.
 
     Returns
     -------
     array or tuple of arrays
-        Of the library, the device and the precision of the whole. A part without arrays, which knows none of them, is
-        asked in NumPy.
+        Of the library, the device and the precision of the combination. A part without arrays has none of them: its
+        values are computed in NumPy and converted.
 
     Examples
     --------
@@ -278,12 +293,13 @@ def values_of(
     >>> values_of(sm.Identity(2), whole, np, lambda part, xp: part._diagonal(xp)).dtype
     dtype('float32')
     """
-    known = bool(part._arrays())
-    values = hook(part, xp if known else part._own_namespace())
-    if known or whole.dtype is None:
+    has_arrays = bool(part._arrays())
+    values = hook(part, xp if has_arrays else part._own_namespace())
+    if has_arrays or combination.dtype is None:
         return values
 
-    def moved(array: Array) -> Array:
-        return in_precision(xp.asarray(array, device=whole.device), precision_of(whole.dtype, xp), xp)
+    def converted(array: Array) -> Array:
+        precision = precision_of(combination.dtype, xp)
+        return in_precision(xp.asarray(array, device=combination.device), precision, xp)
 
-    return tuple(map(moved, values)) if isinstance(values, tuple) else moved(values)
+    return tuple(map(converted, values)) if isinstance(values, tuple) else converted(values)

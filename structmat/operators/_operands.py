@@ -22,18 +22,21 @@ _WITH_COLUMNS = {
     "rmatvec": ", or write A.H @ y; what SciPy gives columns takes structmat.scipy.as_linear_operator(A)",
     "inv_matvec": ", or use solve",
 }
-"""What takes columns in place of a method for vectors along the last axis."""
+"""For methods that take vectors along the last axis, what an error suggests for columns."""
 
 
 def is_array_like(value: Any) -> bool:
-    """Tell arrays, lists, series of pandas and sparse matrices, which would take an operator for an array."""
+    """Tell whether a value is an array, a list, a series of pandas or a sparse matrix.
+
+    In operations of Python these would treat an operator as an entry of an array.
+    """
     return (
         is_array(value) or isinstance(value, (list, tuple)) or hasattr(value, "__array__") or hasattr(value, "toarray")
     )
 
 
 def read(operator: Any, x: ArrayLike, owner: str, argument: str) -> tuple[Array, Namespace]:
-    """Return an operand as a floating-point array of the operator's library, and their namespace."""
+    """Return an operand as a floating-point array of the operator's library, and the namespace of that."""
     arrays = operator._arrays()
     if not arrays:
         x = as_floating(x, owner, argument)
@@ -67,7 +70,7 @@ def operand(
 def _wrong_length(
     operator: Any, shape: tuple[int, ...], method: str, argument: str, length: int, axis: int
 ) -> ArgumentValueError:
-    """Return the error for an operand of a wrong shape, which says what to do where the mistake is a usual one."""
+    """Return the error for an operand of a wrong shape, with a remedy where the mistake is a usual one."""
     wanted = f"(..., {length})" if axis == -1 else f"(..., {length}, k)"
     text = f"must have shape {wanted}, got {shape}"
     if method in {"solve", "lstsq"} and len(shape) > 1 and shape[-1] == length:
@@ -81,7 +84,8 @@ def _wrong_length(
 
 def _in_common_precision(operator: Any, x: Array, xp: Namespace) -> tuple[Any, Array, Namespace, DType]:
     """Return operator and operand in the precision of their computation, their namespace, and their common dtype."""
-    own, arrays = operator.dtype, operator._arrays()
+    own = operator.dtype
+    arrays = operator._arrays()
     uniform = len(arrays) == 1 or [array.dtype for array in arrays].count(own) == len(arrays)
     if own is not None and x.dtype == own and uniform and not is_half_precision(own):
         return operator, x, xp, own

@@ -1,4 +1,4 @@
-"""Products of operators that no family holds, kept as their factors, and powers of operators."""
+"""Products of operators that are of no one family, lists of their factors, and powers of operators."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Product(Chain):
 
     def __post_init__(self) -> None:
         factors = self._checked_factors()
-        self._hold(flat(factors, Product), factors)
+        self._set_parts(flat(factors, Product), factors)
 
     def _details(self) -> str:
         return " @ ".join(type(f).__name__ for f in self.factors) + ", "
@@ -84,7 +84,8 @@ compose.rule(Product, Prepared)(prepared_by(compose))
 @scale.rule(Product, object)
 def _scale_one_factor(operator: Product, factor: Scalar) -> LinearOperator:
     for i, f in enumerate(operator.factors):
-        if (scaled := scale.merge(f, factor)) is not NotImplemented:
+        scaled = scale.merge(f, factor)
+        if scaled is not NotImplemented:
             return Product((*operator.factors[:i], scaled, *operator.factors[i + 1 :]))
     return NotImplemented
 
@@ -94,7 +95,7 @@ def _power(operator: Any, k: int) -> Any:
     """Return the power by eigenvalues where the family has them, else by repeated squaring."""
     if k == 0:
         return _ones(operator)
-    with suppress(NotImplementedError):  # where there is no closed form, by products
+    with suppress(NotImplementedError):  # raised where there is no closed form
         return operator.fractional_matrix_power(k)
     result: LinearOperator = Identity(operator.shape[0])
     base = operator.inv() if k < 0 else operator
@@ -106,7 +107,7 @@ def _power(operator: Any, k: int) -> Any:
 
 
 def _ones(operator: LinearOperator) -> LinearOperator:
-    """Return the identity with library, batch, dtype and device of an operator."""
+    """Return the identity with the size, batch axes, library, dtype and device of an operator."""
     arrays = operator._arrays()
     if not arrays:
         return Identity(operator.shape[0])

@@ -88,7 +88,7 @@ class Scaled(Wrapper):
     def _conj(self) -> LinearOperator:
         s = self.factor
         is_number = isinstance(s, (int, float, complex))
-        return Scaled(self.operator._conj(), s.conjugate() if is_number else self._of_factor(conjugate))
+        return Scaled(self.operator._conj(), s.conjugate() if is_number else self._apply_to_factor(conjugate))
 
     def _to_dense(self, like: Context) -> Array:
         return scale_array(self.operator._to_dense(like), self.factor, 2, like.xp)
@@ -100,34 +100,34 @@ class Scaled(Wrapper):
         return scale_array(self.operator._solve(b, xp), self._divisor("solve"), 1, xp)
 
     def _pinv(self, rtol: float, xp: Namespace) -> LinearOperator:
-        factor = self._of_factor(lambda values, own: reciprocal_above(values, 0.0, own))
+        factor = self._apply_to_factor(lambda values, own: reciprocal_above(values, 0.0, own))
         return scale(self.operator._pinv(rtol, xp), factor)
 
     def _damped_pinv(self, damp: float, xp: Namespace) -> LinearOperator:
         s = self.factor
-        if not isinstance(s, (int, float, complex)) or not s:  # others may be of many members, or traced
+        if not isinstance(s, (int, float, complex)) or not s:  # arrays may hold several scalars, or be traced
             raise NoClosedFormError(self)
         return scale(self.operator._damped_pinv(damp / abs(s), xp), self._divisor("lstsq"))
 
     def _divisor(self, method: str) -> Reciprocal:
-        """Return 1 / factor, after the check that it is not zero where values may be looked at."""
+        """Return 1 / factor, after the check that the factor is not zero where values may be read."""
 
         def nonzero(values: Array, own: Namespace) -> Array:
             require_nonzero(values, 0.0, f"Scaled.{method}", own)
             return values
 
-        return Reciprocal(self._of_factor(nonzero))
+        return Reciprocal(self._apply_to_factor(nonzero))
 
-    def _of_factor(self, function: Callable[[Array, Namespace], Array]) -> Scalar:
-        """Return a function of arrays and their namespace at the factor: for a number that of NumPy, and a number."""
+    def _apply_to_factor(self, function: Callable[[Array, Namespace], Array]) -> Scalar:
+        """Return the result of ``function(array, namespace)`` for the factor; for a Python number it is one as well."""
         if not isinstance(self.factor, (int, float, complex)):
-            return _kept(function(self.factor[..., None], namespace_of("Scaled", self.factor))[..., 0])
+            return _as_scalar(function(self.factor[..., None], namespace_of("Scaled", self.factor))[..., 0])
         values = np.asarray([self.factor])
         result: Any = function(values if values.dtype.kind == "c" else values.astype(float), numpy_namespace)
         return result[0].item()
 
     def _times_factor(self, values: Array, xp: Namespace, *, absolute: bool = False) -> Array:
-        """Return values of the operator times the factor; what fits any dtype first takes the precision of it."""
+        """Return values of the operator times the factor, in the precision of the result."""
         if self.dtype is not None:
             values = in_precision(values, precision_of(self.dtype, xp), xp)
         return scale_array(values, abs(self.factor) if absolute else self.factor, 1, xp)
@@ -177,12 +177,12 @@ class Scaled(Wrapper):
         if self.operator._arrays():
             return scale_array(self.operator._norm(ord, xp), abs(self.factor), 0, xp)
         inner: Any = self.operator._norm(ord, self.operator._own_namespace())
-        return xp.asarray(abs(self.factor) * float(inner))  # a number takes any precision
+        return xp.asarray(abs(self.factor) * float(inner))  # as a Python number it takes any precision
 
     def _spectral_function(self, function: SpectralFunction, xp: Namespace) -> LinearOperator:
         if not isinstance(self.operator, Identity):
             raise NoClosedFormError(self)
-        evaluated = self._of_factor(lambda values, own: function_of_entries(function, values, "Scaled", own))
+        evaluated = self._apply_to_factor(lambda values, own: function_of_entries(function, values, "Scaled", own))
         return Scaled(self.operator, evaluated)
 
 
@@ -213,8 +213,11 @@ def identity_factor(operator: LinearOperator) -> Scalar | None:
     return None
 
 
-def _kept(factor: Scalar) -> Scalar:
-    """Return a factor that was computed of others; an array again where NumPy made a scalar of one without axes."""
+def _as_scalar(factor: Scalar) -> Scalar:
+    """Return a factor that was computed from others: a Python number or an array, which may have no axes.
+
+    NumPy returns its own scalars in place of arrays without axes: of these arrays are made again.
+    """
     return np.asarray(factor) if isinstance(factor, np.generic) else factor
 
 
@@ -236,17 +239,19 @@ compose.rule(Scaled, Identity)(times_identity)
 @add.rule(Scaled, Scaled)
 def _add_identities(left: LinearOperator, right: LinearOperator) -> LinearOperator:
     a, b = identity_factor(left), identity_factor(right)
-    return NotImplemented if a is None or b is None else scale(Identity(left.shape[0]), _kept(a + b))
+    return NotImplemented if a is None or b is None else scale(Identity(left.shape[0]), _as_scalar(a + b))
 
 
 @scale.rule(object, object)
 def _lazy_multiple(operator: LinearOperator, factor: Scalar | Reciprocal) -> LinearOperator:
-    return Scaled(operator, _kept(1 / factor.divisor) if isinstance(factor, Reciprocal) else factor)
+    return Scaled(operator, _as_scalar(1 / factor.divisor) if isinstance(factor, Reciprocal) else factor)
 
 
 @scale.rule(Scaled, object)
 def _scale_again(operator: Scaled, factor: Scalar | Reciprocal) -> LinearOperator:
     own = operator.factor
     if not isinstance(own, (int, float, complex)):
-        return Scaled(operator.operator, _kept(scale_array(own, factor, 0, namespace_of("Scaled", own))))
-    return Scaled(operator.operator, _kept(own / factor.divisor if isinstance(factor, Reciprocal) else own * factor))
+        return Scaled(operator.operator, _as_scalar(scale_array(own, factor, 0, namespace_of("Scaled", own))))
+    return Scaled(
+        operator.operator, _as_scalar(own / factor.divisor if isinstance(factor, Reciprocal) else own * factor)
+    )

@@ -1,4 +1,4 @@
-"""Rows and columns of operators, chosen by their indices."""
+"""Submatrices of operators: rows and columns chosen by their indices."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _put(x: Array, indices: Indices | None, xp: Namespace) -> Array:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class SubmatrixPlan(CombinedPlan):
-    """The plan of the whole matrix, its one part, between zeros put in and entries left out."""
+    """The plan of a submatrix: that of the whole matrix, its one part, on vectors with zeros in unchosen columns."""
 
     rows: Indices | None
     cols: Indices | None

@@ -1,4 +1,4 @@
-"""Sums of operators that no family holds, kept as their terms."""
+"""Sums of operators that are of no one family: lists of their terms."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Sum(Combination):
         if len({t.shape for t in terms}) > 1:
             text = " + ".join(str(t.shape) for t in terms)
             raise ArgumentValueError("Sum", "terms", f"must have one shape, got {text}")
-        self._hold(flat(terms, Sum), terms)
+        self._set_parts(flat(terms, Sum), terms)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -118,10 +118,16 @@ class Sum(Combination):
 
 
 def _with_more_rows(operator: LinearOperator, chosen: Any) -> LinearOperator | None:
-    """Return a diagonal matrix whose chosen rows are given, the mean of them in all others; None for other kinds."""
-    if (factor := identity_factor(operator)) is not None and chosen is not None:
+    """Return a diagonal matrix of which `operator` has the chosen rows; all other entries are the mean of these.
+
+    It is None where no rows are chosen, or the operator is of another kind.
+    """
+    if chosen is None:
+        return None
+    factor = identity_factor(operator)
+    if factor is not None:
         return scale(Identity(chosen.size), factor)
-    if not isinstance(operator, Diagonal) or chosen is None:
+    if not isinstance(operator, Diagonal):
         return None
     xp = operator._own_namespace()
     return Diagonal(chosen._scattered(operator.d, xp, fill=xp.mean(operator.d, axis=-1, keepdims=True)))
@@ -135,12 +141,12 @@ def _lazy_sum(left: LinearOperator, right: LinearOperator) -> LinearOperator:
 @add.rule(Sum, object)
 def _extend_sum(left: Sum, right: LinearOperator) -> LinearOperator:
     terms = list(left.terms)
-    added = right.terms if isinstance(right, Sum) else (right,)
-    for new in added:
-        _take_in(terms, new)
+    new_terms = right.terms if isinstance(right, Sum) else (right,)
+    for new_term in new_terms:
+        _take_in(terms, new_term)
     if len(terms) == 1:
         return terms[0]
-    if len(terms) < len(left.terms) + len(added):
+    if len(terms) < len(left.terms) + len(new_terms):
         return Sum(tuple(terms))
     return combined(Sum, tuple(terms), (left, right))
 

@@ -387,7 +387,7 @@ def test_long_sums_and_products_are_those_of_all_their_parts() -> None:
 
 def test_operators_that_hold_each_other_too_often_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each step of the recurrence of Chebyshev takes two terms, so that the operators within grow as powers do."""
-    monkeypatch.setattr(parts, "_MOST", 500)
+    monkeypatch.setattr(parts, "_MOST_ARRAYS", 500)
     T = sm.Toeplitz(0.1 * rng.standard_normal(4))
 
     def chebyshev(steps: int) -> None:
