@@ -32,16 +32,30 @@ __all__ = ["conditional_mean", "sample_conditional", "sample_stationary"]
 _Covariance: TypeAlias = "Callable[..., ArrayLike] | ArrayLike"
 """A function of the distances or lags along every axis, or its values at the distances 0, 1, 2, ... on a grid."""
 
-# A negative eigenvalue of this size, in units of eps * log2(N) times the largest, is rounding.
-_ROUNDING = 16.0
-# So is an asymmetry of this size, in units of eps times the largest value: that of the user's own formula.
+_NEGATIVE_BY_ROUNDING = 16.0
+"""The largest modulus of a negative eigenvalue that counts as a rounding error of zero.
+
+It is in units of ``eps * log2(N)`` times the largest modulus for eigenvalues that come from transforms of length N, and
+in units of ``eps * n`` times it for those of a dense matrix with n rows.
+"""
+
 _ASYMMETRY = 1000.0
-# Each padding is this much longer than the one before, up to this multiple of the side.
-_GROWTH, _LARGEST = 1.25, 16
-# Up to so many rows the covariance matrix may be written out.
-_WRITTEN_OUT = 1024
-# Complex numbers that are transformed together.
+"""The largest asymmetry of covariances, in units of eps times the largest value, that counts as rounding errors.
+
+It is larger than those of structmat, since it leaves room for the rounding errors of a user's own formula.
+"""
+
+_PADDING_GROWTH = 1.25
+"""By this factor each padded grid that is tried is longer than the one before."""
+
+_LARGEST_PADDING = 16
+"""The longest padded grid that is tried, as a multiple of the grid."""
+
+_MOST_DENSE_ROWS = 1024
+"""The largest number of rows of a covariance matrix that is written out."""
+
 _CHUNK = 2**18
+"""How many complex numbers are transformed together."""
 
 
 def sample_stationary(
@@ -226,7 +240,7 @@ def sample_conditional(
     """
     owner = "sample_conditional"
     count, random = integer(n_samples, owner, "n_samples"), random_generator(rng, owner)
-    return _given(_Process.of(covariance, shape, None, owner), observed, values, noise, (count, random))
+    return _conditional(_Process.of(covariance, shape, None, owner), observed, values, noise, (count, random))
 
 
 def conditional_mean(
@@ -263,7 +277,7 @@ def conditional_mean(
     >>> sm.sampling.conditional_mean(lambda t: 0.5**t, 5, [0, 3], [4.0, 1.0]).round(4)
     array([4.    , 2.0952, 1.2381, 1.    , 0.5   ])
     """
-    return _given(_Process.of(covariance, shape, None, "conditional_mean"), observed, values, noise)[0, ...]
+    return _conditional(_Process.of(covariance, shape, None, "conditional_mean"), observed, values, noise)[0, ...]
 
 
 class _Process(NamedTuple):
@@ -302,31 +316,34 @@ class _Process(NamedTuple):
         """Return samples, shape ``(count, p, n_1, ..., n_d)``."""
         grid, offsets, at_lags, owner = self
         xp = namespace(offsets)
-        # Divided by a square, and that a power of two, as sums of values may be out of range where samples are not.
-        unit = 2.0 ** ((frexp(float(xp.max(xp.abs(offsets))))[1] + 1) // 2)
-        scaled = offsets / unit / unit
-        roots = _embedded(scaled) if at_lags is None else _padded(lambda m: at_lags(m) / unit / unit, grid)
+        # Sums of covariances may overflow where samples do not. So covariances are divided by the square of a power of
+        # two, and samples are multiplied by that.
+        power_of_two = 2.0 ** ((frexp(float(xp.max(xp.abs(offsets))))[1] + 1) // 2)
+        scaled = offsets / power_of_two / power_of_two
+        if at_lags is None:
+            roots = _embedded(scaled)
+        else:
+            roots = _padded(lambda m: at_lags(m) / power_of_two / power_of_two, grid)
         if roots is not None:
-            return unit * _samples(roots, grid, count, rng)
-        if offsets.shape[0] * prod(grid) <= _WRITTEN_OUT:
+            return power_of_two * _samples(roots, grid, count, rng)
+        if offsets.shape[0] * prod(grid) <= _MOST_DENSE_ROWS:
             root, least = _dense_root(scaled, grid)
             if least >= 0.0:
                 noise = from_numpy(rng.standard_normal((count, root.shape[0])), root)
-                return unit * xp.reshape(noise @ root, (count, -1, *grid))
-            text = f"must have no negative eigenvalue, got {least * unit * unit:.3g} for its matrix on the grid"
+                return power_of_two * xp.reshape(noise @ root, (count, -1, *grid))
+            unscaled = least * power_of_two * power_of_two
+            text = f"must have no negative eigenvalue, got {unscaled:.3g} for its matrix on the grid"
         elif at_lags is None:
-            text = (
-                "has no circulant embedding of this size without negative eigenvalues; give a function instead of an "
-            )
-            text += "array, which can be evaluated beyond the grid, or values on a larger grid, and crop the samples"
+            text = "has no circulant embedding of this size without negative eigenvalues; give a function instead of "
+            text += "an array, which can be evaluated beyond the grid, or values on a larger grid, and crop the samples"
         else:
-            text = f"has no circulant embedding of up to {_LARGEST} times the grid without negative eigenvalues: it is "
-            text += "no covariance, or its range is far beyond the grid"
+            text = f"has no circulant embedding of up to {_LARGEST_PADDING} times the grid without negative "
+            text += "eigenvalues: it is no covariance, or its range is far beyond the grid"
         raise ArgumentValueError(owner, "covariance", text)
 
 
 def _real(values: ArrayLike, owner: str, argument: str, like: Array | None = None) -> Array:
-    """Return finite real values, of the library and dtype of `like`, or in the precision of computations."""
+    """Return finite real values, of the library and dtype of `like`, or else in at least single precision."""
     array = as_floating(values, owner, argument, like=None if like is None else (namespace(like), like.dtype))
     xp = namespace_of(owner, array, array if like is None else like)
     if is_complex(array.dtype, xp):
@@ -340,9 +357,9 @@ def _at_lags(covariance: Callable[..., ArrayLike], n_variables: int | None, owne
     """Return the covariances at the lags from ``-m`` to m along every axis, shape ``(p, p, 2 m_1 + 1, ...)``."""
     ranges = [np.arange(0.0 if n_variables is None else -m, m + 1.0) for m in reach]
     values = _real(covariance(*np.meshgrid(*ranges, indexing="ij", sparse=True)), owner, "covariance")
-    want = tuple(len(lags) for lags in ranges) + (() if n_variables is None else (n_variables, n_variables))
-    if tuple(values.shape) != want:
-        text = f"must return an array of shape {want} for arguments on such a grid, got {tuple(values.shape)}"
+    expected = tuple(len(lags) for lags in ranges) + (() if n_variables is None else (n_variables, n_variables))
+    if tuple(values.shape) != expected:
+        text = f"must return an array of shape {expected} for arguments on such a grid, got {tuple(values.shape)}"
         raise ArgumentValueError(owner, "covariance", text)
     if n_variables is None:
         return _mirrored(values)
@@ -356,36 +373,43 @@ def _at_lags(covariance: Callable[..., ArrayLike], n_variables: int | None, owne
 
 
 def _mirrored(values: Array) -> Array:
-    """Return the values of one variable at distances as those at lags."""
+    """Return the covariances of one variable at all lags, from those at the distances 0, 1, 2, ... along every axis."""
     lags = MultilevelToeplitz.from_covariance(values).t
     return namespace(values).reshape(lags, (1, 1, *(2 * n - 1 for n in values.shape)))
 
 
 def _padded(at_lags: Callable[[list[int]], Array], grid: tuple[int, ...]) -> Array | None:
-    """Return the roots of the smallest embedding tried that has no negative eigenvalue."""
-    room = 1.0
-    while room <= _LARGEST:
-        # At least n, as the lags m and -m become one, with the mean of their covariances.
-        roots = _embedded(at_lags([fast_length(int(room * n)) if n > 1 else 0 for n in grid]))
+    """Return the square roots of eigenvalues for the first padded grid without negative ones, or None.
+
+    `at_lags` returns the covariances at the lags up to those along every axis.
+    """
+    padding = 1.0
+    while padding <= _LARGEST_PADDING:
+        # The largest lag m is at least n, as the circulant has the mean of the covariances at m and -m for both.
+        roots = _embedded(at_lags([fast_length(int(padding * n)) if n > 1 else 0 for n in grid]))
         if roots is not None:
             return roots
-        room *= _GROWTH
+        padding *= _PADDING_GROWTH
     return None
 
 
 def _embedded(offsets: Array) -> Array | None:
-    """Return the square roots of all eigenvalues, over that of N, shape ``(p, p, 2 m_1, ...)``; None if one is < 0."""
-    xp, p = namespace(offsets), offsets.shape[0]
+    """Return the square roots of the matrices of eigenvalues over that of N, shape ``(p, p, 2 m_1, ...)``.
+
+    They are those of the circulant embedding of the covariances `offsets`; None if an eigenvalue is negative.
+    """
+    xp = namespace(offsets)
+    p = offsets.shape[0]
     sizes = tuple(max(1, n - 1) for n in offsets.shape[2:])
     values = offsets[(..., *(slice(n) for n in sizes))]
     values = xp.roll(values, tuple(-(n // 2) for n in sizes), axis=tuple(range(2, values.ndim)))
     spectra = MultilevelCirculant(xp.reshape(values, (p, p, -1)), sizes).eigvals() / prod(sizes)
-    rounding = _ROUNDING * log2(p * prod(sizes) + 1)
-    # The Hermitian parts, which are those of a matrix that has the mean of the covariances at the lags m and -m.
+    rounding = _NEGATIVE_BY_ROUNDING * log2(p * prod(sizes) + 1)
+    # The Hermitian part is taken: it belongs to the matrix with the mean of the covariances at the lags m and -m.
     if p == 1:
         roots, least = _roots(xp.real(spectra), rounding)
     else:
-        blocks = xp.permute_dims(spectra, (2, 1, 0))  # conjugate, as samples are transformed forward as well
+        blocks = xp.permute_dims(spectra, (2, 1, 0))  # the transpose is the conjugate: samples have forward transforms
         eigenvalues, vectors = xp.linalg.eigh((blocks + xp.conj(xp.matrix_transpose(blocks))) / 2)
         roots, least = _roots(eigenvalues, rounding)
         roots = (vectors * roots[..., None, :]) @ xp.conj(xp.matrix_transpose(vectors))
@@ -395,49 +419,60 @@ def _embedded(offsets: Array) -> Array | None:
 
 def _dense_root(offsets: Array, grid: tuple[int, ...]) -> tuple[Array, float]:
     """Return the square root of the covariance matrix, written out, and the smallest eigenvalue."""
-    xp, n = namespace(offsets), offsets.shape[0] * prod(grid)
+    xp = namespace(offsets)
+    n = offsets.shape[0] * prod(grid)
     blocks = MultilevelToeplitz.from_offsets(offsets, len(grid)).to_dense()
     eigenvalues, vectors = xp.linalg.eigh(xp.reshape(xp.permute_dims(blocks, (0, 2, 1, 3)), (n, n)))
-    roots, least = _roots(eigenvalues, _ROUNDING * n)
-    # The symmetric root: that of the eigenvectors alone would depend on the signs that a library gives them.
+    roots, least = _roots(eigenvalues, _NEGATIVE_BY_ROUNDING * n)
+    # The symmetric root does not depend on the signs that a library gives to eigenvectors.
     return (vectors * roots) @ xp.matrix_transpose(vectors), least
 
 
 def _roots(eigenvalues: Array, rounding: float) -> tuple[Array, float]:
-    """Return square roots, zero for negative numbers, and the smallest number, zero where that is rounding."""
+    """Return square roots, zero for negative numbers, and the least number, as zero where it is a rounding error."""
     xp = namespace(eigenvalues)
-    least, largest = float(xp.min(eigenvalues)), float(xp.max(xp.abs(eigenvalues)))
-    least = 0.0 if abs(least) <= rounding * float(xp.finfo(eigenvalues.dtype).eps) * largest else least
+    least = float(xp.min(eigenvalues))
+    largest = float(xp.max(xp.abs(eigenvalues)))
+    if abs(least) <= rounding * float(xp.finfo(eigenvalues.dtype).eps) * largest:
+        least = 0.0
     return xp.sqrt(xp.where(eigenvalues > 0.0, eigenvalues, xp.zeros_like(eigenvalues))), least
 
 
 def _samples(roots: Array, grid: tuple[int, ...], count: int, rng: np.random.Generator) -> Array:
-    """Return white noise coloured by the square roots, two samples from each transform."""
-    xp, p, sizes = namespace(roots), roots.shape[0], tuple(roots.shape[2:])
-    roots, real = xp.reshape(roots, (p, p, -1)), xp.real(roots) if p > 1 else roots
+    """Return samples: white noise times the square roots, transformed, two samples from each transform."""
+    xp = namespace(roots)
+    p = roots.shape[0]
+    sizes = tuple(roots.shape[2:])
+    real = xp.real(roots) if p > 1 else roots
+    roots = xp.reshape(roots, (p, p, -1))
     corner = (slice(None), slice(None), *(slice(n) for n in grid))
-    parts: tuple[list[Array], list[Array]] = [], []
-    left, most = -(-count // 2), max(1, _CHUNK // (p * prod(sizes)))
-    while left:
-        pairs = min(left, most)
+    samples: tuple[list[Array], list[Array]] = [], []
+    remaining_pairs = -(-count // 2)
+    most_pairs = max(1, _CHUNK // (p * prod(sizes)))
+    while remaining_pairs:
+        pairs = min(remaining_pairs, most_pairs)
         noise = rng.standard_normal((2, pairs, p * prod(sizes)))
         first, second = (from_numpy(part, real) for part in noise)
         white = xp.reshape(first + 1j * second, (pairs, p, -1))
         coloured = reduce(add, (roots[:, b, :] * white[:, b : b + 1, :] for b in range(p)))
         fields = xp.reshape(multilevel_fft(coloured, sizes, xp, real=False), (pairs, p, *sizes))
-        for part, of in zip(parts, (xp.real, xp.imag), strict=True):
-            part.append(xp.asarray(of(fields)[corner], copy=True))  # else all of the fields would be kept
-        left -= pairs
-    return xp.concat((*parts[0], *parts[1]), axis=0)[:count, ...]
+        for part, part_of in zip(samples, (xp.real, xp.imag), strict=True):
+            part.append(xp.asarray(part_of(fields)[corner], copy=True))  # a view would keep all fields in memory
+        remaining_pairs -= pairs
+    return xp.concat((*samples[0], *samples[1]), axis=0)[:count, ...]
 
 
-def _given(
+def _conditional(
     process: _Process, observed: Any, values: Any, noise: Any, draws: tuple[int, np.random.Generator] | None = None
 ) -> Array:
-    """Return samples given observations, or their mean without random numbers."""
+    """Return samples of a process given observations, or the conditional mean where `draws` is None.
+
+    `draws` is the number of samples and the source of random numbers.
+    """
     grid, offsets, _, owner = process
     points = _points(observed, grid, owner)
-    values, noise = _real(values, owner, "values", offsets), _real(noise, owner, "noise", offsets)
+    values = _real(values, owner, "values", offsets)
+    noise = _real(noise, owner, "noise", offsets)
     xp = namespace(values)
     if tuple(values.shape) != points.shape:
         text = f"must have shape {points.shape}, one for each observed point, got {tuple(values.shape)}"
@@ -445,16 +480,17 @@ def _given(
     if tuple(noise.shape) not in {(), points.shape} or bool(xp.any(noise < 0.0)):
         text = f"must be a variance, or an array of shape {points.shape}, without negative numbers"
         raise ArgumentValueError(owner, "noise", text)
-    prior, rest = xp.zeros((1, *grid), dtype=values.dtype, device=device_of(values)), values[None, :]
+    prior = xp.zeros((1, *grid), dtype=values.dtype, device=device_of(values))
+    residuals = values[None, :]
     if draws is not None:
-        count, random = draws
-        prior = process.samples(count, random)[:, 0, ...]
-        errors = xp.sqrt(noise) * from_numpy(random.standard_normal((count, len(points))), prior)
-        at = xp.asarray(points, device=device_of(prior))
-        rest = rest - errors - xp.take(xp.reshape(prior, (count, -1)), at, axis=1)
+        count, rng = draws
+        prior = process.samples(count, rng)[:, 0, ...]
+        errors = xp.sqrt(noise) * from_numpy(rng.standard_normal((count, len(points))), prior)
+        index = xp.asarray(points, device=device_of(prior))
+        residuals = residuals - errors - xp.take(xp.reshape(prior, (count, -1)), index, axis=1)
     K = MultilevelToeplitz.from_offsets(offsets[0, 0, ...])
     system = K[points][:, points] + Diagonal(noise + xp.zeros_like(values))
-    weights = solve(system, xp.matrix_transpose(rest), assume="positive definite").x
+    weights = solve(system, xp.matrix_transpose(residuals), assume="positive definite").x
     return prior + xp.reshape(xp.matrix_transpose(K[:, points] @ weights), prior.shape)
 
 

@@ -232,7 +232,7 @@ def test_samples_of_two_variables(backend, wave, monkeypatch):
 
     A wave has no embedding of any size.
     """
-    monkeypatch.setattr(sm.sampling, "_LARGEST", 1 if wave else 16)
+    monkeypatch.setattr(sm.sampling, "_LARGEST_PADDING", 1 if wave else 16)
     n_samples, n = 6_000, 8
     c = (lambda h: np.cos(0.7 * h)) if wave else (lambda h: np.exp(-np.abs(h) / 5))
 
