@@ -50,8 +50,8 @@ def _normalised(x: Any, log: float) -> tuple[Any, float]:
 
     `log` is that of `x`.
     """
-    size = np.max(np.abs(x)) or 1.0
-    return x / size, log + float(np.log(size))
+    largest = np.max(np.abs(x)) or 1.0
+    return x / largest, log + float(np.log(largest))
 
 
 def log_spread(factors: Sequence[LinearOperator], right: Any, left: Any) -> float:
@@ -79,7 +79,8 @@ def log_spread(factors: Sequence[LinearOperator], right: Any, left: Any) -> floa
         y, log = _normalised(left, 0.0)
         for factor in factors:
             if isinstance(factor, _TRANSFORMED):
-                made, at = errors.pop()
-                terms.append(np.log(np.sum(made * _mean_square(_blocks(y, factor, axis=0)))) + 2.0 * (at + log))
+                squared_errors, log_of_errors = errors.pop()
+                total = np.sum(squared_errors * _mean_square(_blocks(y, factor, axis=0)))
+                terms.append(np.log(total) + 2.0 * (log_of_errors + log))
             y, log = _normalised(factor._rmatvec(y, xp), log)
     return float(0.5 * np.logaddexp.reduce(terms))

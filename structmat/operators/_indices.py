@@ -78,7 +78,7 @@ class Indices:
         return len(self.array)
 
     def __post_init__(self) -> None:
-        # now, as no compiler traces a property that is kept when it is first asked for
+        # These are computed here, since no compiler can trace a property that is computed when it is first used.
         places = np.full(self.size, len(self.array))
         places[self.array] = np.arange(len(self.array))
         object.__setattr__(self, "_places", places)
@@ -99,9 +99,9 @@ class Indices:
         last = xp.zeros_like(x[..., :1]) if fill is None else fill
         return xp.take(concat_last([x, last], xp), xp.asarray(self._places, device=device_of(x)), axis=-1)
 
-    def _from(self, kept: range) -> Indices:
-        """Return the same ones counted from the first of a range that holds them all."""
-        return Indices(self.array - kept.start, len(kept))
+    def _from(self, around: range) -> Indices:
+        """Return the same rows or columns, counted from the first of a range that holds them all."""
+        return Indices(self.array - around.start, len(around))
 
     def _others(self) -> Indices | None:
         """Return all other rows or columns, in order; None where there are none."""
@@ -109,7 +109,7 @@ class Indices:
         return Indices(others, self.size) if len(others) else None
 
     def _within(self, inner: Indices | None) -> Indices:
-        """Return what these mean among others that were chosen before."""
+        """Return the same rows or columns of the whole matrix, where these are indices among the `inner` ones."""
         return self if inner is None else Indices(inner.array[self.array], inner.size)
 
 
@@ -129,22 +129,22 @@ def _index_values(value: Any, owner: str, argument: str) -> Any:
 
 
 def range_of(index: Any, size: int, owner: str, argument: str) -> range:
-    """Return the rows or columns, of so many, that an integer or a slice means."""
-    found: range | None = None
+    """Return the range of rows or columns that an integer or a slice means; `size` is the number of all of them."""
+    chosen: range | None = None
     is_bool = isinstance(index, bool) or dtype_name(getattr(index, "dtype", None)) == "bool"
-    with suppress(TypeError):  # no integers
+    with suppress(TypeError):  # raised by `operator.index` for what is no integer
         if isinstance(index, slice) and index.step is not None and operator.index(index.step) == 0:
             raise ArgumentValueError(owner, argument, f"must have a step other than zero, got {index}")
         if not is_bool:
-            found = range(size)[index if isinstance(index, slice) else slice(index, operator.index(index) + 1 or None)]
-    if found is None:
+            chosen = range(size)[index if isinstance(index, slice) else slice(index, operator.index(index) + 1 or None)]
+    if chosen is None:
         got = index if isinstance(index, slice) else type(index).__name__
         raise ArgumentTypeError(owner, None, f"takes integers, slices and arrays of them, got {got}{ANY_INDEX}")
-    if not found and isinstance(index, slice):
+    if not chosen and isinstance(index, slice):
         raise nothing_chosen(owner, argument)
-    if not found:
+    if not chosen:
         raise IndexError(f"{owner}: {index!r} is none of the {size} rows or columns")
-    return found
+    return chosen
 
 
 def is_choice(index: Any) -> bool:

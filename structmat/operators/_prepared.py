@@ -33,21 +33,25 @@ from structmat.operators._linear_operator import Context, LinearOperator, closed
 
 
 def products_of(plan: Plan, matrix: Any, direct: int) -> Products | None:
-    """Return the products by a plan of NumPy or torch arrays, or for few vectors by a dense matrix; None for others."""
+    """Return the products of arrays of NumPy or torch by a plan; None for plans of other libraries and of stacks.
+
+    Products of at most `direct` vectors are computed by the dense matrix.
+    """
     if plan.is_real is None or plan.is_stack:
         return None
-    xp, arrays = plan._own_namespace(), plan._arrays()
-    if library_of(xp) not in {"numpy", "torch"}:  # others trace their arrays in types of their own
+    xp = plan._own_namespace()
+    if library_of(xp) not in {"numpy", "torch"}:  # arrays of other libraries may be traced, as other types
         return None
-    dtype = common_dtype(xp, *(array.dtype for array in arrays))
+    dtype = common_dtype(xp, *(array.dtype for array in plan._arrays()))
     dtype = precision_of(dtype, xp) if plan.is_real else dtype
     make = _numpy_products if is_numpy(xp) else _torch_products
     return Products(type(xp.zeros(0)), dtype, (plan.shape[1],), *make(plan, matrix, direct, dtype, xp))
 
 
 def _numpy_products(plan: Plan, matrix: Any, direct: int, dtype: Any, xp: Namespace) -> tuple[Step, Step]:
-    """Return the product of one vector and that of a batch, of which small ones are computed by the dense matrix."""
-    (rows, cols), dtype = plan.shape, np.dtype(dtype)
+    """Return the product of one vector, and that of a batch, for arrays of NumPy."""
+    rows, cols = plan.shape
+    dtype = np.dtype(dtype)
     one = plan.step(xp, dtype.name, batched=False)
     many = plan.step(xp, dtype.name, batched=True)
     size = plan.chunk_rows(dtype)
@@ -64,28 +68,29 @@ def _numpy_products(plan: Plan, matrix: Any, direct: int, dtype: Any, xp: Namesp
 
 
 def _torch_products(plan: Plan, matrix: Any, direct: int, dtype: Any, xp: Namespace) -> tuple[Step, Step]:
-    """Return the product of one vector and that of a batch: a small one by the dense matrix, a large one in chunks."""
-    (rows, cols), arrays = plan.shape, plan._arrays()
+    """Return the product of one vector, and that of a batch, for tensors of torch."""
+    rows, cols = plan.shape
     one = plan.step(xp, dtype_name(dtype), batched=False)
     many = plan.step(xp, dtype_name(dtype), batched=True).product
     transposed: Any = None if matrix is None else matrix.mT
-    learned = any(tensor.requires_grad for tensor in arrays)
-    kind, few = type(xp.zeros(0)), TORCH_LARGE // (cols * dtype.itemsize)
+    has_gradient = any(tensor.requires_grad for tensor in plan._arrays())
+    kind = type(xp.zeros(0))
+    most_at_once = TORCH_LARGE // (cols * dtype.itemsize)
     size = max(64, TORCH_CHUNK // plan.width) // dtype.itemsize
 
     def product(x: Any) -> Any:
         count = x.numel() // cols
-        if count == 0 and not direct:  # transforms fail on none at all
+        if count == 0 and not direct:  # transforms of no vectors at all fail
             return x.new_empty((*x.shape[:-1], rows))
         if count <= direct:
             y = x @ transposed
-            return y if y.dtype is dtype else matmul(x, transposed, xp)  # lowered by autocast
-        traced = xp.is_grad_enabled() and (learned or x.requires_grad)
-        if count <= few or traced or type(x) is not kind or not is_eager_on_cpu(x, xp):
+            return y if y.dtype is dtype else matmul(x, transposed, xp)  # autocast has lowered the precision
+        recorded = xp.is_grad_enabled() and (has_gradient or x.requires_grad)
+        if count <= most_at_once or recorded or type(x) is not kind or not is_eager_on_cpu(x, xp):
             return many(x)
         parts = x.reshape(count, cols).split(size)
         first = many(parts[0])
-        y = first.new_empty((count, rows))  # under vmap a batch of its own, where either factor is one
+        y = first.new_empty((count, rows))  # made from a result, so that under vmap it has the mapped axis too
         y[:size] = first
         for start, part in enumerate(parts[1:], 1):
             y[start * size : (start + 1) * size] = many(part)
@@ -93,27 +98,28 @@ def _torch_products(plan: Plan, matrix: Any, direct: int, dtype: Any, xp: Namesp
 
     def dense(x: Any) -> Any:
         y = matrix @ x
-        return y if y.dtype is dtype else matmul(matrix, x, xp)  # lowered by autocast
+        return y if y.dtype is dtype else matmul(matrix, x, xp)  # autocast has lowered the precision
 
     return Step(dense) if direct else one, Step(product)
 
 
-def _ready(method: str, products: str, make: Callable[[Any, Any], Any], *, one: bool = False) -> Any:
-    """Return a method by the products in a field, which `make` fills when they are first asked for.
+def _by_prepared_products(method: str, products: str, make: Callable[[Any, Any], Any], *, one: bool = False) -> Any:
+    """Return a method of `Prepared` that uses the products in a field; `make` fills the field when it is first needed.
 
-    What needs checks goes the general way, and what has several axes where only vectors are ready, `one` at a time.
+    Arguments that need checks, or are of another type or dtype, go to the method of the base class. So do arrays of
+    several axes if only `one` vector at a time can be used.
     """
     general = getattr(LinearOperator, method)
 
     @wraps(general)
-    def product(self: Any, x: Any, /, **out: Any) -> Any:  # which `matvec` alone has
-        found = getattr(self, products)
-        if found is None:
-            found = make(self, x)
-        if found is not False and type(x) is found.kind and x.dtype == found.dtype:
-            shape, vector = x.shape, found.vector
+    def product(self: Any, x: Any, /, **out: Any) -> Any:  # only `matvec` has the argument `out`
+        prepared = getattr(self, products)
+        if prepared is None:
+            prepared = make(self, x)
+        if prepared is not False and type(x) is prepared.kind and x.dtype == prepared.dtype:
+            shape, vector = x.shape, prepared.vector
             if shape == vector or (shape[-1:] == vector and not one):
-                step = found.one if shape == vector else found.batched
+                step = prepared.one if shape == vector else prepared.batched
                 if not out:
                     return step.product(x)
                 if method == "matvec" and out.keys() == {"out"}:
@@ -124,7 +130,7 @@ def _ready(method: str, products: str, make: Callable[[Any, Any], Any], *, one: 
 
 
 def _into(out: Any, step: Step, x: Any, length: int) -> Any:
-    """Return `out` filled with products: directly where the engine can write there."""
+    """Return `out` with products written to it, by the step itself where it can write there."""
     fits = type(out) is type(x) is np.ndarray and out.dtype == x.dtype and out.shape == (*x.shape[:-1], length)
     if fits and out.flags.carray and not np.may_share_memory(out, x):
         step.into(x, out)
@@ -184,14 +190,15 @@ class Prepared(Wrapper):
     direct: int
     """The largest number of vectors for which the dense matrix is used."""
 
-    # Made of the fields above when they are first asked for: None until then, False where there are no such products.
+    # Computed from the fields above when they are first needed: None before that, False where there are no products.
     products: Products | Literal[False] | None = field(init=False, default=None)
     adjoint: LinearOperator | None = field(init=False, default=None)
     adjoint_products: Products | Literal[False] | None = field(init=False, default=None)
-    solutions: Products | Literal[False] | None = field(init=False, default=None)
-    wide: Prepared | None = field(init=False, default=None)
+    prepared_solver: Products | Literal[False] | None = field(init=False, default=None)
+    in_single_precision: Prepared | None = field(init=False, default=None)
 
-    def _kept(self, name: str, value: Any) -> Any:
+    def _stored(self, name: str, value: Any) -> Any:
+        """Store a value in a field, and return it."""
         object.__setattr__(self, name, value)
         return value
 
@@ -199,40 +206,46 @@ class Prepared(Wrapper):
         """Return the products of this operator."""
         if self.products is not None:
             return self.products
-        return self._kept("products", products_of(self.plan, self.matrix, self.direct) or False)
+        return self._stored("products", products_of(self.plan, self.matrix, self.direct) or False)
 
     def _adjoint(self) -> LinearOperator:
-        """Return the adjoint, prepared, which is kept unless it may belong to a trace or a graph."""
+        """Return the adjoint, prepared; it is stored unless its arrays may belong to a trace or a graph."""
         if self.adjoint is not None:
             return self.adjoint
-        made = self.operator._conj()._transpose()._prepared()
-        plain = is_plain([*self._arrays(), *(made.plan if isinstance(made, Prepared) else made)._arrays()])
-        return self._kept("adjoint", made) if plain else made
+        adjoint = self.operator._conj()._transpose()._prepared()
+        plan_or_operator = adjoint.plan if isinstance(adjoint, Prepared) else adjoint
+        plain = is_plain([*self._arrays(), *plan_or_operator._arrays()])
+        return self._stored("adjoint", adjoint) if plain else adjoint
 
     def _adjoint_products(self, _: Any) -> Products | Literal[False]:
-        """Return the products of the adjoint, which are kept where it is."""
+        """Return the products of the adjoint, which are stored where the adjoint is."""
         adjoint = self._adjoint()
         products = adjoint._products() if isinstance(adjoint, Prepared) else False
-        return products if self.adjoint is None else self._kept("adjoint_products", products)
+        return products if self.adjoint is None else self._stored("adjoint_products", products)
 
-    def _solutions(self, b: Any) -> Products | Literal[False]:
-        """Return the solutions for vectors of NumPy: what other libraries compute may belong to a trace or a graph."""
+    def _prepared_solver(self, b: Any) -> Products | Literal[False]:
+        """Return the prepared solver for vectors of NumPy, in the form of products, which are those with the inverse.
+
+        Nothing is prepared for other libraries, whose arrays may belong to a trace or a graph.
+        """
         if type(b) is not np.ndarray or b.shape[-1:] != self.shape[:1]:
             return False
-        if self.solutions is not None:
-            return self.solutions
+        if self.prepared_solver is not None:
+            return self.prepared_solver
         op, xp = self.operator._to_working_precision("solve")
         solver = op._solver(xp) if is_numpy(xp) and self.shape[0] == self.shape[1] else None
-        found = products_of(solver, None, 0) if isinstance(solver, Plan) else solver
-        return self._kept("solutions", found or False)
+        products = products_of(solver, None, 0) if isinstance(solver, Plan) else solver
+        return self._stored("prepared_solver", products or False)
 
     def _described(self) -> str:
         return self.operator._described()
 
-    matvec = _ready("matvec", "products", _products)
-    rmatvec = _ready("rmatvec", "adjoint_products", _adjoint_products)
-    solve = _ready("solve", "solutions", _solutions, one=True)  # of several axes the last two are columns
-    inv_matvec = _ready("inv_matvec", "solutions", _solutions)
+    matvec = _by_prepared_products("matvec", "products", _products)
+    rmatvec = _by_prepared_products("rmatvec", "adjoint_products", _adjoint_products)
+    solve = _by_prepared_products(
+        "solve", "prepared_solver", _prepared_solver, one=True
+    )  # of several axes the last two are columns
+    inv_matvec = _by_prepared_products("inv_matvec", "prepared_solver", _prepared_solver)
 
     def _matvec(self, x: Array, xp: Namespace) -> Array:
         products = self._products()
@@ -242,7 +255,8 @@ class Prepared(Wrapper):
         return self._adjoint()._matvec(y, xp)
 
     def _matmat(self, X: Array, xp: Namespace) -> Array:
-        matrix, count = self.matrix, prod(X.shape) // X.shape[-2]
+        matrix = self.matrix
+        count = prod(X.shape) // X.shape[-2]
         if matrix is None or count > self.direct or X.dtype != matrix.dtype:
             return super()._matmat(X, xp)
         return matmul(matrix, X, xp)
@@ -260,10 +274,10 @@ class Prepared(Wrapper):
     def __reduce__(self) -> tuple[Any, ...]:
         return Prepared, (self.operator, self.plan, self.matrix, self.direct)
 
-    # Parameters are those of the operator: what was computed from them follows.
+    # The parameters are those of the operator. What was computed from them is computed anew where they change.
 
     def _snapshot(self) -> Prepared:
-        return self  # which is one
+        return self  # it is a snapshot already
 
     def _prepared(self) -> LinearOperator:
         return self.operator._prepared()
@@ -277,16 +291,17 @@ class Prepared(Wrapper):
             return self
         if precision != precision_of(self.dtype, xp):
             return operator
-        if self.wide is not None:  # of a half precision, for which everything was computed in single precision
-            return self.wide
-        wide = Prepared(operator, self.plan, self.matrix, self.direct)
-        wide._kept("products", self._products())
-        return self._kept("wide", wide)
+        # The operator has a half precision: its plan and its dense matrix are in single precision already.
+        if self.in_single_precision is not None:
+            return self.in_single_precision
+        prepared = Prepared(operator, self.plan, self.matrix, self.direct)
+        prepared._stored("products", self._products())
+        return self._stored("in_single_precision", prepared)
 
     def _complex(self, dtype: DType, xp: Namespace) -> Any:
         return self.operator._complex(dtype, xp)._prepared()
 
-    # Everything else is the operator's own, closed forms by the loop below.
+    # Everything else is as for the operator; the hooks of closed forms are forwarded by the loop below.
 
     def _to_dense(self, like: Context) -> Array:
         return self.operator._to_dense(like)
@@ -310,13 +325,13 @@ class Prepared(Wrapper):
         return self.operator._hint_for_shape(method, argument, shape, length)
 
     def _solve(self, b: Array, xp: Namespace) -> Array:
-        solutions = self._solutions(b)
-        return solutions(b) if solutions and solutions.takes(b) else self.operator._solve(b, xp)
+        solver = self._prepared_solver(b)
+        return solver(b) if solver and solver.takes(b) else self.operator._solve(b, xp)
 
     def __getattr__(self, name: str) -> Any:
         """Return what only some kinds of operators have, such as the entries of a circulant."""
         if name.startswith("_") or hasattr(Prepared, name) or name in Prepared.__dataclass_fields__:
-            return object.__getattribute__(self, name)  # which raises the error that led here, such as a property's
+            return object.__getattribute__(self, name)  # raises again the error that led here, such as a property's
         return getattr(self.operator, name)
 
     def __dir__(self) -> list[str]:
@@ -324,7 +339,7 @@ class Prepared(Wrapper):
 
 
 def _forwarded(hook: str) -> Any:
-    """Return the hook that asks the operator."""
+    """Return a hook of `Prepared` that calls the same hook of the operator."""
 
     @wraps(getattr(LinearOperator, hook))
     def forwarded(self: Prepared, *arguments: Any) -> Any:
@@ -342,20 +357,23 @@ for _form in closed_forms().values():
 @with_plan.rule(object, object)
 def _with_plan(operator: LinearOperator, plan: Plan) -> Prepared:
     """Return the operator prepared, with its dense matrix where that is faster for a few vectors."""
-    wide, xp = operator._to_working_precision("prepare")
+    working, xp = operator._to_working_precision("prepare")
     direct = 0
-    # The dense matrix of a sum would take longer to make than it saves.
+    # Computing the dense matrix of a sum takes more time than it saves.
     is_sum = isinstance(plan, CombinedPlan) and plan.is_sum
     if not (is_sum or isinstance(plan, Entrywise) or plan.is_real is None or plan.is_stack):
-        rows, cols = wide.shape
-        direct = direct_up_to(rows * cols / plan.cost, engine_of(library_of(xp)), dtype_name(wide.dtype))
-    made = Prepared(operator, plan, wide.to_dense() if direct else None, direct)
-    made._products()  # now, not in the first product
-    return made
+        rows, cols = working.shape
+        direct = direct_up_to(rows * cols / plan.cost, engine_of(library_of(xp)), dtype_name(working.dtype))
+    prepared = Prepared(operator, plan, working.to_dense() if direct else None, direct)
+    prepared._products()  # computed here, so that the first product does not take longer than later ones
+    return prepared
 
 
 def _source(operator: LinearOperator) -> LinearOperator:
-    """Return what an operator was prepared from, or a copy of it, as prepared ones share no array with others."""
+    """Return the operator from which a prepared one was made, or a copy of another operator.
+
+    The copy is what is prepared, as a prepared operator shares no arrays with others.
+    """
     return operator.operator if isinstance(operator, Prepared) else operator._snapshot()
 
 
