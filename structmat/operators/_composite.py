@@ -103,7 +103,7 @@ class Chain(Combination):
     """A product of operators, its field `factors`: products with vectors, inverses, solutions and determinants.
 
     A subclass is a frozen dataclass with this field. It checks it in its constructor and gives the factors that it
-    keeps to ``_hold``.
+    keeps to ``_set_parts``.
     """
 
     _core_axes = {"factors": None}
