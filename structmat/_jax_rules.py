@@ -32,6 +32,9 @@ class JaxRules(Rules):
     def is_plain(self, arrays: Sequence[Any]) -> bool:
         return all(isinstance(array, jax.Array) and not self.is_traced(array) for array in arrays)
 
+    def without_derivative(self, value: Any, arrays: Sequence[Any], why: str) -> Any:
+        return _without_derivative(value, list(arrays), why)
+
     def compiled(self, function: Callable[..., Any]) -> Callable[..., Any]:
         return _compiled(function)
 
@@ -86,6 +89,17 @@ class JaxRules(Rules):
 @cache
 def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     return jax.jit(function)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(2,))
+def _without_derivative(value: Any, arrays: Any, why: str) -> Any:  # noqa: ARG001
+    """Return a value that depends on arrays, by which it has no derivatives."""
+    return value
+
+
+@_without_derivative.defjvp
+def _(why: str, primals: Any, tangents: Any) -> tuple[Any, Any]:
+    raise NotImplementedError(why)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))

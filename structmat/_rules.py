@@ -113,6 +113,14 @@ class Rules:
         """
         return False
 
+    def without_derivative(self, value: Any, arrays: Sequence[Any], why: str) -> Any:
+        """Return an array that depends on others, of which a derivative is an error that says why."""
+        return value
+
+    def untraced(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Return a function that looks at values, so that a compiler that can leaves it alone."""
+        return function
+
     def compiled(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """Return a function of arrays, compiled as a whole where the library does that."""
         return function

@@ -53,6 +53,12 @@ class TorchRules(Rules):
         special = torch.compiler.is_compiling() or torch.is_inference_mode_enabled()
         return not special and not self.is_differentiated(arrays)
 
+    def without_derivative(self, value: Any, arrays: Sequence[Any], why: str) -> Any:
+        return _untraced(_without_derivative)(value, arrays, why)
+
+    def untraced(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        return _untraced(function)
+
     def on_host(
         self,
         function: Callable[..., Sequence[Any]],
@@ -109,6 +115,10 @@ def _implicit_solve(solver: Solver, A: Matrix, M: Matrix | None, b: Any) -> tupl
 def _log_determinant(rule: LogDeterminant, A: Matrix, given: Any, value: Any) -> Any:
     structure, tensors = _taken_apart(A, given)
     return _DifferentiableLogDeterminant.apply(rule, structure, value, *tensors)
+
+
+def _without_derivative(value: Any, tensors: Sequence[Any], why: str) -> Any:
+    return _WithoutDerivative.apply(value, why, *tensors)
 
 
 @dataclass(frozen=True)
@@ -196,6 +206,23 @@ class _OnHost(torch.autograd.Function):
         ]
         results = _OnHost.apply(function, device, *with_axis_in_front)
         return results, (0,) * len(results)
+
+
+class _WithoutDerivative(torch.autograd.Function):
+    """Returns a value that depends on tensors, by which it has no derivatives."""
+
+    @staticmethod
+    def forward(value: Any, why: str, *tensors: Any) -> Any:  # noqa: ARG004
+        return value.clone()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:  # noqa: ARG004
+        _, ctx.why, *_ = inputs
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        """Raise the error."""
+        raise NotImplementedError(ctx.why)
 
 
 class _ImplicitSolve(torch.autograd.Function):

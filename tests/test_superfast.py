@@ -364,6 +364,32 @@ def test_gradient_of_a_long_one_is_that_of_differences() -> None:
     assert abs(float(length.grad) / float(differences) - 1) < 1e-7
 
 
+def test_second_derivatives() -> None:
+    torch = pytest.importorskip("torch")
+    c, d, there, b = problem("Matern 3/2", 200)
+    length = torch.tensor(2.0, dtype=torch.float64, requires_grad=True)
+
+    def factored(length: Any) -> Any:
+        return SuperfastFactor(length * torch.tensor(c), torch.tensor(d), torch.tensor(there), namespace(length))
+
+    (first,) = torch.autograd.grad(factored(length).logdet, length, create_graph=True)
+    with pytest.raises(NotImplementedError, match="n_probes"):
+        torch.autograd.grad(first, length)
+    right = torch.tensor(b)
+    assert torch.autograd.gradgradcheck(lambda length: right @ factored(length).solve(right), (length,), rtol=1e-5)
+
+
+@backends.on("jax")
+def test_second_derivatives_in_jax(backend: backends.Backend) -> None:
+    import jax
+
+    c, d, there, _ = map(backend.asarray, problem("Matern 3/2", 50))
+    first = jax.grad(lambda s: SuperfastFactor(s * c, d, there, namespace(c)).logdet)
+    assert np.isfinite(first(2.0))
+    with pytest.raises(NotImplementedError, match="n_probes"):
+        jax.grad(first)(2.0)
+
+
 @backends.on("jax")
 @pytest.mark.parametrize("jitted", [False, True])
 def test_gradients_in_jax(backend: backends.Backend, jitted: bool) -> None:

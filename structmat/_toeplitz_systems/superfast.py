@@ -32,10 +32,11 @@ carries ``U^H K^-1 U`` upward in place of what is left was tried, and lost as ma
 ill-conditioned.
 
 **Derivatives.** ``d log det K = tr(K^-1 dK)`` takes the sums along the diagonals of the inverse, which are exact for
-any change of T, smooth or not. From the root down ``Z = N^H N + V^H Z_above V`` is the inverse in the variables of a
-node, Z_above being its block for what was left of it; between two children it is ``Phi_1 Z_12 Phi_2^H`` with products
-Phi of the V below. Its sums are products of matrices for small nodes and correlations by FFTs for large ones, over all
-nodes of a level together. Solutions have the implicit rule, ``dx = K^-1 (db - dK x)``.
+any change of T, smooth or not; they have no derivatives in turn. From the root down ``Z = N^H N + V Z_above V^H`` is
+the inverse in the variables of a node, Z_above being its block for what was left of it; between two children it is
+``Phi_1 Z_12 Phi_2^H`` with products Phi of the V below. Its sums are products of matrices for small nodes and
+correlations by FFTs for large ones, over all nodes of a level together. Solutions have the implicit rule,
+``dx = K^-1 (db - dK x)``.
 
 References
 ----------
@@ -661,7 +662,10 @@ class TraceByFactor:
     """What the derivative of the log-determinant takes."""
 
     def inverse(self, A: NoisyToeplitz, given: Factor, xp: Namespace) -> tuple[Array, Array]:
-        return inverse_sums(given, A.there, xp)
+        why = "second derivatives of a log-determinant by a direct factor are not known; give n_probes for an estimate"
+        once = rules_of(xp).without_derivative
+        sums, diagonal = (once(value, A._arrays(), why) for value in inverse_sums(given, A.there, xp))
+        return sums, diagonal
 
     def trace(self, A: NoisyToeplitz, inverse: tuple[Array, Array], given: Factor, xp: Namespace) -> Array:
         sums, diagonal = inverse

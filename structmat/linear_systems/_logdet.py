@@ -139,7 +139,7 @@ def slogdet(
         raise ArgumentValueError(owner, "A", f"must be square, got shape {A.shape}")
     op, xp = A._to_working_precision(owner)
     is_exact = n_probes is None and wanted is None
-    if is_exact and op.shape[0] > WRITTEN_OUT and (log := direct_logdet(op, xp)) is not None:
+    if is_exact and op.shape[0] > WRITTEN_OUT and (log := rules_of(xp).untraced(direct_logdet)(op, xp)) is not None:
         log = xp.astype(log, precision_of(op.dtype, xp))
         return _finished(A, xp.ones_like(log), log, xp.zeros_like(log), xp)
     with suppress(NotImplementedError):

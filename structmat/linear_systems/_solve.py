@@ -272,9 +272,10 @@ def lstsq(
 def _by_factor(question: _Question, rtol: float) -> SolveResult | None:
     """Return solutions by a direct factor, None where that is no faster than iteration, or not as accurate."""
     op, right, xp = question.op, question.right, question.xp
-    if op.shape[0] <= _FACTORED or rules_of(xp).is_traced(right):
+    rules = rules_of(xp)
+    if op.shape[0] <= _FACTORED or rules.is_traced(right):
         return None
-    factor = direct_factor(op, xp, systems=math.prod(right.shape[:-1]))
+    factor = rules.untraced(direct_factor)(op, xp, systems=math.prod(right.shape[:-1]))
     if factor is None:
         return None
     x = factor.solve(right, xp)
