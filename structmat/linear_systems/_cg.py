@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from structmat._arrays.libraries import rules_of
 from structmat._arrays.typing import Array, Namespace
-from structmat.linear_systems._krylov import Count, KrylovMethod, inner_of, smallest_of
+from structmat.linear_systems._krylov import Count, KrylovMethod, inner_of, smallest_normal
 from structmat.operators import LinearOperator
 
 
@@ -52,7 +52,7 @@ class CG(KrylovMethod):
         dot = inner_of(b.dtype, xp)
         square = dot(b, b)
         target = rtol**2 * square
-        nothing, smallest = xp.zeros_like(square), smallest_of(b.dtype, xp)
+        nothing, smallest = xp.zeros_like(square), smallest_normal(b.dtype, xp)
         rules = rules_of(xp)
         add = rules.add
 

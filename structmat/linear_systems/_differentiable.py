@@ -1,4 +1,4 @@
-"""Solutions by iteration with derivatives: solvers as the rules of a library take them."""
+"""Iteration with derivatives: solvers for the implicit rules of a library."""
 
 from __future__ import annotations
 
@@ -18,24 +18,25 @@ from structmat.operators import LinearOperator
 
 @dataclass(frozen=True)
 class _SystemSolver(Solver):
-    """Finds solutions of square systems, as `Rules.solution` takes it."""
+    """Solves square systems by iteration, for `Rules.solution`."""
 
     settings: IterationSettings
     report: Report
 
     def __call__(self, A: Any, M: Any, b: Array, xp: Namespace) -> tuple[Array, tuple[Any, ...]]:
-        found = _iteration.solved(A, M, b, self.settings, xp)
-        if not rules_of(xp).compiles:  # where values are known, in derivatives too
-            self.report.require_converged(found, M, b, self.settings.rtol, xp)
-        return found.x, found[1:]
+        solutions = _iteration.solve_square(A, M, b, self.settings, xp)
+        if not rules_of(xp).compiles:  # values can be read here, in the systems of derivatives too
+            self.report.require_converged(solutions, M, b, self.settings.rtol, xp)
+        return solutions.x, solutions[1:]
 
 
 @dataclass(frozen=True)
 class _LeastSquaresSolver(Solver):
-    """Finds solutions of a `LeastSquaresSystem`, and how good the projection is that was asked for.
+    """Solves systems with a `LeastSquaresSystem`; the information is that of the problem that was asked for.
 
-    Of ``r + B x = b_1, B^H r = b_2`` they are ``x = B^+ (b_1 - y), r = b_1 - B x`` with ``y = (B^H)^+ b_2``, so that no
-    step squares the condition number. The projection of zeros takes no iteration.
+    The solutions of ``r + B x = b_1, B^H r = b_2`` are ``x = B^+ (b_1 - y), r = b_1 - B x`` with ``y = (B^H)^+ b_2``:
+    two least-squares problems, so that no step squares the condition number. One with a right-hand side of zeros takes
+    no iteration.
     """
 
     settings: IterationSettings
@@ -45,31 +46,31 @@ class _LeastSquaresSolver(Solver):
     def __call__(self, A: Any, M: Any, b: Array, xp: Namespace) -> tuple[Array, tuple[Any, ...]]:
         B: LinearOperator = A.operator
         first, second = A.parts(b)
-        projected = _Projection(self.settings, self.report)
-        y, about_wide = projected(B.H, second)
-        x, about_tall = projected(B, first - y)
+        least_squares = _LeastSquares(self.settings, self.report)
+        y, information_of_wide = least_squares(B.H, second)
+        x, information_of_tall = least_squares(B, first - y)
         residual = first - B._matvec(x, xp)
-        return concat_last([residual, x], xp), about_tall if self.is_tall else about_wide
+        return concat_last([residual, x], xp), information_of_tall if self.is_tall else information_of_wide
 
 
 @dataclass(frozen=True)
-class _Projection:
-    """Finds least-squares solutions of least norm, without derivatives."""
+class _LeastSquares:
+    """Solves least-squares problems by iteration, without derivatives; solutions are those of least norm."""
 
     settings: IterationSettings
     report: Report
 
     def __call__(self, A: LinearOperator, b: Array) -> tuple[Array, tuple[Any, ...]]:
         xp = namespace_of(self.report.owner, b)
-        found = _iteration.least_squares(A, b, self.settings, xp)
+        solutions = _iteration.solve_least_squares(A, b, self.settings, xp)
         if not rules_of(xp).compiles:
-            self.report.require_converged(found, None, b, self.settings.rtol, xp)
-        return found.x, found[1:]
+            self.report.require_converged(solutions, None, b, self.settings.rtol, xp)
+        return solutions.x, solutions[1:]
 
 
 @dataclass(frozen=True)
 class _Differentiable:
-    """Finds what a solver does, with derivatives."""
+    """Calls a solver through the implicit rule of the library, so that x has derivatives."""
 
     solver: Solver
 
@@ -77,7 +78,7 @@ class _Differentiable:
         return rules_of(namespace_of("solve", b)).solution(self.solver, A, M, b)
 
 
-def solution(
+def solve_with_derivatives(
     A: LinearOperator, M: LinearOperator | None, b: Array, settings: IterationSettings, report: Report, xp: Namespace
 ) -> SolveResult:
     """Return solutions of square systems by iteration, with their derivatives.
@@ -85,12 +86,12 @@ def solution(
     The matrix, and a preconditioner where one is given, are in the precision of computations; `b` is of the dtype of
     the solutions and has all batch axes.
     """
-    find = rules_of(xp).compiled(_Differentiable(_SystemSolver(settings, report)))
-    x, about = find(A, M, b)
-    return _result(Solutions(x, *about), M, b, settings, report, xp)
+    solve = rules_of(xp).compiled(_Differentiable(_SystemSolver(settings, report)))
+    x, information = solve(A, M, b)
+    return _result(Solutions(x, *information), M, b, settings, report, xp)
 
 
-def least_squares(
+def lstsq_with_derivatives(
     A: LinearOperator, b: Array, settings: IterationSettings, report: Report, xp: Namespace
 ) -> SolveResult:
     """Return least-squares solutions of least norm by iteration, with their derivatives where the rank is full."""
@@ -100,29 +101,33 @@ def least_squares(
         system = LeastSquaresSystem(A if is_tall else A.H)
         zeros = xp.zeros((*b.shape[:-1], A.shape[1]), dtype=b.dtype, device=device_of(b))
         right = concat_last([b, zeros] if is_tall else [zeros, b], xp)
-        find = rules.compiled(_Differentiable(_LeastSquaresSolver(settings, report, is_tall)))
-        both, about = find(system, None, right)
+        solve = rules.compiled(_Differentiable(_LeastSquaresSolver(settings, report, is_tall)))
+        both, information = solve(system, None, right)
         residual, solution = system.parts(both)
         x = solution if is_tall else residual
     else:
-        x, about = rules.compiled(_Projection(settings, report))(A, b)
-    return _result(Solutions(x, *about), None, b, settings, report, xp)
+        x, information = rules.compiled(_LeastSquares(settings, report))(A, b)
+    return _result(Solutions(x, *information), None, b, settings, report, xp)
 
 
 def _result(
-    found: Solutions,
+    solutions: Solutions,
     M: LinearOperator | None,
     b: Array,
     settings: IterationSettings,
     report: Report,
     xp: Namespace,
 ) -> SolveResult:
-    """Return a result, or raise where it is not good enough and that is known only now; in a trace it is NaN there."""
-    rules, (x, residual, done, iterations) = rules_of(xp), found
+    """Return a result, after the check that solutions are good enough, if that has not been checked before.
+
+    In a trace solutions that are not good enough are NaN.
+    """
+    rules = rules_of(xp)
+    x, residual, done, iterations = solutions
     if rules.is_traced(done):
         x = xp.where(done[..., None], x, xp.full_like(x, float("nan")))
         return SolveResult(x, residual, iterations)
     if rules.compiles:
-        report.require_converged(found, M, b, settings.rtol, xp)
+        report.require_converged(solutions, M, b, settings.rtol, xp)
         iterations = int(iterations)
     return SolveResult(x, residual, iterations)

@@ -12,31 +12,34 @@ from structmat._errors import ArgumentValueError
 from structmat.linear_systems._scaling import probe
 from structmat.operators import LinearOperator
 
-ROUNDING = 64.0
-"""Values of this many units in the last place of the number of unknowns are rounding."""
+ROUNDING_OF_LOGDET = 64.0
+"""The largest difference that counts as a rounding error, in units of eps times the sum of moduli that are added."""
 
 
 def adjoint(dense: Array, xp: Namespace) -> Array:
+    """Return the adjoints of dense matrices."""
     return xp.matrix_transpose(conjugate(dense, xp))
 
 
-def require_hermitian(found: Array) -> None:
-    if not bool(found):
+def require_hermitian(is_hermitian: Array) -> None:
+    """Raise an error if a matrix is not Hermitian, as a boolean says."""
+    if not bool(is_hermitian):
         raise ArgumentValueError("slogdet", "A", "must be Hermitian where it has no closed form")
 
 
 def require_positive(values: Array, xp: Namespace) -> None:
+    """Raise an error if a logarithm is NaN, as it is for a matrix that is not positive definite."""
     if bool(xp.any(xp.isnan(values))):
         raise np.linalg.LinAlgError("slogdet: the matrix is not positive definite, or holds NaN or infinity")
 
 
 def is_nearly_hermitian(op: LinearOperator, z: Array, xp: Namespace) -> Array:
     """Tell whether ``v^H A u`` is the conjugate of ``u^H A v`` for two vectors, up to rounding."""
-    uneven = probe(op, z, xp)  # without it signs would hide much
+    uneven = probe(op, z, xp)  # without it z holds signs only, for which many differences cancel
     both = xp.stack((z[0, ...] * uneven, z[1, ...]))
     products = op._matvec(both, xp)
     one = xp.sum(both[1, ...] * products[0, ...], axis=-1)
     other = conjugate(xp.sum(both[0, ...] * products[1, ...], axis=-1), xp)  # both vectors are real
-    size = xp.sum(xp.abs(products), axis=(0, -1))
-    rounding = ROUNDING * float(xp.finfo(z.dtype).eps) * math.log2(2 * op.shape[0])
-    return xp.all(~(xp.abs(one - other) > rounding * size))  # NaN is found later
+    sum_of_moduli = xp.sum(xp.abs(products), axis=(0, -1))
+    rounding = ROUNDING_OF_LOGDET * float(xp.finfo(z.dtype).eps) * math.log2(2 * op.shape[0])
+    return xp.all(~(xp.abs(one - other) > rounding * sum_of_moduli))  # NaN counts as Hermitian, and is reported later

@@ -15,7 +15,7 @@ from structmat._arrays.typing import Array, DType, Namespace
 from structmat.operators import LinearOperator
 
 Count: TypeAlias = Any
-"""A whole number; in a trace of JAX an array of it."""
+"""An integer; in a trace of JAX an array without axes that holds it."""
 
 
 class KrylovMethod(ABC):
@@ -99,7 +99,7 @@ class KrylovMethod(ABC):
 
 @contextmanager
 def quiet(xp: Namespace) -> Iterator[None]:
-    """Record nothing, and let NumPy, by which other libraries compute too, not warn, as what comes out is checked."""
+    """Record nothing for derivatives, and let NumPy not warn of NaN and infinities, as results are checked."""
     with np.errstate(all="ignore"), rules_of(xp).unrecorded():
         yield
 
@@ -119,11 +119,11 @@ def inner(u: Array, v: Array, xp: Namespace) -> Array:
     return inner_of(u.dtype, xp)(u, v)
 
 
-def length_of(v: Array, xp: Namespace) -> Array:
-    """Return the norms of vectors of moderate size."""
+def plain_norm(v: Array, xp: Namespace) -> Array:
+    """Return the norms of vectors whose squares neither overflow nor underflow."""
     return xp.sqrt(inner(v, v, xp))
 
 
-def smallest_of(dtype: DType, xp: Namespace) -> float:
-    """Return the smallest normal number, which changes a length only where that is zero: then it may divide."""
+def smallest_normal(dtype: DType, xp: Namespace) -> float:
+    """Return the smallest normal number: added to a norm it changes nothing unless that is zero, and avoids 0 / 0."""
     return float(xp.finfo(dtype).smallest_normal)

@@ -13,7 +13,7 @@ from structmat._arrays.tracing import constant
 from structmat._arrays.typing import Array, Namespace
 from structmat.linear_systems._control_variate import preconditioned
 from structmat.linear_systems._hermitian import (
-    ROUNDING,
+    ROUNDING_OF_LOGDET,
     adjoint,
     is_nearly_hermitian,
     require_hermitian,
@@ -23,7 +23,7 @@ from structmat.linear_systems._krylov import inner
 from structmat.linear_systems._results import ConvergenceError, SlogdetEstimate
 from structmat.operators import LinearOperator
 
-WRITTEN_OUT = 1024
+MOST_WITHOUT_ESTIMATE = 1024
 """Up to so many unknowns the matrix is written out, which takes no longer than an estimate."""
 
 TRACED = 50
@@ -91,7 +91,7 @@ def _last_step(op: LinearOperator, steps: int) -> tuple[int, bool]:
     that are no longer orthogonal, and may settle on a wrong value.
     """
     all_steps = max(op.shape[0], 3 * _CHUNK)
-    is_small = op.shape[0] <= WRITTEN_OUT and all_steps <= steps
+    is_small = op.shape[0] <= MOST_WITHOUT_ESTIMATE and all_steps <= steps
     return (all_steps, True) if is_small else (steps, False)
 
 
@@ -224,6 +224,6 @@ def is_settled(found: list[Array], n: int, xp: Namespace) -> Array:
     first, second = (xp.mean(values, axis=0) for values in found[:2])
     _, last, error = mean_of(found[-1], xp)
     before, now = xp.abs(second - first), xp.abs(last - second)
-    rounding = ROUNDING * float(xp.finfo(error.dtype).eps) * (n + xp.abs(last))
+    rounding = ROUNDING_OF_LOGDET * float(xp.finfo(error.dtype).eps) * (n + xp.abs(last))
     left = now * now / xp.where(before > now, before - now, xp.ones_like(before))
     return (now <= rounding) | ((before > now) & (left <= _BIAS * error) & (now <= error))

@@ -13,8 +13,15 @@ from structmat._arrays.libraries import rules_of
 from structmat._arrays.tracing import is_differentiated
 from structmat._arrays.typing import Array, Namespace
 from structmat._errors import ArgumentValueError
-from structmat.linear_systems._hermitian import ROUNDING, adjoint, require_hermitian, require_positive
-from structmat.linear_systems._lanczos import TRACED, WRITTEN_OUT, Quadrature, estimates_of, mean_of, probes_of
+from structmat.linear_systems._hermitian import ROUNDING_OF_LOGDET, adjoint, require_hermitian, require_positive
+from structmat.linear_systems._lanczos import (
+    MOST_WITHOUT_ESTIMATE,
+    TRACED,
+    Quadrature,
+    estimates_of,
+    mean_of,
+    probes_of,
+)
 from structmat.linear_systems._logdet_derivatives import with_derivatives
 from structmat.linear_systems._results import ConvergenceError, SlogdetEstimate
 from structmat.linear_systems._solve import require_operator
@@ -139,9 +146,11 @@ def slogdet(
         raise ArgumentValueError(owner, "A", f"must be square, got shape {A.shape}")
     op, xp = A._to_working_precision(owner)
     is_exact = n_probes is None and wanted is None
-    if is_exact and op.shape[0] > WRITTEN_OUT and (log := rules_of(xp).untraced(direct_logdet)(op, xp)) is not None:
-        log = xp.astype(log, precision_of(op.dtype, xp))
-        return _finished(A, xp.ones_like(log), log, xp.zeros_like(log), xp)
+    if is_exact and op.shape[0] > MOST_WITHOUT_ESTIMATE:
+        log = rules_of(xp).untraced(direct_logdet)(op, xp)
+        if log is not None:
+            log = xp.astype(log, precision_of(op.dtype, xp))
+            return _finished(A, xp.ones_like(log), log, xp.zeros_like(log), xp)
     with suppress(NotImplementedError):
         sign, log = op._slogdet(xp)
         return _finished(A, sign, log, xp.zeros_like(log), xp)
@@ -169,13 +178,17 @@ def slogdet(
 
 def _exact(op: LinearOperator, xp: Namespace) -> Array | None:
     """Return the logarithm of the determinant where that takes no longer than an estimate: of few rows, or few gaps."""
-    if op.shape[0] <= WRITTEN_OUT:
+    if op.shape[0] <= MOST_WITHOUT_ESTIMATE:
         dense = op.to_dense()
         if not rules_of(xp).is_traced(dense):
-            allowed = ROUNDING * float(xp.finfo(dense.dtype).eps) * xp.max(xp.abs(dense), axis=(-2, -1), keepdims=True)
+            allowed = (
+                ROUNDING_OF_LOGDET
+                * float(xp.finfo(dense.dtype).eps)
+                * xp.max(xp.abs(dense), axis=(-2, -1), keepdims=True)
+            )
             require_hermitian(xp.all(~(xp.abs(dense - adjoint(dense, xp)) > allowed)))
         return _by_cholesky(dense, xp)
-    whole, chosen = op._whole()
+    whole, chosen = op._as_principal_submatrix()
     missing = None if chosen is None else chosen._others()
     if missing is None or len(missing) * missing.size > _GAPS:
         return None

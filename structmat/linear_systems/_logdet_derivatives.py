@@ -11,12 +11,12 @@ from structmat._arrays.tracing import constant
 from structmat._arrays.typing import Array, Namespace
 from structmat._parametrised import Parametrised
 from structmat.linear_systems._cg import CG
-from structmat.linear_systems._control_variate import known_logdet, known_logs
-from structmat.linear_systems._differentiable import solution
+from structmat.linear_systems._control_variate import exact_logdet, exact_quadratic_forms
+from structmat.linear_systems._differentiable import solve_with_derivatives
 from structmat.linear_systems._elimination import iterations_before_elimination
 from structmat.linear_systems._iteration import IterationSettings
 from structmat.linear_systems._krylov import inner
-from structmat.linear_systems._lanczos import WRITTEN_OUT
+from structmat.linear_systems._lanczos import MOST_WITHOUT_ESTIMATE
 from structmat.linear_systems._preconditioner import nearest
 from structmat.linear_systems._results import Report
 from structmat.operators import LinearOperator
@@ -40,7 +40,7 @@ class _ByProbes:
 
     def inverse(self, A: Any, given: Any, xp: Namespace) -> Array:
         """Return ``A^-1 z``."""
-        return solved(A, given.z, xp)
+        return solve_for_probes(A, given.z, xp)
 
     def trace(self, A: Any, inverse: Any, given: Any, xp: Namespace) -> Array:
         """Return the mean over the probes."""
@@ -53,16 +53,16 @@ def with_derivatives(op: LinearOperator, z: Array, value: Array) -> Array:
     estimate = rules_of(xp).log_determinant(_ByProbes(), op, _Probes(z), value)
     for near, use in nearest(op, z, xp):
         values = near.positive(xp)
-        known = known_logdet(near, values, xp)
-        known = known - xp.mean(known_logs(near, values, z, xp), axis=0)  # with a mean of zero
+        known = exact_logdet(near, values, xp)
+        known = known - xp.mean(exact_quadratic_forms(near, values, z, xp), axis=0)  # with a mean of zero
         part = known - constant(known, xp)
         estimate = estimate + (part if use is None else xp.where(use, part, xp.zeros_like(part)))
     return estimate
 
 
-def solved(op: LinearOperator, z: Array, xp: Namespace) -> Array:
+def solve_for_probes(op: LinearOperator, z: Array, xp: Namespace) -> Array:
     """Return ``A^-1 z`` for a positive definite A, with derivatives."""
-    is_small = op.shape[0] <= WRITTEN_OUT
+    is_small = op.shape[0] <= MOST_WITHOUT_ESTIMATE
     settings = IterationSettings(
         method=CG(),
         rtol=_SOLUTIONS[precision_of(z.dtype, xp).itemsize],
@@ -71,4 +71,4 @@ def solved(op: LinearOperator, z: Array, xp: Namespace) -> Array:
         nearest=True,
         eliminates=is_small,
     )
-    return solution(op, None, z, settings, Report("slogdet"), xp).x
+    return solve_with_derivatives(op, None, z, settings, Report("slogdet"), xp).x

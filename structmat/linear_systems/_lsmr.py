@@ -7,7 +7,7 @@ from typing import Any, ClassVar, NamedTuple
 
 from structmat._arrays.libraries import device_of, rules_of
 from structmat._arrays.typing import Array, Namespace
-from structmat.linear_systems._krylov import Count, KrylovMethod, length_of, smallest_of
+from structmat.linear_systems._krylov import Count, KrylovMethod, plain_norm, smallest_normal
 from structmat.operators import LinearOperator
 
 
@@ -57,8 +57,8 @@ class LSMR(KrylovMethod):
     ) -> tuple[Array, Count]:
         rules = rules_of(xp)
         add = rules.add
-        smallest = smallest_of(b.dtype, xp)
-        target = rtol * length_of(b, xp)
+        smallest = smallest_normal(b.dtype, xp)
+        target = rtol * plain_norm(b, xp)
         nothing = xp.zeros_like(target)
         least = nothing if norm is None else rtol * norm
 
@@ -173,7 +173,7 @@ class _Rotations(NamedTuple):
 
 def _unit(v: Array, smallest: float, xp: Namespace) -> tuple[Array, Array]:
     """Return vectors of length one, zeros for zeros, and the lengths of those that were given."""
-    length = length_of(v, xp)
+    length = plain_norm(v, xp)
     return v / (length + smallest)[..., None], length
 
 

@@ -1,4 +1,4 @@
-"""The preconditioner that nobody has to give: the circulant or diagonal matrix nearest to an operator."""
+"""The default preconditioner: the circulant or diagonal matrix nearest to an operator."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ from structmat.operators import (
 )
 
 _SMALLEST = 1e-6
-"""Eigenvalues of a preconditioner are kept above this size, relative to the largest."""
+"""The least modulus of an eigenvalue of a preconditioner, relative to the largest; smaller ones are raised."""
 
 
 def iterations_on_trial(max_iter: int, operator: LinearOperator) -> int:
-    """Return how many iterations a preconditioner that nobody gave may take before it has to have helped.
+    """Return how many iterations are made with the default preconditioner before it is left out.
 
     A submatrix of the inverse of a circulant may be singular although that of the circulant is not, unless the
-    circulant is positive definite. So half of the iterations are left for the matrix alone, but at least one for each
-    unknown is spent before.
+    circulant is positive definite. So half of the iterations are reserved for the matrix without preconditioner, but
+    with it at least as many are made as there are unknowns.
     """
     return max(max_iter // 2, min(max_iter, operator.shape[0]))
 
 
 def of_moderate_size(given: LinearOperator, like: Array, xp: Namespace) -> LinearOperator:
-    """Return a preconditioner divided by a power of two near its norm; costs one product."""
+    """Return a preconditioner divided by a power of two near its norm; it takes one product."""
     return given / power_near_norm(given, like, xp)
 
 
@@ -44,21 +44,23 @@ class Nearest(NamedTuple):
     """The circulant or diagonal matrix nearest to a square operator in the Frobenius norm."""
 
     eigenvalues: Array
-    """As its kind of operator holds them: half of them where the other half is conjugate."""
+    """Its eigenvalues; for a real circulant half of them, as the other half is conjugate."""
     having: Callable[[Array], LinearOperator]
-    """Returns the matrix of this kind that has other eigenvalues."""
+    """Returns the matrix of the same kind that has other eigenvalues."""
     chosen: Indices | None
-    """Where the operator is a principal submatrix, near that of a circulant: its rows and columns. All else is of the
-    whole matrix then."""
+    """The rows and columns of a principal submatrix, of which all else here is the whole matrix; else None."""
     square: Array
-    """The square of its norm, before rows and columns are chosen."""
+    """The square of the Frobenius norm of the whole matrix."""
 
     def positive(self, xp: Namespace) -> Array:
         """Return the moduli of the eigenvalues, bounded from below."""
         return 1 / _reciprocals(self.eigenvalues, xp, positive=True)
 
     def inverse(self, xp: Namespace, *, positive: bool) -> LinearOperator:
-        """Return an inverse, of the submatrix one in place of it; its eigenvalues are bounded, or `positive` too."""
+        """Return the inverse, with eigenvalues that are bounded, and positive if `positive`.
+
+        In place of the inverse of a principal submatrix it is that submatrix of the inverse.
+        """
         inverse = self.having(_reciprocals(self.eigenvalues, xp, positive=positive))
         return inverse if self.chosen is None else Submatrix(inverse, self.chosen, self.chosen)
 
@@ -66,27 +68,29 @@ class Nearest(NamedTuple):
 def inverse_of_nearest(
     operator: LinearOperator, like: Array, xp: Namespace, *, positive: bool
 ) -> LinearOperator | None:
-    """Return the inverse of the nearest circulant or diagonal matrix, None where neither is to be had."""
+    """Return the inverse of the nearest circulant or diagonal matrix, or None if neither is known."""
     inverses = [where_used(near.inverse(xp, positive=positive), use, xp) for near, use in nearest(operator, like, xp)]
     return reduce(add, inverses) if inverses else None
 
 
 def where_used(operator: LinearOperator, use: Array | None, xp: Namespace) -> LinearOperator:
-    """Return a multiple of a matrix: itself, or zero where a traced boolean says that it is of no use."""
+    """Return a matrix, or zero where `use`, a traced boolean, is false; None for `use` means true."""
     if use is None:
         return operator
     return operator._map(lambda array, _: xp.where(use, array, xp.zeros_like(array)))
 
 
 def nearest(operator: LinearOperator, like: Array, xp: Namespace) -> list[tuple[Nearest, Array | None]]:
-    """Return the circulant or diagonal matrix nearest to a square operator, if it costs no dense matrix.
+    """Return the circulant or diagonal matrix nearest to a square operator, if that needs no dense matrix.
 
-    `like` is a right-hand side, for dtype and device. Both are orthogonal projections, so the nearer of the two is the
-    one of the larger norm, for all members of a stack together. JAX, where values may be traced, gets both, each with a
-    boolean whether it is the nearer one; else there is none beside it.
+    `like` is a right-hand side, which has the dtype and device. Both matrices are orthogonal projections, so that the
+    nearer one is the one of the larger norm; it is chosen for all members of a stack together. For JAX, where values
+    may be traced, both are returned, each with a boolean that says whether it is the nearer one. Otherwise there is
+    None in place of the boolean.
     """
-    operator, chosen = operator._whole()
-    circulant, diagonal = _circulant(operator, chosen, like, xp), _diagonal(operator, chosen, xp)
+    operator, chosen = operator._as_principal_submatrix()
+    circulant = _circulant(operator, chosen, like, xp)
+    diagonal = _diagonal(operator, chosen, xp)
     if circulant is None or diagonal is None:
         return [(near, None) for near in (circulant, diagonal) if near is not None]
     gain = circulant.square - diagonal.square
@@ -98,22 +102,23 @@ def nearest(operator: LinearOperator, like: Array, xp: Namespace) -> list[tuple[
 
 def _circulant(operator: LinearOperator, chosen: Indices | None, like: Array, xp: Namespace) -> Nearest | None:
     """Return the circulant near an operator, of as many levels as that has."""
-    sizes, n = operator._circulant_levels(), operator.shape[0]
+    sizes = operator._circulant_levels()
+    n = operator.shape[0]
     column = operator._nearest_circulant(sizes, like, xp) if operator.shape == (n, n) else None
     if column is None:
         return None
     kind: Any = Circulant(column).to_spectral() if len(sizes) == 1 else MultilevelCirculant(column, sizes)
-    found = kind._diagonalised(xp)
+    diagonalisation = kind._diagonalised(xp)
     return Nearest(
-        eigenvalues=found.values,
-        having=lambda values: kind._from_eigenvalues(found.with_values(values), xp),
+        eigenvalues=diagonalisation.values,
+        having=lambda values: kind._from_eigenvalues(diagonalisation.with_values(values), xp),
         chosen=chosen,
         square=n * euclidean_norm(column, xp) ** 2,
     )
 
 
 def _diagonal(operator: LinearOperator, chosen: Indices | None, xp: Namespace) -> Nearest | None:
-    """Return the diagonal of an operator; of a submatrix its own, as no larger matrix is needed then."""
+    """Return the diagonal of an operator; for a submatrix it is its own diagonal, which needs no larger matrix."""
     try:
         diagonal = operator._diagonal(xp)
     except NotImplementedError:
@@ -123,13 +128,14 @@ def _diagonal(operator: LinearOperator, chosen: Indices | None, xp: Namespace) -
 
 
 def _reciprocals(values: Array, xp: Namespace, *, positive: bool) -> Array:
-    """Return reciprocals of values whose moduli are bounded from below, or of the moduli."""
-    size = xp.abs(values)
-    least = _SMALLEST * xp.max(size, axis=-1, keepdims=True)
+    """Return reciprocals of values, or if `positive` of their moduli, after small moduli were raised to a bound."""
+    moduli = xp.abs(values)
+    least = _SMALLEST * xp.max(moduli, axis=-1, keepdims=True)
     least = xp.where(least > 0.0, least, xp.ones_like(least))
-    bounded = xp.where(size > least, size, least)
+    bounded = xp.where(moduli > least, moduli, least)
     inverse = 1 / bounded
     if positive:
         return inverse
-    phase = xp.where(size > 0.0, values / xp.where(size > 0.0, size, xp.ones_like(size)), xp.ones_like(values))
+    nonzero = moduli > 0.0
+    phase = xp.where(nonzero, values / xp.where(nonzero, moduli, xp.ones_like(moduli)), xp.ones_like(values))
     return conjugate(phase, xp) * inverse

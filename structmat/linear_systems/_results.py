@@ -83,7 +83,7 @@ class ConvergenceError(np.linalg.LinAlgError):
 
 
 class Solutions(NamedTuple):
-    """What iteration has found."""
+    """The results of an iteration."""
 
     x: Array
     residual: Array
@@ -94,17 +94,17 @@ class Solutions(NamedTuple):
 
 
 class Report(NamedTuple):
-    """For whom systems are solved: whom errors name, and what they advise."""
+    """What the errors of a solver say: the function that was called, and an advice."""
 
     owner: str
     advice: str = ""
 
     def require_converged(
-        self, found: Solutions, M: LinearOperator | None, b: Array, rtol: float, xp: Namespace
+        self, solutions: Solutions, M: LinearOperator | None, b: Array, rtol: float, xp: Namespace
     ) -> None:
         """Raise an error where solutions are not good enough."""
-        if not bool(xp.all(found.done)):
-            result = SolveResult(found.x, found.residual, int(found.iterations))
+        if not bool(xp.all(solutions.done)):
+            result = SolveResult(solutions.x, solutions.residual, int(solutions.iterations))
             raise self._failure(result, M, b, rtol, xp)
 
     @np.errstate(all="ignore")

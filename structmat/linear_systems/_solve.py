@@ -16,8 +16,8 @@ from structmat._arrays.shapes import broadcast_shapes, concat_last, is_vector
 from structmat._arrays.typing import Array, ArrayLike, DType, Namespace
 from structmat._errors import ArgumentTypeError, ArgumentValueError, warn_caller
 from structmat.linear_systems._cg import CG
-from structmat.linear_systems._differentiable import least_squares, solution
-from structmat.linear_systems._elimination import WRITTEN_OUT, iterations_before_elimination
+from structmat.linear_systems._differentiable import lstsq_with_derivatives, solve_with_derivatives
+from structmat.linear_systems._elimination import MOST_ELIMINATED, iterations_before_elimination
 from structmat.linear_systems._gmres import GMRES
 from structmat.linear_systems._iteration import IterationSettings
 from structmat.linear_systems._krylov import KrylovMethod
@@ -136,7 +136,7 @@ def solve(
     by_default = method is None and max_iter is None and isinstance(preconditioner, str)
     given = preconditioner if isinstance(preconditioner, LinearOperator) else None
     question = _read(A, b, owner, given)
-    xp, eliminates = question.xp, max_iter is None and A.shape[0] <= WRITTEN_OUT
+    xp, eliminates = question.xp, max_iter is None and A.shape[0] <= MOST_ELIMINATED
     if eliminates:
         max_iter = iterations_before_elimination(A.shape[0])
     settings = IterationSettings(
@@ -157,7 +157,9 @@ def solve(
         other = 'assume="general"' if assume != "general" else "method=GMRES()"
         advice += f"; if the matrix may not be positive definite, {other}"
     try:
-        found = solution(question.op, question.preconditioner, question.right, settings, Report(owner, advice), xp)
+        found = solve_with_derivatives(
+            question.op, question.preconditioner, question.right, settings, Report(owner, advice), xp
+        )
     except ConvergenceError as error:
         error.result = question.finished(error.result)
         raise
@@ -262,7 +264,7 @@ def lstsq(
         return finished(_warned(question.in_closed_form(inverse.matvec(question.vectors)), owner, None, xp))
     system, sides = _damped(op, right, damp, xp) if damp else (op, right)
     try:
-        found = least_squares(system, sides, settings, Report(owner), xp)
+        found = lstsq_with_derivatives(system, sides, settings, Report(owner), xp)
     except ConvergenceError as error:
         error.result = finished(error.result)
         raise

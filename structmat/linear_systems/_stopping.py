@@ -7,19 +7,20 @@ from collections.abc import Callable
 
 from structmat._arrays.arithmetic import euclidean_norm
 from structmat._arrays.typing import Array, Namespace
-from structmat.linear_systems._scaling import norm_of, size_of
+from structmat.linear_systems._scaling import norm_or_one, operator_norm
 from structmat.operators import LinearOperator
 
-_ROUNDING = 16.0
-"""Residuals of this many units in the last place of what they are a difference of are rounding."""
+_ROUNDING_OF_RESIDUAL = 16.0
+"""The residual that counts as a rounding error, in units of eps times the norm of A times that of x."""
 
 Measure = Callable[[Array, Array], "tuple[Array, Array]"]
-"""From solution and residual to how good it is and whether that is enough, for each right-hand side."""
+"""A function of solution and residual that returns, for each right-hand side, a measure of the error, least for the
+best solution, and whether the solution is good enough."""
 
 
 def relative_residual(residual: Array, b: Array, xp: Namespace) -> Array:
-    """Return ``norm(residual) / norm(b)``, zero for zeros."""
-    return euclidean_norm(residual, xp) / size_of(b, xp)[..., 0]
+    """Return ``norm(residual) / norm(b)``, and zero where both are zero."""
+    return euclidean_norm(residual, xp) / norm_or_one(b, xp)[..., 0]
 
 
 def by_residual(b: Array, rtol: float, xp: Namespace) -> Measure:
@@ -36,18 +37,24 @@ def by_gradient(operator: LinearOperator, b: Array, norm: Array, rtol: float, xp
     """Return the test of Paige and Saunders: the residual is small, or orthogonal to the range up to the tolerance."""
 
     def measure(x: Array, residual: Array) -> tuple[Array, Array]:
-        left, whole = euclidean_norm(residual, xp), euclidean_norm(b, xp)
+        residual_norm = euclidean_norm(residual, xp)
+        norm_of_b = euclidean_norm(b, xp)
         gradient = euclidean_norm(operator._rmatvec(residual, xp), xp)
-        rounding = _ROUNDING * float(xp.finfo(left.dtype).eps) * (whole + norm * euclidean_norm(x, xp))
-        small = left <= rtol * whole
-        return gradient, small | (gradient <= norm * (rtol * left + rounding))
+        eps = float(xp.finfo(residual_norm.dtype).eps)
+        rounding = _ROUNDING_OF_RESIDUAL * eps * (norm_of_b + norm * euclidean_norm(x, xp))
+        small = residual_norm <= rtol * norm_of_b
+        return gradient, small | (gradient <= norm * (rtol * residual_norm + rounding))
 
     return measure
 
 
 def is_as_small_as_rounding(A: LinearOperator, x: Array, residual: Array, b: Array, xp: Namespace) -> Array:
-    """Tell which residuals no solution in this precision has much smaller, though they are small beside `b` as well."""
+    """Tell which residuals are rounding errors, so that no solution in this precision has much smaller ones.
+
+    They have to be small beside `b` too.
+    """
     eps = float(xp.finfo(residual.dtype).eps)
-    rounding = _ROUNDING * eps * norm_of(A, b, xp) * euclidean_norm(x, xp)
-    left, allowed = euclidean_norm(residual, xp), math.sqrt(eps) * euclidean_norm(b, xp)
-    return (left <= rounding) & (left <= allowed)
+    rounding = _ROUNDING_OF_RESIDUAL * eps * operator_norm(A, b, xp) * euclidean_norm(x, xp)
+    residual_norm = euclidean_norm(residual, xp)
+    allowed = math.sqrt(eps) * euclidean_norm(b, xp)
+    return (residual_norm <= rounding) & (residual_norm <= allowed)

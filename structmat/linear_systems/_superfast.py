@@ -67,7 +67,7 @@ def direct_factor(op: LinearOperator, xp: Namespace, *, systems: int | None = No
         return None  # the latter under torch.func, whose tensors have no values to look at
     if xp.result_type(xp.float32, xp.float64) != xp.float64 or str(device_of(arrays[0])).startswith("mps"):
         return None  # JAX without double precision, and devices without it
-    whole, chosen = op._whole()
+    whole, chosen = op._as_principal_submatrix()
     parts = whole._noisy_toeplitz(arrays[0], xp)
     if parts is None or parts[0] is None:
         return None

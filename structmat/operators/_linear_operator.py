@@ -259,18 +259,21 @@ class LinearOperator(Parametrised, ABC):
         """Return neighbouring rows and columns, an operator or an array, where the parameters tell them; else None."""
         return None
 
-    def _whole(self) -> tuple[LinearOperator, Any]:
-        """Return a matrix of which this one has some rows and the same columns, and their `Indices`; None for all."""
+    def _as_principal_submatrix(self) -> tuple[LinearOperator, Any]:
+        """Return a matrix of which this one is a principal submatrix, and the `Indices` of its rows and columns.
+
+        By default, that is the operator itself, and None for all rows and columns.
+        """
         return self, None
 
     def _circulant_levels(self) -> tuple[int, ...]:
-        """Sizes of the grid on which circulants near this matrix are cyclic: one, of all rows, unless it has levels."""
+        """Return the sizes of the grid on which circulants near this matrix are cyclic, by default one size, n."""
         return (self.shape[0],)
 
     def _nearest_circulant(self, sizes: tuple[int, ...], like: Array, xp: Namespace) -> Array | None:
-        """First column of a circulant of these levels near this square matrix, None where it costs a dense matrix.
+        """Return the first column of a circulant on that grid near this square matrix; None where that is expensive.
 
-        `like` is a right-hand side, for dtype and device where the operator holds no arrays.
+        Where the operator holds no arrays, the column has the dtype and the device of `like`, a right-hand side.
         """
         return None
 

@@ -309,8 +309,8 @@ class Prepared(Wrapper):
     def _block(self, rows: range, cols: range, xp: Namespace) -> LinearOperator | Array | None:
         return self.operator._block(rows, cols, xp)
 
-    def _whole(self) -> tuple[LinearOperator, Any]:
-        return self.operator._whole()
+    def _as_principal_submatrix(self) -> tuple[LinearOperator, Any]:
+        return self.operator._as_principal_submatrix()
 
     def _circulant_levels(self) -> tuple[int, ...]:
         return self.operator._circulant_levels()

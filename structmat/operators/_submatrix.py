@@ -154,7 +154,7 @@ class Submatrix(Wrapper):
     def _transpose(self) -> Submatrix:
         return Submatrix(self.operator._transpose(), self.cols, self.rows)
 
-    def _whole(self) -> tuple[LinearOperator, Any]:
+    def _as_principal_submatrix(self) -> tuple[LinearOperator, Any]:
         return (self, None) if self.rows is None or self.rows != self.cols else (self.operator, self.rows)
 
     def _diagonal(self, xp: Namespace) -> Array:

@@ -108,8 +108,8 @@ class Sum(Combination):
         d = sum(diagonals[1:], start=diagonals[0]) if diagonals else None
         return reduce(add, matrices) if matrices else None, d
 
-    def _whole(self) -> tuple[LinearOperator, Any]:
-        found = [term._whole() for term in self.terms]
+    def _as_principal_submatrix(self) -> tuple[LinearOperator, Any]:
+        found = [term._as_principal_submatrix() for term in self.terms]
         chosen = next((rows for _, rows in found if rows is not None), None)
         wider: list[Any] = [op if rows is not None else _with_more_rows(op, chosen) for op, rows in found]
         if chosen is None or None in wider or any(rows not in {chosen, None} for _, rows in found):
