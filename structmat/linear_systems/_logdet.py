@@ -154,8 +154,10 @@ def slogdet(
     with suppress(NotImplementedError):
         sign, log = op._slogdet(xp)
         return _finished(A, sign, log, xp.zeros_like(log), xp)
-    if is_exact and (known := _exact(op, xp)) is not None:
-        return _finished(A, xp.ones_like(known), known, xp.zeros_like(known), xp)
+    if is_exact:
+        log = _exact(op, xp)
+        if log is not None:
+            return _finished(A, xp.ones_like(log), log, xp.zeros_like(log), xp)
     traced = any(rules_of(xp).is_traced(array) for array in op._arrays())
     usual = TRACED if traced else _STEPS
     steps = usual if max_iter is None else integer(max_iter, owner, "max_iter")

@@ -136,7 +136,8 @@ def solve(
     by_default = method is None and max_iter is None and isinstance(preconditioner, str)
     given = preconditioner if isinstance(preconditioner, LinearOperator) else None
     question = _read(A, b, owner, given)
-    xp, eliminates = question.xp, max_iter is None and A.shape[0] <= MOST_ELIMINATED
+    xp = question.xp
+    eliminates = max_iter is None and A.shape[0] <= MOST_ELIMINATED
     if eliminates:
         max_iter = iterations_before_elimination(A.shape[0])
     settings = IterationSettings(
@@ -150,8 +151,10 @@ def solve(
     with suppress(NotImplementedError):
         found = question.in_closed_form(question.op.inv_matvec(question.vectors))
         return question.finished(_warned(found, owner, settings.rtol, xp))
-    if by_default and settings.positive and (known := _by_factor(question, settings.rtol)) is not None:
-        return question.finished(known)
+    if by_default and settings.positive:
+        result = _by_factor(question, settings.rtol)
+        if result is not None:
+            return question.finished(result)
     advice = "give a better preconditioner, or use lstsq for a singular matrix"
     if settings.positive:
         other = 'assume="general"' if assume != "general" else "method=GMRES()"

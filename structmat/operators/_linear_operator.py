@@ -161,10 +161,13 @@ class LinearOperator(Parametrised, ABC):
     @property
     def dtype(self) -> DType:
         """The dtype of the entries, in the library of the parameters; None for an operator without parameters."""
-        if not (arrays := self._arrays()):
+        arrays = self._arrays()
+        if not arrays:
             return None
-        if None in self._core_axes.values() and (parts := self._made_of()):
-            return self._dtype_with(parts)
+        if None in self._core_axes.values():
+            parts = self._made_of()
+            if parts:
+                return self._dtype_with(parts)
         dtypes = [array.dtype for array in arrays]
         if dtypes.count(dtypes[0]) == len(dtypes):
             return dtypes[0]
@@ -228,9 +231,9 @@ class LinearOperator(Parametrised, ABC):
         return None
 
     def _prepared(self) -> LinearOperator:
-        """Return the operator with its plan, or itself where it has none; the caller passes on a snapshot."""
-        wide, xp = self._to_working_precision("prepare")
-        plan = wide._plan(xp)
+        """Return the operator with its plan, or itself where it has none; the caller calls this of a snapshot."""
+        working, xp = self._to_working_precision("prepare")
+        plan = working._plan(xp)
         return self if plan is None else with_plan(self, plan)
 
     def _solver(self, xp: Namespace) -> Plan | Products | None:
@@ -239,8 +242,8 @@ class LinearOperator(Parametrised, ABC):
 
     def _to_dense(self, like: Context) -> Array:
         """Return the dense matrix, by default from the products with the unit vectors."""
-        unit = like.xp.eye(self.shape[1], dtype=like.dtype, device=like.device)
-        return self._matmat(unit, like.xp)
+        unit_vectors = like.xp.eye(self.shape[1], dtype=like.dtype, device=like.device)
+        return self._matmat(unit_vectors, like.xp)
 
     @property
     def _forces_complex(self) -> bool:
@@ -1179,11 +1182,11 @@ class LinearOperator(Parametrised, ABC):
             owner = f"{type(self).__name__}.fractional_matrix_power"
             raise ArgumentTypeError(owner, "p", f"must be a finite real number, got {p!r}")
         op, xp = self._to_working_precision("fractional_matrix_power", square=True)
-        whole = isinstance(number, int) or number.is_integer()
+        is_integer = isinstance(number, int) or number.is_integer()
         function = SpectralFunction(
             "fractional_matrix_power",
-            lambda values: integer_power(values, int(number), xp) if whole else values**number,
-            needs_nonnegative=not whole,
+            lambda values: integer_power(values, int(number), xp) if is_integer else values**number,
+            needs_nonnegative=not is_integer,
             needs_nonzero=number < 0,
         )
         return self._from_working_precision(op._spectral_function(function, xp), xp)
@@ -1312,28 +1315,32 @@ class LinearOperator(Parametrised, ABC):
     # Parts
 
     def _made_of(self) -> list[LinearOperator]:
-        """Return the operators in the fields of this one, whose entries and products it takes its own from."""
-        found: list[LinearOperator] = []
+        """Return the operators in the fields of this one, from which its entries and products are computed."""
+        parts: list[LinearOperator] = []
         for name, axes in self._core_axes.items():
             if axes is None:
                 value = getattr(self, name)
                 inner = value if isinstance(value, tuple) else (value,)
-                found += [part for part in inner if isinstance(part, LinearOperator)]
-        return found
+                parts += [part for part in inner if isinstance(part, LinearOperator)]
+        return parts
 
     def _dtype_with(self, parts: list[LinearOperator]) -> DType:
-        """Return the common dtype of the own arrays and of operators, of which a real one may hold complex arrays."""
+        """Return the common dtype of the own arrays and of the parts, which may be real with complex arrays."""
         xp = self._own_namespace()
-        known = [getattr(self, name) for name, axes in self._core_axes.items() if axes is not None]
-        known = [value for value in known if value is not None and not isinstance(value, (int, float, complex))]
+        fields = [getattr(self, name) for name, axes in self._core_axes.items() if axes is not None]
+        operands = [value for value in fields if value is not None and not isinstance(value, (int, float, complex))]
         for part in parts:
-            if (dtype := part.dtype) is not None:
-                known += part._counted_as(dtype)
-        dtype = common_dtype(xp, *known)
+            dtype = part.dtype
+            if dtype is not None:
+                operands += part._counted_as(dtype)
+        dtype = common_dtype(xp, *operands)
         return complex_partner(dtype, xp) if self._forces_complex else dtype
 
     def _counted_as(self, dtype: DType) -> list[Array | DType]:
-        """Return what tells `common_dtype` of the operator, whose dtype is given: its arrays, where they have it."""
+        """Return the operands of `common_dtype` for an operator of that dtype: the arrays, or the dtype.
+
+        Arrays tell more than a dtype, since those without axes count for less in torch and JAX.
+        """
         arrays = self._arrays()
         if [array.dtype for array in arrays].count(dtype) == len(arrays):
             return arrays
@@ -1355,18 +1362,18 @@ class LinearOperator(Parametrised, ABC):
         dtype = self.dtype
         if dtype is None:
             return self, xp
-        # parts may be of several precisions: the widest is that of computations
+        # Parts may be of several precisions: computations are in the highest one.
         return self._in_precision(precision_of(dtype, xp), xp), xp
 
     def _from_working_precision(self, value: Any, xp: Namespace) -> Any:
-        """Return a result of the precision of computations in the operator's own, where that is a half precision."""
+        """Return a result of a computation; for an operator of half precision it is brought back to that."""
         if isinstance(value, LinearOperator):
             return value._in_precision(self.dtype, xp) if is_half_precision(self.dtype) else value
         return cast_back(value, self.dtype, xp)
 
     def _in_precision(self, precision: DType, xp: Namespace) -> Self:
-        """Return the operator with parameters of that real dtype or its complex partner; itself if they are so."""
-        one_of_each = {array.dtype: array for array in self._arrays()}  # as a sum may have many
+        """Return the operator with parameters of that real dtype or its complex partner; itself if they have it."""
+        one_of_each = {array.dtype: array for array in self._arrays()}  # one for each dtype, as a sum may have many
         if all(in_precision(array, precision, xp) is array for array in one_of_each.values()):
             return self
         return self._rebuilt(
@@ -1381,7 +1388,7 @@ class LinearOperator(Parametrised, ABC):
         )
 
     def _snapshot(self) -> Self:
-        """Return the operator with parameters of its own, read-only ones in NumPy."""
+        """Return the operator with copies of its parameters, which are read-only in NumPy."""
         xp = self._own_namespace()
 
         def own(array: Array, _: int) -> Array:
@@ -1393,7 +1400,7 @@ class LinearOperator(Parametrised, ABC):
         return self._map(own)
 
     def _in_columns(self, function: Callable[[Self, Array], Array], X: Array, xp: Namespace) -> Array:
-        """Return a function of the operator and vectors along the last axis, for columns."""
+        """Return the result for columns of a function of the operator and vectors along the last axis."""
         op = self._with_batch_axis(xp) if self.batch_shape else self
         return xp.matrix_transpose(function(op, xp.matrix_transpose(X)))
 
@@ -1409,14 +1416,14 @@ class LinearOperator(Parametrised, ABC):
         return self._map(widen)
 
     def _cutoff(self, rtol: float | None, method: str, xp: Namespace) -> float:
-        """Return the relative cut-off of singular values after the check of a given one."""
+        """Return the relative cut-off of singular values: `rtol` after its check, or the default for None."""
         if rtol is None:
             return self._to_working_precision(method)[0]._rounding(xp)
         return non_negative(rtol, f"{type(self).__name__}.{method}", "rtol")
 
 
 def _exponent(p: Any) -> int | float | None:
-    """Return a real number of any type as one of Python; None where it is none, or not finite."""
+    """Return a real number of any type as a Python number; None if it is not a finite real number."""
     try:
         return int(p) if isinstance(p, Integral) else float(p) if math.isfinite(p) else None
     except (TypeError, OverflowError):
