@@ -72,10 +72,10 @@ def as_linear_operator(operator: LinearOperator) -> scipy.sparse.linalg.LinearOp
 
 
 def _of_vector(function: Callable[[Any], Any], x: Any) -> Any:
-    """Return a product with a vector, which SciPy may hand over as a column."""
+    """Return the product with a vector, which SciPy may pass as a column."""
     return function(x.reshape(-1))
 
 
 def _adjoint_columns(operator: LinearOperator, X: Any) -> Any:
-    """Return the product of the adjoint, which is made here, with columns."""
+    """Return the product of the adjoint and columns."""
     return operator.H.matmat(X)

@@ -81,7 +81,7 @@ def check_operator(
 
 
 class Pair:
-    """An operator beside its dense matrix, and comparisons in the library of what is compared."""
+    """An operator and its dense matrix, and methods that compare arrays in their own library."""
 
     def __init__(self, op: Any, dense: Any, rng: np.random.Generator, rtol: float | None, xp: Any = None) -> None:
         self.op, self.dense, self.rng = op, dense, rng
@@ -90,11 +90,11 @@ class Pair:
         self.complex = op._forces_complex or (op.dtype is not None and is_complex(op.dtype, self.xp))
         self.rtol = (1e-5 if self.single else 1e-13) if rtol is None else rtol
         self.loose = 2e-3 if self.single else 1e-11
-        """For results of linear algebra, relative to the largest entry."""
+        """The tolerance for results of linear algebra, relative to the largest entry."""
         self.is_square = dense.shape[-1] == dense.shape[-2]
         self.is_well_conditioned = bool(np.all(np.linalg.cond(dense) < 100)) if dense.size else False
         self.skipped: set[str] = set()
-        """What the operator has no closed form of."""
+        """The names of results for which the operator has no closed form."""
 
     def fail(self, text: str) -> AssertionError:
         return AssertionError(f"{type(self.op).__name__}: {text}")
@@ -110,9 +110,9 @@ class Pair:
         return self.xp.asarray(np.array(values), device=self.op.device)  # a copy, which all libraries may write to
 
     def near(self, name: str, actual: Any, expected: Any, *factors: Any, scale: float | None = None) -> None:
-        """Compare up to rounding, relative to the product of the norms of what was multiplied.
+        """Raise an error unless arrays are equal up to rounding, relative to the product of the norms of the `factors`.
 
-        With a `scale` loosely, relative to that or the largest entry.
+        With a `scale` the tolerance is that of linear algebra, relative to the scale or the largest entry.
         """
         expected = np.asarray(expected)
         if tuple(actual.shape) != expected.shape:
@@ -135,7 +135,7 @@ class Pair:
             raise self.fail(f"{name}: off by {off:.2g}")
 
     def equal(self, name: str, actual: Callable[[], Any], expected: Callable[[], Any], scale: float = 1e-30) -> None:
-        """Compare results of linear algebra where there is a closed form."""
+        """Compare results of linear algebra, if the operator has a closed form for them."""
         try:
             value = actual()
         except NotImplementedError:
@@ -159,7 +159,7 @@ def _description(pair: Pair) -> None:
 
 
 def _product(pair: Pair, lead: tuple[int, ...], *, imaginary: bool = False) -> None:
-    """Compare the products of vectors of some batch shape with the operator and its adjoint."""
+    """Compare the products of the operator and of its adjoint with vectors of the batch shape `lead`."""
     op, dense = pair.op, pair.dense
     rows, cols = dense.shape[-2:]
     x, y = pair.drawn(*lead, cols, imaginary=imaginary), pair.drawn(*lead, rows, imaginary=imaginary)
@@ -251,7 +251,7 @@ def _copies(pair: Pair) -> None:
 
 
 def _entries(pair: Pair) -> None:
-    """What is known of the entries and the singular values of any matrix."""
+    """Compare entries, norms and singular values, for any matrix."""
     op, dense = pair.op, pair.dense
     diagonal = np.diagonal(dense, axis1=-2, axis2=-1)
     scale = float(np.max(np.abs(dense), initial=0.0)) * max(dense.shape[-2:])
@@ -264,7 +264,7 @@ def _entries(pair: Pair) -> None:
 
 
 def _inverses(pair: Pair) -> None:
-    """Solutions, inverses and determinants, of matrices that are well conditioned."""
+    """Compare solutions, inverses and determinants, for matrices that are well conditioned."""
     op, dense = pair.op, pair.dense
     if not pair.is_well_conditioned:
         return
@@ -287,7 +287,7 @@ def _inverses(pair: Pair) -> None:
 
 
 def _eigenvalues(pair: Pair) -> None:
-    """Eigenvalues and eigenvectors."""
+    """Compare eigenvalues and eigenvectors."""
     op, dense = pair.op, pair.dense
     if not pair.is_square:
         return
@@ -306,7 +306,7 @@ def _eigenvalues(pair: Pair) -> None:
 
 
 def _functions(pair: Pair) -> None:
-    """A function of the eigenvalues that a product gives as well."""
+    """Compare a function of the matrix by its eigenvalues with a product of matrices."""
     op, dense = pair.op, pair.dense
     if pair.is_square:
         unit = float(np.max(np.abs(dense), initial=0.0)) or 1.0
@@ -322,9 +322,9 @@ def _has_determinant(pair: Pair) -> bool:
 
 
 def _norm(values: Any, **options: Any) -> Any:
-    """Return a norm by NumPy of values of any size."""
-    unit = 2.0 ** np.floor(np.log2(np.max(np.abs(values), initial=0.0) or 1.0))
-    return np.linalg.norm(values / unit, **options) * unit
+    """Return a norm of values by NumPy, without overflow of their squares."""
+    power_of_two = 2.0 ** np.floor(np.log2(np.max(np.abs(values), initial=0.0) or 1.0))
+    return np.linalg.norm(values / power_of_two, **options) * power_of_two
 
 
 LAWS: dict[str, Callable[[Pair], None]] = {
@@ -343,4 +343,4 @@ LAWS: dict[str, Callable[[Pair], None]] = {
     "eigenvalues": _eigenvalues,
     "functions": _functions,
 }
-"""The laws, each a function of an operator beside its dense matrix."""
+"""The laws by name, each as a function that compares an operator with its dense matrix."""

@@ -24,7 +24,7 @@ from structmat.linear_systems._results import ConvergenceError, SlogdetEstimate
 from structmat.operators import LinearOperator
 
 MOST_WITHOUT_ESTIMATE = 1024
-"""Up to so many unknowns the matrix is written out, which takes no longer than an estimate."""
+"""The most unknowns of a matrix whose dense form is factored, which takes no longer than an estimate."""
 
 TRACED = 50
 """The default number of steps in a trace of JAX, where all of them are made."""
@@ -41,7 +41,7 @@ these, none of 400.
 """
 
 _BIAS = 0.1
-"""What the quadrature may still be off, in units of the standard error."""
+"""The largest error that the quadrature may have, in units of the standard error."""
 
 
 def probes_of(op: LinearOperator, count: int, random: np.random.Generator, xp: Namespace) -> Array:
@@ -150,7 +150,7 @@ def _too_few(steps: int, values: Array, xp: Namespace) -> ConvergenceError:
 
 
 def mean_of(values: Array, xp: Namespace) -> SlogdetEstimate:
-    """Return mean and standard error of what the probes give."""
+    """Return the mean and the standard error of the estimates of all probes."""
     error = xp.std(values, axis=0, correction=1) / math.sqrt(values.shape[0])
     return SlogdetEstimate(xp.ones_like(error), xp.mean(values, axis=0), error)
 
@@ -190,7 +190,10 @@ def _quadrature_of_steps(op: LinearOperator, z: Array, steps: int, xp: Namespace
 
 
 def lanczos_step(op: LinearOperator, root: LinearOperator | None, carry: Any, xp: Namespace) -> Any:
-    """Return the next unit vectors, and what they add to the tridiagonal matrices: 1 and 0 once nothing is left."""
+    """Return the next Lanczos vectors, and the next entries of the tridiagonal matrices.
+
+    Once the Krylov space is complete, the vectors are zero and the entries 1 and 0.
+    """
     q, before, beta = carry
     w = op._matvec(q, xp) if root is None else root._matvec(op._matvec(root._matvec(q, xp), xp), xp)
     w = w - beta[..., None] * before
