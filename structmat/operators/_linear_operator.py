@@ -716,7 +716,7 @@ class LinearOperator(Parametrised, ABC):
         True
         """
         is_one = b.ndim == 1 if type(b) is np.ndarray else is_vector(b)
-        return self._solution(b, "solve", -1 if is_one else -2)
+        return self._checked_solve(b, "solve", -1 if is_one else -2)
 
     @closed_form(_inv, _solve, otherwise="structmat.solve(op, B), which iterates, for columns")
     def inv_matvec(self, b: ArrayLike, /) -> Array:
@@ -744,9 +744,9 @@ class LinearOperator(Parametrised, ABC):
         >>> sm.Diagonal(np.array([1.0, 2.0])).inv_matvec(np.ones((3, 2))).shape
         (3, 2)
         """
-        return self._solution(b, "inv_matvec", -1)
+        return self._checked_solve(b, "inv_matvec", -1)
 
-    def _solution(self, b: ArrayLike, method: str, axis: int) -> Array:
+    def _checked_solve(self, b: ArrayLike, method: str, axis: int) -> Array:
         rows, cols = self.shape
         if rows != cols:
             self._to_working_precision(method, square=True)
