@@ -123,6 +123,8 @@ def test_matrices_of_any_size(backend, dtype, scale):
     calls = [(general, lambda A, b, kind=assume: solve(A, b, assume=kind)) for assume in ASSUME]
     calls += [(general, lambda A, b, M=M: solve(A, b, preconditioner=M)) for M in (None, given)]
     calls += [(kind, sm.lstsq) for kind in (general, tall)]
+    if backend.compiles:  # conjugate gradients, GMRES with a preconditioner that is given, least squares
+        calls = calls[1::2]
     for make, call in calls:
         want = np.linalg.pinv(backend.to_numpy(make(1).to_dense())) @ b
         for factor in (1, 1000):
@@ -139,7 +141,8 @@ def test_stacks_of_several_sizes_with_one_preconditioner(backend):
     A = sm.Circulant(backend.asarray(scales * c)) + sm.Diagonal(backend.asarray(scales * d))
     dense, b = backend.to_numpy(A.to_dense()), rng.standard_normal((2, 1, 5))
     want = np.linalg.solve(dense / scales[..., None], b[..., None])[..., 0]
-    for M in (None, "nearest", sm.Identity(5), sm.Diagonal(backend.asarray(1 / d))):
+    preconditioners = [None, sm.Identity(5), "nearest", sm.Diagonal(backend.asarray(1 / d))]
+    for M in preconditioners[2:] if backend.compiles else preconditioners:
         x = backend.to_numpy(solve(A, backend.asarray(b), preconditioner=M).x)
         np.testing.assert_allclose(x * scales, want, rtol=1e-7)
 
@@ -385,7 +388,8 @@ def test_moderate_systems_are_written_out_where_iteration_fails(backend, name):
         pytest.skip("each system is compiled anew")
     A = UNSETTLED[name](backend.asarray)
     dense, b = backend.to_numpy(A.to_dense()), np.random.default_rng(1).standard_normal(90)
-    for assume in ASSUME if "field" in name else ["general"]:
+    assumptions = ASSUME if "field" in name else ["general"]
+    for assume in assumptions[-1:] if backend.compiles else assumptions:
         found = solve(A, backend.asarray(b), assume=assume)
         assert np.all(backend.to_numpy(found.residual) <= 1e-10)
         x = backend.to_numpy(found.x)
@@ -531,7 +535,8 @@ def test_solutions_follow_the_product_with_columns(backend):
     c, d, B = rng.standard_normal((2, 5)), rng.standard_normal((2, 5)), rng.standard_normal((5, 5))
     c[:, 0] += 9
     a = backend.asarray
-    for op in (sm.Circulant(a(c)), sm.Circulant(a(c[0])) + sm.Diagonal(a(d)), sm.Toeplitz(a(c[0]), a(c[1]))):
+    operators = [sm.Circulant(a(c[0])) + sm.Diagonal(a(d)), sm.Circulant(a(c)), sm.Toeplitz(a(c[0]), a(c[1]))]
+    for op in operators[:1] if backend.compiles else operators:
         for found in (sm.solve(op, a(B)), sm.lstsq(op, a(B))):
             assert found.residual.shape == (*op.batch_shape, 5)
             np.testing.assert_allclose(backend.to_numpy(op @ found.x), np.broadcast_to(B, found.x.shape), atol=1e-7)
@@ -572,7 +577,8 @@ def test_a_stack_of_preconditioners_solves_once_for_each(backend, assume):
     matrices, vectors = (backend.asarray(np.array([6.0, 1, 0, 1]) + k) for k in ([[0.0] * 4, [0.1] * 4], [0.0] * 4))
     near = np.array([[1.0, 0.1, 0, 0.1], [0.5, 0, 0, 0], [1.5, 0.2, 0.1, 0.2]])
     diagonal = sm.Diagonal(backend.asarray(np.array([1.0, 2, 3, 4])))
-    for c, b in ((vectors, (4,)), (matrices, (4,)), (matrices, (3, 1, 4))):
+    cases = [(vectors, (4,)), (matrices, (4,)), (matrices, (3, 1, 4))]
+    for c, b in cases[1:2] if backend.compiles else cases:
         A, right = sm.Circulant(c) + diagonal, backend.asarray(rng.standard_normal(b))
         for axes in ((3,),) * (c is vectors and b == (4,)) + ((3, 1),):
             M = sm.Circulant(backend.asarray(near.reshape(*axes, 4)))

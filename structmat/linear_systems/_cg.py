@@ -37,7 +37,7 @@ class CG(KrylovMethod):
     True
     """
 
-    needs_positive_definite: ClassVar[bool] = True
+    _needs_positive_definite: ClassVar[bool] = True
 
     def _run(
         self,

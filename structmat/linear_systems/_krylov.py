@@ -22,14 +22,11 @@ class KrylovMethod(ABC):
     """A method that finds solutions of ``A x = b`` by products with A alone.
 
     A subclass is a frozen dataclass, whose fields say what belongs to the method. Its one text serves every array
-    library and batches of right-hand sides: it loops by `structmat.linear_systems._control`.
+    library and batches of right-hand sides, as it loops by the rules of a library.
     """
 
-    needs_positive_definite: ClassVar[bool] = False
+    _needs_positive_definite: ClassVar[bool] = False
     """Whether matrix and preconditioner have to be Hermitian and positive definite."""
-
-    minimises_residual: ClassVar[bool] = False
-    """Whether it finds least-squares solutions of least norm, of matrices of any shape and rank."""
 
     def run(
         self,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 from structmat._arrays.libraries import device_of, rules_of
 from structmat._arrays.typing import Array, Namespace
@@ -42,8 +42,6 @@ class LSMR(KrylovMethod):
     >>> sm.solve(A, np.arange(100.0), method=sm.LSMR(), preconditioner=None).iterations < 30
     True
     """
-
-    minimises_residual: ClassVar[bool] = True
 
     def _run(
         self,

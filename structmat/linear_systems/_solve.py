@@ -144,7 +144,7 @@ def solve(
         method=solver,
         rtol=_relative(rtol, question, owner),
         max_iter=_most_iterations(max_iter, A, owner),
-        positive=assume == "positive definite" or solver.needs_positive_definite,
+        positive=assume == "positive definite" or solver._needs_positive_definite,
         nearest=isinstance(preconditioner, str),
         eliminates=eliminates,
     )
