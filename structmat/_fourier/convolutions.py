@@ -13,7 +13,8 @@ from structmat._arrays.libraries import is_numpy
 from structmat._arrays.namespaces import numpy_namespace
 from structmat._arrays.shapes import contiguous, padded
 from structmat._arrays.typing import Namespace
-from structmat._fourier.engines import ANY, FOUR_STEP, PLAIN, SCIPY_CONVOLUTION, TORCH, ducc
+from structmat._fourier import engines
+from structmat._fourier.engines import ANY, FOUR_STEP, PLAIN, SCIPY_CONVOLUTION, TORCH
 from structmat._fourier.spectra import full_spectrum
 from structmat._fourier.steps import Step
 from structmat._fourier.transforms import transforms, widened
@@ -134,7 +135,7 @@ def packed_convolution(S: Any, length: int) -> Step:
 def ducc_convolution(kernel: Any, x: Any, out: Any = None) -> Any:
     """Return the circular convolution with `kernel` along the last axis. If `out` is not None, it is written to it."""
     length = kernel.shape[-1]
-    convolve_axis = ducc().convolve_axis
+    convolve_axis = engines.ducc().convolve_axis
     wide = widened(x, length, -1)
     if out is None:
         out = np.empty_like(x, order="C") if wide is x else wide

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from structmat._fourier import engines
 from structmat._fourier.convolutions import ducc_convolution
 from structmat._fourier.embedding import is_fast
-from structmat._fourier.engines import ducc
 
 _COUNTS = (1, 8, 64, 512)
 """The least numbers of vectors for which the four limits of an entry of `DIRECT` hold."""
@@ -65,6 +65,6 @@ def product_by_sums(diagonals: Any, x: Any) -> Any:
 
 def small_cyclic_product(c: Any, x: Any) -> Any:
     """Return the product of a small circulant with first column `c` and one vector, both NumPy arrays."""
-    if ducc() and c.dtype == x.dtype and is_fast(c.shape[0]):
+    if engines.ducc() and c.dtype == x.dtype and is_fast(c.shape[0]):
         return ducc_convolution(c, x)
     return product_by_sums(np.concatenate((c[1:], c)), x)

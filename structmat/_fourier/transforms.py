@@ -10,7 +10,8 @@ import scipy  # its `fft` is imported on first use: it would double the import t
 
 from structmat._arrays.namespaces import numpy_namespace
 from structmat._arrays.typing import Namespace
-from structmat._fourier.engines import ANY, SCIPY, TORCH, ducc
+from structmat._fourier import engines
+from structmat._fourier.engines import ANY, SCIPY, TORCH
 from structmat._fourier.spectra import from_spectrum, spectrum
 
 Transforms: TypeAlias = tuple[Callable[[Any], Any], Callable[[Any], Any]]
@@ -34,7 +35,7 @@ def transforms(
         if real:
             return lambda x: fft.rfft(x, length, axis), lambda X: fft.irfft(X, length, axis, None, True)
         return lambda x: fft.fft(x, length, axis, None, overwrite), lambda X: fft.ifft(X, length, axis, None, True)
-    fft = ducc()
+    fft = engines.ducc()
     if real:
         return (
             lambda x: fft.r2c(widened(x, length, axis), (axis,)),
