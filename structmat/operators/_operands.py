@@ -85,6 +85,8 @@ def _wrong_length(
 def _in_common_precision(operator: Any, x: Array, xp: Namespace) -> tuple[Any, Array, Namespace, DType]:
     """Return operator and operand in the precision of their computation, their namespace, and their common dtype."""
     own = operator.dtype
+    if own is None and not is_half_precision(x.dtype):  # without parameters it takes the precision of its operand
+        return operator, x, xp, complex_partner(x.dtype, xp) if operator._forces_complex else x.dtype
     arrays = operator._arrays()
     uniform = len(arrays) == 1 or [array.dtype for array in arrays].count(own) == len(arrays)
     if own is not None and x.dtype == own and uniform and not is_half_precision(own):
