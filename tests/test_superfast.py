@@ -417,3 +417,8 @@ def test_a_trace_gives_nan_where_a_rank_does_not_suffice(backend: backends.Backe
     assert np.isclose(value(40), float(value_in(np, *map(np.asarray, (c, d, there, b)))))
     with pytest.raises(NotWorthwhile):
         factor(c, d, there, rank=8)
+
+
+def test_an_empty_stack_has_no_log_determinants():
+    A = sm.Toeplitz(np.zeros((0, 1100))) + sm.Diagonal(np.ones(1100))
+    assert sm.slogdet(A).logabsdet.shape == (0,)

@@ -13,6 +13,7 @@ from structmat._arrays.libraries import device_of, rules_of
 from structmat._arrays.linear_algebra import dense_solutions, matmul
 from structmat._arrays.typing import Array, Namespace
 from structmat.linear_systems._krylov import Count, KrylovMethod, plain_norm, smallest_normal
+from structmat.linear_systems._stacks import members, with_flat_batch
 from structmat.operators import LinearOperator
 
 _RESTART = 50
@@ -105,33 +106,16 @@ def _in_groups(
     """Return solutions, computed for `group` right-hand sides at a time, with their matrices of stacks."""
     lead = tuple(b.shape[:-1])
     vectors = xp.reshape(b, (prod(lead), b.shape[-1]))
-    flat = [_with_flat_batch(op, lead, xp) for op in (A, M)]
+    flat = [with_flat_batch(op, lead, xp) for op in (A, M)]
     solutions = []
     most = 0
     for start in range(0, vectors.shape[0], group):
         part = slice(start, start + group)
-        A_part, M_part = (_members(op, part) for op in flat)
+        A_part, M_part = (members(op, part) for op in flat)
         x, count = _run(A_part, vectors[part, :], M_part, rtol, max_iter, size, xp)
         solutions.append(x)
         most = max(most, count)
     return xp.reshape(xp.concat(solutions, axis=0), b.shape), most
-
-
-def _with_flat_batch(op: LinearOperator | None, lead: tuple[int, ...], xp: Namespace) -> Any:
-    """Return an operator with one batch axis in place of the batch axes `lead`; one without any is unchanged."""
-    if op is None or not op.batch_shape:
-        return op
-
-    def flat(array: Array, axes: int) -> Array:
-        core = tuple(array.shape[array.ndim - axes :])
-        return xp.reshape(xp.broadcast_to(array, (*lead, *core)), (prod(lead), *core))
-
-    return op._map(flat)
-
-
-def _members(op: LinearOperator | None, part: slice) -> Any:
-    """Return some operators of a stack with one batch axis."""
-    return op if op is None or not op.batch_shape else op._map(lambda array, _: array[part, ...])
 
 
 def _run(

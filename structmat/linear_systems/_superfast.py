@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,6 +13,8 @@ from structmat._arrays.libraries import device_of, library_of, rules_of
 from structmat._arrays.shapes import concat_last
 from structmat._arrays.typing import Array, Namespace
 from structmat._toeplitz_systems import NotWorthwhile, SuperfastFactor
+from structmat._toeplitz_systems.thresholds import HERMITIAN
+from structmat.linear_systems._stacks import members, with_flat_batch
 from structmat.operators import LinearOperator
 
 _LIBRARIES = {"numpy", "torch", "jax", "cupy", "array_api_strict"}
@@ -31,9 +34,6 @@ What sets the first entry of the column apart from all others counts as noise. F
 gradients took 1.2 to 4 times as long at 2,500, and 6 to 18 times at 250,000; for the squared exponential of 100,000
 points both take 0.7 s near 500.
 """
-
-_HERMITIAN = 8.0
-"""How far a matrix may be from its adjoint, in units of eps times its largest entry."""
 
 
 class DirectFactor(NamedTuple):
@@ -78,7 +78,7 @@ def direct_factor(op: LinearOperator, xp: Namespace, *, systems: int | None = No
     adjoint = conjugate(concat_last([T.c[:1], T.r[1:]], xp), xp)  # its first column
     c = (T.c + adjoint) / 2
     noise = xp.zeros_like(real_part(c, xp)) if d is None else d
-    allowed = _HERMITIAN * float(xp.finfo(c.dtype).eps) * xp.max(xp.abs(c))
+    allowed = HERMITIAN * float(xp.finfo(c.dtype).eps) * xp.max(xp.abs(c))
     hermitian = xp.max(xp.abs(T.c - adjoint)) <= allowed
     if is_complex(noise.dtype, xp):
         hermitian = hermitian & xp.all(xp.imag(noise) == 0.0)
@@ -99,24 +99,16 @@ def direct_factor(op: LinearOperator, xp: Namespace, *, systems: int | None = No
 def direct_logdet(op: LinearOperator, xp: Namespace) -> Array | None:
     """Return logarithms of determinants by direct factors, one after the other for a stack; None as `direct_factor`."""
     batch = op.batch_shape
-    if batch and rules_of(xp).compiles:
+    if 0 in batch or (batch and rules_of(xp).compiles):
         return None
+    flat = with_flat_batch(op, batch, xp)
     logs = []
-    for index in np.ndindex(batch):
-        found = direct_factor(_member(op, batch, index, xp) if batch else op, xp)
+    for k in range(prod(batch)):
+        found = direct_factor(members(flat, k), xp)
         if found is None:
             return None
         logs.append(xp.reshape(found.logdet, ()))
     return xp.reshape(xp.stack(logs), batch) if batch else logs[0]
-
-
-def _member(op: LinearOperator, batch: tuple[int, ...], index: tuple[int, ...], xp: Namespace) -> LinearOperator:
-    """Return one matrix of a stack, whose parts may have fewer batch axes."""
-
-    def pick(array: Array, axes: int) -> Array:
-        return xp.broadcast_to(array, (*batch, *array.shape[array.ndim - axes :]))[(*index, ...)]
-
-    return op._map(pick)
 
 
 def _pays(c: Array, noise: Array, systems: int, chosen: Any, xp: Namespace) -> bool:
