@@ -9,8 +9,7 @@ from typing import Any, cast
 import numpy as np
 
 from structmat._arrays.dtypes import common_dtype, complex_partner, is_complex, is_complex_scalar
-from structmat._arrays.libraries import can_raise_for_values, device_of, is_numpy, library_of
-from structmat._arrays.tracing import constant
+from structmat._arrays.libraries import can_raise_for_values, device_of, is_numpy, library_of, rules_of
 from structmat._arrays.typing import Array, Namespace, Scalar
 
 
@@ -281,7 +280,7 @@ def damped_reciprocal(values: Array, damp: float, xp: Namespace) -> Array:
     array([0.5, 0. ])
     """
     # Both are first divided by the larger of their moduli, so that their squares do not overflow.
-    larger = xp.abs(constant(values, xp))
+    larger = xp.abs(rules_of(xp).constant(values))
     larger = xp.where(larger > damp, larger, xp.full_like(larger, damp))
     larger = xp.where(larger > 0.0, larger, xp.ones_like(larger))
     v = values / larger

@@ -1,4 +1,4 @@
-"""Whether a library differentiates, traces or compiles a computation on its arrays, as its rules say."""
+"""Whether a computation on arrays is traced or compiled, and whether its results may be stored."""
 
 from __future__ import annotations
 
@@ -13,16 +13,6 @@ from structmat._arrays.typing import Array, Namespace
 def is_eager_on_cpu(tensor: Array, xp: Namespace) -> bool:
     """Tell whether a tensor of torch lies in the memory of the CPU, and no compiler traces what is done with it."""
     return str(device_of(tensor)) == "cpu" and not xp.compiler.is_compiling()
-
-
-def constant(value: Array, xp: Namespace) -> Array:
-    """Return an array that has no derivative."""
-    return rules_of(xp).constant(value)
-
-
-def is_differentiated(arrays: Iterable[Array], xp: Namespace) -> bool:
-    """Tell whether results computed from arrays may be differentiated, in any mode, or mapped over an axis."""
-    return rules_of(xp).is_differentiated(arrays)
 
 
 def is_plain(arrays: Iterable[Array]) -> bool:

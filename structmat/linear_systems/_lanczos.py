@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from structmat._arrays.libraries import device_of, namespace_of, rules_of
-from structmat._arrays.tracing import constant
 from structmat._arrays.typing import Array, Namespace
 from structmat.linear_systems._control_variate import preconditioned
 from structmat.linear_systems._hermitian import (
@@ -53,7 +52,7 @@ def estimates_of(op: LinearOperator, z: Array, steps: int, traced: bool, xp: Nam
     """Return an estimate of the logarithm of the determinant for each probe, without derivatives."""
     rules = rules_of(xp)
     if rules.compiles:
-        return constant(_quadrature_in_jax(op, z, steps, traced, xp), xp)
+        return rules.constant(_quadrature_in_jax(op, z, steps, traced, xp))
     with rules.unrecorded():
         return _quadrature(op, z, steps, xp)
 

@@ -10,7 +10,6 @@ from structmat._arguments import integer, non_negative, random_generator
 from structmat._arrays.arithmetic import real_part
 from structmat._arrays.dtypes import cast_back, precision_of
 from structmat._arrays.libraries import rules_of
-from structmat._arrays.tracing import is_differentiated
 from structmat._arrays.typing import Array, Namespace
 from structmat._errors import ArgumentValueError
 from structmat.linear_systems._hermitian import ROUNDING_OF_LOGDET, adjoint, require_hermitian, require_positive
@@ -172,7 +171,7 @@ def slogdet(
             reached = f"{float(xp.max(estimate.standard_error)):.2g} with {_MOST_GROUPS * count} vectors"
             raise ConvergenceError(f"{owner}: the standard error is {reached}, not {wanted:.2g}", estimate)
     log = estimate.logabsdet
-    if traced or is_differentiated(op._arrays(), xp):
+    if traced or rules_of(xp).is_differentiated(op._arrays()):
         z = xp.concat(probes, axis=0)
         log = rules_of(xp).compiled(with_derivatives)(op, z, log)
     return _finished(A, estimate.sign, log, estimate.standard_error, xp)

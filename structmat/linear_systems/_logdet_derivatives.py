@@ -7,7 +7,6 @@ from typing import Any
 
 from structmat._arrays.dtypes import precision_of
 from structmat._arrays.libraries import namespace_of, rules_of
-from structmat._arrays.tracing import constant
 from structmat._arrays.typing import Array, Namespace
 from structmat._parametrised import Parametrised
 from structmat.linear_systems._cg import CG
@@ -55,7 +54,7 @@ def with_derivatives(op: LinearOperator, z: Array, value: Array) -> Array:
         values = near.positive(xp)
         known = exact_logdet(near, values, xp)
         known = known - xp.mean(exact_quadratic_forms(near, values, z, xp), axis=0)  # with a mean of zero
-        part = known - constant(known, xp)
+        part = known - rules_of(xp).constant(known)
         estimate = estimate + (part if use is None else xp.where(use, part, xp.zeros_like(part)))
     return estimate
 

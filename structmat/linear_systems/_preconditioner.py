@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 from structmat._arrays.arithmetic import conjugate, euclidean_norm
 from structmat._arrays.libraries import rules_of
-from structmat._arrays.tracing import constant
 from structmat._arrays.typing import Array, Namespace
 from structmat.linear_systems._scaling import power_near_norm
 from structmat.operators import (
@@ -94,7 +93,7 @@ def nearest(operator: LinearOperator, like: Array, xp: Namespace) -> list[tuple[
     if circulant is None or diagonal is None:
         return [(near, None) for near in (circulant, diagonal) if near is not None]
     gain = circulant.square - diagonal.square
-    is_circulant = xp.sum(constant(gain, xp)) >= 0.0
+    is_circulant = xp.sum(rules_of(xp).constant(gain)) >= 0.0
     if rules_of(xp).compiles:
         return [(circulant, is_circulant), (diagonal, ~is_circulant)]
     return [(circulant if bool(is_circulant) else diagonal, None)]

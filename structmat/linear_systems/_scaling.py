@@ -7,8 +7,7 @@ from typing import NamedTuple
 
 from structmat._arrays.arithmetic import binary_exponents, euclidean_norm
 from structmat._arrays.dtypes import precision_of
-from structmat._arrays.libraries import device_of
-from structmat._arrays.tracing import constant
+from structmat._arrays.libraries import device_of, rules_of
 from structmat._arrays.typing import Array, Namespace
 from structmat.operators import LinearOperator
 
@@ -50,7 +49,7 @@ def _power_of_two(v: Array, xp: Namespace) -> Array:
     Their reciprocals are normal numbers too. They have no derivatives, since solutions are multiplied by them again.
     """
     limit = 1 - math.frexp(float(xp.finfo(v.dtype).smallest_normal))[1]
-    exponents = binary_exponents(xp.max(xp.abs(constant(v, xp)), axis=-1), xp)
+    exponents = binary_exponents(xp.max(xp.abs(rules_of(xp).constant(v)), axis=-1), xp)
     return 2.0 ** xp.clip(exponents, -limit, limit)
 
 
