@@ -2,9 +2,9 @@
 
 Operators (any array library: NumPy, PyTorch, JAX, CuPy, MLX, Dask)
     `Circulant`, `SpectralCirculant`, `MultilevelCirculant`, `BandedCirculant`, `Diagonal`, `BlockCirculant`,
-    `CDDProduct`, `Toeplitz`, `MultilevelToeplitz`, `Hankel`, `ToeplitzInverse`; `Identity` and `Fourier`; `Product`,
-    `Sum` and `Scaled` for lazy combinations; `Submatrix` for some rows and columns; `Prepared`, returned by `prepare`,
-    for many products by one operator;
+    `CDDProduct`, `Toeplitz`, `MultilevelToeplitz`, `BlockToeplitz`, `Hankel`, `ToeplitzInverse`; `Identity` and
+    `Fourier`; `Product`, `Sum` and `Scaled` for lazy combinations; `Submatrix` for some rows and columns; `Prepared`,
+    returned by `prepare`, for many products by one operator;
     `LinearOperator`, the base class; `CDDLayout`, the shape of a CDD product. `show_config` prints which engine is
     used.
 Fits
@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from structmat.operators import (
         BandedCirculant,
         BlockCirculant,
+        BlockToeplitz,
         CDDLayout,
         CDDProduct,
         Circulant,
@@ -81,6 +82,7 @@ __all__ = [
     "ArgumentValueError",
     "BandedCirculant",
     "BlockCirculant",
+    "BlockToeplitz",
     "CDDLayout",
     "CDDProduct",
     "Circulant",

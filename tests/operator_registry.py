@@ -285,6 +285,31 @@ def _hankel(v: Vectors, *, square: bool) -> Sample:
     return Sample(lambda a: sm.Hankel(*map(a, vectors)), dense, v.dtype)
 
 
+def block_toeplitz_matrix(c: np.ndarray, r: np.ndarray) -> np.ndarray:
+    """Dense matrices, block by block from the definition."""
+    batch = np.broadcast_shapes(c.shape[:-3], r.shape[:-3])
+    c, r = (np.broadcast_to(wide(blocks), (*batch, *blocks.shape[-3:])) for blocks in (c, r))
+    rows = [
+        [c[..., i - j, :, :] if i >= j else r[..., j - i, :, :] for j in range(r.shape[-3])] for i in range(c.shape[-3])
+    ]
+    return np.concatenate([np.concatenate(row, axis=-1) for row in rows], axis=-2)
+
+
+def _block_toeplitz(v: Vectors, *, square: bool) -> Sample:
+    m, p = v.integer(1, 5), v.integer(1, 4)
+    if square:
+        n, q = m, p
+    else:
+        n, q = m + v.integer(0, 3), p + v.integer(1, 3)
+        if v.shapes.random() < 0.5:
+            (m, p), (n, q) = (n, q), (m, p)
+    c = v(m, p, q)
+    if square and v.shapes.random() < 0.3:
+        return Sample(lambda a: sm.BlockToeplitz(a(c)), block_toeplitz_matrix(c, c.swapaxes(-2, -1).conj()), v.dtype)
+    r = v(n, p, q)
+    return Sample(lambda a: sm.BlockToeplitz(a(c), a(r)), block_toeplitz_matrix(c, r), v.dtype)
+
+
 def _toeplitz_inverse(v: Vectors, *, flips: tuple[bool, bool]) -> Sample:
     n = v.size()
     x, y = v(n), v(n)
@@ -413,6 +438,14 @@ REGISTRY = [
     Entry("Toeplitz, square", partial(_toeplitz, square=True), THROUGH_FACTORS | ENTRYWISE | {"norm"}, OF_ENTRIES),
     Entry("Toeplitz, m x n", partial(_toeplitz, square=False), ENTRYWISE | {"norm"}, OF_ENTRIES),
     Entry("MultilevelToeplitz", _multilevel_toeplitz, ENTRYWISE | {"norm"}, OF_ENTRIES),
+    Entry("BlockToeplitz, square", partial(_block_toeplitz, square=True), ENTRYWISE | {"norm"}, OF_ENTRIES),
+    Entry(
+        "BlockToeplitz, p x q",
+        partial(_block_toeplitz, square=False),
+        ENTRYWISE | {"norm"},
+        OF_ENTRIES,
+        is_variant=True,
+    ),
     Entry("Hankel, square", partial(_hankel, square=True), THROUGH_FACTORS | ENTRYWISE | {"norm"}, OF_ENTRIES),
     Entry("Hankel, m x n", partial(_hankel, square=False), ENTRYWISE | {"norm"}, OF_ENTRIES),
     Entry("ToeplitzInverse", partial(_toeplitz_inverse, flips=(False, False)), ENTRYWISE),

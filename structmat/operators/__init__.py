@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from structmat.operators._arithmetic import PairRules, add, compose, scale
 from structmat.operators._block_circulant import BlockCirculant
+from structmat.operators._block_toeplitz import BlockToeplitz
 from structmat.operators._cdd_layout import CDDLayout
 from structmat.operators._cdd_product import CDDProduct, FactorKind
 from structmat.operators._circulants import BandedCirculant, Circulant, SpectralCirculant
@@ -31,6 +32,7 @@ from structmat.operators._toeplitz import Hankel, Toeplitz, ToeplitzInverse
 __all__ = [
     "BandedCirculant",
     "BlockCirculant",
+    "BlockToeplitz",
     "ByHooks",
     "CDDLayout",
     "CDDProduct",

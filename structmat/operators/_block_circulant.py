@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from contextlib import suppress
 from dataclasses import dataclass
-from math import inf, prod
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,6 +27,7 @@ from structmat._arrays.namespaces import numpy_namespace
 from structmat._arrays.shapes import contiguous, move_axis, padded, reversed_cyclically
 from structmat._arrays.typing import Array, ArrayLike, Namespace
 from structmat._errors import ArgumentValueError
+from structmat._fourier.blocks import convolved_by_frequency
 from structmat._fourier.chunks import rows_in_chunk
 from structmat._fourier.embedding import cyclic_kernel
 from structmat._fourier.engines import PLAIN
@@ -122,16 +123,8 @@ def by_frequency(
     """
     q = -(-x.shape[-1] // b)
     x = padded(x, q * b, xp)
-    X = spectrum(xp.reshape(x, (*x.shape[:-1], q, b)), xp, real=real, n=length)
-    batch = X.shape[:-2]
-    if stack:
-        Y = product(move_axis(X, -1, -2, xp)[..., None, :])[..., 0, :]
-        Y = move_axis(Y, -2, -1, xp)
-    else:
-        X = xp.reshape(X, (prod(batch), *X.shape[-2:]))
-        Y = xp.permute_dims(product(xp.permute_dims(X, (2, 0, 1))), (1, 2, 0))
-        Y = xp.reshape(Y, (*batch, *Y.shape[-2:]))
-    y = from_spectrum(Y, length, xp, real=real)
+    components = xp.reshape(x, (*x.shape[:-1], q, b))
+    y = convolved_by_frequency(product, components, length, xp, real=real, stack=stack)
     y = y if length == b else y[..., :b]
     return xp.reshape(y, (*y.shape[:-2], y.shape[-2] * b))
 

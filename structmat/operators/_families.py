@@ -13,17 +13,18 @@ from typing import Any, TypeAlias
 
 from structmat._arrays.arithmetic import Reciprocal, scale_array
 from structmat._arrays.dtypes import is_complex_scalar
-from structmat._arrays.shapes import concat_last
+from structmat._arrays.shapes import concat_last, windows
 from structmat._arrays.typing import Array, Namespace, Scalar
 from structmat._errors import ArgumentTypeError
 from structmat.operators._arithmetic import add, compose, scale
 from structmat.operators._block_circulant import BlockCirculant
+from structmat.operators._block_toeplitz import BlockToeplitz
 from structmat.operators._circulants import BandedCirculant, Circulant, SpectralCirculant
 from structmat.operators._diagonal import Diagonal, Identity
 from structmat.operators._linear_operator import LinearOperator
 from structmat.operators._multilevel import MultilevelCirculant, MultilevelToeplitz
 from structmat.operators._scaled import identity_factor
-from structmat.operators._toeplitz import Hankel, Toeplitz
+from structmat.operators._toeplitz import Hankel, Toeplitz, toeplitz_entries
 
 _WIDEST_BAND = 64
 """The largest number of diagonals of a sum of bands that is a band.
@@ -73,6 +74,42 @@ def _circulant_as_grid(operator: Any, like: Any) -> Any:
     return operator._as_toeplitz(operator._own_namespace())
 
 
+def _identity_by_block_rows(operator: Any, like: Any) -> Any:
+    p, q = like.block_shape
+    if p != q or like.shape[0] != like.shape[1]:
+        return None
+    xp = like._own_namespace()
+    unit = BlockToeplitz.block_diagonal(xp.eye(p, dtype=like.dtype, device=like.device), like.grid[0])
+    return BlockToeplitz(_times(unit.c, operator, like, 3), unit.r)
+
+
+def _toeplitz_by_block_rows(operator: Any, like: Any) -> Any:
+    """Return a Toeplitz matrix, or a circulant, by blocks of the size of another matrix's where they are square."""
+    if (
+        not isinstance(like, BlockToeplitz)
+        or operator.shape != like.shape
+        or like.block_shape != like.block_shape[::-1]
+    ):
+        return None
+    xp = operator._own_namespace()
+    p = like.block_shape[0]
+    T = operator if isinstance(operator, Toeplitz) else operator._as_toeplitz(xp)
+    lines = windows(T._constants(xp), 2 * p - 1, xp)[..., ::p, :]  # the constants of one block after the other
+    return BlockToeplitz.from_offsets(toeplitz_entries(lines, p, xp), like.grid[0])
+
+
+def _grid_by_block_rows(operator: Any, like: Any) -> Any:
+    """Return a matrix of two levels by the blocks of its second level, where another one has blocks of that size."""
+    xp = operator._own_namespace()
+    T = operator if isinstance(operator, MultilevelToeplitz) else operator._as_toeplitz(xp)
+    sizes = list(zip(like.grid, like.block_shape, strict=True)) if isinstance(like, BlockToeplitz) else None
+    if sizes != [T.row_sizes, T.col_sizes]:
+        return None
+    (m, p), (n, q) = sizes
+    lines = xp.reshape(T.t, (*T.batch_shape, m + n - 1, p + q - 1))
+    return BlockToeplitz.from_offsets(toeplitz_entries(lines, q, xp), m)
+
+
 Held: TypeAlias = Mapping[type, Callable[[Any, Any], Any]]
 """The narrower families that one family holds, and how a member of them is written in it."""
 
@@ -106,6 +143,15 @@ HOLDS: dict[type, Held] = {
     },
     MultilevelToeplitz: {Identity: _identity_as_grid, MultilevelCirculant: _circulant_as_grid},
     BlockCirculant: {Identity: _identity_as_blocks},
+    BlockToeplitz: {
+        Identity: _identity_by_block_rows,
+        BandedCirculant: _toeplitz_by_block_rows,
+        Circulant: _toeplitz_by_block_rows,
+        SpectralCirculant: _toeplitz_by_block_rows,
+        Toeplitz: _toeplitz_by_block_rows,
+        MultilevelCirculant: _grid_by_block_rows,
+        MultilevelToeplitz: _grid_by_block_rows,
+    },
 }
 
 

@@ -287,6 +287,11 @@ def diagonal_lengths(m: int, n: int, like: Array, xp: Namespace) -> Array:
     return xp.astype(xp.minimum(longest, xp.minimum(k + 1, m + n - 1 - k)), like.dtype)
 
 
+def toeplitz_entries(constants: Array, n: int, xp: Namespace) -> Array:
+    """Return the entries of Toeplitz matrices of n columns with these constants, of the upper right corner first."""
+    return copied(xp.flip(windows(xp.flip(constants, axis=-1), n, xp), axis=-2), xp)
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Toeplitz(ConstantDiagonals):
     """A Toeplitz matrix given by its first column and first row, ``T[i, j] = c[i - j]`` or ``r[j - i]``.
@@ -450,8 +455,7 @@ class Toeplitz(ConstantDiagonals):
         return self, None
 
     def _to_dense(self, like: Context) -> Array:
-        xp = like.xp
-        return copied(xp.flip(windows(xp.flip(self._constants(xp), axis=-1), self.shape[1], xp), axis=-2), xp)
+        return toeplitz_entries(self._constants(like.xp), self.shape[1], like.xp)
 
     def _as_toeplitz(self, xp: Namespace) -> Toeplitz:
         return self

@@ -31,6 +31,8 @@ L = sm.MultilevelToeplitz(rng.standard_normal(15), (2, 3))
 M = sm.MultilevelToeplitz(rng.standard_normal(16), (2, 3), (3, 2))
 K = sm.MultilevelCirculant(rng.standard_normal(n), (2, 3))
 W = sm.Toeplitz(rng.standard_normal(4), rng.standard_normal(n))
+Q = sm.BlockToeplitz(*rng.standard_normal((2, 2, 3, 3)))
+V = sm.BlockToeplitz(*rng.standard_normal((2, 3, 2, 1)))
 CDC = sm.CDDProduct.from_vectors(*rng.standard_normal((3, n)), first="circulant")
 
 
@@ -89,6 +91,19 @@ CDC = sm.CDDProduct.from_vectors(*rng.standard_normal((3, n)), first="circulant"
         (T @ T, sm.Product),
         (T @ D, sm.Product),
         (W @ H, sm.Product),
+        (Q + Q.T, sm.BlockToeplitz),
+        (V + V, sm.BlockToeplitz),
+        (Q + T, sm.BlockToeplitz),
+        (C - Q, sm.BlockToeplitz),
+        (Q + S, sm.BlockToeplitz),
+        (banded + Q, sm.BlockToeplitz),
+        (Q + L, sm.BlockToeplitz),
+        (K - Q, sm.BlockToeplitz),
+        (Q + 2 * sm.Identity(n), sm.BlockToeplitz),
+        (Q + D, sm.Sum),
+        (Q + B, sm.Sum),  # the same components in another order
+        (sm.BlockToeplitz.from_block_circulant(B) + sm.BlockToeplitz(rng.standard_normal((3, 2, 2))), sm.BlockToeplitz),
+        (Q @ Q, sm.Product),
     ],
 )
 def test_closure(result: sm.LinearOperator, kind: type) -> None:
@@ -129,7 +144,7 @@ class Composition(RuleBasedStateMachine):
     @rule(
         target=pool,
         seed=st.integers(0, 2**16),
-        kind=st.sampled_from(["c", "d", "s", "b", "p", "i", "f", "t", "h", "kronecker", "toeplitz plus hankel"]),
+        kind=st.sampled_from(["c", "d", "s", "b", "p", "i", "f", "t", "q", "h", "kronecker", "toeplitz plus hankel"]),
         dtype=st.sampled_from(["float64", "complex128"]),
     )
     def new(self, seed: int, kind: str, dtype: str) -> Any:
@@ -143,6 +158,7 @@ class Composition(RuleBasedStateMachine):
             "i": lambda: sm.Identity(n),
             "f": lambda: sm.Fourier(3, 2),
             "t": lambda: sm.Toeplitz(v(n), v(n)),
+            "q": lambda: sm.BlockToeplitz(v(2, 3, 3), v(2, 3, 3)),
             "h": lambda: sm.Hankel(v(n), v(n)),
             "kronecker": lambda: Kronecker(sm.Circulant(v(2)), sm.Toeplitz(v(3), v(3))),
             "toeplitz plus hankel": lambda: ToeplitzPlusHankel(v(2 * n - 1), v(2 * n - 1), n),

@@ -66,9 +66,15 @@ def own_operators() -> list[str]:
 
 
 def test_the_own_operators_are_found() -> None:
-    assert {"_block_circulant", "_cdd_product", "_circulants", "_diagonal", "_multilevel", "_toeplitz"} == {
-        *own_operators()
-    }
+    assert {
+        "_block_circulant",
+        "_block_toeplitz",
+        "_cdd_product",
+        "_circulants",
+        "_diagonal",
+        "_multilevel",
+        "_toeplitz",
+    } == {*own_operators()}
 
 
 @pytest.mark.parametrize("module", [*own_operators(), "_cyclic"])
