@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 
 import structmat as sm
 from structmat._arrays.libraries import namespace
-from structmat._toeplitz_systems import superfast
-from structmat._toeplitz_systems.superfast import NotWorthwhile, SuperfastFactor
+from structmat._toeplitz_systems.superfast import RankError, SuperfastFactor, bases, batches, derivatives
 from tests import backends
 
 KERNELS = {
@@ -126,18 +125,18 @@ def test_what_has_no_low_rank_is_refused() -> None:
     n = 4000
     c = rng.standard_normal(n)
     c[0] = 1e3
-    with pytest.raises(NotWorthwhile):
+    with pytest.raises(RankError):
         factor(c, np.ones(n))
-    with pytest.raises(NotWorthwhile):
+    with pytest.raises(RankError):
         factor(KERNELS["rational quadratic"](np.arange(2000.0)), np.ones(2000), rank=10)
 
 
 def test_what_the_columns_that_are_looked_at_overlook_is_found() -> None:
     x = np.arange(6000.0)
     c = KERNELS["Matern 3/2"](x) + 1e-3 * (np.abs(x - 3517) == 0)  # between the columns that are looked at
-    places = superfast.columns_looked_at(6000 - 64)
+    places = bases.columns_looked_at(6000 - 64)
     assert not np.any(np.isin(3517 - np.arange(64), places))
-    with pytest.raises(NotWorthwhile):
+    with pytest.raises(RankError):
         factor(c, np.ones(6000))
 
 
@@ -156,12 +155,12 @@ def test_not_positive_definite(n: int) -> None:
 def test_sums_along_the_diagonals_of_the_inverse(
     name: str, turned: bool, n: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(superfast, "BY_PRODUCTS", 128)  # so that both ways are taken
-    monkeypatch.setattr(superfast, "CHUNK", 4096)
+    monkeypatch.setattr(derivatives, "BY_PRODUCTS", 128)  # so that both ways are taken
+    monkeypatch.setattr(batches, "CHUNK", 4096)
     c, d, there, _ = problem(name, n, turned=turned)
     found = factor(c, d, there)
     Z = np.linalg.inv(written_out(c, d, there)) * np.outer(there, there)
-    sums, diagonal = superfast.inverse_sums(found._factor, found.matrix.there, namespace(c))
+    sums, diagonal = derivatives.inverse_sums(found.factor, found.matrix.there, namespace(c))
     np.testing.assert_allclose(sums, [np.trace(Z, k) for k in range(n)], atol=1e-11 * np.max(np.abs(sums)))
     np.testing.assert_allclose(diagonal, np.real(np.diag(Z)), atol=1e-11 * np.max(diagonal))
 
@@ -415,7 +414,7 @@ def test_a_trace_gives_nan_where_a_rank_does_not_suffice(backend: backends.Backe
 
     assert np.isnan(value(8))
     assert np.isclose(value(40), float(value_in(np, *map(np.asarray, (c, d, there, b)))))
-    with pytest.raises(NotWorthwhile):
+    with pytest.raises(RankError):
         factor(c, d, there, rank=8)
 
 

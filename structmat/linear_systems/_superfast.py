@@ -12,7 +12,7 @@ from structmat._arrays.dtypes import is_complex
 from structmat._arrays.libraries import device_of, library_of, rules_of
 from structmat._arrays.shapes import concat_last
 from structmat._arrays.typing import Array, Namespace
-from structmat._toeplitz_systems import NotWorthwhile, SuperfastFactor
+from structmat._toeplitz_systems import RankError, SuperfastFactor
 from structmat._toeplitz_systems.thresholds import HERMITIAN
 from structmat.linear_systems._stacks import members, with_flat_batch
 from structmat.operators import LinearOperator
@@ -92,7 +92,7 @@ def direct_factor(op: LinearOperator, xp: Namespace, *, systems: int | None = No
     there = None if chosen is None else xp.asarray(np.isin(np.arange(chosen.size), chosen.array), device=device_of(c))
     try:
         return DirectFactor(SuperfastFactor(c, noise, there, xp), chosen)
-    except (NotWorthwhile, np.linalg.LinAlgError):
+    except (RankError, np.linalg.LinAlgError):
         return None
 
 

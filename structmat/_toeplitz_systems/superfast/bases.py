@@ -1,0 +1,196 @@
+"""One basis a level: interpolation from skeleton points, found by QR factorisation of columns of T with pivoting."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import scipy  # its `linalg` is imported on first use
+
+from structmat._arrays.arithmetic import conjugate
+from structmat._arrays.libraries import device_of, rules_of
+from structmat._arrays.typing import Array, Namespace
+from structmat._toeplitz_systems.superfast.batches import adjoint, entries
+from structmat._toeplitz_systems.superfast.tree import Tree
+
+NEAR, PER_OCTAVE = 64, 24
+"""How many columns of T outside of a node are looked at: all that are nearer, and so many in each octave beyond."""
+
+ROUND_RANK = 16
+"""Where each shape is compiled, ranks are multiples of this."""
+
+
+class RankError(ValueError):
+    """T has no blocks of low rank, or none of a rank that is allowed."""
+
+
+class Basis(NamedTuple):
+    """What other nodes see of a node: of a leaf, or of two children by their skeleton points."""
+
+    matrix: Array
+    """Interpolates all points, or those of both children, from the skeleton points."""
+    points: Array
+    """The skeleton points, from 0 at the start of the node."""
+
+
+class Level(NamedTuple):
+    """The bases of the nodes of one level; None where a node sees nothing outside, or is not there."""
+
+    full: Basis | None
+    tail: Basis | None
+
+
+Interpolation = Callable[[Any], tuple[Any, Any]]
+"""A function of a matrix that returns the matrix that interpolates all columns from some, and which these are."""
+
+
+def columns_looked_at(count: int) -> Any:
+    """Return which of `count` columns outside of a node, from the nearest on, show its basis."""
+    near = np.arange(min(count, NEAR))
+    if count <= NEAR:
+        return near
+    number = max(2, round(PER_OCTAVE * math.log2(count / NEAR)))
+    return np.union1d(near, np.geomspace(NEAR, count - 1, number).astype(int))
+
+
+def found_bases(t: Array, tree: Tree, interpolation: Interpolation, xp: Namespace) -> list[Level]:
+    """Return the bases of all levels from the leaves on."""
+
+    def basis(points: Array, size: int, *, right: bool) -> Basis | None:
+        """Return the basis of a node of some size by points of it; `right` says whether it has others to its right."""
+        if size == tree.n:
+            return None
+        k = xp.asarray(columns_looked_at(tree.n - size), device=device_of(t))[:, None]
+        seen = [entries(t, points + 1 + k, xp)]
+        if right:
+            seen.append(conjugate(entries(t, size - points + k, xp), xp))
+        matrix, chosen = interpolation(xp.concat(seen, axis=0))
+        return Basis(matrix, xp.take(points, chosen, axis=0))
+
+    def of_leaf(size: int, *, right: bool) -> Basis | None:
+        return basis(xp.arange(size, device=device_of(t)), size, right=right) if size else None
+
+    levels = [Level(of_leaf(tree.leaf, right=True), of_leaf(tree.tail, right=False))]
+    for step in tree.steps:
+        full, tail = levels[-1]
+        joined, last = None, tail
+        if step.pairs and full is not None:
+            joined = basis(xp.concat([full.points, full.points + step.size]), 2 * step.size, right=True)
+        if step.odd and tail is None:
+            last = full
+        elif step.odd and full is not None and tail is not None:
+            last = basis(xp.concat([full.points, tail.points + step.size]), step.size + step.tail, right=False)
+        levels.append(Level(joined, last))
+    return levels
+
+
+def interpolation_on_host(tolerance: float, most: int | None) -> Interpolation:
+    """Return the interpolation of matrices of NumPy, by LAPACK. A rank above `most` is an error."""
+
+    def found(seen: Any) -> tuple[Any, Any]:
+        R, order = scipy.linalg.qr(seen, mode="r", pivoting=True, check_finite=False)
+        rank = int(np.count_nonzero(np.abs(np.diagonal(R)) > tolerance))
+        if rank == 0:  # nothing is seen
+            return np.zeros((len(order), 1), R.dtype), order[:1]
+        if most is not None and rank > most:
+            raise RankError(f"blocks beside the diagonal have rank {rank}, above rank={most}")
+        matrix = np.zeros((len(order), rank), R.dtype)
+        rest = scipy.linalg.solve_triangular(R[:rank, :rank], R[:rank, rank:], check_finite=False)
+        matrix[order] = np.concatenate([np.eye(rank), rest], axis=1).T
+        return matrix, order[:rank]
+
+    return found
+
+
+class TracedInterpolation:
+    """The interpolation of matrices in a trace: the rank is fixed, and whether it suffices is found out."""
+
+    def __init__(self, tolerance: Array, rank: int, xp: Namespace) -> None:
+        self.tolerance = tolerance
+        self.rank = rank
+        self.xp = xp
+        self.left: list[Array] = []
+        """The size of what each interpolation leaves out."""
+
+    def __call__(self, seen: Array) -> tuple[Array, Array]:
+        """Return the interpolation matrix, with zeros for columns that are not needed, and the columns.
+
+        The method of Gram and Schmidt takes the longest column in each step.
+        """
+        xp = self.xp
+        rank = min(self.rank, *seen.shape)
+
+        def step(rest: Array, _: Any) -> tuple[Array, tuple[Array, Array, Array]]:
+            sizes = xp.sqrt(xp.sum(xp.abs(rest) ** 2, axis=0))
+            place = xp.argmax(sizes)
+            size = xp.max(sizes)
+            q = xp.take(rest, place[None], axis=1) / xp.where(size > 0.0, size, xp.ones_like(size))
+            row = xp.matmul(adjoint(q, xp), rest)
+            return rest - q * row, (place, row[0, :], size)
+
+        rest, (chosen, R, sizes) = rules_of(xp).scan(step, seen, xp.arange(rank))
+        self.left.append(xp.max(xp.sqrt(xp.sum(xp.abs(rest) ** 2, axis=0))))
+        needed = sizes > self.tolerance
+        R = xp.where(needed[:, None], R, xp.zeros_like(R))
+        eye = xp.eye(rank, dtype=R.dtype)
+        triangle = xp.where(needed[:, None], xp.triu(xp.take(R, chosen, axis=1)), eye)
+        return xp.matrix_transpose(xp.linalg.solve(triangle, R)), chosen
+
+
+def work_of(tree: Tree, levels: list[Level]) -> float:
+    """Return the sum of the cubes of the numbers of variables of all nodes."""
+    work = float(tree.n * tree.leaf**2)
+    for step, level in zip(tree.steps, levels, strict=False):
+        if level.full is not None:
+            work += max(1, step.pairs) * (2.0 * level.full.matrix.shape[-1]) ** 3
+    return work
+
+
+def of_round_ranks(levels: list[Level]) -> list[Level]:
+    """Return bases of NumPy with skeleton points that count for nothing, so that few shapes are compiled."""
+    widened: dict[int, Basis] = {}
+
+    def wide(basis: Basis | None, children: tuple[Basis | None, ...]) -> Basis | None:
+        if basis is None:
+            return None
+        if id(basis) not in widened:
+            widened[id(basis)] = _of_round_rank(_with_rows_for(basis, children, widened))
+        return widened[id(basis)]
+
+    below = levels[0]
+    found = [Level(*(wide(basis, ()) for basis in below))]
+    for level in levels[1:]:
+        found.append(Level(wide(level.full, (below.full, below.full)), wide(level.tail, (below.full, below.tail))))
+        below = level
+    return found
+
+
+def _with_rows_for(basis: Basis, children: tuple[Basis | None, ...], widened: dict[int, Basis]) -> Basis:
+    """Return a basis with rows of zeros for the points that its children were given."""
+    parts = []
+    start = 0
+    for child in children:
+        if child is not None:
+            rank = child.matrix.shape[1]
+            more = widened[id(child)].matrix.shape[1] - rank
+            parts.append(np.pad(basis.matrix[start : start + rank, :], ((0, more), (0, 0))))
+            start += rank
+    return Basis(np.concatenate(parts, axis=0), basis.points) if parts else basis
+
+
+def _of_round_rank(basis: Basis) -> Basis:
+    """Return a basis with columns of zeros up to the next round rank."""
+    rows, rank = basis.matrix.shape
+    more = min(rank + -rank % ROUND_RANK, rows) - rank
+    return Basis(np.pad(basis.matrix, ((0, 0), (0, more))), np.pad(basis.points, (0, more)))
+
+
+def moved(levels: list[Level], like: Array, xp: Namespace) -> list[Level]:
+    """Return bases of NumPy arrays as those of the library and the device of an array."""
+
+    def of(basis: Basis | None) -> Basis | None:
+        return None if basis is None else Basis(*(xp.asarray(part, device=device_of(like)) for part in basis))
+
+    return [Level(of(level.full), of(level.tail)) for level in levels]

@@ -1,0 +1,173 @@
+"""The factor: what elimination leaves of the inverse in each node, and products with it by a way up the tree and down.
+
+On the way up each node hands on what is left of its variables to the one above; on the way down it hands to its two
+children what those above have found of theirs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from structmat._arrays.dtypes import is_complex
+from structmat._arrays.typing import Array, Namespace
+from structmat._parametrised import Parametrised
+from structmat._toeplitz_systems.superfast.batches import adjoint
+from structmat._toeplitz_systems.superfast.tree import Join, Tree
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Nodes(Parametrised):
+    """Nodes of one size, by what the inverse has in their variables: ``N^H N + V^H Z V``, Z being that of the rest."""
+
+    _core_axes = {"N": 3, "V": 3}
+
+    N: Array
+    V: Array | None
+    """The adjoint of the V in the head of this package; None at the root."""
+
+    def inverse_times(self, b: Array, outer: Array | None, xp: Namespace) -> Array:
+        """Return the variables of the nodes by their right-hand sides, and by those that are left over, from above."""
+        x = xp.matmul(adjoint(self.N, xp), xp.matmul(self.N, b))
+        return x if outer is None else x + xp.matmul(adjoint(self.V, xp), outer)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Factor(Parametrised):
+    """The inverse and the determinant of a `NoisyToeplitz`; all nodes are in units of the largest entry of T."""
+
+    _core_axes = {"unit": 0, "units": 1, "logdet": 0, "leaves": None, "pairs": None, "lasts": None}
+
+    tree: Tree
+    unit: Array
+    """The largest entry of T."""
+    units: Array
+    """That in each row that is there, one elsewhere."""
+    logdet: Array
+    """The logarithm of the determinant of K itself."""
+    leaves: tuple[Nodes, ...]
+    """All full leaves in a few parts, and the tail."""
+    pairs: tuple[Nodes, ...]
+    """For each step with pairs what they are joined to."""
+    lasts: tuple[Nodes, ...]
+    """For each step where the last node is joined with the tail what they are joined to."""
+
+    @property
+    def H(self) -> Factor:
+        """The factor itself."""
+        return self
+
+    @property
+    def ranks(self) -> tuple[int, ...]:
+        """The ranks of full nodes from the leaves on."""
+        known = (self.leaves[0], *self.pairs)
+        return tuple(nodes.V.shape[-2] for nodes in known if nodes.V is not None)
+
+    @property
+    def has_joins(self) -> bool:
+        """Whether there is more than one leaf."""
+        return bool(self.pairs or self.lasts)
+
+    @property
+    def steps(self) -> list[tuple[Join, Nodes | None, Nodes | None]]:
+        """The steps from the leaves on, each with what pairs are joined to, and the last node and the tail."""
+        pairs, lasts = iter(self.pairs), iter(self.lasts)
+        return [
+            (step, next(pairs) if step.pairs else None, next(lasts) if step.odd and step.tail else None)
+            for step in self.tree.steps
+        ]
+
+    # The product with the inverse
+
+    def _matvec(self, x: Array, xp: Namespace) -> Array:
+        """Return the product with the inverse of K."""
+        rows = xp.reshape(x, (-1, x.shape[-1]))
+        dtype = self.leaves[0].N.dtype
+        in_parts = is_complex(x.dtype, xp) and not is_complex(dtype, xp)
+        if in_parts:
+            rows = xp.concat([xp.real(rows), xp.imag(rows)], axis=0)
+        found = xp.matrix_transpose(self._inverse_times(xp.astype(xp.matrix_transpose(rows), dtype), xp))
+        if in_parts:
+            half = found.shape[0] // 2
+            found = xp.astype(found[:half, :], x.dtype) + 1j * xp.astype(found[half:, :], x.dtype)
+        return xp.reshape(found / self.units, tuple(x.shape))
+
+    def _inverse_times(self, b: Array, xp: Namespace) -> Array:
+        """Return ``K^-1 b`` in units of the factor for right-hand sides in columns, shape ``(n, k)``."""
+        given = []
+        start = 0
+        for leaves in self.leaves:
+            count, _, size = leaves.N.shape
+            given.append(xp.reshape(b[start : start + count * size, :], (count, size, -1)))
+            start += count * size
+
+        def up(nodes: Nodes, left: Array, right: Array) -> Any:
+            both = xp.concat([left, right], axis=-2)
+            above = None if nodes.V is None else xp.matmul(nodes.V, both)
+            return (both, left.shape[-2]), above
+
+        def down(nodes: Nodes, kept: Any, outer: Array | None) -> tuple[Array, Array]:
+            both, size = kept
+            x = nodes.inverse_times(both, outer, xp)
+            return x[..., :size, :], x[..., size:, :]
+
+        outer = [None] * len(given)
+        if self.has_joins:
+            sides = [xp.matmul(leaves.V, v) for leaves, v in zip(self.leaves, given, strict=True)]
+            outer = self.downward(self.upward(sides, up, xp), down, xp)
+        parts = [leaves.inverse_times(v, own, xp) for leaves, v, own in zip(self.leaves, given, outer, strict=True)]
+        return xp.concat([xp.reshape(part, (-1, b.shape[-1])) for part in parts], axis=0)
+
+    # The ways from the leaves to the root and back
+
+    def upward(self, of_leaves: list[Any], function: Callable[..., Any], xp: Namespace) -> list[Any]:
+        """Call ``function(nodes, left, right)`` for what is joined, from what belongs to the parts of leaves on.
+
+        It returns something to keep, which is returned for each step, and what the node hands on to the next level.
+        """
+        tail = of_leaves[-1] if self.tree.tail else None
+        parts = of_leaves[:-1] if self.tree.tail else of_leaves
+        full = parts[0] if len(parts) == 1 else xp.concat(parts, axis=0)
+        kept = []
+        for step, pairs, last in self.steps:
+            new_full, new_tail = None, tail
+            found = [None, None]
+            if step.pairs:
+                left = full[: 2 * step.pairs : 2, ...]
+                right = full[1 : 2 * step.pairs : 2, ...]
+                found[0], new_full = function(pairs, left, right)
+            if step.odd:
+                new_tail = full[-1:, ...]
+            if last is not None:
+                found[1], new_tail = function(last, new_tail, tail)
+            kept.append(found)
+            full, tail = new_full, new_tail
+        return kept
+
+    def downward(self, kept: list[Any], function: Callable[..., Any], xp: Namespace) -> list[Any]:
+        """Call ``function(nodes, kept, outer)`` for what is joined, from the root on, in the reverse order of `upward`.
+
+        `outer` is None at the root. The function returns what it hands down to the left and to the right child. What
+        reaches each of the parts of leaves is returned.
+        """
+        full: Any = None
+        tail: Any = None
+        for (step, pairs, last), found in zip(reversed(self.steps), reversed(kept), strict=True):
+            parts = []
+            if last is not None:
+                left, tail = function(last, found[1], tail)
+                parts.append(left)
+            elif step.odd:
+                parts.append(tail)
+                tail = None
+            if pairs is not None:
+                both = xp.stack(function(pairs, found[0], full), axis=1)
+                parts.insert(0, xp.reshape(both, (2 * step.pairs, *both.shape[2:])))
+            full = parts[0] if len(parts) == 1 else xp.concat(parts, axis=0)
+        of_leaves = []
+        start = 0
+        for leaves in self.leaves[: len(self.leaves) - bool(self.tree.tail)]:
+            of_leaves.append(full[start : start + leaves.N.shape[0], ...])
+            start += leaves.N.shape[0]
+        return [*of_leaves, tail] if self.tree.tail else of_leaves

@@ -1,0 +1,217 @@
+"""Elimination from the leaves to the root: all nodes of a level are one batch, and the last, shorter one another."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from structmat._arrays.arithmetic import conjugate, real_part
+from structmat._arrays.dtypes import is_complex
+from structmat._arrays.libraries import device_of, rules_of
+from structmat._arrays.typing import Array, Namespace
+from structmat._toeplitz_systems.superfast.bases import Basis, Level
+from structmat._toeplitz_systems.superfast.batches import adjoint, entries, largest_modulus, numbers_at_once
+from structmat._toeplitz_systems.superfast.factor import Factor, Nodes
+from structmat._toeplitz_systems.superfast.matrix import NoisyToeplitz
+from structmat._toeplitz_systems.superfast.tree import Join, Tree
+
+
+class _Rest(NamedTuple):
+    """What is left of nodes after their own variables were eliminated."""
+
+    matrix: Array
+    seen: Array
+    """Other nodes are coupled with these variables by this matrix times T at the skeleton points."""
+
+
+class _Eliminated(NamedTuple):
+    """The result of an elimination: of nodes of one level."""
+
+    logdet: Array
+    """The logarithm of the determinant of what was eliminated, of all nodes together."""
+    rest: Any
+    """What is left of each, a `_Rest`; None at the root, where nothing is."""
+    nodes: Nodes
+
+
+@dataclass(frozen=True)
+class Factorisation:
+    """A function of arrays that returns the factor of K, and how much was overlooked in its bases."""
+
+    tree: Tree
+    xp: Namespace
+
+    def __call__(self, K: NoisyToeplitz, levels: list[Level]) -> tuple[Factor, Array]:
+        factor = factorised(K, self.tree, levels, self.xp)
+        return factor, _overlooked(K, factor, self.xp)
+
+
+def factorised(K: NoisyToeplitz, tree: Tree, levels: list[Level], xp: Namespace) -> Factor:
+    """Return the factor of K by its bases."""
+    unit = largest_modulus(K.c, xp)
+    t = K.c / unit
+    there = K.there
+    d = xp.where(there > 0.0, K.noise / unit, xp.ones_like(there))
+    of_leaves, tail_of_leaves = _leaves(t, d, xp.astype(there, t.dtype), tree, levels[0], xp)
+    full: Any = _joined_rests([found.rest for found in of_leaves], xp)
+    tail: Any = None if tail_of_leaves is None else tail_of_leaves.rest
+    found = of_leaves if tail_of_leaves is None else [*of_leaves, tail_of_leaves]
+    leaves = tuple(each.nodes for each in found)
+    of_pairs: list[_Eliminated] = []
+    of_lasts: list[_Eliminated] = []
+    for step, level, above in zip(tree.steps, levels, levels[1:], strict=False):
+        last = _Rest(*(each[-1:, ...] for each in full)) if step.odd else None
+        if step.pairs:
+            S = _coupling(t, level.full, level.full, step.size, xp)
+            of_pairs.append(_joined(*_pairs_of(full, step), S, above.full, xp))
+            full = of_pairs[-1].rest
+        if last is not None and tail is not None:
+            S = _coupling(t, level.full, level.tail, step.size, xp)
+            of_lasts.append(_joined(last, tail, S, above.tail, xp))
+            tail = of_lasts[-1].rest
+        elif last is not None:
+            tail = last
+    logdet = sum(each.logdet for each in [*found, *of_pairs, *of_lasts]) + xp.sum(there) * xp.log(unit)
+    units = xp.where(there > 0.0, unit, xp.ones_like(there))
+    pairs, lasts = (tuple(each.nodes for each in steps) for steps in (of_pairs, of_lasts))
+    return Factor(tree, unit, units, logdet, leaves, pairs, lasts)
+
+
+def _overlooked(K: NoisyToeplitz, factor: Factor, xp: Namespace) -> Array:
+    """Return the norm of the product with what was left out of T, relative to its largest entry and to the vector."""
+    signs = np.random.default_rng(0).integers(0, 2, factor.tree.n) * 2.0 - 1.0
+    b = xp.astype(xp.asarray(signs, device=device_of(K.c)), K.c.dtype)
+    x = factor._matvec(b, xp)
+    left = b - K._matvec(x, xp)
+    return xp.linalg.vector_norm(left) / xp.linalg.vector_norm(x) / factor.unit
+
+
+# Leaves
+
+
+def _leaves(
+    t: Array, d: Array, weight: Array, tree: Tree, level: Level, xp: Namespace
+) -> tuple[list[_Eliminated], _Eliminated | None]:
+    """Return what comes of the full leaves, in a few parts, and of the tail."""
+    size = tree.leaf
+    most = max(1, numbers_at_once(xp) // size**2)
+
+    def part(start: int, stop: int, size: int, basis: Basis | None) -> _Eliminated:
+        own = xp.reshape(weight[start:stop], (-1, size))
+        K = _blocks(t, xp.reshape(d[start:stop], (-1, size)), own, xp)
+        U = None if basis is None else own[:, :, None] * basis.matrix
+        return _eliminated(K, U, xp)
+
+    full = []
+    for first in range(0, tree.leaves, most):
+        last = min(tree.leaves, first + most)
+        full.append(part(size * first, size * last, size, level.full))
+    tail = part(size * tree.leaves, tree.n, tree.tail, level.tail) if tree.tail else None
+    return full, tail
+
+
+def _blocks(t: Array, d: Array, weight: Array, xp: Namespace) -> Array:
+    """Return the diagonal blocks of K for leaves with these diagonals and masks."""
+    size = d.shape[-1]
+    i = xp.arange(size, device=device_of(t))
+    lag = i[:, None] - i
+    T = entries(t, xp.abs(lag), xp)
+    if is_complex(t.dtype, xp):
+        T = xp.where(lag < 0, xp.conj(T), T)
+    eye = xp.eye(size, dtype=t.dtype, device=device_of(t))
+    return T * (weight[:, :, None] * weight[:, None, :]) + eye * xp.astype(d, t.dtype)[:, None, :]
+
+
+# Joins
+
+
+def _coupling(t: Array, left: Any, right: Any, size: int, xp: Namespace) -> Array:
+    """Return the entries of T between the skeleton points of a node and of its neighbour to the right."""
+    p, q = (xp.asarray(basis.points, device=device_of(t)) for basis in (left, right))
+    return conjugate(entries(t, size + q[None, :] - p[:, None], xp), xp)
+
+
+def _pairs_of(rest: _Rest, step: Join) -> tuple[_Rest, _Rest]:
+    """Return the left and the right ones of pairs."""
+    left = _Rest(*(each[: 2 * step.pairs : 2, ...] for each in rest))
+    right = _Rest(*(each[1 : 2 * step.pairs : 2, ...] for each in rest))
+    return left, right
+
+
+def _joined(first: _Rest, last: _Rest, S: Array, above: Basis | None, xp: Namespace) -> _Eliminated:
+    """Return what comes of nodes that are joined two by two, computed in parts that stay in the caches."""
+    width = S.shape[0] + S.shape[1]
+    count = first.matrix.shape[0]
+    most = max(1, numbers_at_once(xp) // width**2)
+    found = []
+    for start in range(0, count, most):
+        some = slice(start, min(count, start + most))
+        left, right = (_Rest(rest.matrix[some, ...], rest.seen[some, ...]) for rest in (first, last))
+        found.append(_joined_at_once(left, right, S, above, xp))
+    if len(found) == 1:
+        return found[0]
+    rest = None if above is None else _joined_rests([each.rest for each in found], xp)
+    N = xp.concat([each.nodes.N for each in found], axis=0)
+    V = None if above is None else xp.concat([each.nodes.V for each in found], axis=0)
+    return _Eliminated(sum(each.logdet for each in found), rest, Nodes(N, V))
+
+
+def _joined_at_once(first: _Rest, last: _Rest, S: Array, above: Basis | None, xp: Namespace) -> _Eliminated:
+    block = xp.matmul(xp.matmul(first.seen, S), adjoint(last.seen, xp))
+    upper = xp.concat([first.matrix, block], axis=-1)
+    lower = xp.concat([adjoint(block, xp), last.matrix], axis=-1)
+    U = None
+    if above is not None:
+        of_first = xp.matmul(first.seen, above.matrix[: S.shape[0], :])
+        of_last = xp.matmul(last.seen, above.matrix[S.shape[0] :, :])
+        U = xp.concat([of_first, of_last], axis=-2)
+    return _eliminated(xp.concat([upper, lower], axis=-2), U, xp)
+
+
+def _joined_rests(rests: list[_Rest], xp: Namespace) -> _Rest:
+    """Return what is left of several parts of one level."""
+    if len(rests) == 1:
+        return rests[0]
+    return _Rest(*(xp.concat(parts, axis=0) for parts in zip(*rests, strict=True)))
+
+
+# One elimination
+
+
+def _eliminated(K: Array, U: Array | None, xp: Namespace) -> _Eliminated:
+    """Eliminate all variables of nodes but those that others see by U, in orthonormal coordinates."""
+    if U is None:
+        L = xp.linalg.cholesky(K)
+        return _Eliminated(_log_of(L, xp), None, Nodes(_inverse_of_lower(L, xp), None))
+    seen = U.shape[-1]
+    own = U.shape[-2] - seen
+    Q, R = xp.linalg.qr(U, mode="complete")
+    Q_adjoint = adjoint(xp.concat([Q[..., seen:], Q[..., :seen]], axis=-1), xp)
+    L = xp.linalg.cholesky(xp.matmul(xp.matmul(Q_adjoint, K), adjoint(Q_adjoint, xp)))
+    L_22 = L[..., :own, :own]
+    X = L[..., own:, :own]
+    L_11 = L[..., own:, own:]
+    N = xp.matmul(_inverse_of_lower(L_22, xp), Q_adjoint[..., :own, :])
+    V = Q_adjoint[..., own:, :] - xp.matmul(X, N)
+    rest = _Rest(xp.matmul(L_11, adjoint(L_11, xp)), R[..., :seen, :])
+    return _Eliminated(_log_of(L_22, xp), rest, Nodes(N, V))
+
+
+def _log_of(L: Array, xp: Namespace) -> Array:
+    """Return the logarithm of the determinant of ``L L^H``, of a whole batch."""
+    return 2 * xp.sum(xp.log(real_part(xp.linalg.diagonal(L), xp)))
+
+
+def _inverse_of_lower(L: Array, xp: Namespace) -> Array:
+    """Return inverses of lower triangular matrices by those of their halves, at once where each step is compiled."""
+    n = L.shape[-1]
+    if n <= 16 or rules_of(xp).compiles:
+        return xp.linalg.inv(L)
+    h = n // 2
+    first = _inverse_of_lower(L[..., :h, :h], xp)
+    last = _inverse_of_lower(L[..., h:, h:], xp)
+    below = -xp.matmul(last, xp.matmul(L[..., h:, :h], first))
+    zeros = xp.zeros((*L.shape[:-2], h, n - h), dtype=L.dtype, device=device_of(L))
+    return xp.concat([xp.concat([first, zeros], axis=-1), xp.concat([below, last], axis=-1)], axis=-2)

@@ -1,0 +1,58 @@
+"""The binary tree over the points: leaves of one size, joined two by two, and a shorter last node on each level."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+LEAF = 64
+"""Points of a leaf. A factor of 100,000 points takes 0.57 s with 64, 0.59 s with 48, 0.72 s with 96."""
+
+
+class Join(NamedTuple):
+    """What is joined on the way from one level to the next, of the nodes of full size and the tail."""
+
+    size: int
+    """Points of a node."""
+    pairs: int
+    """So many pairs of nodes become nodes of the next level."""
+    odd: bool
+    """A last node is left: it is joined with the tail, or becomes it."""
+    tail: int
+    """Points of the tail, 0 without one."""
+
+
+class Tree(NamedTuple):
+    """The tree over n points."""
+
+    n: int
+    leaf: int
+    """Points of a leaf."""
+
+    @classmethod
+    def over(cls, n: int) -> Tree:
+        """Return the tree over n points."""
+        return cls(n, min(LEAF, n))
+
+    @property
+    def leaves(self) -> int:
+        """How many leaves have the full size."""
+        return self.n // self.leaf
+
+    @property
+    def tail(self) -> int:
+        """Points of the tail among the leaves, 0 without one."""
+        return self.n % self.leaf
+
+    @property
+    def steps(self) -> list[Join]:
+        """The steps from the leaves to the root."""
+        steps: list[Join] = []
+        count, size, tail = self.leaves, self.leaf, self.tail
+        while count + bool(tail) > 1:
+            step = Join(size, count // 2, bool(count % 2), tail)
+            steps.append(step)
+            if step.odd:
+                tail += size
+            count = step.pairs
+            size = 2 * size
+        return steps
