@@ -13,8 +13,8 @@ Fits
     an `ErrorCurve`.
 Linear systems
     `solve` and `lstsq` take any operator: they use its closed form, or iterate where it has none, by the methods `CG`,
-    `GMRES` or `LSMR`, and return a `SolveResult`; `slogdet` estimates log-determinants, with a standard error. What
-    does not converge is a `ConvergenceError`.
+    `GMRES` or `LSMR`, and return a `SolveResult`; `slogdet` estimates log-determinants, with a standard error. Series
+    have a direct factor, `Superfast`. What does not converge is a `ConvergenceError`.
 Modules
     `structmat.operators`, `structmat.fit`, `structmat.linear_systems` (all of the above), `structmat.preconditioners`
     (circulants for Toeplitz systems), `structmat.sampling` (stationary Gaussian processes), `structmat.extend` (for
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
         ConvergenceError,
         SlogdetEstimate,
         SolveResult,
+        Superfast,
         lstsq,
         slogdet,
         solve,
@@ -104,6 +105,7 @@ __all__ = [
     "SpectralCirculant",
     "Submatrix",
     "Sum",
+    "Superfast",
     "Toeplitz",
     "ToeplitzInverse",
     "error_curve",
@@ -131,7 +133,10 @@ _MODULES = frozenset(
 
 _MODULES_OF_NAMES = dict.fromkeys(("ErrorCurve", "FitResult", "error_curve", "factorize_cdd", "fit_cdd"), "fit")
 _MODULES_OF_NAMES |= dict.fromkeys(
-    ("CG", "GMRES", "LSMR", "ConvergenceError", "SlogdetEstimate", "SolveResult", "lstsq", "slogdet", "solve"),
+    (
+        *("CG", "GMRES", "LSMR", "ConvergenceError", "SlogdetEstimate", "SolveResult", "Superfast"),
+        *("lstsq", "slogdet", "solve"),
+    ),
     "linear_systems",
 )
 _MODULES_OF_NAMES |= dict.fromkeys(("ArgumentError", "ArgumentTypeError", "ArgumentValueError"), "_errors")

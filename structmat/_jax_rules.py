@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache, partial
 from typing import Any
 
@@ -22,6 +23,9 @@ class JaxRules(Rules):
 
     def concrete(self, array: Any) -> Any:
         return None if self.is_traced(array) else array
+
+    def evaluated(self, arrays: Iterable[Any]) -> AbstractContextManager[Any]:
+        return nullcontext() if any(map(self.is_traced, arrays)) else jax.ensure_compile_time_eval()
 
     def is_differentiated(self, arrays: Iterable[Any]) -> bool:
         return any(map(self.is_traced, arrays))  # an array that is not traced is not differentiated either

@@ -98,6 +98,10 @@ class Rules:
         """Return a context in which the library records nothing for derivatives."""
         return nullcontext()
 
+    def evaluated(self, arrays: Iterable[Any]) -> AbstractContextManager[Any]:
+        """Return a context in which results have values where all arrays have, in a function that is traced too."""
+        return nullcontext()
+
     def is_differentiated(self, arrays: Iterable[Any]) -> bool:
         """Tell whether results computed from arrays may be differentiated, in any mode, or mapped over an axis."""
         return False

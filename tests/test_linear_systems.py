@@ -831,7 +831,7 @@ def test_iteration_is_mapped_in_torch():
 @pytest.mark.parametrize(
     ("method", "error", "message"),
     [
-        ("cg", TypeError, r"solve: method must be CG\(\), GMRES\(\), LSMR\(\) or None, got 'cg'"),
+        ("cg", TypeError, r"solve: method must be CG\(\), GMRES\(\), LSMR\(\), Superfast\(\) or None, got 'cg'"),
         (sm.CG, TypeError, r"got the class itself; call it: CG\(\)"),
         (3, TypeError, "method must be .*, got int"),
     ],

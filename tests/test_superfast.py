@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 import structmat as sm
 from structmat._arrays.libraries import namespace
-from structmat._toeplitz_systems.superfast import RankError, SuperfastFactor, bases, batches, derivatives
+from structmat._toeplitz_systems.superfast import RankError, SuperfastFactor, bases, batches, derivatives, solver
 from tests import backends
 
 KERNELS = {
@@ -298,6 +299,162 @@ def test_gradients_of_solve_by_the_factor() -> None:
     torch.testing.assert_close(ours, dense, rtol=1e-8, atol=1e-8)
 
 
+# Factors that prepared operators keep
+
+
+@pytest.fixture
+def factors_made(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Return a list that grows with each factor that is computed, or tried."""
+    made: list[Any] = []
+    compute = solver._untraced
+    monkeypatch.setattr(solver, "_untraced", lambda K, *rest: made.append(K) or compute(K, *rest))
+    return made
+
+
+@pytest.mark.parametrize("kind", ["whole", "gaps", "gaps, noise of what is there", "a multiple"])
+def test_prepared_operators_keep_their_factor(kind: str, factors_made: list[Any]) -> None:
+    c, d, there, b = problem("squared exponential", 1300)
+    A = series(c, d, there)[kind]
+    right = b[: A.shape[0]]
+    exact = sm.slogdet(A).logabsdet
+    solution = sm.solve(A, right, method=sm.Superfast()).x
+    assert len(factors_made) == 2
+    P = A.prepare()
+    for _ in range(2):
+        found = sm.solve(P, right, assume="positive definite")  # of one right-hand side without gaps, too
+        assert found.iterations == 0
+        assert np.array_equal(found.x, solution)
+        assert sm.slogdet(P).logabsdet == exact
+    assert len(factors_made) == 3
+    again = pickle.loads(pickle.dumps(P))
+    assert sm.slogdet(again, method=sm.Superfast()).logabsdet == exact
+    sm.slogdet(P, method=sm.Superfast(rtol=1e-9))  # another factor
+    assert len(factors_made) == 5
+
+
+def test_prepared_operators_keep_that_there_is_no_factor(factors_made: list[Any]) -> None:
+    c, d, there, _ = problem("squared exponential", 1300)
+    P = series(c, d, there)["gaps"].prepare()
+    for _ in range(2):
+        with pytest.raises(ValueError, match="rank=3"):
+            sm.slogdet(P, method=sm.Superfast(rank=3))
+    assert len(factors_made) == 1
+
+
+def test_gradients_by_a_factor_that_is_kept(factors_made: list[Any]) -> None:
+    torch = pytest.importorskip("torch")
+    _, d, there, b = problem("Matern 3/2", 200)
+    x, right = torch.arange(200, dtype=torch.float64), torch.tensor(b[there])
+
+    def operator(length: Any) -> Any:
+        A = sm.Toeplitz((1 + x / length) * torch.exp(-x / length)) + sm.Diagonal(torch.tensor(d))
+        return A[there][:, there].prepare()
+
+    length = torch.tensor(10.0, dtype=torch.float64, requires_grad=True)
+    P = operator(length)
+    with torch.no_grad():  # what is kept has no derivatives, and takes none away
+        sm.solve(P, right, method=sm.Superfast())
+    value = right @ sm.solve(P, right, method=sm.Superfast()).x + sm.slogdet(P, method=sm.Superfast()).logabsdet
+    assert len(factors_made) == 1
+    (ours,) = torch.autograd.grad(value, length)
+    dense = operator(length).to_dense()
+    value = right @ torch.linalg.solve(dense, right) + torch.logdet(dense)
+    torch.testing.assert_close(ours, torch.autograd.grad(value, length)[0], rtol=1e-8, atol=0)
+
+
+# The factor as a method that is asked for
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    name=st.sampled_from(sorted(KERNELS)),
+    n=st.integers(2, 300),
+    rtol=st.sampled_from([1e-13, 1e-10, 1e-7]),
+    noise=st.sampled_from([1e-3, 1e2]),
+    turned=st.booleans(),
+)
+def test_a_tolerance_of_ones_own(name: str, n: int, rtol: float, noise: float, turned: bool) -> None:
+    c, d, there, b = problem(name, n, noise=noise, turned=turned)
+    there[:2] = True
+    A = series(c, d, there)["gaps"]
+    K = A.to_dense()
+    method = sm.Superfast(rtol=rtol)
+    exact = logdet(K)
+    sign, log, error = sm.slogdet(A, method=method)
+    assert (sign, error) == (1, 0)
+    smallest = np.linalg.eigvalsh(K)[0]
+    allowed = max(1e-13, rtol) * 30 * n * np.max(np.abs(c)) / smallest
+    assert abs(log - exact) <= allowed
+    right = b[there]
+    found = sm.solve(A, right, method=method, rtol=1e-6)
+    assert found.iterations == 0
+    assert np.linalg.norm(right - K @ found.x) <= 1e-6 * np.linalg.norm(right)
+
+
+def test_single_precision_by_the_method() -> None:
+    c, d, there, b = problem("Matern 3/2", 200)
+    A = series(c.astype("f4"), d.astype("f4"), there)["gaps"]
+    found = sm.solve(A, np.stack([b[there], b[there]], -1).astype("f4"), method=sm.Superfast())
+    assert found.x.dtype == np.float32
+    assert np.all(found.residual < 1e-4)  # rounding errors
+    assert sm.slogdet(A, method=sm.Superfast()).logabsdet.dtype == np.float32
+
+
+def test_slogdet_of_a_stack_by_the_method() -> None:
+    c, d, there, _ = problem("Matern 3/2", 100)
+    stack = series(np.stack([c, 2 * c]), d, there)["gaps"]
+    one = sm.slogdet(series(2 * c, d, there)["gaps"], method=sm.Superfast()).logabsdet
+    assert sm.slogdet(stack, method=sm.Superfast()).logabsdet[1] == one
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "error", "text"),
+    [
+        ("gaps", {"method": sm.Superfast(rank=2)}, ValueError, r"Superfast\(rtol=1e-13, rank=2\).* have rank \d+"),
+        ("other", {}, TypeError, "Toeplitz matrix plus a diagonal"),
+        ("stack", {}, TypeError, "one matrix"),
+        ("not Hermitian", {}, ValueError, "must be Hermitian"),
+        ("not definite", {}, np.linalg.LinAlgError, "solve: the matrix is not positive definite"),
+        ("gaps", {"max_iter": 5}, ValueError, "neither a preconditioner nor max_iter"),
+        ("gaps", {"preconditioner": sm.Identity(90)}, ValueError, "neither a preconditioner nor max_iter"),
+        ("gaps", {"method": sm.Superfast}, TypeError, r"call it: Superfast\(\)"),
+        ("gaps", {"method": sm.Superfast(rtol=1e-3)}, sm.ConvergenceError, "raise rtol, or lower that of the method"),
+    ],
+)
+def test_solve_says_why_there_is_no_factor(kind: str, options: Any, error: Any, text: str) -> None:
+    c, d, _, b = problem("squared exponential", 100)
+    there = np.arange(100) >= 10
+    operators = {
+        "other": sm.Circulant(c[:90]) + sm.Diagonal(d[:90]),
+        "stack": sm.Toeplitz(np.stack([c[:90], c[:90]])) + sm.Diagonal(d[:90]),
+        "not Hermitian": sm.Toeplitz(c[:90], 2 * c[:90]) + sm.Diagonal(d[:90]),
+        "not definite": sm.Toeplitz(c[:90]) - sm.Diagonal(d[:90] + 1),
+        "gaps": series(c, d, there)["gaps"],
+    }
+    with pytest.raises(error, match=text):
+        sm.solve(operators[kind], b[:90], **{"method": sm.Superfast(), **options})
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "text"),
+    [
+        ({"method": sm.CG()}, TypeError, r"must be Superfast\(\) or None"),
+        ({"method": sm.Superfast(), "n_probes": 4}, ValueError, "n_probes"),
+        ({"method": sm.Superfast(rank=2)}, ValueError, "slogdet: method .* does not suffice"),
+    ],
+)
+def test_slogdet_says_why_there_is_no_factor(options: Any, error: Any, text: str) -> None:
+    c, d, _, _ = problem("squared exponential", 100)
+    with pytest.raises(error, match=text):
+        sm.slogdet(sm.Toeplitz(c) + sm.Diagonal(d), **options)
+
+
+@pytest.mark.parametrize(("options", "error"), [({"rtol": 0.0}, ValueError), ({"rank": 2.5}, TypeError)])
+def test_options_of_the_method(options: Any, error: Any) -> None:
+    with pytest.raises(error, match="Superfast"):
+        sm.Superfast(**options)
+
+
 # Other libraries
 
 
@@ -407,15 +564,35 @@ def test_gradients_in_jax(backend: backends.Backend, jitted: bool) -> None:
 def test_a_trace_gives_nan_where_a_rank_does_not_suffice(backend: backends.Backend) -> None:
     import jax
 
-    c, d, there, b = map(backend.asarray, problem("rational quadratic", 100))
+    _, d, there, b = problem("white", 100)
+    right, method = backend.asarray(b[there]), sm.Superfast(rank=8)
 
-    def value(rank: int) -> Any:
-        return float(jax.jit(lambda c: value_in(jax.numpy, c, d, there, b, rank))(c))
+    def both(c: Any) -> Any:
+        A = (sm.Toeplitz(c) + sm.Diagonal(backend.asarray(d)))[there][:, there]
+        return sm.slogdet(A, method=method).logabsdet, sm.solve(A, right, method=method).x
 
-    assert np.isnan(value(8))
-    assert np.isclose(value(40), float(value_in(np, *map(np.asarray, (c, d, there, b)))))
-    with pytest.raises(RankError):
-        factor(c, d, there, rank=8)
+    compiled = jax.jit(both)
+    log, x = compiled(backend.asarray(problem("Matern 3/2", 100)[0]))
+    K = written_out(problem("Matern 3/2", 100)[0], d, there)[there][:, there]
+    assert np.isclose(float(log), logdet(K), rtol=1e-11)
+    np.testing.assert_allclose(x, np.linalg.solve(K, b[there]), rtol=1e-9)
+    log, x = compiled(backend.asarray(problem("rational quadratic", 100)[0]))
+    assert np.isnan(log)
+    assert np.all(np.isnan(x))
+
+
+@backends.on("jax")
+def test_what_is_known_in_a_trace_has_its_factor(backend: backends.Backend, factors_made: list[Any]) -> None:
+    import jax
+
+    c, d, there, b = problem("squared exponential", 60)
+    P = series(*map(backend.asarray, (c, d)), there)["gaps"].prepare()
+    right, method = backend.asarray(b[there]), sm.Superfast()  # of a rank as it comes, not of that of a trace
+    log = sm.slogdet(P, method=method).logabsdet
+    found = jax.jit(lambda s: s * sm.slogdet(P, method=method).logabsdet)(2.0)
+    assert np.isclose(float(found), 2 * float(log), rtol=1e-14)
+    np.testing.assert_allclose(P @ sm.solve(P, right, method=method).x, right, atol=1e-11)
+    assert len(factors_made) == 1
 
 
 def test_an_empty_stack_has_no_log_determinants():

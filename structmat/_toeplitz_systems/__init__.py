@@ -18,11 +18,13 @@ from structmat._toeplitz_systems.inverse import Bezoutian, bezoutian
 from structmat._toeplitz_systems.iteration import central_diagonals
 from structmat._toeplitz_systems.schur import schur
 from structmat._toeplitz_systems.stacks import TraceOfInverse, inverse_vectors, log_determinants, solutions
-from structmat._toeplitz_systems.superfast import RankError, SuperfastFactor
+from structmat._toeplitz_systems.superfast import TOLERANCE, Factor, RankError, SuperfastFactor
 from structmat._toeplitz_systems.system import ToeplitzSystem
 
 __all__ = [
+    "TOLERANCE",
     "Bezoutian",
+    "Factor",
     "RankError",
     "SuperfastFactor",
     "ToeplitzSystem",

@@ -8,5 +8,17 @@ from structmat.linear_systems._logdet import slogdet
 from structmat.linear_systems._lsmr import LSMR
 from structmat.linear_systems._results import ConvergenceError, SlogdetEstimate, SolveResult
 from structmat.linear_systems._solve import lstsq, solve
+from structmat.linear_systems._superfast import Superfast
 
-__all__ = ["CG", "GMRES", "LSMR", "ConvergenceError", "SlogdetEstimate", "SolveResult", "lstsq", "slogdet", "solve"]
+__all__ = [
+    "CG",
+    "GMRES",
+    "LSMR",
+    "ConvergenceError",
+    "SlogdetEstimate",
+    "SolveResult",
+    "Superfast",
+    "lstsq",
+    "slogdet",
+    "solve",
+]

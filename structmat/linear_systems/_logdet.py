@@ -11,7 +11,7 @@ from structmat._arrays.arithmetic import real_part
 from structmat._arrays.dtypes import cast_back, precision_of
 from structmat._arrays.libraries import rules_of
 from structmat._arrays.typing import Array, Namespace
-from structmat._errors import ArgumentValueError
+from structmat._errors import ArgumentTypeError, ArgumentValueError
 from structmat.linear_systems._hermitian import ROUNDING_OF_LOGDET, adjoint, require_hermitian, require_positive
 from structmat.linear_systems._lanczos import (
     MOST_WITHOUT_ESTIMATE,
@@ -24,7 +24,7 @@ from structmat.linear_systems._lanczos import (
 from structmat.linear_systems._logdet_derivatives import with_derivatives
 from structmat.linear_systems._results import ConvergenceError, SlogdetEstimate
 from structmat.linear_systems._solve import require_operator
-from structmat.linear_systems._superfast import direct_logdet
+from structmat.linear_systems._superfast import Superfast, direct_logdet
 from structmat.operators import LinearOperator, Submatrix
 
 _GAPS = 1 << 22
@@ -43,6 +43,7 @@ _MOST_GROUPS = 100
 def slogdet(
     A: LinearOperator,
     *,
+    method: Superfast | None = None,
     n_probes: int | None = None,
     target_error: float | None = None,
     rng: np.random.Generator | int | None = None,
@@ -55,6 +56,9 @@ def slogdet(
     A : LinearOperator
         A square matrix or a stack of them, on any array library. Where it has no closed form, Hermitian and positive
         definite.
+    method : Superfast, optional
+        A direct factor with a tolerance or a rank of your own, whether there is a closed form or not. Default: what is
+        fastest, as the notes say.
     n_probes : int, optional
         The number of random vectors of an estimate, at least 2. The standard error falls with its square root. Default:
         none up to 1,024 unknowns, where the matrix is written out, none for a Toeplitz matrix plus a diagonal that has
@@ -78,18 +82,20 @@ def slogdet(
     Raises
     ------
     numpy.linalg.LinAlgError
-        If A has no closed form and is not positive definite. A closed form returns the sign, whatever it is.
+        If A has no closed form and is not positive definite. A closed form returns the sign, whatever it is; `method`
+        does not.
     ConvergenceError
         If `max_iter` steps do not suffice, or 100 groups of vectors for `target_error`.
     ValueError
-        If A is not square or not Hermitian, or an option is out of range.
+        If A is not square or not Hermitian, an option is out of range, or `method` does not suffice.
     TypeError
-        If A is no operator.
+        If A is no operator, or not one of those with the direct factor that is asked for.
 
     See Also
     --------
     LinearOperator.slogdet : The closed form alone.
     solve : Systems with the same operators.
+    Superfast : The direct factor.
 
     Notes
     -----
@@ -98,8 +104,9 @@ def slogdet(
     low rank, as those of most covariances: a factor in hierarchically semiseparable form takes O(n r^2) for n points
     and ranks r, of 4 for Matérn covariances and about 30 for a squared exponential, with an error near that of
     elimination. Periodic covariances may have high ranks, for which there are estimates. Under ``jax.jit`` ranks up to
-    64 are allowed for, and where they do not suffice the result is NaN; `n_probes` asks for an estimate. Gradients of
-    exact results in torch (reverse mode) and JAX are exact.
+    64 are allowed for, and where they do not suffice the result is NaN; ``method=Superfast(rank=100)`` allows for more,
+    `n_probes` asks for an estimate. A prepared operator keeps the factor for `solve`. Gradients of exact results in
+    torch (reverse mode) and JAX are exact.
 
     Else, without a closed form, it takes a dense Cholesky factor, O(n^3), or an estimate. With a random vector z of
     signs, ``log(det(A))`` is the mean of ``z^H log(A) z``, for which k steps of Lanczos' method give a quadrature rule
@@ -145,18 +152,50 @@ def slogdet(
         raise ArgumentValueError(owner, "A", f"must be square, got shape {A.shape}")
     op, xp = A._to_working_precision(owner)
     is_exact = n_probes is None and wanted is None
-    if is_exact and op.shape[0] > MOST_WITHOUT_ESTIMATE:
-        log = rules_of(xp).untraced(direct_logdet)(op, xp)
+    if method is not None:
+        _require_superfast(method, owner, alone=is_exact and max_iter is None)
+    with rules_of(xp).evaluated(op._arrays()):
+        found = _exactly(op, method, owner, xp) if is_exact else _in_closed_form(op, xp)
+        if found is None:
+            found = _by_estimate(op, count, random, wanted, max_iter, owner, xp)
+    return SlogdetEstimate(*(cast_back(value, A.dtype, xp) for value in found))
+
+
+def _exactly(op: LinearOperator, method: Superfast | None, owner: str, xp: Namespace) -> SlogdetEstimate | None:
+    """Return the result by the method that is asked for, or what is fastest; None where there is but an estimate."""
+    if method is not None or op.shape[0] > MOST_WITHOUT_ESTIMATE:
+        log = rules_of(xp).untraced(direct_logdet)(op, xp, method, owner)
         if log is not None:
-            log = xp.astype(log, precision_of(op.dtype, xp))
-            return _finished(A, xp.ones_like(log), log, xp.zeros_like(log), xp)
+            return _exact_result(xp.astype(log, precision_of(op.dtype, xp)), xp)
+    found = _in_closed_form(op, xp)
+    if found is not None:
+        return found
+    log = _exact(op, xp)
+    return None if log is None else _exact_result(log, xp)
+
+
+def _exact_result(log: Array, xp: Namespace) -> SlogdetEstimate:
+    """Return the result of a positive definite matrix."""
+    return SlogdetEstimate(xp.ones_like(log), log, xp.zeros_like(log))
+
+
+def _in_closed_form(op: LinearOperator, xp: Namespace) -> SlogdetEstimate | None:
     with suppress(NotImplementedError):
         sign, log = op._slogdet(xp)
-        return _finished(A, sign, log, xp.zeros_like(log), xp)
-    if is_exact:
-        log = _exact(op, xp)
-        if log is not None:
-            return _finished(A, xp.ones_like(log), log, xp.zeros_like(log), xp)
+        return SlogdetEstimate(sign, log, xp.zeros_like(log))
+    return None
+
+
+def _by_estimate(
+    op: LinearOperator,
+    count: int,
+    random: np.random.Generator,
+    wanted: float | None,
+    max_iter: int | None,
+    owner: str,
+    xp: Namespace,
+) -> SlogdetEstimate:
+    """Return an estimate by groups of `count` probes, of which there are as many as the wanted error takes."""
     traced = any(rules_of(xp).is_traced(array) for array in op._arrays())
     usual = TRACED if traced else _STEPS
     steps = usual if max_iter is None else integer(max_iter, owner, "max_iter")
@@ -174,7 +213,17 @@ def slogdet(
     if traced or rules_of(xp).is_differentiated(op._arrays()):
         z = xp.concat(probes, axis=0)
         log = rules_of(xp).compiled(with_derivatives)(op, z, log)
-    return _finished(A, estimate.sign, log, estimate.standard_error, xp)
+    return SlogdetEstimate(estimate.sign, log, estimate.standard_error)
+
+
+def _require_superfast(method: object, owner: str, *, alone: bool) -> None:
+    """Raise an error unless a method is `Superfast`, and no estimate is asked for beside it."""
+    if not isinstance(method, Superfast):
+        got = "the class itself; call it: Superfast()" if method is Superfast else repr(method)
+        raise ArgumentTypeError(owner, "method", f"must be Superfast() or None, got {got}")
+    if not alone:
+        text = "a direct factor takes no n_probes, target_error or max_iter, which are those of estimates"
+        raise ArgumentValueError(owner, "method", text)
 
 
 def _exact(op: LinearOperator, xp: Namespace) -> Array | None:
@@ -224,7 +273,3 @@ def _by_cholesky(dense: Array, xp: Namespace) -> Array:
     if not rules_of(xp).is_traced(dense):
         require_positive(log, xp)
     return log
-
-
-def _finished(A: LinearOperator, sign: Array, log: Array, error: Array, xp: Namespace) -> SlogdetEstimate:
-    return SlogdetEstimate(*(cast_back(value, A.dtype, xp) for value in (sign, log, error)))

@@ -94,10 +94,11 @@ class Solutions(NamedTuple):
 
 
 class Report(NamedTuple):
-    """What the errors of a solver say: the function that was called, and an advice."""
+    """What the errors of a solver say: the function that was called, an advice, and what else helps."""
 
     owner: str
     advice: str = ""
+    remedy: str = "raise rtol or max_iter"
 
     def require_converged(
         self, solutions: Solutions, M: LinearOperator | None, b: Array, rtol: float, xp: Namespace
@@ -120,7 +121,7 @@ class Report(NamedTuple):
         elif isnan(largest):
             cause = "the matrix holds NaN or infinity, or its products do"
         else:
-            cause = f"raise rtol or max_iter, {self.advice}" if self.advice else "raise rtol or max_iter"
+            cause = f"{self.remedy}, {self.advice}" if self.advice else self.remedy
         text = (
             f"{self.owner}: the relative residual is {largest:.2g} after {result.iterations} iterations, not "
             f"{rtol:.2g}; {cause}. The error's attribute `result` holds what was reached"

@@ -22,9 +22,9 @@ from structmat.linear_systems._gmres import GMRES
 from structmat.linear_systems._iteration import IterationSettings
 from structmat.linear_systems._krylov import KrylovMethod
 from structmat.linear_systems._lsmr import LSMR
-from structmat.linear_systems._results import ConvergenceError, Report, SolveResult
-from structmat.linear_systems._stopping import relative_residual
-from structmat.linear_systems._superfast import direct_factor
+from structmat.linear_systems._results import ConvergenceError, Report, Solutions, SolveResult
+from structmat.linear_systems._stopping import is_as_small_as_rounding, relative_residual
+from structmat.linear_systems._superfast import Superfast, direct_factor, factor_by
 from structmat.operators import Identity, LinearOperator
 
 _FACTORED = 1024
@@ -38,7 +38,7 @@ def solve(
     A: LinearOperator,
     b: ArrayLike,
     *,
-    method: CG | GMRES | LSMR | None = None,
+    method: CG | GMRES | LSMR | Superfast | None = None,
     assume: Literal["general", "positive definite"] = "general",
     preconditioner: LinearOperator | Literal["nearest"] | None = "nearest",
     rtol: float | None = None,
@@ -53,9 +53,9 @@ def solve(
     b : array, shape (n,) or (..., n, k)
         One right-hand side, or right-hand sides in columns, as for `numpy.linalg.solve`; leading axes broadcast against
         the batch of `A`.
-    method : CG, GMRES or LSMR, optional
-        How to iterate where A has no closed form, on every array library. Default: `GMRES`, or `CG` for a matrix that
-        is positive definite.
+    method : CG, GMRES, LSMR or Superfast, optional
+        How to iterate where A has no closed form, on every array library; or `Superfast`, a direct factor, which is
+        taken whether there is a closed form or not. Default: `GMRES`, or `CG` for a matrix that is positive definite.
     assume : {"general", "positive definite"}, default "general"
         What is known of A, where it has no closed form. It is not checked.
     preconditioner : {"nearest"}, None or LinearOperator, default "nearest"
@@ -81,11 +81,12 @@ def solve(
         If iteration does not reach `rtol`, as where `b` holds NaN. Under ``jax.jit`` no value can be looked at: such
         solutions are NaN.
     numpy.linalg.LinAlgError
-        If a closed form finds that A is singular.
+        If a closed form finds that A is singular, or a direct factor that A is not positive definite.
     ValueError
-        If A is not square, `b` has another length, or an option is none of these.
+        If A is not square, `b` has another length, an option is none of these, or `Superfast` does not suffice.
     TypeError
-        If A is no operator, `method` no method, or `b` belongs to another array library.
+        If A is no operator, or not one of those with the direct factor that is asked for, `method` no method, or `b`
+        belongs to another array library.
 
     Warns
     -----
@@ -95,7 +96,7 @@ def solve(
     See Also
     --------
     lstsq : For rectangular or singular matrices.
-    CG, GMRES, LSMR : The methods, and what each costs.
+    CG, GMRES, LSMR, Superfast : The methods, and what each costs.
     LinearOperator.solve : The closed form alone.
 
     Notes
@@ -104,7 +105,9 @@ def solve(
     are left out (a `Submatrix`, as of a series with gaps) and the noise is small, there is a direct factor from 1,025
     unknowns on, as for `slogdet`: for 100,000 points and a condition number of 2,500 it takes 0.7 s, iteration 1.8 s.
     It is taken where `assume` is "positive definite", no method, preconditioner or `max_iter` is asked for, and the
-    residual is small enough; not in a trace of JAX.
+    residual is small enough; for right-hand sides that are traced by JAX only as ``method=Superfast()``. A prepared
+    operator (`LinearOperator.prepare`) keeps it, so that further solutions take a tenth of the time, and has one for
+    any noise and any number of right-hand sides.
 
     The methods are the same for all array libraries, and solve all right-hand sides of a batch at once [1]_. The
     residual is computed anew from the solution, and the solver runs again on what it left, as in iterative refinement.
@@ -132,9 +135,15 @@ def solve(
         raise ArgumentValueError(owner, "A", f"must be square, got shape {A.shape}; use lstsq")
     one_of(assume, owner, "assume", ("general", "positive definite"))
     _require_preconditioner(preconditioner, A)
+    given = preconditioner if isinstance(preconditioner, LinearOperator) else None
+    if isinstance(method, Superfast):
+        if given is not None or max_iter is not None:
+            text = "a direct factor, Superfast, takes neither a preconditioner nor max_iter"
+            raise ArgumentValueError(owner, "method", text)
+        question = _read(A, b, owner)
+        return question.finished(_by_asked_factor(question, method, _relative(rtol, question, owner), owner))
     solver = _method(method, assume)
     by_default = method is None and max_iter is None and isinstance(preconditioner, str)
-    given = preconditioner if isinstance(preconditioner, LinearOperator) else None
     question = _read(A, b, owner, given)
     xp = question.xp
     eliminates = max_iter is None and A.shape[0] <= MOST_ELIMINATED
@@ -280,12 +289,37 @@ def _by_factor(question: _Question, rtol: float) -> SolveResult | None:
     rules = rules_of(xp)
     if op.shape[0] <= _FACTORED or rules.is_traced(right):
         return None
-    factor = rules.untraced(direct_factor)(op, xp, systems=math.prod(right.shape[:-1]))
-    if factor is None:
-        return None
-    x = factor.solve(right, xp)
-    found = question.in_closed_form(x if x.dtype == right.dtype else xp.astype(x, right.dtype))
-    return found if bool(xp.all(found.residual <= rtol)) else None
+    with rules.evaluated([*op._arrays(), right]):
+        factor = rules.untraced(direct_factor)(op, xp, systems=math.prod(right.shape[:-1]))
+        if factor is None:
+            return None
+        found = question.in_closed_form(factor.solve(right, xp))
+        return found if bool(xp.all(_is_accurate(found, question, rtol))) else None
+
+
+def _by_asked_factor(question: _Question, method: Superfast, rtol: float, owner: str) -> SolveResult:
+    """Return solutions by the direct factor that was asked for; NaN in a trace where they are not accurate."""
+    op, right, xp = question.op, question.right, question.xp
+    rules = rules_of(xp)
+    with rules.evaluated(op._arrays()):
+        factor = rules.untraced(factor_by)(method, op, owner, xp)
+    found = question.in_closed_form(factor.solve(right, xp))
+    done = _is_accurate(found, question, rtol)
+    if rules.is_traced(done):
+        return found._replace(x=xp.where(done[..., None], found.x, xp.full_like(found.x, float("nan"))))
+    report = Report(owner, remedy="raise rtol, or lower that of the method")
+    report.require_converged(Solutions(found.x, found.residual, done, 0), None, right, rtol, xp)
+    return found
+
+
+def _is_accurate(found: SolveResult, question: _Question, rtol: float) -> Array:
+    """Tell which solutions leave no more than `rtol`, or nothing but the rounding errors of their precision."""
+    op, right, xp = question.op, question.right, question.xp
+    done = found.residual <= rtol
+    if not rules_of(xp).is_traced(done) and bool(xp.all(done)):
+        return done
+    x = xp.astype(found.x, right.dtype)
+    return done | is_as_small_as_rounding(op, x, right - op._matvec(x, xp), right, xp)
 
 
 def require_operator(A: object, owner: str) -> None:
@@ -312,11 +346,11 @@ def _method(value: Any, assume: str) -> KrylovMethod:
         return CG() if assume == "positive definite" else GMRES()
     if isinstance(value, KrylovMethod):
         return value
-    if isinstance(value, type) and issubclass(value, KrylovMethod):
+    if isinstance(value, type) and issubclass(value, (KrylovMethod, Superfast)):
         got = f"the class itself; call it: {value.__name__}()"
     else:
         got = repr(value) if isinstance(value, str) else type(value).__name__
-    text = f"must be CG(), GMRES(), LSMR() or None, got {got}"
+    text = f"must be CG(), GMRES(), LSMR(), Superfast() or None, got {got}"
     raise ArgumentTypeError("solve", "method", text)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from contextlib import suppress
 from numbers import Integral
 from typing import Any, Literal, NamedTuple, Self, TypeAlias
@@ -286,6 +286,13 @@ class LinearOperator(Parametrised, ABC):
         `like` is an array of the same library, for dtype and device where the operator holds no arrays.
         """
         return None
+
+    def _kept(self, key: Hashable, make: Callable[[], Any]) -> Any:
+        """Return what a function returns; a prepared operator keeps it for the next time it is asked for by this key.
+
+        It is an object with parameters that depends on the values of the operator alone, and has no derivatives.
+        """
+        return make()
 
     # Hooks of closed forms: without them the methods that ask them raise an error that names an alternative
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from functools import partial, wraps
 from math import prod
@@ -164,8 +164,9 @@ class Prepared(Wrapper):
     number of threads may use it at the same time. Vectors of a higher precision are multiplied by the operator itself.
 
     What `rmatvec` needs is prepared when that is first called. For NumPy vectors the first `solve` finds the reciprocal
-    spectra of circulants and their products with diagonals; later ones cost as much as a product. An array `out` is
-    written to directly if it is contiguous, apart from the vectors, and of the dtype of both.
+    spectra of circulants and their products with diagonals; later ones cost as much as a product. `structmat.solve` and
+    `structmat.slogdet` keep the direct factor of a series, `structmat.Superfast`. An array `out` is written to directly
+    if it is contiguous, apart from the vectors, and of the dtype of both.
 
     Examples
     --------
@@ -196,6 +197,7 @@ class Prepared(Wrapper):
     adjoint_products: Products | Literal[False] | None = field(init=False, default=None)
     prepared_solver: Products | Literal[False] | None = field(init=False, default=None)
     in_single_precision: Prepared | None = field(init=False, default=None)
+    kept: dict[Hashable, Any] | None = field(init=False, default=None)
 
     def _stored(self, name: str, value: Any) -> Any:
         """Store a value in a field, and return it."""
@@ -236,6 +238,15 @@ class Prepared(Wrapper):
         solver = op._solver(xp) if is_numpy(xp) and self.shape[0] == self.shape[1] else None
         products = products_of(solver, None, 0) if isinstance(solver, Plan) else solver
         return self._stored("prepared_solver", products or False)
+
+    def _kept(self, key: Hashable, make: Callable[[], Any]) -> Any:
+        kept = self._stored("kept", {}) if self.kept is None else self.kept
+        if key in kept:
+            return kept[key]
+        value = make()
+        if is_plain(value._arrays()):
+            kept[key] = value
+        return value
 
     def _described(self) -> str:
         return self.operator._described()

@@ -54,6 +54,7 @@ References
 """
 
 from structmat._toeplitz_systems.superfast.bases import RankError
-from structmat._toeplitz_systems.superfast.solver import SuperfastFactor
+from structmat._toeplitz_systems.superfast.factor import Factor
+from structmat._toeplitz_systems.superfast.solver import TOLERANCE, SuperfastFactor
 
-__all__ = ["RankError", "SuperfastFactor"]
+__all__ = ["TOLERANCE", "Factor", "RankError", "SuperfastFactor"]
