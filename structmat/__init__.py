@@ -1,10 +1,12 @@
 """Circulant, diagonal and block-circulant matrices, their products, and the fit of a matrix by such a product.
 
 Operators (any array library: NumPy, PyTorch, JAX, CuPy, MLX, Dask)
-    `Circulant`, `SpectralCirculant`, `MultilevelCirculant`, `BandedCirculant`, `Diagonal`, `BlockCirculant`,
-    `CDDProduct`, `Toeplitz`, `MultilevelToeplitz`, `BlockToeplitz`, `Hankel`, `ToeplitzInverse`; `Identity` and
-    `Fourier`; `Product`, `Sum` and `Scaled` for lazy combinations; `Submatrix` for some rows and columns; `Prepared`,
-    returned by `prepare`, for many products by one operator;
+    Circulant matrices: `Circulant`, `SpectralCirculant`, `MultilevelCirculant`, `BandedCirculant`, `BlockCirculant`;
+    diagonal ones: `Diagonal`, `Identity`; products of both: `CDDProduct`;
+    matrices with constant diagonals: `Toeplitz`, `MultilevelToeplitz`, `BlockToeplitz`, `Hankel`, `ToeplitzInverse`;
+    unitary transforms: `Fourier`, `CosineTransform`, `SineTransform`;
+    lazy combinations: `Product`, `Sum`, `Scaled`; `Submatrix` for some rows and columns; `Prepared`, returned by
+    `prepare`, for many products by one operator;
     `LinearOperator`, the base class; `CDDLayout`, the shape of a CDD product. `show_config` prints which engine is
     used.
 Fits
@@ -55,6 +57,7 @@ if TYPE_CHECKING:
         CDDLayout,
         CDDProduct,
         Circulant,
+        CosineTransform,
         Diagonal,
         Fourier,
         Hankel,
@@ -65,6 +68,7 @@ if TYPE_CHECKING:
         Prepared,
         Product,
         Scaled,
+        SineTransform,
         SpectralCirculant,
         Submatrix,
         Sum,
@@ -88,6 +92,7 @@ __all__ = [
     "CDDProduct",
     "Circulant",
     "ConvergenceError",
+    "CosineTransform",
     "Diagonal",
     "ErrorCurve",
     "FitResult",
@@ -100,6 +105,7 @@ __all__ = [
     "Prepared",
     "Product",
     "Scaled",
+    "SineTransform",
     "SlogdetEstimate",
     "SolveResult",
     "SpectralCirculant",

@@ -42,6 +42,7 @@ OF_ENTRIES: frozenset[Any] = frozenset({"fro", 1, np.inf})
 """Norms that need no singular values."""
 FUNCTIONS = by("_spectral_function")
 SPECTRAL = CLOSED_FORMS - FUNCTIONS
+UNITARY = by("_inv", "_pinv", "_svdvals", "_norm")
 NEED_SQUARE = THROUGH_FACTORS | FUNCTIONS | by("_eig")
 
 
@@ -332,12 +333,40 @@ def _identity(v: Vectors) -> Sample:
 
 
 def _fourier(v: Vectors) -> Sample:
-    n, blocks, inverse = v.size(), v.integer(1, 4), bool(v.rng.integers(2))
+    n, blocks, inverse, axes = v.size(), v.integer(1, 4), bool(v.rng.integers(2)), None
     F = fourier_matrix(n)
     if v.shapes.random() < 0.3:
-        n, F = (n, 3), np.kron(F, fourier_matrix(3))
+        axes = (None, 0)[v.integer(0, 2)]
+        n, F = (n, 3), np.kron(F, fourier_matrix(3) if axes is None else np.eye(3))
     F = np.kron(np.eye(blocks), F)
-    return Sample(lambda a: sm.Fourier(n, blocks, inverse), F.conj() if inverse else F, v.dtype)
+    return Sample(lambda a: sm.Fourier(n, blocks, inverse, axes), F.conj() if inverse else F, v.dtype)
+
+
+def trigonometric_matrix(kind: str, n: int) -> np.ndarray:
+    """Dense cosine and sine transforms, entry by entry from the definition."""
+    j, k = np.arange(n), np.arange(n)[:, None]
+    first, last = np.ones(n), np.ones(n)
+    if n == 1:
+        return np.ones((1, 1))
+    first[0] = last[-1] = 0.5**0.5
+    both = first * last
+    C = {
+        "dct1": lambda: np.outer(both, both) * np.cos(np.pi * j * k / (n - 1)) * (2 / (n - 1)) ** 0.5,
+        "dct2": lambda: first[:, None] * np.cos(np.pi * (2 * j + 1) * k / (2 * n)) * (2 / n) ** 0.5,
+        "dct4": lambda: np.cos(np.pi * (2 * j + 1) * (2 * k + 1) / (4 * n)) * (2 / n) ** 0.5,
+        "dst1": lambda: np.sin(np.pi * (j + 1) * (k + 1) / (n + 1)) * (2 / (n + 1)) ** 0.5,
+        "dst2": lambda: last[:, None] * np.sin(np.pi * (2 * j + 1) * (k + 1) / (2 * n)) * (2 / n) ** 0.5,
+        "dst4": lambda: np.sin(np.pi * (2 * j + 1) * (2 * k + 1) / (4 * n)) * (2 / n) ** 0.5,
+    }
+    return trigonometric_matrix(f"{kind[:3]}2", n).T if kind[3] == "3" else C[kind]()
+
+
+def _trigonometric_transform(v: Vectors, *, kind: Any) -> Sample:
+    n, of_type, axes = v.size(), v.integer(1, 5), None
+    dense = trigonometric_matrix(f"{'dct' if kind is sm.CosineTransform else 'dst'}{of_type}", n)
+    if v.shapes.random() < 0.3:
+        n, axes, dense = (n, 3), 0, np.kron(dense, np.eye(3))
+    return Sample(lambda a: kind(n, of_type, axes), dense, v.dtype)
 
 
 def _product(v: Vectors) -> Sample:
@@ -455,8 +484,17 @@ REGISTRY = [
     Entry(
         "Fourier",
         _fourier,
-        by("_inv", "_pinv", "_svdvals", "_norm"),
-        frozenset({2, "nuc"}),
+        UNITARY,
+        frozenset({"fro", 2, "nuc"}),
+    ),
+    Entry(
+        "CosineTransform",
+        partial(_trigonometric_transform, kind=sm.CosineTransform),
+        UNITARY,
+        frozenset({"fro", 2, "nuc"}),
+    ),
+    Entry(
+        "SineTransform", partial(_trigonometric_transform, kind=sm.SineTransform), UNITARY, frozenset({"fro", 2, "nuc"})
     ),
     Entry("Product", _product, THROUGH_FACTORS, frozenset()),
     Entry("Sum", _sum, ENTRYWISE, frozenset()),

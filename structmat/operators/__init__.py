@@ -16,7 +16,7 @@ from structmat.operators._closed_forms import ClosedForm, NoClosedFormError
 from structmat.operators._combined_plans import ByHooks, CombinedPlan, plan_of_parts
 from structmat.operators._composite import Chain, Wrapper, combined, require_operators, values_of
 from structmat.operators._determinants import sign_and_log
-from structmat.operators._diagonal import Diagonal, Fourier, Identity
+from structmat.operators._diagonal import Diagonal, Identity
 from structmat.operators._families import register_family
 from structmat.operators._indices import Indices
 from structmat.operators._linear_operator import Context, LinearOperator, NormOrder, Planned, closed_forms
@@ -28,6 +28,7 @@ from structmat.operators._spectral_functions import SpectralFunction, function_o
 from structmat.operators._submatrix import Submatrix
 from structmat.operators._sum import Sum
 from structmat.operators._toeplitz import Hankel, Toeplitz, ToeplitzInverse
+from structmat.operators._transforms import CosineTransform, Fourier, SineTransform
 
 __all__ = [
     "BandedCirculant",
@@ -41,6 +42,7 @@ __all__ = [
     "ClosedForm",
     "CombinedPlan",
     "Context",
+    "CosineTransform",
     "Diagonal",
     "FactorKind",
     "Fourier",
@@ -57,6 +59,7 @@ __all__ = [
     "Prepared",
     "Product",
     "Scaled",
+    "SineTransform",
     "SpectralCirculant",
     "SpectralFunction",
     "Submatrix",

@@ -16,10 +16,10 @@ from structmat._arrays.arithmetic import (
 )
 from structmat._arrays.typing import Array, Namespace
 from structmat._fourier.plans import Plan
-from structmat.operators._diagonal import Fourier
 from structmat.operators._diagonalisation import Diagonalisation, without_negative
 from structmat.operators._linear_operator import LinearOperator, Planned
 from structmat.operators._spectral_functions import SpectralFunction, is_real_at
+from structmat.operators._transforms import Fourier
 
 
 class Cyclic(Planned):

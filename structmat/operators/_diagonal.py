@@ -1,4 +1,4 @@
-"""The identity, the Fourier matrix and diagonal matrices."""
+"""The identity and diagonal matrices."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ import math
 import operator
 from dataclasses import dataclass
 from functools import partial
-from math import prod
 from typing import Any
 
 import numpy as np
 
-from structmat._arguments import as_vectors, grid, integer
+from structmat._arguments import as_vectors, integer
 from structmat._arrays.arithmetic import (
     are_normal,
     damped_reciprocal,
@@ -24,7 +23,6 @@ from structmat._arrays.conversion import copied
 from structmat._arrays.dtypes import complex_partner, is_complex
 from structmat._arrays.libraries import device_of, is_numpy
 from structmat._arrays.typing import Array, Namespace
-from structmat._fourier.grids import multilevel_fft, multilevel_ifft
 from structmat._fourier.plans import Plan
 from structmat._fourier.steps import Step
 from structmat.operators._arithmetic import compose, scale
@@ -123,95 +121,6 @@ class Identity(LinearOperator):
 
     def _spectral_function(self, function: SpectralFunction, xp: Namespace) -> LinearOperator:
         return scale(self, function_of_entries(function, xp.ones(1), "Identity", xp)[0].item())
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class Fourier(LinearOperator):
-    """The unitary discrete Fourier transform of each of `blocks` consecutive pieces of length `n`.
-
-    Parameters
-    ----------
-    n : int or tuple of int
-        Length of one transform; several for the transform along every axis of a grid of these sizes, in row-major
-        order, which is the Kronecker product of theirs.
-    blocks : int, default 1
-        Number of pieces; the matrix is ``kron(eye(blocks), F)``.
-    inverse : bool, default False
-        Whether it is the inverse transform, the complex conjugate.
-
-    Raises
-    ------
-    ValueError
-        If `n` or `blocks` is below one.
-    TypeError
-        If `n` or `blocks` is no integer, nor `n` a tuple of integers.
-
-    Notes
-    -----
-    ``F[j, k] = exp(-2 pi i j k / n) / sqrt(n)``. The columns of the inverse are the eigenvectors of every circulant,
-    for a grid those of every multilevel circulant.
-
-    Examples
-    --------
-    >>> import structmat as sm
-    >>> (sm.Fourier(2).to_dense() * 2**0.5).real.round(12)
-    array([[ 1.,  1.],
-           [ 1., -1.]])
-    >>> F = sm.Fourier((2, 3))
-    >>> import numpy as np
-    >>> bool(np.allclose(F.to_dense(), np.kron(sm.Fourier(2).to_dense(), sm.Fourier(3).to_dense())))
-    True
-    """
-
-    n: int | tuple[int, ...]
-    """Length of one transform, or the sizes of its grid."""
-    blocks: int = 1
-    """Number of pieces."""
-    inverse: bool = False
-    """Whether it is the inverse transform."""
-
-    def __post_init__(self) -> None:
-        n = grid(self.n, "Fourier", "n") if isinstance(self.n, (tuple, list)) else integer(self.n, "Fourier", "n")
-        object.__setattr__(self, "n", n)
-        object.__setattr__(self, "blocks", integer(self.blocks, "Fourier", "blocks"))
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """``(blocks * n, blocks * n)``, with the product of several n."""
-        side = self.blocks * prod(self._sizes)
-        return (side, side)
-
-    @property
-    def _sizes(self) -> tuple[int, ...]:
-        return self.n if isinstance(self.n, tuple) else (self.n,)
-
-    @property
-    def _forces_complex(self) -> bool:
-        return True
-
-    def _matvec(self, x: Array, xp: Namespace) -> Array:
-        sizes = self._sizes
-        pieces = xp.reshape(x, (*x.shape[:-1], self.blocks, prod(sizes)))
-        transform = multilevel_ifft if self.inverse else multilevel_fft
-        return xp.reshape(transform(pieces, sizes, xp, real=False, norm="ortho"), x.shape)
-
-    def _transpose(self) -> LinearOperator:
-        return self
-
-    def _conj(self) -> LinearOperator:
-        return Fourier(self.n, self.blocks, not self.inverse)
-
-    def _inv(self, xp: Namespace) -> LinearOperator:
-        return self._conj()
-
-    def _pinv(self, rtol: float, xp: Namespace) -> LinearOperator:
-        return self._conj()
-
-    def _damped_pinv(self, damp: float, xp: Namespace) -> LinearOperator:
-        return scale(self._conj(), 1.0 / (1.0 + damp * damp))
-
-    def _svdvals(self, xp: Namespace) -> Array:
-        return xp.ones(self.shape[0])
 
 
 @compose.rule(Identity, object)

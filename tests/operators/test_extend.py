@@ -67,13 +67,16 @@ def own_operators() -> list[str]:
 
 def test_the_own_operators_are_found() -> None:
     assert {
-        "_block_circulant",
-        "_block_toeplitz",
-        "_cdd_product",
-        "_circulants",
-        "_diagonal",
-        "_multilevel",
-        "_toeplitz",
+        *(
+            "_block_circulant",
+            "_block_toeplitz",
+            "_cdd_product",
+            "_circulants",
+            "_diagonal",
+            "_multilevel",
+            "_toeplitz",
+        ),
+        "_transforms",
     } == {*own_operators()}
 
 

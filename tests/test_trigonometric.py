@@ -1,0 +1,110 @@
+"""Cosine and sine transforms: agreement with SciPy on all libraries, derivatives, and what is stored of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import scipy.fft
+import torch
+from array_api_compat import torch as torch_namespace
+
+import structmat as sm
+from structmat._arrays.libraries import namespace
+from structmat._fourier import trigonometric
+from structmat._fourier.trigonometric import INVERSES, trigonometric_transform
+from tests.backends import Backend
+
+LENGTHS = (1, 2, 3, 4, 7, 8, 9, 30, 31, 64, 97)
+TO_COMPILE = (1, 5, 6)
+
+
+def by_scipy(x: np.ndarray, kind: str, axis: int = -1) -> np.ndarray:
+    if x.shape[axis] == 1:  # where SciPy has no cosine transform of type 1
+        return x
+    transform = scipy.fft.dct if kind[:3] == "dct" else scipy.fft.dst
+    return transform(x, int(kind[3]), norm="ortho", axis=axis)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "complex128"])
+def test_transforms_are_those_of_scipy(backend: Backend, dtype: str) -> None:
+    if backend.compiles and dtype != "float64":
+        pytest.skip("compiles the same as much again")
+    rng = np.random.default_rng(0)
+    for n in TO_COMPILE if backend.compiles else LENGTHS:
+        x = rng.standard_normal((2, n)) + (1j * rng.standard_normal((2, n)) if dtype == "complex128" else 0)
+        x = x.astype(dtype)
+        given = backend.asarray(x)
+        for kind in INVERSES:
+            found = backend.to_numpy(trigonometric_transform(given, kind, namespace(given)))
+            assert found.dtype == dtype
+            tolerance = (2e-6 if dtype == "float32" else 4e-15) * np.linalg.norm(x)
+            np.testing.assert_allclose(found, by_scipy(x, kind), rtol=0, atol=tolerance, err_msg=f"{kind}, {n}")
+
+
+@pytest.mark.parametrize("kind", INVERSES)
+def test_any_axis_and_no_vectors(kind: str) -> None:
+    x = np.random.default_rng(0).standard_normal((3, 4, 5))
+    for axis in (-1, -2, -3):
+        found = trigonometric_transform(torch.from_numpy(x), kind, torch_namespace, axis=axis)
+        np.testing.assert_allclose(found, by_scipy(x, kind, axis), atol=1e-14)
+    for shape in ((0, 4), (2, 0, 4)):
+        for none, xp in ((np.zeros(shape), namespace(x)), (torch.zeros(shape), torch_namespace)):
+            assert tuple(trigonometric_transform(none, kind, xp).shape) == shape
+
+
+@pytest.mark.parametrize("n", [6, 7])
+@pytest.mark.parametrize("kind", INVERSES)
+def test_derivatives_of_torch(kind: str, n: int) -> None:
+    def transform(x: Any) -> Any:
+        return trigonometric_transform(x, kind, torch_namespace)
+
+    x = torch.randn(2, n, dtype=torch.float64, requires_grad=True)
+    torch.autograd.gradcheck(transform, x)
+    matrix = torch.from_numpy(by_scipy(np.eye(n), kind, 0))
+    np.testing.assert_allclose(torch.func.jacrev(transform)(x[0].detach()), matrix, atol=1e-14)
+    np.testing.assert_allclose(torch.func.jacfwd(transform)(x[0].detach()), matrix, atol=1e-14)
+    np.testing.assert_allclose(
+        torch.func.vmap(transform, in_dims=1)(torch.eye(n, dtype=torch.float64)).T, matrix, atol=1e-14
+    )
+
+
+def test_transformations_of_jax() -> None:
+    jax = pytest.importorskip("jax")
+    jax.config.update("jax_enable_x64", True)
+    for kind, n in (("dct2", 6), ("dst3", 5), ("dct4", 5)):
+        matrix = by_scipy(np.eye(n), kind, 0)
+
+        def transform(x: Any, kind: str = kind) -> Any:
+            return trigonometric_transform(x, kind, jax.numpy)
+
+        np.testing.assert_allclose(jax.jit(jax.jacrev(transform))(np.ones(n)), matrix, atol=1e-14)
+        np.testing.assert_allclose(jax.jit(jax.vmap(transform, 1, 1))(np.eye(n)), matrix, atol=1e-14)
+
+
+def test_factors_are_stored_where_nothing_is_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    stored: dict[Any, Any] = {}
+    monkeypatch.setattr(trigonometric, "_tables", stored)
+    x = torch.ones(6, dtype=torch.float64)
+    with torch.inference_mode():
+        trigonometric_transform(x, "dct2", torch_namespace)
+    assert not stored
+    trigonometric_transform(x.clone().requires_grad_(), "dct2", torch_namespace).sum().backward()
+    (tables,) = stored.values()
+    assert not any(table.requires_grad or table.is_inference() for table in tables)
+    trigonometric_transform(x, "dst2", torch_namespace)  # whose factors are the same
+    assert len(stored) == 1
+    for n in range(2, 100):
+        trigonometric_transform(torch.ones(n), "dct2", torch_namespace)
+    assert len(stored) <= trigonometric._STORED
+
+
+@pytest.mark.parametrize("kind", [sm.CosineTransform, sm.SineTransform])
+def test_transposes_are_inverses(kind: Any) -> None:
+    for of_type, of_transpose in ((1, 1), (2, 3), (3, 2), (4, 4)):
+        C = kind((3, 4), of_type, axes=-1)
+        assert C.axes == (1,)
+        assert C.T.type == C.H.type == C.inv().type == of_transpose
+        np.testing.assert_allclose((C.T @ C).to_dense(), np.eye(12), atol=1e-15)
+    assert kind((3, 4), axes=(1, 0)).axes is None
