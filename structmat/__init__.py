@@ -5,6 +5,7 @@ Operators (any array library: NumPy, PyTorch, JAX, CuPy, MLX, Dask)
     diagonal ones: `Diagonal`, `Identity`; products of both: `CDDProduct`;
     matrices with constant diagonals: `Toeplitz`, `MultilevelToeplitz`, `BlockToeplitz`, `Hankel`, `ToeplitzInverse`;
     unitary transforms: `Fourier`, `CosineTransform`, `SineTransform`;
+    `Kronecker` products and `KroneckerSum`, of any operators and of small `Dense` matrices; `Eigendecomposition`;
     lazy combinations: `Product`, `Sum`, `Scaled`; `Submatrix` for some rows and columns; `Prepared`, returned by
     `prepare`, for many products by one operator;
     `LinearOperator`, the base class; `CDDLayout`, the shape of a CDD product. `show_config` prints which engine is
@@ -58,10 +59,14 @@ if TYPE_CHECKING:
         CDDProduct,
         Circulant,
         CosineTransform,
+        Dense,
         Diagonal,
+        Eigendecomposition,
         Fourier,
         Hankel,
         Identity,
+        Kronecker,
+        KroneckerSum,
         LinearOperator,
         MultilevelCirculant,
         MultilevelToeplitz,
@@ -93,12 +98,16 @@ __all__ = [
     "Circulant",
     "ConvergenceError",
     "CosineTransform",
+    "Dense",
     "Diagonal",
+    "Eigendecomposition",
     "ErrorCurve",
     "FitResult",
     "Fourier",
     "Hankel",
     "Identity",
+    "Kronecker",
+    "KroneckerSum",
     "LinearOperator",
     "MultilevelCirculant",
     "MultilevelToeplitz",

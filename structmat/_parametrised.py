@@ -71,6 +71,11 @@ class Parametrised:
         return new
 
     @classmethod
+    def _of_fields(cls, fields: dict[str, Any]) -> Self:
+        """Return the object with these values of its fields, after the checks of the constructor."""
+        return cls(**fields)
+
+    @classmethod
     def _field_names(cls) -> tuple[str, ...]:
         return cls.__match_args__  # type: ignore[attr-defined]  # set by `dataclass`
 

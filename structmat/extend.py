@@ -18,13 +18,16 @@ With a default
 Without a closed form unless given
     ``_inv(xp)``, ``_solve(b, xp)``, ``_determinant_factors(xp)``, ``_det(xp)``, ``_slogdet(xp)``, ``_pinv(rtol, xp)``,
     ``_damped_pinv(damp, xp)``, ``_eig(xp)``, ``_eigvals(xp)``, ``_svdvals(xp)``, ``_diagonal(xp)``, ``_norm(ord, xp)``,
-    ``_frobenius(xp)``, ``_modulus(xp)``, ``_spectral_function(function, xp)``; ``_rounding(xp)``, the relative error of
-    singular values, has a default. `closed_forms` returns which methods ask which of them. A hook that has none for
-    this case raises ``NoClosedFormError(self)``; the method that was called names itself and the alternative.
+    ``_frobenius(xp)``, ``_modulus(xp)``, ``_spectral_function(function, xp)``, and ``_orthonormal_eig(xp)``, by which
+    Kronecker products, and operators to which a multiple of the identity is added, have closed forms;
+    ``_rounding(xp)``, the relative error of singular values, has a default. `closed_forms` returns which methods ask
+    which of them. A hook that has none for this case raises ``NoClosedFormError(self)``; the method that was called
+    names itself and the alternative.
 For preconditioners, with a default
     ``_nearest_circulant(sizes, like, xp)``, the first column of a circulant near a square matrix, cyclic on a grid of
     these sizes, which preconditions `structmat.solve` and `structmat.slogdet`, or None, the default;
-    ``_circulant_levels()``, the sizes of the grid: ``(n,)`` unless the matrix has levels.
+    ``_circulant_levels()``, the sizes of the grid: ``(n,)`` unless the matrix has levels;
+    ``_nearest_eig(xp)``, eigenvalues and orthonormal eigenvectors of a matrix near this one, which serve as well.
 To call in hooks
     ``_own_namespace()`` of the parameters; ``_map(function)``, the operator with a function of each of them, and
     ``_replaced(**fields)``, with other fields, both without the checks of the constructor;

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 import structmat as sm
 from structmat.extend import closed_forms
 from tests.backends import ENGINES, by_engine
-from tests.operators.outsiders import Kronecker, ToeplitzPlusHankel
+from tests.operators.outsiders import DirectSum, ToeplitzPlusHankel
 
 DTYPES = ("float32", "float64", "complex64", "complex128")
 BATCHES = ((), (), (), (2,), (1,), (2, 3))
@@ -411,17 +411,63 @@ def kronecker_product(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     return entries.reshape(*batch, m * p, n * q)
 
 
+def _dense(v: Vectors, *, square: bool) -> Sample:
+    m = v.size()
+    matrix = v(m, m if square else m + v.integer(1, 4))
+    return Sample(lambda a: sm.Dense(a(matrix)), wide(matrix), v.dtype)
+
+
+def _eigendecomposition(v: Vectors) -> Sample:
+    n = v.size()
+    values, vectors = v(n), np.linalg.qr(v(n, n))[0]
+    V = wide(vectors)
+    dense = V * wide(values)[..., None, :] @ np.swapaxes(V, -1, -2).conj()
+    return Sample(lambda a: sm.Eigendecomposition(a(values), sm.Dense(a(vectors))), dense, v.dtype)
+
+
 def _kronecker(v: Vectors) -> Sample:
     """Of a circulant and a diagonal matrix, which have closed forms of all kinds."""
     c, d = v(v.integer(1, 5)), v(v.integer(1, 5))
     dense = kronecker_product(circulant_matrix(c), diagonal_matrix(d))
-    return Sample(lambda a: Kronecker(sm.Circulant(a(c)), sm.Diagonal(a(d))), dense, v.dtype)
+    return Sample(lambda a: sm.Kronecker(sm.Circulant(a(c)), sm.Diagonal(a(d))), dense, v.dtype)
+
+
+def _kronecker_plus_identity(v: Vectors) -> Sample:
+    sample, shift = _kronecker(v), v()
+    n = sample.dense.shape[-1]
+    dense = sample.dense + wide(shift)[..., None, None] * np.eye(n)
+    return Sample(lambda a: sample.make(a) + sm.Scaled(sm.Identity(n), a(shift)), dense, v.dtype)
 
 
 def _rectangular_kronecker(v: Vectors) -> Sample:
-    left, right = _toeplitz(v, square=False), _hankel(v, square=False)
-    dense = kronecker_product(left.dense, right.dense)
-    return Sample(lambda a: Kronecker(left.make(a), right.make(a)), dense, v.dtype)
+    """Of three factors, one of them dense."""
+    samples = [_toeplitz(v, square=False), _dense(v, square=False)]
+    n = v.integer(1, 3)
+    dense = kronecker_product(kronecker_product(samples[0].dense, np.eye(n)), samples[1].dense)
+    make = lambda a: sm.Kronecker(samples[0].make(a), sm.Identity(n), samples[1].make(a))
+    return Sample(make, dense, v.dtype)
+
+
+def _kronecker_sum(v: Vectors) -> Sample:
+    c, d, m = v(v.integer(1, 4)), v(v.integer(1, 4)), v.integer(1, 3)
+    C, D = circulant_matrix(c), diagonal_matrix(d)
+    eye = [np.eye(n) for n in (C.shape[-1], m, D.shape[-1])]
+    of_first = kronecker_product(C, np.kron(eye[1], eye[2]))
+    of_last = kronecker_product(np.kron(eye[0], eye[1]), D)
+    make = lambda a: sm.KroneckerSum(sm.Circulant(a(c)), sm.Identity(m), sm.Diagonal(a(d)))
+    return Sample(make, of_first + np.eye(of_last.shape[-1]) + of_last, v.dtype)
+
+
+def _direct_sum(v: Vectors, *, square: bool) -> Sample:
+    """Of a circulant and a diagonal matrix, which have closed forms of all kinds, or of a rectangular one."""
+    first = _circulant(v) if square else _toeplitz(v, square=False)
+    d = v(v.integer(1, 5))
+    D = diagonal_matrix(d)
+    (m, n), k = first.dense.shape[-2:], d.shape[-1]
+    batch = np.broadcast_shapes(first.dense.shape[:-2], D.shape[:-2])
+    dense = np.zeros((*batch, m + k, n + k), np.result_type(first.dense, D))
+    dense[..., :m, :n], dense[..., m:, n:] = first.dense, D
+    return Sample(lambda a: DirectSum(first.make(a), sm.Diagonal(a(d))), dense, v.dtype)
 
 
 def _toeplitz_plus_hankel(v: Vectors, *, square: bool) -> Sample:
@@ -502,14 +548,30 @@ REGISTRY = [
     Entry("Submatrix, the same rows and columns", partial(_submatrix, principal=True), ENTRYWISE, frozenset()),
     Entry("Submatrix", partial(_submatrix, principal=False), frozenset(), frozenset()),
     Entry("Scaled identity", _scaled_identity, CLOSED_FORMS, is_variant=True),
+    Entry("Dense", partial(_dense, square=True), SPECTRAL),
+    Entry("Dense, m x n", partial(_dense, square=False), SPECTRAL - NEED_SQUARE, is_variant=True),
+    Entry("Eigendecomposition", _eigendecomposition, CLOSED_FORMS, frozenset({"fro", 2, "nuc"})),
+    Entry("Kronecker", _kronecker, CLOSED_FORMS, keeps_identity=False),
+    Entry("Kronecker, rectangular", _rectangular_kronecker, by("_norm"), OF_ENTRIES, is_variant=True),
     Entry(
-        "Kronecker",
-        _kronecker,
+        "Kronecker plus identity", _kronecker_plus_identity, CLOSED_FORMS, frozenset({"fro", 2, "nuc"}), is_variant=True
+    ),
+    Entry("KroneckerSum", _kronecker_sum, CLOSED_FORMS, frozenset({"fro", 2, "nuc"})),
+    Entry(
+        "DirectSum",
+        partial(_direct_sum, square=True),
         CLOSED_FORMS - FUNCTIONS - by("_pinv"),
         is_own=True,
         keeps_identity=False,
     ),
-    Entry("Kronecker, rectangular", _rectangular_kronecker, by("_norm"), OF_ENTRIES, is_variant=True, is_own=True),
+    Entry(
+        "DirectSum, rectangular",
+        partial(_direct_sum, square=False),
+        by("_norm"),
+        OF_ENTRIES,
+        is_variant=True,
+        is_own=True,
+    ),
     Entry("ToeplitzPlusHankel", partial(_toeplitz_plus_hankel, square=True), ENTRYWISE, frozenset(), is_own=True),
     Entry(
         "ToeplitzPlusHankel, m x n",
@@ -522,7 +584,7 @@ REGISTRY = [
 ]
 PREPARED = {
     "Circulant", "MultilevelCirculant", "BlockCirculant, cropped", "CDDProduct, D C D", "Toeplitz, square",
-    "ToeplitzInverse", "Submatrix", "Kronecker", "ToeplitzPlusHankel",
+    "ToeplitzInverse", "Submatrix", "Kronecker", "DirectSum", "ToeplitzPlusHankel",
 }  # fmt: skip
 PLAIN = REGISTRY.copy()
 REGISTRY += [prepared(entry) for entry in REGISTRY if entry.name in PREPARED]

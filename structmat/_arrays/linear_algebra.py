@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from structmat._arrays.dtypes import is_half_precision
-from structmat._arrays.libraries import library_of
+from structmat._arrays.libraries import device_of, library_of
+from structmat._arrays.shapes import concat_last
 from structmat._arrays.typing import Array, Namespace
 
 
@@ -45,3 +46,12 @@ def singular_values(matrices: Array, xp: Namespace) -> Array:
     finite = xp.all(xp.isfinite(matrices), axis=(-2, -1))
     values = xp.linalg.svdvals(xp.where(finite[..., None, None], matrices, xp.zeros_like(matrices)))
     return xp.where(finite[..., None], values, xp.full_like(values, float("nan")))
+
+
+def even_factors(sign: Array, log: Array, count: int, xp: Namespace) -> Array:
+    """Return `count` numbers of equal modulus along a new last axis, whose product is a determinant.
+
+    It is given by its sign and the logarithm of its modulus, as it may be out of range.
+    """
+    ones = xp.ones((*log.shape, count - 1), dtype=sign.dtype, device=device_of(log))
+    return xp.astype(xp.exp(log / count), sign.dtype)[..., None] * concat_last([sign[..., None], ones], xp)

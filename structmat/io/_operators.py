@@ -431,7 +431,7 @@ def _decoded(node: Any, array_of: Callable[[str, bool], Array]) -> Any:
         return FitResult(**values)
     if (cls := _classes().get(node["class"])) is None:
         raise ValueError(f"{node['class']!r} is no operator class of structmat")
-    return cls(**values)
+    return cls._of_fields(values)
 
 
 def _namespace(xp: Namespace | None) -> Namespace:

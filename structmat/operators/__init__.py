@@ -15,10 +15,14 @@ from structmat.operators._circulants import BandedCirculant, Circulant, Spectral
 from structmat.operators._closed_forms import ClosedForm, NoClosedFormError
 from structmat.operators._combined_plans import ByHooks, CombinedPlan, plan_of_parts
 from structmat.operators._composite import Chain, Wrapper, combined, require_operators, values_of
+from structmat.operators._dense import Dense
 from structmat.operators._determinants import sign_and_log
 from structmat.operators._diagonal import Diagonal, Identity
+from structmat.operators._eigendecomposition import Eigendecomposition
 from structmat.operators._families import register_family
 from structmat.operators._indices import Indices
+from structmat.operators._kronecker import Kronecker
+from structmat.operators._kronecker_sum import KroneckerSum
 from structmat.operators._linear_operator import Context, LinearOperator, NormOrder, Planned, closed_forms
 from structmat.operators._multilevel import MultilevelCirculant, MultilevelToeplitz
 from structmat.operators._prepared import Prepared
@@ -43,12 +47,16 @@ __all__ = [
     "CombinedPlan",
     "Context",
     "CosineTransform",
+    "Dense",
     "Diagonal",
+    "Eigendecomposition",
     "FactorKind",
     "Fourier",
     "Hankel",
     "Identity",
     "Indices",
+    "Kronecker",
+    "KroneckerSum",
     "LinearOperator",
     "MultilevelCirculant",
     "MultilevelToeplitz",

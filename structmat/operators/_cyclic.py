@@ -14,6 +14,7 @@ from structmat._arrays.arithmetic import (
     reciprocal_above,
     require_nonzero,
 )
+from structmat._arrays.dtypes import is_complex
 from structmat._arrays.typing import Array, Namespace
 from structmat._fourier.plans import Plan
 from structmat.operators._diagonalisation import Diagonalisation, without_negative
@@ -93,6 +94,9 @@ class Cyclic(Planned):
     def _eig(self, xp: Namespace) -> tuple[Array, LinearOperator]:
         sizes = self._sizes
         return self._eigvals(xp), Fourier(sizes if len(sizes) > 1 else sizes[0], inverse=True)
+
+    def _orthonormal_eig(self, xp: Namespace) -> tuple[Array, LinearOperator, bool]:
+        return *self._eig(xp), not is_complex(self.dtype, xp)
 
     def _svdvals(self, xp: Namespace) -> Array:
         return xp.abs(self._eigvals(xp))

@@ -92,6 +92,12 @@ class Identity(LinearOperator):
     def _eig(self, xp: Namespace) -> tuple[Array, LinearOperator]:
         return self._eigvals(xp), self
 
+    def _orthonormal_eig(self, xp: Namespace) -> tuple[Array, LinearOperator, bool]:
+        return xp.ones(self.n), self, True
+
+    def _squared_moduli_times(self, X: Array, xp: Namespace) -> Array:
+        return X
+
     def _svdvals(self, xp: Namespace) -> Array:
         return xp.ones(self.n)
 
@@ -245,6 +251,9 @@ class Diagonal(LinearOperator):
 
     def _eig(self, xp: Namespace) -> tuple[Array, LinearOperator]:
         return self._eigvals(xp), Identity(self.shape[0])
+
+    def _orthonormal_eig(self, xp: Namespace) -> tuple[Array, LinearOperator, bool]:
+        return self.d, Identity(self.shape[0]), not is_complex(self.d.dtype, xp)
 
     def _svdvals(self, xp: Namespace) -> Array:
         return xp.abs(self.d)

@@ -20,6 +20,7 @@ from structmat.operators._arithmetic import add, compose, scale
 from structmat.operators._block_circulant import BlockCirculant
 from structmat.operators._block_toeplitz import BlockToeplitz
 from structmat.operators._circulants import BandedCirculant, Circulant, SpectralCirculant
+from structmat.operators._dense import Dense
 from structmat.operators._diagonal import Diagonal, Identity
 from structmat.operators._linear_operator import LinearOperator
 from structmat.operators._multilevel import MultilevelCirculant, MultilevelToeplitz
@@ -60,6 +61,11 @@ def _identity_as_blocks(operator: Any, like: Any) -> Any:
     eye = xp.eye(p, dtype=like.dtype, device=like.device)[..., None]
     first = xp.astype(xp.arange(b, device=like.device) == 0, like.dtype)
     return BlockCirculant(_times(eye * first, operator, like, 3), like.shape)
+
+
+def _identity_as_dense(operator: Any, like: Any) -> Dense:
+    eye = like._own_namespace().eye(like.shape[0], dtype=like.dtype, device=like.device)
+    return Dense(_times(eye, operator, like, 2))
 
 
 def _identity_as_grid(operator: Any, like: Any) -> Any:
@@ -152,6 +158,7 @@ HOLDS: dict[type, Held] = {
         MultilevelCirculant: _grid_by_block_rows,
         MultilevelToeplitz: _grid_by_block_rows,
     },
+    Dense: {Identity: _identity_as_dense, Diagonal: lambda op, like: Dense(op.to_dense())},  # noqa: ARG005
 }
 
 

@@ -57,6 +57,9 @@ NormOrder: TypeAlias = Literal["fro", "nuc", 1, 2] | float
 """A matrix norm: Frobenius, nuclear, largest column sum, largest singular value; infinity is the largest row sum."""
 
 
+_MOST_ROWS_WRITTEN_OUT = 4096
+"""The most rows of a matrix that is written out for its entries."""
+
 _ITERATIVE = "scipy.sparse.linalg.{} on structmat.scipy.as_linear_operator(op), or {}(op.to_dense())"
 """What serves in place of eigenvalues and singular values in closed form."""
 
@@ -280,6 +283,10 @@ class LinearOperator(Parametrised, ABC):
         """
         return None
 
+    def _nearest_eig(self, xp: Namespace) -> tuple[Array, LinearOperator, bool] | None:
+        """Return the same as `_orthonormal_eig` of a matrix near this one; None where none is known."""
+        return None
+
     def _noisy_toeplitz(self, like: Array, xp: Namespace) -> tuple[Any, Array | None] | None:
         """Toeplitz operator and diagonal, None where there is none, whose sum is this matrix; None for other matrices.
 
@@ -338,6 +345,21 @@ class LinearOperator(Parametrised, ABC):
     def _eigvals(self, xp: Namespace) -> Array:
         """Return the eigenvalues, complex, by default those beside the eigenvectors."""
         return self._eig(xp)[0]
+
+    def _orthonormal_eig(self, xp: Namespace) -> tuple[Array, LinearOperator, bool]:
+        """Return eigenvalues and the unitary operator of eigenvectors, and whether the matrix is real.
+
+        Only normal matrices have it, such as circulants. Eigenvalues are real where they are known to be.
+        """
+        raise NoClosedFormError(self)
+
+    def _squared_moduli_times(self, X: Array, xp: Namespace) -> Array:
+        """Return the product of the matrix of all ``|A[i, j]|^2`` with real columns, by default of a small one."""
+        if max(self.shape) > _MOST_ROWS_WRITTEN_OUT:
+            raise NoClosedFormError(self)
+        dtype = complex_partner(X.dtype, xp) if self._forces_complex else X.dtype
+        dense = self._to_dense(Context(xp, dtype, device_of(X)))
+        return xp.matmul(xp.astype(xp.abs(dense) ** 2, X.dtype), X)
 
     def _svdvals(self, xp: Namespace) -> Array:
         """Return the singular values, in any order."""
@@ -1129,7 +1151,7 @@ class LinearOperator(Parametrised, ABC):
             If the operator is not square.
         """
         op, xp = self._to_working_precision("expm", square=True)
-        function = SpectralFunction("expm", xp.exp)
+        function = SpectralFunction("expm", xp.exp, is_exponential=True)
         return self._from_working_precision(op._spectral_function(function, xp), xp)
 
     @closed_form(_spectral_function, otherwise="scipy.linalg.logm(op.to_dense())")
@@ -1195,6 +1217,7 @@ class LinearOperator(Parametrised, ABC):
             lambda values: integer_power(values, int(number), xp) if is_integer else values**number,
             needs_nonnegative=not is_integer,
             needs_nonzero=number < 0,
+            is_multiplicative=is_integer,
         )
         return self._from_working_precision(op._spectral_function(function, xp), xp)
 

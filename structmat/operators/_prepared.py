@@ -329,6 +329,12 @@ class Prepared(Wrapper):
     def _nearest_circulant(self, sizes: tuple[int, ...], like: Array, xp: Namespace) -> Array | None:
         return self.operator._nearest_circulant(sizes, like, xp)
 
+    def _orthonormal_eig(self, xp: Namespace) -> tuple[Array, LinearOperator, bool]:
+        return self.operator._orthonormal_eig(xp)
+
+    def _nearest_eig(self, xp: Namespace) -> tuple[Array, LinearOperator, bool] | None:
+        return self.operator._nearest_eig(xp)
+
     def _noisy_toeplitz(self, like: Array, xp: Namespace) -> tuple[Any, Array | None] | None:
         return self.operator._noisy_toeplitz(like, xp)
 

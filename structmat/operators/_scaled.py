@@ -10,7 +10,7 @@ import numpy as np
 
 from structmat._arguments import as_floating
 from structmat._arrays.arithmetic import Reciprocal, conjugate, reciprocal_above, require_nonzero, scale_array
-from structmat._arrays.dtypes import common_dtype, complex_partner, in_precision, precision_of
+from structmat._arrays.dtypes import common_dtype, complex_partner, in_precision, is_complex_scalar, precision_of
 from structmat._arrays.libraries import device_of, namespace_of
 from structmat._arrays.namespaces import numpy_namespace
 from structmat._arrays.shapes import concat_last
@@ -166,6 +166,10 @@ class Scaled(Wrapper):
     def _eig(self, xp: Namespace) -> tuple[Array, LinearOperator]:
         values, vectors = self.operator._eig(xp)
         return self._times_factor(values, xp), vectors
+
+    def _orthonormal_eig(self, xp: Namespace) -> tuple[Array, LinearOperator, bool]:
+        values, vectors, real = self.operator._orthonormal_eig(xp)
+        return self._times_factor(values, xp), vectors, real and not is_complex_scalar(self.factor, xp)
 
     def _svdvals(self, xp: Namespace) -> Array:
         return self._times_factor(self.operator._svdvals(xp), xp, absolute=True)

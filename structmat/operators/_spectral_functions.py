@@ -48,6 +48,10 @@ class SpectralFunction(NamedTuple):
 
     Where negative eigenvalues matter, that is meant for matrices without them. None if it has to be found from values.
     """
+    is_multiplicative: bool = False
+    """Whether the value at a product is the product of the values, as of a power with an integer exponent."""
+    is_exponential: bool = False
+    """Whether the value at a sum is the product of the values."""
 
 
 def function_of_entries(function: SpectralFunction, values: Array, owner: str, xp: Namespace) -> Array:

@@ -7,20 +7,24 @@ from functools import reduce
 from operator import is_
 from typing import Any
 
+from structmat._arrays.arithmetic import scale_array
+from structmat._arrays.dtypes import is_complex_scalar
 from structmat._arrays.typing import Array, Namespace, Scalar
 from structmat._errors import ArgumentValueError
 from structmat._fourier.plans import Plan
 from structmat.operators._arithmetic import add, scale
+from structmat.operators._closed_forms import NoClosedFormError
 from structmat.operators._combined_plans import plan_of_parts
 from structmat.operators._composite import Combination, combined, flat, require_operators, values_of
 from structmat.operators._diagonal import Diagonal, Identity
+from structmat.operators._eigendecomposition import ByEigenvalues, shifted
 from structmat.operators._linear_operator import Context, LinearOperator
 from structmat.operators._prepared import Prepared, prepared_by
 from structmat.operators._scaled import identity_factor
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Sum(Combination):
+class Sum(ByEigenvalues, Combination):
     """The sum of operators, ``terms[0] + terms[1] + ...``, kept as its terms.
 
     Parameters
@@ -87,6 +91,28 @@ class Sum(Combination):
     def _to_dense(self, like: Context) -> Array:
         return reduce(lambda M, term: M + term._to_dense(like), self.terms[1:], self.terms[0]._to_dense(like))
 
+    def _orthonormal_eig(self, xp: Namespace) -> tuple[Array, LinearOperator, bool]:
+        """Return that of the one other term beside a multiple of the identity."""
+        factors = [factor for factor in map(identity_factor, self.terms) if factor is not None]
+        others = [term for term in self.terms if identity_factor(term) is None]
+        if len(factors) != 1 or len(others) != 1:
+            raise NoClosedFormError(self)
+        return shifted(others[0], factors[0], xp)
+
+    def _nearest_eig(self, xp: Namespace) -> tuple[Array, LinearOperator, bool] | None:
+        """Return that of the one other term beside multiples of the identity and the means of diagonal terms."""
+        near = [_near_multiple_of_identity(term, xp) for term in self.terms]
+        others = [term for term, factor in zip(self.terms, near, strict=True) if factor is None]
+        known = others[0]._nearest_eig(xp) if len(others) == 1 else None
+        if known is None:
+            return None
+        values, vectors, real = known
+        for factor in near:
+            if factor is not None:
+                values = values + scale_array(xp.ones_like(values), factor, 1, xp)
+                real = real and not is_complex_scalar(factor, xp)
+        return values, vectors, real
+
     def _diagonal(self, xp: Namespace) -> Array:
         diagonals = [values_of(t, self, xp, lambda part, own: part._diagonal(own)) for t in self.terms]
         return sum(diagonals[1:], start=diagonals[0])
@@ -115,6 +141,12 @@ class Sum(Combination):
         if chosen is None or None in wider or any(rows not in {chosen, None} for _, rows in found):
             return self, None
         return reduce(add, wider), chosen
+
+
+def _near_multiple_of_identity(operator: LinearOperator, xp: Namespace) -> Scalar | None:
+    """Return s of the multiple ``s * Identity`` that is nearest to a diagonal matrix, else None."""
+    factor = identity_factor(operator)
+    return xp.mean(operator.d, axis=-1) if factor is None and isinstance(operator, Diagonal) else factor
 
 
 def _with_more_rows(operator: LinearOperator, chosen: Any) -> LinearOperator | None:

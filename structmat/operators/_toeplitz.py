@@ -13,6 +13,7 @@ from structmat._arrays.arithmetic import conjugate, euclidean_norm, real_part, s
 from structmat._arrays.conversion import copied
 from structmat._arrays.dtypes import common_dtype, is_complex
 from structmat._arrays.libraries import device_of, is_numpy, namespace_of, rules_of
+from structmat._arrays.linear_algebra import even_factors
 from structmat._arrays.shapes import broadcast_shapes, concat_last, windows
 from structmat._arrays.typing import Array, ArrayLike, Namespace, Scalar
 from structmat._fourier.direct import are_few, product_by_sums
@@ -239,10 +240,7 @@ class ConstantDiagonals(Planned):
         return sign * xp.astype(xp.exp(log), sign.dtype)
 
     def _determinant_factors(self, xp: Namespace) -> Array:
-        n = self.shape[0]
-        sign, log = self._slogdet(xp)
-        ones = xp.ones((*log.shape, n - 1), dtype=sign.dtype, device=device_of(log))
-        return xp.astype(xp.exp(log / n), sign.dtype)[..., None] * concat_last([sign[..., None], ones], xp)
+        return even_factors(*self._slogdet(xp), self.shape[0], xp)
 
 
 @dataclass(frozen=True)

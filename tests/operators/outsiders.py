@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import prod
 from typing import Any
 
 import structmat as sm
@@ -24,7 +23,7 @@ from structmat.extend import (
     common_dtype,
     compose,
     concat_last,
-    device_of,
+    euclidean_norm,
     namespace_of,
     plan_of_parts,
     register_family,
@@ -35,187 +34,136 @@ from structmat.extend import (
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class KroneckerPlan(CombinedPlan):
-    """The plans of the two factors, each for all vectors that its side of the matrix of entries has."""
+class DirectSumPlan(CombinedPlan):
+    """The plans of the two blocks, each for its part of the vectors."""
 
     @property
     def shape(self) -> tuple[int, int]:
-        left, right = self.parts
-        return (left.shape[0] * right.shape[0], left.shape[1] * right.shape[1])
+        first, second = self.parts
+        return (first.shape[0] + second.shape[0], first.shape[1] + second.shape[1])
 
-    @property
-    def cost(self) -> float:
-        left, right = self.parts
-        return left.shape[1] * right.cost + right.shape[0] * left.cost
-
-    def step(self, xp: Any, dtype: str, *, batched: bool) -> Step:  # both factors take batches
+    def step(self, xp: Any, dtype: str, *, batched: bool) -> Step:
         if self.is_real is None or self.is_stack:
             return Step(lambda x: self.product(x, xp))
-        left, right = (_of_rows(part.step(xp, dtype, batched=True), part.shape, xp) for part in self.parts)
-        return Step(lambda x: self._by(left, right, x, xp))
+        first, second = (part.step(xp, dtype, batched=batched).product for part in self.parts)
+        n = self.parts[0].shape[1]
+        return Step(lambda x: concat_last([first(x[..., :n]), second(x[..., n:])], xp))
 
     def product(self, x: Any, xp: Any) -> Any:
-        left, right = self.parts
-        return self._by(lambda y: left.apply(y, xp), lambda y: right.apply(y, xp), x, xp)
-
-    def _by(self, left: Callable[[Any], Any], right: Callable[[Any], Any], x: Any, xp: Any) -> Any:
-        """Return the products of vectors by those of the factors with rows of matrices."""
-        rows = xp.reshape(x, (*x.shape[:-1], *(part.shape[1] for part in self.parts)))
-        outer = left(xp.matrix_transpose(right(rows)))
-        return xp.reshape(xp.matrix_transpose(outer), (*outer.shape[:-2], self.shape[0]))
-
-
-def _of_rows(step: Step, shape: tuple[int, int], xp: Any) -> Callable[[Any], Any]:
-    """Return the products of stacks of matrices of vectors, where a step takes two axes at most."""
-
-    def product(rows: Any) -> Any:
-        vectors = xp.reshape(rows, (prod(rows.shape[:-1]), shape[1]))
-        return xp.reshape(step.product(vectors), (*rows.shape[:-1], shape[0]))
-
-    return product
+        first, second = self.parts
+        n = first.shape[1]
+        return concat_last([first.apply(x[..., :n], xp), second.apply(x[..., n:], xp)], xp)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Kronecker(LinearOperator):
-    """The Kronecker product of two operators, ``K[i p + k, j q + l] = left[i, j] right[k, l]``.
+class DirectSum(LinearOperator):
+    """The direct sum of two operators: a block-diagonal matrix of both.
 
-    It has the closed forms that both have, but for the pseudo-inverse, whose cut-off knows the products of singular
-    values alone, and for functions of the eigenvalues.
+    It has the closed forms that both have, but for the pseudo-inverse, whose cut-off knows all singular values, and for
+    functions of the eigenvalues.
     """
 
-    _core_axes = {"left": None, "right": None}
+    _core_axes = {"first": None, "second": None}
 
-    left: Any
-    right: Any
+    first: Any
+    second: Any
 
     def __post_init__(self) -> None:
-        require_operators("Kronecker", "left and right", (self.left, self.right))
+        require_operators("DirectSum", "first and second", (self.first, self.second))
 
     @property
     def shape(self) -> tuple[int, int]:
-        (m, n), (p, q) = self.left.shape, self.right.shape
-        return (m * p, n * q)
+        (m, n), (p, q) = self.first.shape, self.second.shape
+        return (m + p, n + q)
 
     def _described(self) -> str:
-        return f"the Kronecker product of {self.left._described()} and {self.right._described()}"
+        return f"the direct sum of {self.first._described()} and {self.second._described()}"
+
+    def _by_blocks(self, hook: Callable[[Any, Any], Any], x: Any, split: int, xp: Any) -> Any:
+        """Return a function of each block and its part of vectors, of which the first one has `split` entries."""
+        return concat_last([hook(self.first, x[..., :split]), hook(self.second, x[..., split:])], xp)
 
     def _matvec(self, x: Any, xp: Any) -> Any:
-        rows = xp.reshape(x, (*x.shape[:-1], self.left.shape[1], self.right.shape[1]))
-        inner = self.right._matmat(xp.matrix_transpose(rows), xp)
-        outer = self.left._matmat(xp.matrix_transpose(inner), xp)
-        return xp.reshape(outer, (*outer.shape[:-2], self.shape[0]))
+        return self._by_blocks(lambda block, part: block._matvec(part, xp), x, self.first.shape[1], xp)
 
-    def _transpose(self) -> Kronecker:
-        return Kronecker(self.left._transpose(), self.right._transpose())
+    def _transpose(self) -> DirectSum:
+        return DirectSum(self.first._transpose(), self.second._transpose())
 
-    def _to_dense(self, like: Any) -> Any:
-        left, right = self.left._to_dense(like), self.right._to_dense(like)
-        entries = left[..., :, None, :, None] * right[..., None, :, None, :]
-        return like.xp.reshape(entries, (*entries.shape[:-4], *self.shape))
-
-    def _plan(self, xp: Any) -> KroneckerPlan | None:
-        parts = (self.left, self.right)
-        if self.batch_shape:  # vectors have one more axis in front of them
-            parts = tuple(part._with_batch_axis(xp) for part in parts)
+    def _plan(self, xp: Any) -> DirectSumPlan | None:
+        parts = (self.first, self.second)
         plans = [part._plan(xp) for part in parts]
         if plans == [None, None]:
             return None
-        return KroneckerPlan(tuple(plan or ByHooks(part) for plan, part in zip(plans, parts, strict=True)), False)
+        return DirectSumPlan(tuple(plan or ByHooks(part) for plan, part in zip(plans, parts, strict=True)), False)
 
-    def _circulant_levels(self) -> tuple[int, ...]:
-        return (*self.left._circulant_levels(), *self.right._circulant_levels())
-
-    def _nearest_circulant(self, sizes: tuple[int, ...], like: Any, xp: Any) -> Any:
-        if sizes != self._circulant_levels() or any(part.shape[0] != part.shape[1] for part in (self.left, self.right)):
-            return None
-        of_left = len(self.left._circulant_levels())
-        left = self.left._nearest_circulant(sizes[:of_left], like, xp)
-        right = self.right._nearest_circulant(sizes[of_left:], like, xp)
-        return None if left is None or right is None else _of_pairs(left, right, xp)
-
-    # Closed forms: those of the factors, of which values belong to each pair.
+    # Closed forms: those of the blocks, whose values follow each other.
 
     def _require_square(self) -> None:
-        """Raise an error where a factor is not square: the rank of a square product is too small for an inverse."""
-        if any(part.shape[0] != part.shape[1] for part in (self.left, self.right)):
+        """Raise an error where a block is not square."""
+        if any(block.shape[0] != block.shape[1] for block in (self.first, self.second)):
             raise NoClosedFormError(self)
 
     def _each(self, xp: Any, hook: Callable[[Any, Any], Any]) -> tuple[Any, Any]:
-        return values_of(self.left, self, xp, hook), values_of(self.right, self, xp, hook)
+        return values_of(self.first, self, xp, hook), values_of(self.second, self, xp, hook)
 
-    def _of_pairs(self, xp: Any, hook: Callable[[Any, Any], Any]) -> Any:
-        """Return the products of the values of either factor."""
-        return _of_pairs(*self._each(xp, hook), xp)
+    def _joined(self, xp: Any, hook: Callable[[Any, Any], Any]) -> Any:
+        """Return the values of the first block, and those of the second one."""
+        return concat_last(list(self._each(xp, hook)), xp)
 
-    def _inv(self, xp: Any) -> Kronecker:
+    def _inv(self, xp: Any) -> DirectSum:
         self._require_square()
-        return Kronecker(self.left._inv(xp), self.right._inv(xp))
+        return DirectSum(self.first._inv(xp), self.second._inv(xp))
 
     def _solve(self, b: Any, xp: Any) -> Any:
         self._require_square()
-        rows = xp.reshape(b, (*b.shape[:-1], self.left.shape[0], self.right.shape[0]))
-        solve = lambda op, x: op._solve(x, xp)
-        inner = self.right._in_columns(solve, xp.matrix_transpose(rows), xp)
-        outer = self.left._in_columns(solve, xp.matrix_transpose(inner), xp)
-        return xp.reshape(outer, (*outer.shape[:-2], self.shape[1]))
+        return self._by_blocks(lambda block, part: block._solve(part, xp), b, self.first.shape[0], xp)
 
     def _determinant_factors(self, xp: Any) -> Any:
         self._require_square()
-        left, right = self._each(xp, lambda part, own: part._determinant_factors(own))
-        return concat_last([left] * self.right.shape[0] + [right] * self.left.shape[0], xp)
+        return self._joined(xp, lambda part, own: part._determinant_factors(own))
 
     def _slogdet(self, xp: Any) -> tuple[Any, Any]:
         self._require_square()
-        (left_sign, left), (right_sign, right) = self._each(xp, lambda part, own: part._slogdet(own))
-        p, m = self.right.shape[0], self.left.shape[0]
-        return left_sign**p * right_sign**m, p * left + m * right
+        (sign, log), (other_sign, other_log) = self._each(xp, lambda part, own: part._slogdet(own))
+        return sign * other_sign, log + other_log
 
     def _eigvals(self, xp: Any) -> Any:
         self._require_square()
-        return self._of_pairs(xp, lambda part, own: part._eigvals(own))
+        return self._joined(xp, lambda part, own: part._eigvals(own))
 
     def _eig(self, xp: Any) -> tuple[Any, LinearOperator]:
         self._require_square()
-        vectors = (part._eig(xp if part._arrays() else part._own_namespace())[1] for part in (self.left, self.right))
-        return self._eigvals(xp), Kronecker(*vectors)
+        vectors = (part._eig(xp if part._arrays() else part._own_namespace())[1] for part in (self.first, self.second))
+        return self._eigvals(xp), DirectSum(*vectors)
 
     def _svdvals(self, xp: Any) -> Any:
-        values = self._of_pairs(xp, lambda part, own: part._svdvals(own))
-        missing = min(self.shape) - values.shape[-1]
-        zeros = xp.zeros((*values.shape[:-1], missing), dtype=values.dtype, device=device_of(values))
-        return concat_last([values, zeros], xp) if missing else values
+        self._require_square()
+        return self._joined(xp, lambda part, own: part._svdvals(own))
 
     def _rounding(self, xp: Any) -> float:
-        return self.left._rounding(xp) + self.right._rounding(xp)
+        return max(self.first._rounding(xp), self.second._rounding(xp))
 
     def _diagonal(self, xp: Any) -> Any:
         self._require_square()
-        return self._of_pairs(xp, lambda part, own: part._diagonal(own))
+        return self._joined(xp, lambda part, own: part._diagonal(own))
 
-    def _norm(self, ord: Any, xp: Any) -> Any:
-        left, right = self._each(xp, lambda part, own: part._norm(ord, own))
-        return left * right
+    def _frobenius(self, xp: Any) -> Any:
+        return euclidean_norm(self._joined(xp, lambda part, own: part._frobenius(own)[..., None]), xp)
 
-    def _modulus(self, xp: Any) -> Kronecker:
-        return Kronecker(self.left._modulus(xp), self.right._modulus(xp))
-
-
-def _of_pairs(left: Any, right: Any, xp: Any) -> Any:
-    """Return the products of each of one vector with each of another one."""
-    pairs = left[..., :, None] * right[..., None, :]
-    return xp.reshape(pairs, (*pairs.shape[:-2], prod(pairs.shape[-2:])))
+    def _modulus(self, xp: Any) -> DirectSum:
+        return DirectSum(self.first._modulus(xp), self.second._modulus(xp))
 
 
-@compose.rule(Kronecker, Kronecker)
-def _compose(left: Kronecker, right: Kronecker) -> Any:
-    if left.left.shape[1] != right.left.shape[0]:
+@compose.rule(DirectSum, DirectSum)
+def _compose(left: DirectSum, right: DirectSum) -> Any:
+    if left.first.shape[1] != right.first.shape[0]:
         return NotImplemented
-    return Kronecker(compose(left.left, right.left), compose(left.right, right.right))
+    return DirectSum(compose(left.first, right.first), compose(left.second, right.second))
 
 
-@scale.rule(Kronecker, object)
-def _scale(operator: Kronecker, factor: Any) -> Kronecker:
-    return Kronecker(scale(operator.left, factor), operator.right)
+@scale.rule(DirectSum, object)
+def _scale(operator: DirectSum, factor: Any) -> DirectSum:
+    return DirectSum(scale(operator.first, factor), scale(operator.second, factor))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -321,5 +269,5 @@ register_family(
     },
 )
 
-OUTSIDERS = (Kronecker, KroneckerPlan, ToeplitzPlusHankel)
+OUTSIDERS = (DirectSum, DirectSumPlan, ToeplitzPlusHankel)
 """The classes that JAX is told of by `structmat.jax.register_operator`."""

@@ -16,7 +16,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initial
 import structmat as sm
 from tests.backends import Backend, on
 from tests.operator_registry import PLAIN, REGISTRY, Entry, Vectors, circulant_matrix
-from tests.operators.outsiders import Kronecker, ToeplitzPlusHankel
+from tests.operators.outsiders import ToeplitzPlusHankel
 
 n = 6
 rng = np.random.default_rng(0)
@@ -160,7 +160,7 @@ class Composition(RuleBasedStateMachine):
             "t": lambda: sm.Toeplitz(v(n), v(n)),
             "q": lambda: sm.BlockToeplitz(v(2, 3, 3), v(2, 3, 3)),
             "h": lambda: sm.Hankel(v(n), v(n)),
-            "kronecker": lambda: Kronecker(sm.Circulant(v(2)), sm.Toeplitz(v(3), v(3))),
+            "kronecker": lambda: sm.Kronecker(sm.Circulant(v(2)), sm.Toeplitz(v(3), v(3))),
             "toeplitz plus hankel": lambda: ToeplitzPlusHankel(v(2 * n - 1), v(2 * n - 1), n),
         }[kind]()
         return op, np.asarray(op.to_dense())
@@ -350,7 +350,7 @@ def operators_of_all_kinds() -> dict[str, sm.LinearOperator]:
         "complex multiple": 2j * sm.Identity(6),
         "product": sm.Circulant(v.standard_normal(6)) @ sm.Diagonal(v.standard_normal(6)),
         "transform": sm.Fourier(6),
-        "kronecker": Kronecker(sm.Circulant(v.standard_normal(2)), sm.Toeplitz(v.standard_normal(3))),
+        "kronecker": sm.Kronecker(sm.Circulant(v.standard_normal(2)), sm.Toeplitz(v.standard_normal(3))),
         "toeplitz plus hankel": ToeplitzPlusHankel(v.standard_normal(11), v.standard_normal(11), 6),
     }
     return kinds

@@ -14,7 +14,7 @@ from structmat import extend
 from tests import backends
 from tests.operator_registry import Vectors
 from tests.operators import outsiders
-from tests.operators.outsiders import Kronecker, ToeplitzPlusHankel
+from tests.operators.outsiders import DirectSum, ToeplitzPlusHankel
 
 FOLDER = Path(sm.__file__).parent / "operators"
 BASE = {
@@ -66,18 +66,10 @@ def own_operators() -> list[str]:
 
 
 def test_the_own_operators_are_found() -> None:
-    assert {
-        *(
-            "_block_circulant",
-            "_block_toeplitz",
-            "_cdd_product",
-            "_circulants",
-            "_diagonal",
-            "_multilevel",
-            "_toeplitz",
-        ),
-        "_transforms",
-    } == {*own_operators()}
+    structured = {"_block_circulant", "_block_toeplitz", "_circulants", "_diagonal", "_multilevel", "_toeplitz"}
+    transforms = {"_transforms"}
+    of_parts = {"_cdd_product", "_dense", "_eigendecomposition", "_kronecker", "_kronecker_sum"}
+    assert structured | transforms | of_parts == {*own_operators()}
 
 
 @pytest.mark.parametrize("module", [*own_operators(), "_cyclic"])
@@ -115,7 +107,7 @@ def test_the_circulant_near_a_toeplitz_plus_hankel_matrix_is_the_nearest(
 def test_the_circulant_near_a_kronecker_product_is_that_of_the_factors() -> None:
     """Of two levels, and the nearest: no other one of these levels is nearer to the matrix."""
     v = Vectors(0, "float64")
-    op = Kronecker(sm.Toeplitz(v(3), v(3)), Kronecker(sm.Identity(2), sm.Circulant(v(2))))
+    op = sm.Kronecker(sm.Toeplitz(v(3), v(3)), sm.Kronecker(sm.Identity(2), sm.Circulant(v(2))))
     sizes = op._circulant_levels()
     assert sizes == (3, 2, 2)
     c = op._nearest_circulant(sizes, v(12), np)
@@ -124,7 +116,7 @@ def test_the_circulant_near_a_kronecker_product_is_that_of_the_factors() -> None
         unit = sm.MultilevelCirculant(np.eye(12)[k], sizes).to_dense()
         np.testing.assert_allclose(np.sum(off * unit), 0, atol=1e-13)
     assert op._nearest_circulant((12,), v(12), np) is None
-    assert Kronecker(sm.Toeplitz(v(3), v(2)), sm.Toeplitz(v(2), v(3)))._nearest_circulant((3, 2), v(6), np) is None
+    assert sm.Kronecker(sm.Toeplitz(v(3), v(2)), sm.Toeplitz(v(2), v(3)))._nearest_circulant((3, 2), v(6), np) is None
 
 
 def systems() -> dict[str, sm.LinearOperator]:
@@ -133,7 +125,7 @@ def systems() -> dict[str, sm.LinearOperator]:
         return ToeplitzPlusHankel(0.9 ** np.abs(k - n + 1), 0.01 * np.cos(k), n)
 
     T = sm.Toeplitz(0.8 ** np.arange(16))
-    return {"Toeplitz plus Hankel": near_toeplitz(64), "Kronecker": Kronecker(T, near_toeplitz(16))}
+    return {"Toeplitz plus Hankel": near_toeplitz(64), "Kronecker": sm.Kronecker(T, near_toeplitz(16))}
 
 
 @pytest.mark.parametrize("name", systems())
@@ -170,7 +162,7 @@ def test_a_file_holds_operators_of_the_package_alone(tmp_path: Path) -> None:
     """As it is read by those who do not have the class."""
     pytest.importorskip("safetensors")
     op: Any = ToeplitzPlusHankel(np.ones(7), np.ones(7), 4)
-    for saved in (op, op.prepare(), 2 * op @ sm.Identity(4), Kronecker(sm.Identity(2), sm.Identity(2))):
+    for saved in (op, op.prepare(), 2 * op @ sm.Identity(4), DirectSum(sm.Identity(2), sm.Identity(2))):
         with pytest.raises(TypeError, match="must be made of operators of structmat itself, got"):
             sm.io.save(saved, tmp_path / "own.safetensors")
     assert not list(tmp_path.iterdir())

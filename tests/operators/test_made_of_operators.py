@@ -12,7 +12,7 @@ import pytest
 import structmat as sm
 from structmat.extend import LinearOperator, compose
 from tests import backends
-from tests.operators.outsiders import Kronecker, ToeplitzPlusHankel
+from tests.operators.outsiders import DirectSum, ToeplitzPlusHankel
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -71,7 +71,7 @@ def toeplitz_plus_hankel(a: Any, v: np.ndarray = Z) -> ToeplitzPlusHankel:
 OWN = {
     "Toeplitz plus Hankel": toeplitz_plus_hankel,
     "real Toeplitz plus Hankel": lambda a: toeplitz_plus_hankel(a, C),
-    "Kronecker": lambda a: Kronecker(sm.Circulant(a(C[:2])), sm.Diagonal(a(Z[:2]))),
+    "direct sum": lambda a: DirectSum(sm.Circulant(a(C[:2])), sm.Diagonal(a(Z[:2]))),
 }
 
 

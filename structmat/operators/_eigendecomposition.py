@@ -1,0 +1,388 @@
+"""Normal matrices given by their eigenvalues and orthonormal eigenvectors, and the closed forms that follow."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Self
+
+from structmat._arguments import as_vectors
+from structmat._arrays.arithmetic import (
+    Reciprocal,
+    conjugate,
+    damped_reciprocal,
+    euclidean_norm,
+    negligible,
+    reciprocal_above,
+    require_nonzero,
+    scale_array,
+)
+from structmat._arrays.dtypes import complex_partner, is_complex, is_complex_scalar, precision_of
+from structmat._arrays.libraries import namespace_of, rules_of
+from structmat._arrays.linear_algebra import even_factors
+from structmat._arrays.shapes import broadcast_shapes
+from structmat._arrays.typing import Array, DType, Namespace, Scalar
+from structmat._errors import ArgumentTypeError, ArgumentValueError
+from structmat._rules import Solver
+from structmat.operators._arithmetic import add, scale
+from structmat.operators._closed_forms import NoClosedFormError
+from structmat.operators._composite import require_operators, values_of
+from structmat.operators._dense import Dense, as_operators
+from structmat.operators._determinants import sign_and_log
+from structmat.operators._diagonal import Identity
+from structmat.operators._linear_operator import LinearOperator
+from structmat.operators._scaled import Scaled, identity_factor
+from structmat.operators._spectral_functions import SpectralFunction, function_of_entries, is_real_at
+
+_MOST_ROWS = 4096
+"""The most rows of a matrix that is written out for its eigenvectors, which takes a minute then."""
+
+_HERMITIAN = 64.0
+"""The largest difference from the adjoint that counts as a rounding error, in units of eps times the largest entry."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Eigendecomposition(LinearOperator):
+    """A normal matrix by its eigenvalues and orthonormal eigenvectors, ``A = V diag(w) V^H``.
+
+    Parameters
+    ----------
+    values : array, shape (..., n)
+        The eigenvalues w; leading axes make a stack of matrices.
+    vectors : LinearOperator or array
+        The matrix V, whose columns are the eigenvectors. It must be unitary, which is not checked.
+    real : bool, default False
+        Whether the matrix is real although its eigenvalues or eigenvectors are complex, as those of a real circulant.
+
+    Raises
+    ------
+    ValueError
+        If `values` has no axis or no entry, or `vectors` is not square or of another size.
+    TypeError
+        If `values` does not hold numbers, or `vectors` is no operator.
+
+    See Also
+    --------
+    Circulant : Normal matrices with the eigenvectors of the Fourier transform.
+
+    Notes
+    -----
+    A product costs one with V and one with its adjoint. Everything that follows from eigenvalues is computed from them
+    at once, so that many functions of one matrix take one decomposition. A function of it is one as well.
+
+    Derivatives are those of the two arrays. Where they are computed from a matrix, those of eigenvectors that belong to
+    equal or nearly equal eigenvalues do not exist: differentiate `solve` and `slogdet` of the operator itself.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import structmat as sm
+    >>> K = sm.Eigendecomposition.of(np.array([[2.0, 1.0], [1.0, 2.0]]))
+    >>> K.values
+    array([1., 3.])
+    >>> R = K.sqrtm()
+    >>> (R @ R).to_dense().round(12)
+    array([[2., 1.],
+           [1., 2.]])
+    """
+
+    _core_axes = {"values": 1, "vectors": None}
+
+    values: Array
+    """The eigenvalues, shape ``(..., n)``."""
+    vectors: LinearOperator
+    """The operator of eigenvectors."""
+    real: bool = False
+    """Whether the matrix is real."""
+
+    def __post_init__(self) -> None:
+        owner = "Eigendecomposition"
+        values = as_vectors(self.values, owner, "values")
+        (vectors,) = as_operators((self.vectors,))
+        require_operators(owner, "vectors", (vectors,))
+        if vectors.shape != (values.shape[-1], values.shape[-1]):
+            n = values.shape[-1]
+            raise ArgumentValueError(owner, "vectors", f"must have shape ({n}, {n}), got {vectors.shape}")
+        arrays = [values, *vectors._arrays()]
+        xp = namespace_of(owner, *arrays)
+        broadcast_shapes(owner, tuple(values.shape[:-1]), vectors.batch_shape)
+        object.__setattr__(self, "values", values)
+        object.__setattr__(self, "vectors", vectors)
+        is_made_of_real = not (vectors._forces_complex or any(is_complex(array.dtype, xp) for array in arrays))
+        object.__setattr__(self, "real", bool(self.real) or is_made_of_real)
+
+    @classmethod
+    def of(cls, A: Any) -> Eigendecomposition:
+        """Return the eigendecomposition of an operator, or of a Hermitian matrix.
+
+        Parameters
+        ----------
+        A : LinearOperator or array, shape (..., n, n)
+            An operator with orthonormal eigenvectors that are known, such as a circulant, a `Kronecker` product or sum
+            of Hermitian parts, or a multiple of the identity added to these; or a matrix that is Hermitian, of which
+            only the lower triangle is read.
+
+        Returns
+        -------
+        Eigendecomposition
+            The same matrix. For an array O(n^3); under ``jax.jit`` as well.
+
+        Raises
+        ------
+        NotImplementedError
+            If no such eigenvectors are known of the operator.
+        ValueError
+            If A is not square.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import structmat as sm
+        >>> sm.Eigendecomposition.of(sm.Circulant(np.array([2.0, 1.0, 1.0])))
+        Eigendecomposition(shape=(3, 3), dtype=float64, device=cpu)
+        """
+        owner = "Eigendecomposition.of"
+        (operator,) = as_operators((A,))
+        if not isinstance(operator, LinearOperator):
+            raise ArgumentTypeError(owner, "A", f"must be an operator or an array, got {type(A).__name__}")
+        if operator.shape[0] != operator.shape[1]:
+            raise ArgumentValueError(owner, "A", f"must be square, got shape {operator.shape}")
+        operator, xp = operator._to_working_precision(owner)
+        if isinstance(operator, Dense) and not isinstance(A, LinearOperator):
+            values, vectors = xp.linalg.eigh(operator.matrix)
+            return cls(values, Dense(vectors))
+        try:
+            return cls(*orthonormal_eig_of(operator, xp))
+        except NoClosedFormError as error:
+            text = f"{owner}: {error}; use Eigendecomposition.of(op.to_dense()) of a small Hermitian matrix"
+            raise NotImplementedError(text) from None
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """``(n, n)``."""
+        return (self.values.shape[-1], self.values.shape[-1])
+
+    @property
+    def dtype(self) -> DType:
+        """The dtype of the entries: real where the matrix is."""
+        dtype, xp = super().dtype, self._own_namespace()
+        return precision_of(dtype, xp) if self.real and is_complex(dtype, xp) else dtype
+
+    @property
+    def _forces_complex(self) -> bool:
+        return not self.real and super()._forces_complex
+
+    def _of_all(self, xp: Namespace) -> Array:
+        """Return the eigenvalues of all matrices of a stack, which may share them."""
+        return xp.broadcast_to(self.values, (*self.batch_shape, self.values.shape[-1]))
+
+    def _with(self, values: Array) -> Self:
+        """Return the matrix with the same eigenvectors and other eigenvalues."""
+        return self._replaced(values=values)
+
+    def _complex(self, dtype: DType, xp: Namespace) -> Any:
+        return super()._complex(dtype, xp)._replaced(real=False)
+
+    def _matvec(self, x: Array, xp: Namespace) -> Array:
+        y = self.vectors._matvec(self.values * self.vectors._rmatvec(x, xp), xp)
+        return xp.real(y) if self.real and is_complex(y.dtype, xp) and not is_complex(x.dtype, xp) else y
+
+    def _transpose(self) -> Eigendecomposition:
+        return self._replaced(vectors=self.vectors._conj())
+
+    def _conj(self) -> Any:
+        if self.real:
+            return self
+        values = conjugate(self.values, self._own_namespace())
+        return self._replaced(values=values, vectors=self.vectors._conj())
+
+    def _inv(self, xp: Namespace) -> Eigendecomposition:
+        require_nonzero(self.values, self._rounding(xp), "Eigendecomposition.inv", xp)
+        return self._with(1 / self.values)
+
+    def _pinv(self, rtol: float, xp: Namespace) -> Eigendecomposition:
+        return self._with(reciprocal_above(self.values, rtol, xp))
+
+    def _damped_pinv(self, damp: float, xp: Namespace) -> Eigendecomposition:
+        return self._with(damped_reciprocal(self.values, damp, xp))
+
+    def _eig(self, xp: Namespace) -> tuple[Array, LinearOperator]:
+        return xp.astype(self._of_all(xp), complex_partner(self.values.dtype, xp)), self.vectors
+
+    def _orthonormal_eig(self, xp: Namespace) -> tuple[Array, LinearOperator, bool]:
+        return self.values, self.vectors, self.real
+
+    def _nearest_eig(self, xp: Namespace) -> tuple[Array, LinearOperator, bool]:
+        return self._orthonormal_eig(xp)
+
+    def _svdvals(self, xp: Namespace) -> Array:
+        return xp.abs(self._of_all(xp))
+
+    def _slogdet(self, xp: Namespace) -> tuple[Array, Array]:
+        sign, log = sign_and_log(self._of_all(xp), xp)
+        return xp.round(xp.real(sign)) if self.real and is_complex(sign.dtype, xp) else sign, log
+
+    def _determinant_factors(self, xp: Namespace) -> Array:
+        if self.real and is_complex(self.values.dtype, xp):
+            return even_factors(*self._slogdet(xp), self.shape[0], xp)
+        return self._of_all(xp)
+
+    def _diagonal(self, xp: Namespace) -> Array:
+        parts = (xp.real(self.values), xp.imag(self.values)) if is_complex(self.values.dtype, xp) else (self.values,)
+        real, *imaginary = [self.vectors._squared_moduli_times(part[..., None], xp)[..., 0] for part in parts]
+        return real if self.real or not imaginary else real + 1j * imaginary[0]
+
+    def _frobenius(self, xp: Namespace) -> Array:
+        return euclidean_norm(self._of_all(xp), xp)
+
+    def _spectral_function(self, function: SpectralFunction, xp: Namespace) -> Eigendecomposition:
+        owner, values, real = "Eigendecomposition", self.values, self.real
+        if function.needs_nonzero:
+            require_nonzero(values, self._rounding(xp), f"{owner}.{function.name}", xp)
+        if function.needs_nonnegative:
+            values = _without_negative_zeros(values, self._rounding(xp), xp)
+        if not is_complex(values.dtype, xp):
+            results = function_of_entries(function, values, owner, xp)
+            return self._replaced(values=results, real=real and not is_complex(results.dtype, xp))
+        if real and function.needs_nonnegative:
+            real = not bool(xp.any((xp.real(values) < 0) & negligible_beside(xp.imag(values), values, xp)))
+        if real and not function.stays_real:
+            real = is_real_at(function, values, xp.zeros_like(values, dtype=xp.bool), xp)
+        return self._replaced(values=function.evaluate(values), real=real)
+
+
+def negligible_beside(parts: Array, values: Array, xp: Namespace) -> Array:
+    """Tell which parts of complex numbers are rounding errors beside the largest of these."""
+    eps = float(xp.finfo(values.dtype).eps)
+    return xp.abs(parts) <= _HERMITIAN * eps * xp.max(xp.abs(values), axis=-1, keepdims=True)
+
+
+def _without_negative_zeros(values: Array, rounding: float, xp: Namespace) -> Array:
+    """Return eigenvalues with zeros in place of those that are negative by rounding alone."""
+    real = xp.real(values) if is_complex(values.dtype, xp) else values
+    return xp.where((real < 0) & negligible(values, rounding, xp), xp.zeros_like(values), values)
+
+
+@scale.rule(Eigendecomposition, object)
+def _scale(operator: Eigendecomposition, factor: Scalar | Reciprocal) -> Eigendecomposition:
+    xp = operator._own_namespace()
+    number = factor.divisor if isinstance(factor, Reciprocal) else factor
+    values = scale_array(operator.values, factor, 1, xp)
+    return operator._replaced(values=values, real=operator.real and not is_complex_scalar(number, xp))
+
+
+@add.rule(Eigendecomposition, Identity)
+@add.rule(Eigendecomposition, Scaled)
+def _shift(operator: Eigendecomposition, shift: LinearOperator) -> Any:
+    factor = identity_factor(shift)
+    if factor is None:
+        return NotImplemented
+    return Eigendecomposition(*shifted(operator, factor, operator._own_namespace()))
+
+
+def shifted(operator: LinearOperator, factor: Scalar, xp: Namespace) -> tuple[Array, LinearOperator, bool]:
+    """Return the orthonormal eigendecomposition of an operator plus a multiple of the identity."""
+    values, vectors, real = orthonormal_eig_of(operator, xp)
+    ones = xp.ones_like(values)
+    return values + scale_array(ones, factor, 1, xp), vectors, real and not is_complex_scalar(factor, xp)
+
+
+def orthonormal_eig_of(operator: LinearOperator, xp: Namespace) -> tuple[Array, LinearOperator, bool]:
+    """Return eigenvalues and eigenvectors of an operator, those of its dense matrix where it is small and Hermitian.
+
+    Whether it is Hermitian is found from its entries, so that in a trace it is not known.
+    """
+    try:
+        return operator._orthonormal_eig(xp)
+    except NoClosedFormError:
+        m, n = operator.shape
+        is_traced = any(rules_of(xp).is_traced(array) for array in operator._arrays())
+        if m != n or n > _MOST_ROWS or is_traced:
+            raise
+        dense = operator.to_dense()
+        if not rules_of(xp).untraced(_is_hermitian)(dense, xp):
+            raise
+    values, vectors = xp.linalg.eigh(dense)
+    return values, Dense(vectors), not is_complex(dense.dtype, xp)
+
+
+def eig_of_part(part: LinearOperator, whole: LinearOperator, xp: Namespace) -> tuple[Array, LinearOperator, bool]:
+    """Return the eigenvalues and eigenvectors of a part of an operator, values in the library of that."""
+    values, vectors, real = orthonormal_eig_of(part, xp if part._arrays() else part._own_namespace())
+    return values_of(part, whole, xp, lambda *_: values), vectors, real
+
+
+def function_of_part(
+    part: LinearOperator, whole: LinearOperator, function: SpectralFunction, xp: Namespace
+) -> LinearOperator:
+    """Return a function of a part of an operator: in its family, else by its orthonormal eigenvectors."""
+    if part._arrays():
+        with suppress(NoClosedFormError):
+            return part._spectral_function(function, xp)
+    return Eigendecomposition(*eig_of_part(part, whole, xp))._spectral_function(function, xp)
+
+
+def _is_hermitian(dense: Array, xp: Namespace) -> bool:
+    """Tell whether matrices are Hermitian up to rounding; not so where their values are not known."""
+    entries = rules_of(xp).concrete(dense)
+    if entries is None:
+        return False
+    own = namespace_of("Eigendecomposition", entries)
+    off = own.abs(entries - own.matrix_transpose(conjugate(entries, own)))
+    largest = own.max(own.abs(entries), axis=(-2, -1), keepdims=True)
+    return bool(own.all(off <= _HERMITIAN * float(own.finfo(entries.dtype).eps) * largest))
+
+
+@dataclass(frozen=True)
+class _ByInverse(Solver):
+    """Solves systems by their inverse M, for the implicit rule of a library."""
+
+    def __call__(self, A: Any, M: Any, b: Array, xp: Namespace) -> tuple[Array, tuple[()]]:
+        return M._matvec(b, xp), ()
+
+
+class ByEigenvalues(LinearOperator):
+    """An operator whose closed forms are those of its eigenvalues, by the hook ``_orthonormal_eig``."""
+
+    def _normal(self, xp: Namespace) -> Eigendecomposition:
+        return Eigendecomposition(*self._orthonormal_eig(xp))
+
+    def _inv(self, xp: Namespace) -> LinearOperator:
+        return self._normal(xp)._inv(xp)
+
+    def _solve(self, b: Array, xp: Namespace) -> Array:
+        """Solutions by the eigenvalues, with the derivatives of the system itself, where eigenvectors may have none."""
+        rules = rules_of(xp)
+        if not rules.is_differentiated([b, *self._arrays()]):
+            return self._normal(xp)._inv(xp)._matvec(b, xp)
+        constant: Any = self._map(lambda array, _: rules.constant(array))
+        inverse = constant._normal(xp)._inv(xp)
+        batch = broadcast_shapes(type(self).__name__, self.batch_shape, tuple(b.shape[:-1]))
+        b = xp.broadcast_to(b, (*batch, b.shape[-1]))
+        if inverse._forces_complex or is_complex(inverse.dtype, xp):
+            b = xp.astype(b, complex_partner(b.dtype, xp))
+        return rules.solution(_ByInverse(), self, inverse, b)[0]
+
+    def _determinant_factors(self, xp: Namespace) -> Array:
+        return self._normal(xp)._determinant_factors(xp)
+
+    def _slogdet(self, xp: Namespace) -> tuple[Array, Array]:
+        return self._normal(xp)._slogdet(xp)
+
+    def _pinv(self, rtol: float, xp: Namespace) -> LinearOperator:
+        return self._normal(xp)._pinv(rtol, xp)
+
+    def _damped_pinv(self, damp: float, xp: Namespace) -> LinearOperator:
+        return self._normal(xp)._damped_pinv(damp, xp)
+
+    def _eig(self, xp: Namespace) -> tuple[Array, LinearOperator]:
+        return self._normal(xp)._eig(xp)
+
+    def _svdvals(self, xp: Namespace) -> Array:
+        return self._normal(xp)._svdvals(xp)
+
+    def _frobenius(self, xp: Namespace) -> Array:
+        return self._normal(xp)._frobenius(xp)
+
+    def _spectral_function(self, function: SpectralFunction, xp: Namespace) -> LinearOperator:
+        return self._normal(xp)._spectral_function(function, xp)
