@@ -209,15 +209,14 @@ _ALIGNED: dict[type, Callable[[Any, Any], tuple[Any, Any] | None]] = {
 }
 
 
-def _member(operator: Any, family: type, held: Held, like: Any) -> Any:
-    """Return an operator written as a member of a family, or None if the family does not hold it.
+def _lift(operator: Any, family: type, held: Held) -> Callable[[Any, Any], Any] | None:
+    """Return what writes an operator as a member of a family, or None if the family does not hold it.
 
-    `held` has the narrower families, and `like` is the operator that it is to be added to or multiplied by.
+    `held` has the narrower families.
     """
     if type(operator) is family:
-        return operator
-    lift = held.get(Identity if identity_factor(operator) is not None else type(operator))
-    return None if lift is None else lift(operator, like)
+        return lambda member, like: member  # noqa: ARG005
+    return held.get(Identity if identity_factor(operator) is not None else type(operator))
 
 
 def _in_common(
@@ -225,10 +224,12 @@ def _in_common(
 ) -> tuple[Any, Any] | None:
     """Return both operators as members of the narrowest of the families that holds them, or None."""
     for family in families:
-        held = holds[family]
-        a = _member(left, family, held, right)
-        b = None if a is None else _member(right, family, held, a)
-        if a is None or b is None:
+        lift_left, lift_right = (_lift(operator, family, holds[family]) for operator in (left, right))
+        if lift_left is None or lift_right is None:  # known before anything is computed, such as a dense matrix
+            continue
+        a = lift_left(left, right)
+        b = None if a is None else lift_right(right, a)
+        if b is None:
             continue
         pair = _ALIGNED[family](a, b) if family in _ALIGNED else (a, b)
         if pair is not None and _structure(pair[0]) == _structure(pair[1]):

@@ -110,6 +110,12 @@ def test_closure(result: sm.LinearOperator, kind: type) -> None:
     assert type(result) is kind
 
 
+def test_nothing_is_written_out_for_a_family_that_holds_one_of_both_alone() -> None:
+    n = 1 << 20  # a dense matrix would have 8 TiB
+    total = sm.Toeplitz(np.ones(n)) + sm.Diagonal(np.ones(n))
+    assert isinstance(total, sm.Sum)
+
+
 def test_neighbouring_factors_merge() -> None:
     assert (DCD @ DCD).n_factors == 5
     assert (DCD @ CDC).n_factors == 6
