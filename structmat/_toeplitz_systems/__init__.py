@@ -1,13 +1,14 @@
 """Toeplitz systems: their solutions, the inverse and the determinant of their matrices, and Cholesky factors.
 
-All but `superfast` and `schur` is computed with NumPy in double precision, whatever library the arrays belong to. From
-the bottom up:
+All but `superfast`, `schur` and part of `triangular` is computed with NumPy in double precision, whatever library the
+arrays belong to. From the bottom up:
 
 - `thresholds`: every number that decides which way is taken, with the measurement that set it;
 - `inverse`: products with the inverse, which two vectors determine, and the sums along its diagonals;
 - `recursions`: Levinson's recursion, for these two vectors and the determinant;
 - `elimination`: triangular factors of a dense matrix or a band by LAPACK;
 - `iteration`: GMRES with Strang's circulant as preconditioner;
+- `triangular`: triangular matrices as power series, by Newton's iteration, in any library;
 - `system`: `ToeplitzSystem`, which chooses between these for one matrix and accepts solutions by their residuals;
 - `stacks`: the same for stacks of matrices of any library, and what their derivatives take;
 - `superfast`: direct factors of positive definite ones plus a diagonal, with any rows missing, in any library;
@@ -20,6 +21,7 @@ from structmat._toeplitz_systems.schur import schur
 from structmat._toeplitz_systems.stacks import TraceOfInverse, inverse_vectors, log_determinants, solutions
 from structmat._toeplitz_systems.superfast import TOLERANCE, Factor, RankError, SuperfastFactor
 from structmat._toeplitz_systems.system import ToeplitzSystem
+from structmat._toeplitz_systems.triangular import accepted_power, as_lower, triangle
 
 __all__ = [
     "TOLERANCE",
@@ -29,10 +31,13 @@ __all__ = [
     "SuperfastFactor",
     "ToeplitzSystem",
     "TraceOfInverse",
+    "accepted_power",
+    "as_lower",
     "bezoutian",
     "central_diagonals",
     "inverse_vectors",
     "log_determinants",
     "schur",
     "solutions",
+    "triangle",
 ]

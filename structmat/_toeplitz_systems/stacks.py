@@ -19,8 +19,10 @@ from structmat._arrays.libraries import can_raise_for_values, is_numpy, rules_of
 from structmat._arrays.shapes import broadcast_shapes
 from structmat._arrays.typing import Array, Namespace
 from structmat._rules import Solver
+from structmat._toeplitz_systems import thresholds
 from structmat._toeplitz_systems.inverse import diagonal_sums
 from structmat._toeplitz_systems.system import ToeplitzSystem
+from structmat._toeplitz_systems.triangular import SolverByNewton, triangle
 
 
 class InverseVectors(NamedTuple):
@@ -75,7 +77,11 @@ def solutions(T: Any, b: Array, xp: Namespace, owner: str | None) -> Array:
     dtype = common_dtype(xp, T.c, b)
     b = b if b.dtype == dtype else xp.astype(b, dtype)
     b = xp.broadcast_to(b, (*shape, b.shape[-1]))
-    x, _ = rules_of(xp).solution(SolverOnHost(owner), T, None, b)
+    rules = rules_of(xp)
+    solver: Solver = SolverOnHost(owner)
+    if T.c.shape[-1] > thresholds.DENSE and rules.untraced(triangle)(T.c, T.r, xp):
+        solver = SolverByNewton(solver)
+    x, _ = rules.solution(solver, T, None, b)
     return x
 
 
@@ -104,7 +110,7 @@ class TraceOfInverse:
 
     def inverse(self, A: Any, given: None, xp: Namespace) -> tuple[Array, Array]:
         """Return the two vectors that determine the inverse."""
-        inverse = A._inv(xp)
+        inverse = A._inverse_by_vectors(xp)
         return inverse.x, inverse.y
 
     def trace(self, A: Any, inverse: tuple[Array, Array], given: None, xp: Namespace) -> Array:

@@ -25,6 +25,7 @@ from structmat._toeplitz_systems.elimination import Factors, band_factors, dense
 from structmat._toeplitz_systems.inverse import Bezoutian, bezoutian
 from structmat._toeplitz_systems.iteration import solve_by_iteration
 from structmat._toeplitz_systems.recursions import levinson, solve_by_recursion
+from structmat._toeplitz_systems.triangular import TriangularSystem
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -102,6 +103,16 @@ class ToeplitzSystem:
         return (below, above) if below + above <= thresholds.BAND else None
 
     @cached_property
+    def triangle(self) -> TriangularSystem | None:
+        """The systems with the matrix if it is large and triangular, and no band."""
+        if self.n <= thresholds.DENSE or self.band or (np.any(self.c[1:]) and np.any(self.r[1:])):
+            return None
+        if not self.c[0]:
+            raise self._singular()
+        is_upper = bool(np.any(self.r[1:]))
+        return TriangularSystem(self.r if is_upper else self.c, is_upper=is_upper)
+
+    @cached_property
     def factors(self) -> Factors:
         """The triangular factors of the matrix, of its band if it has one."""
         if self.band:
@@ -158,9 +169,12 @@ class ToeplitzSystem:
 
     def _solve_rows(self, b: NDArray[Any]) -> NDArray[Any]:
         """Return the solutions for the rows of b, whose numbers are neither very large nor very small."""
-        if self.n <= thresholds.DENSE or (self.n <= thresholds.LARGEST and self.is_uneven):
+        if self.triangle:
+            x = self.triangle.solve(b)
+        elif self.n <= thresholds.DENSE or (self.n <= thresholds.LARGEST and self.is_uneven):
             return self._solve_by_elimination(b)
-        x = self._solve_by_elimination(b) if self.band else self._solve_with_acceptance(b)
+        else:
+            x = self._solve_by_elimination(b) if self.band else self._solve_with_acceptance(b)
         norms = np.max(np.abs(b), axis=-1)
         growth = self.norm * np.max(np.max(np.abs(x), axis=-1) / np.where(norms > 0, norms, 1))
         if not growth <= 1 / self.eps:  # a lower bound of the condition number
@@ -284,6 +298,9 @@ class ToeplitzSystem:
         higher precision, since the formula needs more digits of them than a solution has.
         """
         right_hand_sides = self._right_hand_sides()
+        if self.triangle:
+            x, y = _with_shortest_y(self.triangle.solve(right_hand_sides))
+            return x, y
         with np.errstate(all="ignore"):
             v = self._rough_vectors(right_hand_sides)
             for _ in range(thresholds.CORRECTIONS):

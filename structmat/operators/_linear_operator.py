@@ -677,8 +677,8 @@ class LinearOperator(Parametrised, ABC):
         -------
         LinearOperator
             Of the same family wherever that is closed under inversion: ``1 / spectrum`` for a circulant, the inverse of
-            one small matrix per frequency for a square block circulant, the inverses of the factors in reverse order
-            for a product.
+            one small matrix per frequency for a square block circulant, the reciprocal power series for a triangular
+            `Toeplitz`, the inverses of the factors in reverse order for a product.
 
         Raises
         ------
@@ -1117,10 +1117,13 @@ class LinearOperator(Parametrised, ABC):
         ------
         ValueError
             If the operator is not square.
+        numpy.linalg.LinAlgError
+            If the operator is a triangular `Toeplitz` with a diagonal of zeros, of NumPy arrays; NaN for others.
 
         Notes
         -----
-        Whether the root of a real operator is real depends on values, so under ``jit`` make the operator complex first.
+        Whether the root of a real operator is real depends on values, so under ``jit`` make the operator complex first;
+        of a triangular `Toeplitz` it is real there, and NaN if the diagonal is negative.
         `logm` and `fractional_matrix_power` follow the same rule.
 
         Examples
@@ -1133,7 +1136,7 @@ class LinearOperator(Parametrised, ABC):
         (True, dtype('float64'))
         """
         op, xp = self._to_working_precision("sqrtm", square=True)
-        function = SpectralFunction("sqrtm", xp.sqrt, needs_nonnegative=True)
+        function = SpectralFunction("sqrtm", xp.sqrt, needs_nonnegative=True, power=0.5)
         return self._from_working_precision(op._spectral_function(function, xp), xp)
 
     @closed_form(_spectral_function, otherwise="scipy.linalg.expm(op.to_dense())")
@@ -1217,7 +1220,7 @@ class LinearOperator(Parametrised, ABC):
             lambda values: integer_power(values, int(number), xp) if is_integer else values**number,
             needs_nonnegative=not is_integer,
             needs_nonzero=number < 0,
-            is_multiplicative=is_integer,
+            power=number,
         )
         return self._from_working_precision(op._spectral_function(function, xp), xp)
 

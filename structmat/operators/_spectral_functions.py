@@ -48,10 +48,15 @@ class SpectralFunction(NamedTuple):
 
     Where negative eigenvalues matter, that is meant for matrices without them. None if it has to be found from values.
     """
-    is_multiplicative: bool = False
-    """Whether the value at a product is the product of the values, as of a power with an integer exponent."""
     is_exponential: bool = False
     """Whether the value at a sum is the product of the values."""
+    power: float | None = None
+    """The exponent, where the function is a power: families that are closed under these need no eigenvalues."""
+
+    @property
+    def is_multiplicative(self) -> bool:
+        """Whether the value at a product is the product of the values, as of a power with an integer exponent."""
+        return self.power is not None and float(self.power).is_integer()
 
 
 def function_of_entries(function: SpectralFunction, values: Array, owner: str, xp: Namespace) -> Array:

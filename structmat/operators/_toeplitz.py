@@ -12,7 +12,7 @@ from structmat._arguments import as_vectors, wrong_shape
 from structmat._arrays.arithmetic import conjugate, euclidean_norm, real_part, scale_array
 from structmat._arrays.conversion import copied
 from structmat._arrays.dtypes import common_dtype, is_complex
-from structmat._arrays.libraries import device_of, is_numpy, namespace_of, rules_of
+from structmat._arrays.libraries import can_raise_for_values, device_of, is_numpy, namespace_of, rules_of
 from structmat._arrays.linear_algebra import even_factors
 from structmat._arrays.shapes import broadcast_shapes, concat_last, windows
 from structmat._arrays.typing import Array, ArrayLike, Namespace, Scalar
@@ -26,15 +26,19 @@ from structmat._toeplitz_systems import (
     Bezoutian,
     ToeplitzSystem,
     TraceOfInverse,
+    accepted_power,
+    as_lower,
     bezoutian,
     inverse_vectors,
     log_determinants,
     schur,
     solutions,
+    triangle,
 )
 from structmat.operators._arithmetic import scale
 from structmat.operators._closed_forms import NoClosedFormError
 from structmat.operators._linear_operator import Context, LinearOperator, Planned
+from structmat.operators._spectral_functions import SpectralFunction, function_of_entries
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -195,7 +199,10 @@ class ConstantDiagonals(Planned):
     def _as_toeplitz(self, xp: Namespace) -> Toeplitz:
         """Return T."""
 
-    def _inv(self, xp: Namespace) -> ToeplitzInverse:
+    def _inv(self, xp: Namespace) -> LinearOperator:
+        return self._inverse_by_vectors(xp)
+
+    def _inverse_by_vectors(self, xp: Namespace) -> ToeplitzInverse:
         T = self._as_toeplitz(xp)
         x, y = inverse_vectors(T.c, T.r, xp, f"{type(self).__name__}.inv")
         if rules_of(xp).is_differentiated([T.c, T.r]):
@@ -320,23 +327,34 @@ class Toeplitz(ConstantDiagonals):
     A product is a convolution of the m + n - 1 constants with the vector, of which m entries are kept: three transforms
     of a fast length not below m + n - 1, real ones for real data.
 
-    The inverse of a square one is not Toeplitz, but two vectors determine it (`ToeplitzInverse`). `solve` eliminates
-    the dense matrix up to 128 rows, and beyond that the band of a matrix with at most 32 diagonals beside the main one:
-    second differences of 100,000 points take as long as a few products. Of others it takes Levinson's recursion, from a
-    thousand rows on first some steps of GMRES with Strang's circulant as preconditioner [1]_, and for many right-hand
-    sides the inverse, each of which then costs O(n log n). A solution is accepted if its residual is at the level of
-    rounding in every row, if need be after refinement, and a correction hardly changes it; otherwise the dense matrix
-    is eliminated, up to 4,096 rows. Larger matrices of which recursions find no accurate inverse or determinant are an
-    error, and solutions with larger residuals come with a warning.
+    The inverse of a square one is not Toeplitz unless it is triangular, but two vectors determine it
+    (`ToeplitzInverse`). `solve` eliminates the dense matrix up to 128 rows, and beyond that the band of a matrix
+    with at most 32 diagonals beside the main one: second differences of 100,000 points take as long as a few
+    products. Of others it takes Levinson's recursion, from a thousand rows on first some steps of GMRES with
+    Strang's circulant as preconditioner [1]_, and for many right-hand sides the inverse, each of which then costs
+    O(n log n). A solution is accepted if its residual is at the level of rounding in every row, if need be after
+    refinement, and a correction hardly changes it; otherwise the dense matrix is eliminated, up to 4,096 rows.
+    Larger matrices of which recursions find no accurate inverse or determinant are an error, and solutions with
+    larger residuals come with a warning.
 
     All this is computed with NumPy in double precision, also for other libraries, with derivatives in torch and JAX;
     `torch.compile` compiles what stands around it.
+
+    A triangular matrix, whose first row or first column is zero but for the corner, is a power series: its inverse,
+    square root and other powers are Toeplitz matrices again, which Newton's iteration finds in O(n log n) [2]_. They
+    are accepted by their residuals too, and found by substitution otherwise. `inv`, `sqrtm` and
+    `fractional_matrix_power` then return a `Toeplitz`; the zeros count as constants in derivatives. torch and JAX
+    compute on the device of the arrays. In a trace of JAX the first row can be seen to be zero if it is a constant,
+    made outside of the traced function; if it is not, solutions come from the host, `inv` is a `ToeplitzInverse`, and
+    the roots of other than triangular matrices are NaN.
+
     There is a `scipy.linalg.LinAlgWarning`, but in JAX, where elimination or a solution shows a condition number above
     the inverse of the machine epsilon, and where products with the inverse are far less accurate than solutions.
 
     References
     ----------
     .. [1] Chan, R. H., Ng, M. K., Conjugate gradient methods for Toeplitz systems, SIAM Rev. 38, 1996.
+    .. [2] Brent, R. P., Kung, H. T., Fast algorithms for manipulating formal power series, J. ACM 25, 1978.
 
     Examples
     --------
@@ -355,6 +373,16 @@ class Toeplitz(ConstantDiagonals):
     True
     >>> float(T.slogdet().logabsdet.round(3))
     -1659.07
+
+    The sums of all entries up to each one, as a triangular matrix, and its square root:
+
+    >>> sums = sm.Toeplitz(np.ones(5), np.zeros(5))
+    >>> sums.sqrtm()
+    Toeplitz(shape=(5, 5), dtype=float64, device=cpu)
+    >>> sums.sqrtm().c
+    array([1.       , 0.5      , 0.375    , 0.3125   , 0.2734375])
+    >>> sums.inv().c.round(12) + 0.0
+    array([ 1., -1.,  0.,  0.,  0.])
     """
 
     c: Array
@@ -470,6 +498,54 @@ class Toeplitz(ConstantDiagonals):
 
     def _diagonal(self, xp: Namespace) -> Array:
         return xp.broadcast_to(self.c[..., :1], (*self.batch_shape, min(self.shape)))
+
+    # Triangular matrices, whose inverses and powers are triangular Toeplitz matrices again
+
+    def _inv(self, xp: Namespace) -> LinearOperator:
+        rules = rules_of(xp)
+        side = rules.untraced(triangle)(self.c, self.r, xp)
+        if side is None or rules.is_differentiated([self.r if side == "lower" else self.c]):
+            return self._inverse_by_vectors(xp)  # as derivatives by entries beyond the triangle are wanted too
+        entries = xp.arange(self.shape[0], device=device_of(self.c))
+        unit = xp.astype(entries == (0 if side == "lower" else self.shape[0] - 1), self.c.dtype)
+        x = solutions(self, xp.broadcast_to(unit, (*self.batch_shape, *unit.shape)), xp, f"{type(self).__name__}.inv")
+        return self._triangular(x if side == "lower" else xp.flip(x, axis=-1), side, xp)
+
+    def _spectral_function(self, function: SpectralFunction, xp: Namespace) -> LinearOperator:
+        rules = rules_of(xp)
+        side = rules.untraced(triangle)(self.c, self.r, xp)
+        is_traced = any(map(rules.is_traced, self._arrays()))
+        if function.power is None or (side is None and not is_traced):
+            raise NoClosedFormError(self)
+        vector, is_lower = as_lower(self.c, self.r, xp)
+        corner = vector[..., :1]
+        owner = type(self).__name__
+        is_whole = function.power >= 0 and float(function.power).is_integer()
+        if is_traced:
+            corner = function.evaluate(corner)
+        else:
+            if can_raise_for_values(xp) and bool(xp.any(corner == 0.0)) and not is_whole:
+                text = "a triangular Toeplitz matrix with a diagonal of zeros has no such power"
+                raise np.linalg.LinAlgError(f"{owner}.{function.name}: {text}")
+            corner = function_of_entries(function, corner, owner, xp)
+        vector = xp.astype(vector, corner.dtype)
+        power = accepted_power(vector, function.power, corner, xp)
+        if side:
+            return self._triangular(power, side, xp)
+        is_triangular = is_lower | xp.all(self.c[..., 1:] == 0.0, axis=-1, keepdims=True)
+        power = xp.where(is_triangular, power, xp.full_like(power, float("nan")))
+        zeros = xp.where(xp.isnan(power), power, xp.zeros_like(power))
+        c = concat_last([power[..., :1], zeros[..., 1:]], xp)
+        return Toeplitz(xp.where(is_lower, power, c), xp.where(is_lower, zeros, power))
+
+    def _triangular(self, vector: Array, side: str, xp: Namespace) -> Toeplitz:
+        """Return the triangular matrix of that first column or row, on the same side as this one.
+
+        A first row of zeros stays as it is: if it is a constant in a trace, that the result is triangular is known too.
+        """
+        if side == "lower":
+            return Toeplitz(vector, self.r)
+        return Toeplitz(concat_last([vector[..., :1], self.c[..., 1:]], xp), vector)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
