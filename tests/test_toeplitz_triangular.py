@@ -12,7 +12,13 @@ import structmat as sm
 from structmat._arrays.namespaces import numpy_namespace
 from structmat._toeplitz_systems import triangular
 
-LONG = triangular.LONG + 100
+LONG = 1100
+"""A size of which Newton's iteration is tried by the tests."""
+
+
+@pytest.fixture(autouse=True)
+def newton_from_1000_on(monkeypatch):
+    monkeypatch.setattr(triangular, "LONG", 1000)
 
 
 def decaying(n: int, power: float = 1.5) -> np.ndarray:
@@ -67,7 +73,7 @@ def test_newtons_iteration_is_what_is_accepted_of_long_ones_but_of_those_that_ca
         with np.errstate(all="ignore"):
             g = triangular.reciprocal(c, numpy_namespace)
             _, errors = triangular.solution_and_error(c, g, b, numpy_namespace)
-        assert bool(errors[0] <= 0.1) == (kind not in {"growing", "cancelling"})
+        assert bool(errors[0] <= 0.1) == (kind != "cancelling")
 
 
 @pytest.mark.parametrize("kind", set(KINDS) - {"tiny"})
