@@ -1,4 +1,4 @@
-"""Fine-tuning layers for PyTorch, frozen weights with trainable CDD changes, and a bridge. Needs the extra ``torch``.
+"""Layers for PyTorch: frozen weights with trainable CDD changes, long convolutions. Needs the extra ``torch``.
 
 Map of the package; each file imports only from those below it:
 
@@ -11,6 +11,10 @@ Map of the package; each file imports only from those below it:
 - `_change`: a change and its gradients, row by row and in chunks; pure functions
 - `_base_weight`: how a base layer stores its weight, and whether a change may be merged into it
 - `_other_tools`: what exporters, wrappers, offloading and modules that read weights need
+- `_convolution_layers`: layers of long convolutions, `FFTConv1d` and its relatives, and `replace_convolutions`
+- `_convolutions`: the differentiable operation of these, `fft_conv`
+- `_convolution_plan`: whether and in which tiles a convolution is transformed, by what measured faster
+- `_fourier_convolution`: convolutions of several channels by Fourier transforms; pure functions
 - `_linear_operator`, `_structured_operator`: the bridge to linear_operator and GPyTorch, `as_linear_operator`
 
 >>> import torch
@@ -30,6 +34,8 @@ except ModuleNotFoundError as error:
     raise ImportError('structmat.torch needs the extra "torch": pip install "structmat[torch]"') from error
 
 from structmat.torch._adapter import CDDAdapter
+from structmat.torch._convolution_layers import FFTConv1d, FFTConv2d, FFTConv3d, replace_convolutions
+from structmat.torch._convolutions import fft_conv
 from structmat.torch._files import load_adapter, save_adapter
 from structmat.torch._layers import CDDConv, CDDEmbedding, CDDLinear
 from structmat.torch._linear_operator import as_linear_operator
@@ -41,9 +47,14 @@ __all__ = [
     "CDDConv",
     "CDDEmbedding",
     "CDDLinear",
+    "FFTConv1d",
+    "FFTConv2d",
+    "FFTConv3d",
     "adapt",
     "as_linear_operator",
+    "fft_conv",
     "load_adapter",
     "remove_adapters",
+    "replace_convolutions",
     "save_adapter",
 ]

@@ -17,10 +17,10 @@ from torch.nn.functional import linear
 from structmat.torch._change import Working, change_rows, chunked_change, chunked_gradients
 from structmat.torch._other_tools import change_by_matrices, for_compilers, has_transforms, sees_operations
 
-__all__ = ["apply_change", "fuses"]
+__all__ = ["apply_change", "autocast_dtype", "fuses"]
 
 
-def _autocast_dtype(given: Tensor) -> torch.dtype | None:
+def autocast_dtype(given: Tensor) -> torch.dtype | None:
     """Return the dtype in which torch takes a factor of a product under autocast; None if autocast is off."""
     device = given.device.type
     if given.is_meta or not torch.is_autocast_enabled(device):  # "meta" has none
@@ -31,7 +31,7 @@ def _autocast_dtype(given: Tensor) -> torch.dtype | None:
 
 def _without_autocast(x: Tensor) -> AbstractContextManager[object]:
     """Autocast would run the sums over rows in half precision."""
-    return nullcontext() if _autocast_dtype(x) is None else torch.autocast(x.device.type, enabled=False)
+    return nullcontext() if autocast_dtype(x) is None else torch.autocast(x.device.type, enabled=False)
 
 
 def fuses(base: Any, x: Tensor) -> bool:
@@ -46,10 +46,10 @@ def fuses(base: Any, x: Tensor) -> bool:
     if nn.modules.module._has_any_global_hook():  # of profilers, say, which see calls only
         return False
     same = weight.dtype == x.dtype and (bias is None or bias.dtype == x.dtype)
-    dtype = None if same else _autocast_dtype(x)
+    dtype = None if same else autocast_dtype(x)
     if dtype is None:
         return same
-    return _autocast_dtype(weight) == dtype and (bias is None or _autocast_dtype(bias) == dtype)
+    return autocast_dtype(weight) == dtype and (bias is None or autocast_dtype(bias) == dtype)
 
 
 def apply_change(
@@ -62,7 +62,7 @@ def apply_change(
     product. Under autocast all is cast as a linear layer casts it, for the time of the operation alone; where outputs
     are not of its dtype, inputs are as they were given.
     """
-    dtype = _autocast_dtype(x)
+    dtype = autocast_dtype(x)
     if dtype is not None and y is not None and y.dtype != dtype:
         dtype = x.dtype
     operations = sees_operations()

@@ -26,6 +26,7 @@ __all__ = [
     "is_gathered",
     "is_never_called",
     "is_of_several_processes",
+    "is_recorded",
     "is_tensor_parallel",
     "leave_fast_paths",
     "no_fast_path",
@@ -50,10 +51,13 @@ def sees_operations() -> bool:
     Such tools are compilers, exporters, tracers, `make_fx`, the transforms of torch.func, and derivatives in forward
     mode. They are given plain operations, or one operation that is registered with torch.
     """
+    return is_recorded() or torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+
+
+def is_recorded() -> bool:
+    """Return whether an exporter or tracer records operations, or a compiler does."""
     return (
         torch.compiler.is_compiling()
-        or torch._C._are_functorch_transforms_active()
-        or forward_ad._current_level >= 0
         or torch.jit.is_tracing()
         or torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.PROXY) is not None
     )
