@@ -513,7 +513,12 @@ REGISTRY = [
     Entry("Toeplitz, square", partial(_toeplitz, square=True), THROUGH_FACTORS | ENTRYWISE | {"norm"}, OF_ENTRIES),
     Entry("Toeplitz, m x n", partial(_toeplitz, square=False), ENTRYWISE | {"norm"}, OF_ENTRIES),
     Entry("MultilevelToeplitz", _multilevel_toeplitz, ENTRYWISE | {"norm"}, OF_ENTRIES),
-    Entry("BlockToeplitz, square", partial(_block_toeplitz, square=True), ENTRYWISE | {"norm"}, OF_ENTRIES),
+    Entry(
+        "BlockToeplitz, square",
+        partial(_block_toeplitz, square=True),
+        THROUGH_FACTORS | ENTRYWISE | {"norm"},
+        OF_ENTRIES,
+    ),
     Entry(
         "BlockToeplitz, p x q",
         partial(_block_toeplitz, square=False),

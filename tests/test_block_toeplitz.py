@@ -2,13 +2,45 @@
 
 from __future__ import annotations
 
+import importlib
+import warnings
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
+import scipy.linalg
+import torch
 
 import structmat as sm
+from structmat._toeplitz_systems import BlockToeplitzSystem, thresholds
+from structmat._toeplitz_systems.blocks.recursion import whittle
+from tests import backends
 from tests.operator_registry import block_circulant_matrix, block_toeplitz_matrix
+
+KINDS = ("real", "complex", "symmetric", "Hermitian", "definite", "complex definite", "singular sections")
+
+
+def blocks(n: int, p: int, kind: str, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """First block column and first block row."""
+    rng = np.random.default_rng(seed)
+    is_complex = kind in {"complex", "Hermitian", "complex definite"}
+    if "definite" in kind:  # the covariances of a moving average, which end before n
+        steps = rng.standard_normal((n // 2 + 1, p, p)) + (1j * rng.standard_normal((n // 2 + 1, p, p)) * is_complex)
+        pairs = [steps[k:] @ steps[: len(steps) - k].conj().swapaxes(1, 2) for k in range(len(steps))]
+        c = np.zeros((n, p, p), pairs[0].dtype if is_complex else float)
+        for k, products in enumerate(pairs[:n]):
+            c[k] = products.sum(axis=0) if is_complex else products.sum(axis=0).real
+        c[0] = (c[0] + c[0].conj().T) / 2
+        return c, c.conj().swapaxes(1, 2)
+    c, r = rng.standard_normal((2, n, p, p)) + (1j * rng.standard_normal((2, n, p, p)) if is_complex else 0)
+    if kind in {"symmetric", "Hermitian"}:
+        c[0] += c[0].conj().T
+        r = c.conj().swapaxes(1, 2)
+    if kind == "singular sections":
+        c[0] = 0
+    return c, r
+
 
 # How they are made
 
@@ -79,3 +111,183 @@ def test_whole_blocks_are_block_toeplitz_and_others_are_not() -> None:
 def test_errors_name_the_argument(make: Any, match: str) -> None:
     with pytest.raises(sm.ArgumentValueError, match=match):
         make()
+
+
+# Their systems, by each algorithm
+
+SIZES = ((1, 1), (1, 3), (2, 2), (3, 1), (13, 3), (60, 5))
+
+
+@pytest.mark.parametrize("kind", KINDS[:6])
+@pytest.mark.parametrize(("n", "p"), SIZES[:5])
+def test_whittles_recursion_finds_inverse_and_determinant(n: int, p: int, kind: str) -> None:
+    c, r = blocks(n, p, kind)
+    if "definite" not in kind:
+        c[0] += 3 * n * p * np.eye(p)
+    system = BlockToeplitzSystem(c, r)
+    dense = system.dense
+    found = whittle(system.constants, hermitian=system.hermitian)
+    assert found is not None
+    assert found.is_definite == (kind not in {"real", "complex"} or (n == 1 and system.hermitian))
+    np.testing.assert_allclose((found.sign, found.log), np.linalg.slogdet(dense), atol=1e-11)
+    rows = system.recursion
+    assert rows is not None
+    assert rows.first < 1e-9
+    expected = np.linalg.inv(dense)
+    np.testing.assert_allclose(system.inverse(np.eye(n * p)).T, expected, atol=1e-11 * np.max(np.abs(expected)))
+
+
+@pytest.mark.parametrize("least", [0, 128], ids=["recursion", "elimination"])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("n", "p"), SIZES)
+def test_linear_algebra_is_that_of_lapack(n: int, p: int, kind: str, least: int) -> None:
+    if kind == "singular sections" and n < 3:
+        return  # it is singular, or nothing but its section
+    c, r = blocks(n, p, kind, seed=n)
+    T, dense = sm.BlockToeplitz(c, r), block_toeplitz_matrix(c, r)
+    b = np.random.default_rng(1).standard_normal((3, n * p))
+    with patch.object(thresholds, "DENSE", least), warnings.catch_warnings():
+        warnings.simplefilter("ignore", scipy.linalg.LinAlgWarning)
+        x = T.inv_matvec(b)
+        ready = T.prepare().inv_matvec(b)
+        inverse = T.inv()
+        found = T.slogdet()
+    residual = np.max(np.abs(x @ dense.T - b))
+    assert residual <= 1e-13 * np.linalg.norm(dense, np.inf) * np.max(np.abs(x))
+    condition, scale = np.linalg.cond(dense), np.max(np.abs(x))
+    np.testing.assert_allclose(ready, x, atol=1e-12 * condition * scale)
+    np.testing.assert_allclose(inverse @ b.T, x.T, atol=1e-11 * condition * scale)
+    np.testing.assert_allclose(found, np.linalg.slogdet(dense), atol=1e-14 * n * p, rtol=1e-13)
+    if "definite" in kind:
+        L = T.cholesky()
+        np.testing.assert_allclose(L, np.linalg.cholesky(dense), atol=1e-13 * np.max(np.abs(L)) * condition)
+        assert np.all(np.triu(L, 1) == 0)
+
+
+def test_components_of_different_units_are_solved_as_accurately_as_of_one() -> None:
+    c, r = blocks(100, 3, "definite")
+    units = np.array([1e-140, 1.0, 3e120])
+    of_blocks = units[:, None] * units
+    T, scaled = sm.BlockToeplitz(c, r), sm.BlockToeplitz(c * of_blocks, r * of_blocks)
+    b = np.random.default_rng(0).standard_normal(300)
+    every = np.tile(units, 100)
+    np.testing.assert_allclose(scaled.inv_matvec(b * every) * every, T.inv_matvec(b), rtol=1e-9)
+    expected = T.slogdet().logabsdet + 200 * np.log(units).sum()
+    np.testing.assert_allclose(scaled.slogdet().logabsdet, expected, rtol=1e-13)
+    small = sm.BlockToeplitz(*(v * of_blocks[1:, 1:] for v in (c[:, 1:, 1:], r[:, 1:, 1:])))
+    plain = sm.BlockToeplitz(c[:, 1:, 1:], r[:, 1:, 1:]).inv()
+    x = np.random.default_rng(1).standard_normal(200)
+    every = np.tile(units[1:], 100)
+    np.testing.assert_allclose(small.inv().matvec(x * every) * every, plain.matvec(x), rtol=1e-8)
+
+
+@pytest.mark.parametrize("kind", ["symmetric", "complex definite", "real"])
+def test_long_matrices_are_solved_by_iteration(kind: str) -> None:
+    n, p = 3000, 2
+    c, r = blocks(n, p, kind)
+    decay = (1 / (1 + np.arange(n)) ** 2)[:, None, None]
+    c, r = c * decay, r * decay
+    c[0] += 8 * np.eye(p)
+    r = r if kind == "real" else c.conj().swapaxes(1, 2)
+    T = sm.BlockToeplitz(c, r)
+    b = np.random.default_rng(0).standard_normal((2, n * p))
+    with patch.object(thresholds, "BLOCK_RECURSION", 0), patch.object(thresholds, "LARGEST", 0):
+        x = T.inv_matvec(b)
+        assert np.linalg.norm(T.matvec(x) - b) <= 1e-12 * np.linalg.norm(b)
+        with pytest.raises(np.linalg.LinAlgError, match=r"BlockToeplitz\.slogdet: .* 3000 x 3000 blocks, too many"):
+            T.slogdet()
+        with pytest.raises(np.linalg.LinAlgError, match=r"BlockToeplitz\.inv: .*`solve` iterates"):
+            T.inv()
+
+
+def test_what_no_way_solves_is_an_error() -> None:
+    c, r = blocks(40, 2, "real")
+    T = sm.BlockToeplitz(c, r)
+    with (
+        patch.object(thresholds, "BLOCK_RECURSION", 0),
+        patch.object(thresholds, "LARGEST", 0),
+        patch.object(thresholds, "DENSE", 0),
+        patch.object(thresholds, "GMRES_STEPS", 2),
+        pytest.raises(np.linalg.LinAlgError, match="too large to be written out"),
+    ):
+        T.solve(np.ones(80))
+
+
+def test_a_singular_matrix_has_determinant_zero_and_no_inverse() -> None:
+    for n in (3, 100):
+        T = sm.BlockToeplitz(np.ones((n, 2, 2)))
+        assert T.slogdet().sign == 0
+        assert T.det() == 0
+        for method in (T.inv, lambda T=T: T.solve(np.ones(T.shape[0]))):
+            with pytest.raises(np.linalg.LinAlgError, match="singular"):
+                method()
+        assert torch.all(torch.isnan(sm.BlockToeplitz(torch.ones(n, 2, 2)).inv_matvec(torch.ones(2 * n))))
+
+
+def test_an_ill_conditioned_matrix_is_solved_with_a_warning() -> None:
+    smooth = np.exp(-0.02 * np.arange(40.0) ** 2)
+    T = sm.BlockToeplitz(smooth[:, None, None] * np.array([[1.0, 0.5], [0.5, 1.0]]))
+    with pytest.warns(scipy.linalg.LinAlgWarning, match=r"BlockToeplitz\.solve: the matrix is ill-conditioned"):
+        T.solve(np.ones(80))
+
+
+def test_blocks_that_are_not_square_have_no_direct_solution() -> None:
+    T = sm.BlockToeplitz(np.ones((2, 3, 2)), np.ones((3, 3, 2)))
+    with pytest.raises(NotImplementedError, match="no closed form"):
+        T.inv()
+    with pytest.raises(sm.ArgumentValueError, match=r"cholesky: the blocks must be square, got 3 x 2"):
+        T.cholesky()
+
+
+def test_cholesky_names_the_first_section_that_is_not_definite() -> None:
+    c = np.zeros((4, 2, 2))
+    c[0] = np.eye(2)
+    c[2] = 2 * np.eye(2)
+    with pytest.raises(np.linalg.LinAlgError, match=r"leading section of 3 x 3 blocks is not"):
+        sm.BlockToeplitz(c).cholesky()
+    assert torch.isnan(sm.BlockToeplitz(torch.tensor(c)).cholesky()).any()
+    with pytest.raises(sm.ArgumentValueError, match="must be Hermitian"):
+        sm.BlockToeplitz(c, 2 * c).cholesky()
+
+
+# Derivatives
+
+
+def test_derivatives_of_solutions_inverses_determinants_and_factors_in_torch() -> None:
+    c, r = (torch.tensor(v, requires_grad=True) for v in blocks(3, 2, "real"))
+    shift = 4 * torch.eye(2, dtype=c.dtype)
+    b = torch.tensor(np.random.default_rng(0).standard_normal((2, 6)))
+
+    def of(method: str) -> Any:
+        def function(c: Any, r: Any) -> Any:
+            T = sm.BlockToeplitz(torch.cat([(c[:1] + shift), c[1:]]), r)
+            if method == "inv":
+                return T.inv().matvec(b)
+            return T.inv_matvec(b) if method == "solve" else T.slogdet().logabsdet
+
+        return function
+
+    for method in ("solve", "inv", "slogdet"):
+        assert torch.autograd.gradcheck(of(method), (c, r), fast_mode=True)
+    assert torch.autograd.gradgradcheck(of("slogdet"), (c, r), fast_mode=True)
+    d = torch.tensor(blocks(3, 2, "complex definite")[0], requires_grad=True)
+    assert torch.autograd.gradcheck(lambda d: sm.BlockToeplitz(d).cholesky(), (d,), fast_mode=True)
+
+
+def test_derivatives_and_factors_in_jax() -> None:
+    numbers = backends.get("jax").xp
+    jax = importlib.import_module("jax")
+
+    c, _ = blocks(3, 2, "definite")
+    b = np.random.default_rng(0).standard_normal(6)
+
+    def likelihood(c: Any, b: Any, library: Any) -> Any:
+        T = sm.BlockToeplitz(c)
+        return library.sum(b * T.inv_matvec(b)) + T.slogdet().logabsdet + library.sum(T.cholesky() ** 2)
+
+    value, gradient = jax.jit(jax.value_and_grad(lambda c: likelihood(c, numbers.asarray(b), numbers)))(c)
+    expected = torch.tensor(c, requires_grad=True)
+    of_torch = likelihood(expected, torch.tensor(b), torch)
+    of_torch.backward()
+    np.testing.assert_allclose(value, of_torch.item(), rtol=1e-12)
+    np.testing.assert_allclose(gradient, expected.grad, atol=1e-10)

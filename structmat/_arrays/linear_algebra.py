@@ -41,6 +41,17 @@ def _or_infinite(function: str, xp: Namespace, *matrices: Array) -> Array:
     return xp.where((failures > 0)[..., None, None], xp.full_like(result, float("inf")), result)
 
 
+def cholesky_factors(matrices: Array, xp: Namespace) -> Array:
+    """Return lower triangular Cholesky factors.
+
+    For a matrix that is not positive definite NumPy raises an error, and torch and JAX give NaN.
+    """
+    if library_of(xp) != "torch":
+        return xp.linalg.cholesky(matrices)
+    factors, failures = xp.linalg.cholesky_ex(matrices)
+    return xp.where((failures > 0)[..., None, None], xp.full_like(factors, float("nan")), factors)
+
+
 def singular_values(matrices: Array, xp: Namespace) -> Array:
     """Return singular values. They are NaN for a matrix that holds NaN or infinity, which libraries refuse."""
     finite = xp.all(xp.isfinite(matrices), axis=(-2, -1))

@@ -13,8 +13,18 @@ arrays belong to. From the bottom up:
 - `stacks`: the same for stacks of matrices of any library, and what their derivatives take;
 - `superfast`: direct factors of positive definite ones plus a diagonal, with any rows missing, in any library;
 - `schur`: reflection coefficients and Cholesky factors by Schur's algorithm, in any library.
+
+The package `blocks` has the same for matrices of p x p blocks.
 """
 
+from structmat._toeplitz_systems.blocks import (
+    BlockToeplitzSystem,
+    BlockTraceOfInverse,
+    block_cholesky,
+    block_log_determinants,
+    block_solutions,
+    blocks_of_inverse,
+)
 from structmat._toeplitz_systems.inverse import Bezoutian, bezoutian
 from structmat._toeplitz_systems.iteration import central_diagonals
 from structmat._toeplitz_systems.schur import schur
@@ -26,6 +36,8 @@ from structmat._toeplitz_systems.triangular import accepted_power, as_lower, tri
 __all__ = [
     "TOLERANCE",
     "Bezoutian",
+    "BlockToeplitzSystem",
+    "BlockTraceOfInverse",
     "Factor",
     "RankError",
     "SuperfastFactor",
@@ -34,6 +46,10 @@ __all__ = [
     "accepted_power",
     "as_lower",
     "bezoutian",
+    "block_cholesky",
+    "block_log_determinants",
+    "block_solutions",
+    "blocks_of_inverse",
     "central_diagonals",
     "inverse_vectors",
     "log_determinants",

@@ -168,8 +168,13 @@ def log_determinants_on_host(c: Any, r: Any, owner: str | None = None, *, strict
     for index in np.ndindex(c.shape[:-1]):
         with nullcontext() if strict else suppress(np.linalg.LinAlgError):
             sign[index], log[index] = ToeplitzSystem(c[index], r[index], owner).slogdet()
-    log = np.where(sign == 0, 0, log)
-    if not np.iscomplexobj(c):
-        return LogDeterminants(sign, log.astype(c.dtype))
-    regular = np.where(np.isnan(sign), np.nan, sign != 0).astype(c.real.dtype)
-    return LogDeterminants(regular, (log + 1j * np.angle(sign)).astype(c.dtype))
+    return of_phases(sign, log)
+
+
+def of_phases(phase: Any, log: Any) -> LogDeterminants:
+    """Return determinants by their phases, in the dtype of the matrices, and the logarithms of their moduli."""
+    log = np.where(phase == 0, 0, log)
+    if not np.iscomplexobj(phase):
+        return LogDeterminants(phase, log.astype(phase.dtype))
+    regular = np.where(np.isnan(phase), np.nan, phase != 0).astype(phase.real.dtype)
+    return LogDeterminants(regular, (log + 1j * np.angle(phase)).astype(phase.dtype))

@@ -231,16 +231,8 @@ class ConstantDiagonals(Planned):
         rules = rules_of(xp)
         if rules.is_differentiated([T.c, T.r]):
             log = rules.log_determinant(TraceOfInverse(), T, None, log)
-        if is_complex(log.dtype, xp):
-            log_modulus = xp.real(log)
-            sign = xp.exp(1j * xp.imag(log))
-        else:
-            log_modulus = log
-            sign = 1.0
         reversal_is_odd = self._flipped and n * (n - 1) // 2 % 2
-        sign = xp.astype(-regular if reversal_is_odd else regular, log.dtype) * sign
-        is_singular = ~(xp.abs(sign) > 0.0) & ~xp.isnan(log_modulus)
-        return sign, xp.where(is_singular, -xp.inf * xp.ones_like(log_modulus), log_modulus)
+        return sign_and_modulus(-regular if reversal_is_odd else regular, log, xp)
 
     def _det(self, xp: Namespace) -> Array:
         sign, log = self._slogdet(xp)
@@ -248,6 +240,22 @@ class ConstantDiagonals(Planned):
 
     def _determinant_factors(self, xp: Namespace) -> Array:
         return even_factors(*self._slogdet(xp), self.shape[0], xp)
+
+
+def sign_and_modulus(sign: Array, log: Array, xp: Namespace) -> tuple[Array, Array]:
+    """Return the sign of determinants and the logarithm of their modulus, minus infinity where they are zero.
+
+    `log` is the logarithm of the modulus, or of a complex determinant itself, whose own `sign` is one or zero.
+    """
+    if is_complex(log.dtype, xp):
+        log_modulus = xp.real(log)
+        phase = xp.exp(1j * xp.imag(log))
+    else:
+        log_modulus = log
+        phase = 1.0
+    sign = xp.astype(sign, log.dtype) * phase
+    is_singular = ~(xp.abs(sign) > 0.0) & ~xp.isnan(log_modulus)
+    return sign, xp.where(is_singular, -xp.inf * xp.ones_like(log_modulus), log_modulus)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,389 @@
+"""One block Toeplitz matrix: which way its systems are solved, and what is accepted, as for entries in place of blocks.
+
+A `BlockToeplitzSystem` is a `ToeplitzSystem` with other algorithms: Whittle's recursion, iteration with a block
+circulant, elimination of the dense matrix. Acceptance of solutions by their backward errors, refinement and the scaling
+of right-hand sides are those of its base. Components of different units are brought to one size first: the rows and
+columns of each component are multiplied by powers of two, after which the matrix is block Toeplitz still.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import scipy  # its `linalg` is imported on first use
+
+from structmat._arrays.namespaces import numpy_namespace
+from structmat._errors import warn_caller
+from structmat._fourier.blocks import BlockToeplitzConvolution
+from structmat._toeplitz_systems import thresholds
+from structmat._toeplitz_systems.blocks.inverse import InverseBlocks
+from structmat._toeplitz_systems.blocks.iteration import (
+    block_circulant_inverse,
+    solve_by_conjugate_gradients,
+    solve_by_gmres,
+)
+from structmat._toeplitz_systems.blocks.recursion import BlockRecursion, whittle
+from structmat._toeplitz_systems.elimination import Factors, dense_factors, uneven_vector
+from structmat._toeplitz_systems.system import ToeplitzSystem
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from numpy.typing import NDArray
+
+_EPS = float(np.finfo(float).eps)
+"""The machine epsilon of double precision, in which everything is computed."""
+
+
+class _Corrected(NamedTuple):
+    """What a recursion found, after corrections of the inverse by itself."""
+
+    recursion: BlockRecursion
+    inverse: InverseBlocks
+    first: float
+    """The first relative correction: what the recursion is off by."""
+    last: float
+    """The last one."""
+
+
+class BlockToeplitzSystem(ToeplitzSystem):
+    """Systems with a block Toeplitz matrix T of first block column `c` and first block row `r`, of p x p blocks."""
+
+    band = None
+
+    def __init__(self, c: NDArray[Any], r: NDArray[Any], owner: str | None = None, *, ready: bool = False) -> None:
+        self.owner = owner
+        self.ready = ready
+        self.blocks, self.p = c.shape[:2]
+        self.n = self.blocks * self.p
+        self._has_warned = False
+        self.eps = float(np.finfo(c.dtype).eps)
+        """The machine epsilon of the numbers that T was given in."""
+        wide = np.complex128 if np.iscomplexobj(c) else np.float64
+        offsets = np.concatenate([r[:0:-1], c]).astype(wide)
+        moduli = np.max(np.abs(offsets), axis=0)
+        self.is_finite = bool(np.all(np.isfinite(moduli)))
+        self.exponent = 0
+        """That of the base, which scales all entries alike."""
+        self.hermitian = bool(np.array_equal(offsets, offsets[::-1].conj().swapaxes(-2, -1)))
+        self.row_shifts, self.column_shifts = (
+            _shifts(moduli, hermitian=self.hermitian) if self.is_finite else np.zeros((2, self.p), int)
+        )
+        """The exponents of two by which the rows and the columns of each component are multiplied."""
+        self.constants = _scaled_by(offsets, self.row_shifts[:, None] + self.column_shifts)
+        """The blocks at all offsets, from the upper right corner to the lower left one, shape ``(2 n - 1, p, p)``."""
+        self.c = self.constants[self.blocks - 1 :]
+        self.r = self.constants[: self.blocks][::-1]
+
+    # Properties of the matrix
+
+    @cached_property
+    def dense(self) -> NDArray[Any]:
+        """The matrix itself."""
+        i = np.arange(self.blocks)
+        entries = self.constants[i[:, None] - i + self.blocks - 1]
+        return np.ascontiguousarray(entries.swapaxes(1, 2)).reshape(self.n, self.n)
+
+    @cached_property
+    def plan(self) -> BlockToeplitzConvolution:  # type: ignore[override]
+        """The products with T."""
+        return BlockToeplitzConvolution.of(self.c, self.r, numpy_namespace)
+
+    @cached_property
+    def row_sums(self) -> NDArray[Any]:
+        """The sums of the moduli in each row."""
+        each = np.sum(np.abs(self.constants), axis=-1)
+        sums = np.concatenate([np.zeros((1, self.p)), np.cumsum(each, axis=0)])
+        return (sums[self.blocks :] - sums[: self.blocks])[: self.blocks].ravel()
+
+    @cached_property
+    def is_uneven(self) -> bool:
+        """Whether the entries of some rows are so small that rounding errors of transforms would hide them."""
+        return bool(np.min(self.row_sums) < thresholds.UNEVEN * np.sum(np.abs(self.constants)) / self.p)
+
+    @cached_property
+    def factors(self) -> Factors:
+        """The triangular factors of the matrix."""
+        factors = dense_factors(self.dense, float(np.max(np.sum(np.abs(self.dense), axis=0))))
+        if factors is None:
+            raise self._singular()
+        if not factors.condition <= 1 / self.eps:
+            self._warn_of_condition(factors.condition)
+        return factors
+
+    @cached_property
+    def can_recur(self) -> bool:
+        """Whether a recursion takes no longer than a minute or so."""
+        return self.n**2 * self.p <= thresholds.BLOCK_RECURSION
+
+    @cached_property
+    def recursion(self) -> _Corrected | None:
+        """What the recursion found, with the inverse corrected; None if a leading section is singular."""
+        with np.errstate(all="ignore"):
+            found = whittle(self.constants, hermitian=self.hermitian)
+            if found is None:
+                return None
+            inverse, first = self._corrected_blocks(found.inverse)
+            last = first
+            for _ in range(1, thresholds.CORRECTIONS):
+                if last <= thresholds.TRUSTED or not last < 1:
+                    break
+                inverse, last = self._corrected_blocks(inverse)
+        return _Corrected(found, inverse, first, last)
+
+    @cached_property
+    def inverse(self) -> Any:
+        """The products of rows with the inverse; None where the recursion finds none that is at all accurate."""
+        found = self.recursion if self.can_recur else None
+        return _product_with(*found.inverse.factors(numpy_namespace)) if found is not None and found.last < 1 else None
+
+    def _right_hand_sides(self) -> tuple[NDArray[Any], NDArray[Any]]:  # type: ignore[override]
+        """Return those of the systems of x and y, and those of v and w for the transpose, as rows.
+
+        The block s, which is free, is zero.
+        """
+        n, p = self.blocks, self.p
+        zero = np.zeros((1, p, p), self.constants.dtype)
+        zeros = np.zeros((n - 1, p, p), self.constants.dtype)
+        unit = zero + np.eye(p)
+        columns = np.concatenate([unit, zeros]), np.concatenate([zero, self.r[:0:-1]])
+        rows = np.concatenate([zeros, unit]), np.concatenate([self.r[1:], zero])
+        return _as_rows(np.concatenate(columns, axis=-1)), _as_rows(_transposes(np.concatenate(rows, axis=-2)))
+
+    def _corrected_blocks(self, inverse: InverseBlocks) -> tuple[InverseBlocks, float]:
+        """Return what determines the inverse after one correction by itself, and the relative correction."""
+        p, xp = self.p, numpy_namespace
+        if not all(np.all(np.isfinite(blocks)) for blocks in inverse):
+            return inverse, math.inf
+        columns, rows = inverse.as_rows()
+        wanted_columns, wanted_rows = self._right_hand_sides()
+        of_columns: Any = self.plan.apply(columns, xp)
+        of_rows: Any = BlockToeplitzConvolution.of(_transposes(self.r), _transposes(self.c), xp).apply(rows, xp)
+        s = of_columns[p:, :p].T  # which y leaves; it is to be that of w as well
+        wanted_columns[p:, :p] = s.T
+        wanted_rows[p:, -p:] = s
+        lower, upper = inverse.factors(xp)
+        corrections = (
+            _product_with(lower, upper)(wanted_columns - of_columns),
+            _product_with(_transposes(upper), _transposes(lower))(wanted_rows - of_rows),
+        )
+        relative = [_relative(part, of) for part, of in zip(corrections, (columns, rows), strict=True)]
+        return InverseBlocks.from_rows(columns + corrections[0], rows + corrections[1], p), max(relative)
+
+    # Solutions
+
+    def solve(self, b: NDArray[Any]) -> NDArray[Any]:
+        """Return x with ``T x = b`` along the last axis, in double precision; NaN where b or T is not finite.
+
+        A matrix that is singular to working precision is an error, and one for which no way is accurate.
+        """
+        rows, columns = (np.tile(shifts, self.blocks) for shifts in (self.row_shifts, self.column_shifts))
+        return _scaled_by(super().solve(_scaled_by(b, rows)), columns)
+
+    def _solvers(self, count: int) -> Iterator[Callable[[NDArray[Any]], Any]]:
+        """Yield functions that solve `count` systems, more or less exactly, the fastest one first."""
+        is_few = count * thresholds.BLOCK_ROWS <= self.n and not self.ready
+        if is_few or not self.can_recur:
+            yield self._solve_by_iteration
+        if self.inverse is not None:
+            yield self.inverse
+        if self.n <= thresholds.LARGEST:
+            yield self._solve_by_elimination
+        elif self.can_recur and not is_few:
+            yield self._solve_by_iteration
+
+    def _solve_by_iteration(self, b: NDArray[Any]) -> NDArray[Any]:
+        """Return solutions by iteration, or NaN."""
+        preconditioned = self._preconditioned
+        if preconditioned is None:
+            return np.full_like(b, np.nan)
+        if self.hermitian:
+            x = solve_by_conjugate_gradients(self._product, preconditioned, b)
+            if np.all(np.isfinite(x)):
+                return x
+        return solve_by_gmres(self._product, preconditioned, b)
+
+    @cached_property
+    def _preconditioned(self) -> Any:
+        return block_circulant_inverse(self.constants)
+
+    # The inverse
+
+    def inverse_blocks(self, dtype: Any) -> InverseBlocks:
+        """Return what determines the inverse, in a dtype, of the matrix before it was scaled; NaN if it is not finite.
+
+        There is a warning if products with the inverse in that dtype are far less accurate than solutions.
+        """
+        n, p = self.blocks, self.p
+        if not self.is_finite:
+            return InverseBlocks(*np.full((4, n, p, p), np.nan, dtype))
+        if not np.all(self.row_sums):
+            raise self._singular()
+        found = self.recursion if self.n > thresholds.DENSE and self.can_recur else None
+        if found is not None and found.last <= thresholds.TRUSTED:
+            inverse = found.inverse
+        elif self.n <= thresholds.LARGEST:
+            inverse = self._blocks_by_elimination()
+        else:
+            raise self._refusal()
+        if not all(np.all(np.isfinite(blocks)) for blocks in inverse):
+            raise self._singular()
+        self._warn_of_lost_blocks(InverseBlocks(*(blocks.astype(dtype) for blocks in inverse)))
+        return InverseBlocks(*(blocks.astype(dtype) for blocks in self._unscaled(inverse)))
+
+    def _unscaled(self, inverse: InverseBlocks) -> InverseBlocks:
+        """Return what determines the inverse of the matrix before its rows and columns were scaled."""
+        rows, columns = self.row_shifts, self.column_shifts
+        of_columns = columns[:, None]
+        return InverseBlocks(
+            _scaled_by(inverse.x, of_columns + rows),
+            _scaled_by(inverse.y, of_columns - columns),
+            _scaled_by(inverse.v, of_columns + rows),
+            _scaled_by(inverse.w, rows - rows[:, None]),
+        )
+
+    def _blocks_by_elimination(self) -> InverseBlocks:
+        """Return what determines the inverse by triangular factors, refined where the matrix is small."""
+        columns, rows = self._right_hand_sides()
+        solved = self._refined(self.factors.solve, self.dense, columns)
+        of_transpose = self._refined(self._by_factors_of_transpose, self.dense.T, rows)
+        return InverseBlocks.from_rows(solved, of_transpose, self.p)
+
+    def _refined(
+        self, solve: Callable[[NDArray[Any]], NDArray[Any]], matrix: NDArray[Any], b: NDArray[Any]
+    ) -> NDArray[Any]:
+        """Return solutions for the rows of b, those of small matrices with residuals in extended precision."""
+        x = solve(b)
+        if self.n > thresholds.DENSE:
+            return x
+        extended = matrix.T.astype(np.clongdouble if np.iscomplexobj(matrix) else np.longdouble)
+        x = x.astype(extended.dtype)
+        for _ in range(thresholds.REFINEMENTS):
+            correction = solve((b - x @ extended).astype(b.dtype))
+            x = x + correction
+            if np.max(np.abs(correction)) <= _EPS * np.max(np.abs(x)):
+                break
+        return x.astype(b.dtype)
+
+    def _by_factors_of_transpose(self, b: NDArray[Any]) -> NDArray[Any]:
+        """Return the solutions of systems with the transpose of T for the rows of b."""
+        return np.transpose(self.factors.systems(b=b.T, trans=1)[0])
+
+    def _refusal(self) -> np.linalg.LinAlgError:
+        """Return the error for a large matrix for which no direct way is accurate, or none is short enough."""
+        if self.can_recur:
+            text = (
+                "is too ill-conditioned, or its leading sections are, for a recursion, and too large to be eliminated"
+            )
+            text += "; use numpy.linalg on to_dense()"
+        else:
+            text = f"has {self.blocks} x {self.blocks} blocks, too many for a recursion"
+            text += "; `solve` iterates, and structmat.slogdet estimates"
+        return np.linalg.LinAlgError(f"{self.owner}: the matrix {text}")
+
+    def _warn_of_lost_blocks(self, inverse: InverseBlocks) -> None:
+        """Warn if the product of the inverse with one vector is far less accurate than the solution for it."""
+        lower, upper = inverse.factors(numpy_namespace)
+        norm_lower, norm_upper = (float(np.max(np.sum(np.abs(blocks), axis=(0, 2)))) for blocks in (lower, upper))
+        if not self.owner or norm_lower * norm_upper * float(self.norm) <= thresholds.LOSSLESS:
+            return
+        v = uneven_vector(self.n)
+        b: Any = self._product(v[None].astype(self.constants.dtype))
+        by_inverse = _product_with(lower, upper)
+        results = by_inverse(b.astype(lower.dtype))[0], self._solve_rows(b)[0]
+        lost, best = (float(np.linalg.norm(z - v)) / float(np.linalg.norm(v)) for z in results)
+        condition = float(self.norm) * float(np.max(np.abs(by_inverse(v[None].astype(lower.dtype)))))
+        if not lost <= thresholds.LOSSY * max(best, self.eps * condition):
+            text = f"products with this inverse have relative errors of about {lost:.1g}; `solve` is more accurate"
+            warn_caller(f"{self.owner}: {text}", scipy.linalg.LinAlgWarning)
+
+    # The determinant
+
+    def slogdet(self) -> tuple[Any, float]:
+        """Return the phase of the determinant, zero where T is singular, and the logarithm of its absolute value."""
+        if not self.is_finite:
+            return math.nan, math.nan
+        if self.n <= thresholds.DENSE:
+            sign, log = self._determinant_of_factors()
+        else:
+            sign, log = self._determinant_by_recursion()
+        if not np.iscomplexobj(self.constants):
+            sign = float(np.sign(np.real(sign)))
+        shift = self.blocks * int(np.sum(self.row_shifts + self.column_shifts))
+        return sign, log - shift * math.log(2) if sign else -math.inf
+
+    def _determinant_by_recursion(self) -> tuple[Any, float]:
+        """Return phase and logarithm by the recursion, or of the factors where these are more accurate."""
+        found = self.recursion if self.can_recur else None
+        if found is not None:
+            trusted = thresholds.TRUSTED if found.recursion.is_definite else thresholds.TRUSTED_LOGARITHM
+            if found.first <= trusted:
+                return found.recursion.sign, found.recursion.log
+        if self.n <= thresholds.LARGEST:
+            return self._determinant_of_factors()
+        if found is None or not found.first <= thresholds.TRUSTED:
+            raise self._refusal()
+        if self.owner and found.first > thresholds.NOTICEABLE:
+            error = thresholds.LOGARITHM_PER_CORRECTION * found.first
+            text = f"the logarithm may be off by about {error:.1g}, as leading sections are ill-conditioned"
+            warn_caller(f"{self.owner}: {text}", scipy.linalg.LinAlgWarning)
+        return found.recursion.sign, found.recursion.log
+
+
+def _product_with(lower: NDArray[Any], upper: NDArray[Any]) -> Callable[[NDArray[Any]], Any]:
+    """Return the product of rows with ``L(lower) U(upper)``."""
+    xp = numpy_namespace
+    first_column = np.concatenate([upper[:1], np.zeros_like(upper[1:])])
+    L = BlockToeplitzConvolution.of(lower, np.zeros_like(lower), xp)
+    U = BlockToeplitzConvolution.of(first_column, upper, xp)
+    return lambda b: L.apply(U.apply(b, xp), xp)
+
+
+def _transposes(blocks: NDArray[Any]) -> NDArray[Any]:
+    return blocks.swapaxes(-2, -1)
+
+
+def _as_rows(column: NDArray[Any]) -> NDArray[Any]:
+    """Return the columns of a block column, shape ``(n, p, k)``, as k rows."""
+    return np.ascontiguousarray(column.transpose(2, 0, 1)).reshape(column.shape[2], -1)
+
+
+def _relative(correction: NDArray[Any], of: NDArray[Any]) -> float:
+    """Return the norm of a correction relative to that of what is corrected."""
+    norm = float(np.linalg.norm(of))
+    return float(np.linalg.norm(correction)) / (norm or 1.0)
+
+
+def _shifts(moduli: NDArray[Any], *, hermitian: bool) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return exponents of two for rows and columns, after which the largest entries of all are near one.
+
+    `moduli` holds the largest modulus of each entry of the blocks. Those of a Hermitian matrix make the diagonal one.
+    """
+    if hermitian:
+        diagonal = np.diagonal(moduli)
+        own = -(_exponents(np.where(diagonal > 0, diagonal, np.max(moduli, axis=1))) // 2)
+        return own, own
+    rows = -_exponents(np.max(moduli, axis=1))
+    columns = -_exponents(np.max(_scaled_by(moduli, rows[:, None]), axis=0))
+    return rows, columns
+
+
+def _exponents(moduli: NDArray[Any]) -> NDArray[Any]:
+    """Return the exponents of the powers of two near positive numbers, and zero for zero."""
+    return np.where(moduli > 0, np.frexp(moduli)[1], 0)
+
+
+def _scaled_by(v: NDArray[Any], exponents: NDArray[Any]) -> NDArray[Any]:
+    """Return an array times powers of two, which may be beyond the range of numbers."""
+    if not np.any(exponents):
+        return v
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        if not np.iscomplexobj(v):
+            return np.ldexp(v, exponents)
+        scaled = np.empty(np.broadcast_shapes(v.shape, exponents.shape), v.dtype)
+        scaled.real = np.ldexp(v.real, exponents)
+        scaled.imag = np.ldexp(v.imag, exponents)
+    return scaled
