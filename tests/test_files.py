@@ -100,6 +100,13 @@ def test_round_trip_of_every_operator_on_every_library(entry, backend, tmp_path,
         assert same_bits(a, backend.to_numpy(b))
 
 
+@pytest.mark.parametrize("dtype", ["float32", "complex128"])
+def test_parameters_in_any_order_of_memory(tmp_path, dtype):
+    op = sm.BlockCirculant(np.asfortranarray(np.random.default_rng(0).standard_normal((2, 3, 4)).astype(dtype)))
+    io.save(op, tmp_path / "op.safetensors")
+    assert same_bits(io.load(tmp_path / "op.safetensors").c, op.c)
+
+
 @given(seed=st.integers(0, 2**32 - 1), factor=st.one_of(st.integers(), st.floats(), st.complex_numbers()))
 @once
 def test_number_factors_and_static_fields_survive(tmp_path, seed, factor):

@@ -389,7 +389,8 @@ def _stored(array: Array) -> NDArray[Any]:
         text = f"must have a dtype that the file format has, got {name}; use operator.astype(...)"
         raise ArgumentTypeError("save", "operator", text)
     if values.dtype.kind == "c":
-        return np.stack([values.real, values.imag], axis=-1)
+        values = np.stack([values.real, values.imag], axis=-1)
+        return np.asarray(values, order="C")  # which NumPy keeps only where both parts have it
     return np.asarray(values.astype(name), order="C")  # half precision was widened to be read, and is narrowed again
 
 
