@@ -75,10 +75,12 @@ if TYPE_CHECKING:
         Scaled,
         SineTransform,
         SpectralCirculant,
+        SpectralMultiplier,
         Submatrix,
         Sum,
         Toeplitz,
         ToeplitzInverse,
+        laplacian,
     )
 
 __version__ = "0.1.0"
@@ -118,6 +120,7 @@ __all__ = [
     "SlogdetEstimate",
     "SolveResult",
     "SpectralCirculant",
+    "SpectralMultiplier",
     "Submatrix",
     "Sum",
     "Superfast",
@@ -127,6 +130,7 @@ __all__ = [
     "extend",
     "factorize_cdd",
     "fit_cdd",
+    "laplacian",
     "linear_systems",
     "lstsq",
     "preconditioners",

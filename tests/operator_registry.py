@@ -369,6 +369,35 @@ def _trigonometric_transform(v: Vectors, *, kind: Any) -> Sample:
     return Sample(lambda a: kind(n, of_type, axes), dense, v.dtype)
 
 
+MIXED = (
+    ((8,), ("dct2",)), ((7,), ("dst1",)), ((1,), ("dst2",)), ((3, 4), ("dct2", "dst1")), ((2, 3), ("dst2", "dct4")),
+    ((5,), ("dct1",)), ((3, 2), ("dst3", "dct3")), ((4,), ("dft",)), ((3, 4), ("dct2", "dft")),
+    ((4, 3), ("dft", "dst4")), ((2, 2, 3), ("dft", "dct2", "dft")), ((3, 4), ("dft", "dft")),
+)  # fmt: skip
+"""Grids of any sizes, with a transform for each axis."""
+
+
+def _multiplier(v: Vectors) -> Sample:
+    """By all eigenvalues, from which those are taken that are held."""
+    sizes, kinds = MIXED[v.integer(0, len(MIXED))]
+    values, count = v(int(np.prod(sizes))), len(sizes)
+    real = v.dtype.kind != "c"
+    axes = [axis for axis in range(-count, 0) if kinds[axis] == "dft"]
+    values = values.reshape(*values.shape[:-1], *sizes)
+    if axes:  # the transform of an array that is real if the matrix is
+        complex_dtype = {"float32": "complex64", "float64": "complex128"}.get(v.dtype.name, v.dtype.name)
+        values = np.fft.fftn(wide(values), axes=axes).astype(complex_dtype)
+    held = np.take(values, range(sizes[axes[-1]] // 2 + 1), axis=axes[-1]) if axes and real else values
+    batch = values.shape[: values.ndim - count]
+    flat, eigenvalues = held.reshape(*batch, -1), wide(values).reshape(*batch, -1)
+    S = np.eye(1)
+    for n, kind in zip(sizes, kinds, strict=True):
+        S = np.kron(S, fourier_matrix(n) if kind == "dft" else trigonometric_matrix(kind, n))
+    dense = S.conj().T @ (eigenvalues[..., None] * S)
+    dense = dense.real if real else dense
+    return Sample(lambda a: sm.SpectralMultiplier(a(flat), sizes, kinds, real), dense, v.dtype)
+
+
 def _product(v: Vectors) -> Sample:
     p, b = v.integer(1, 4), v.integer(1, 5)
     blocks, c = v(p, p, b), v(p * b)
@@ -503,6 +532,7 @@ REGISTRY = [
     Entry("SpectralCirculant", _spectral, CLOSED_FORMS),
     Entry("BandedCirculant", _banded_circulant, CLOSED_FORMS),
     Entry("MultilevelCirculant", _multilevel, CLOSED_FORMS),
+    Entry("SpectralMultiplier", _multiplier, CLOSED_FORMS, frozenset({"fro", 2, "nuc"})),
     Entry("Diagonal", _diagonal, CLOSED_FORMS),
     Entry("BlockCirculant, square", _square_blocks, SPECTRAL),
     Entry("BlockCirculant, p x q", _rectangular_blocks, SPECTRAL - NEED_SQUARE),

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import scipy  # its `fft` is imported on first use: it would double the import time of structmat
@@ -58,6 +59,22 @@ def trigonometric_transform(x: Array, kind: str, xp: Namespace, *, axis: int = -
         real, imag = (trigonometric_transform(part, kind, xp) for part in (xp.real(x), xp.imag(x)))
         return _joined(real, imag, xp)
     return _TRANSFORMS[kind](x, kind, xp)
+
+
+@dataclass(frozen=True)
+class GridTransform:
+    """The transform of vectors along axes of their grid, compiled as a whole where the library does that."""
+
+    kind: str
+    sizes: tuple[int, ...]
+    axes: tuple[int, ...]
+    xp: Namespace
+
+    def __call__(self, x: Array) -> Array:
+        y = self.xp.reshape(x, (*x.shape[:-1], *self.sizes))
+        for axis in self.axes:
+            y = trigonometric_transform(y, self.kind, self.xp, axis=axis - len(self.sizes))
+        return self.xp.reshape(y, x.shape)
 
 
 def _joined(real: Array, imag: Array, xp: Namespace) -> Array:

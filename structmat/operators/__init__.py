@@ -29,6 +29,7 @@ from structmat.operators._prepared import Prepared
 from structmat.operators._product import Product
 from structmat.operators._scaled import Scaled, identity_factor
 from structmat.operators._spectral_functions import SpectralFunction, function_of_entries, is_real_at, spectral_rounding
+from structmat.operators._spectral_multiplier import SpectralMultiplier, laplacian
 from structmat.operators._submatrix import Submatrix
 from structmat.operators._sum import Sum
 from structmat.operators._toeplitz import Hankel, Toeplitz, ToeplitzInverse
@@ -70,6 +71,7 @@ __all__ = [
     "SineTransform",
     "SpectralCirculant",
     "SpectralFunction",
+    "SpectralMultiplier",
     "Submatrix",
     "Sum",
     "Toeplitz",
@@ -82,6 +84,7 @@ __all__ = [
     "function_of_entries",
     "identity_factor",
     "is_real_at",
+    "laplacian",
     "plan_of_parts",
     "register_family",
     "require_operators",

@@ -367,7 +367,7 @@ class BlockCirculant(Planned):
         powers_of_two = xp.astype(2.0**exponents, determinants.dtype)[..., None, :]
         powers_of_two = xp.broadcast_to(powers_of_two, (*powers_of_two.shape[:-2], p, powers_of_two.shape[-1]))
         factors = xp.concat([determinants[..., None, :], powers_of_two], axis=-2)
-        factors_of_all = Diagonalisation(factors, (b,), real).factors(xp)
+        factors_of_all = Diagonalisation(factors, (b,), real, ("dft",)).factors(xp)
         return xp.reshape(factors_of_all, (*self.batch_shape, (p + 1) * b))
 
     def _slogdet(self, xp: Namespace) -> tuple[Array, Array]:

@@ -295,14 +295,19 @@ class SpectralCirculant(CirculantLike):
 
     def _as_given(self) -> Diagonalisation:
         """Return the eigenvalues as they are in `spectrum`."""
-        return Diagonalisation(self.spectrum, (self.n,), self.real)
+        return Diagonalisation(self.spectrum, (self.n,), self.real, ("dft",))
 
     def _diagonalised_scaled(self, xp: Namespace) -> tuple[Array, Diagonalisation]:
         power_of_two = power_of_two_near(self.spectrum, xp)
         return power_of_two, self._replaced(spectrum=self.spectrum / power_of_two)._diagonalised(xp)
 
+    def _with_full_spectrum(self) -> SpectralCirculant:
+        """Return the same matrix with all of its eigenvalues, as one that may be complex."""
+        return self._replaced(spectrum=self._eigvals(self._own_namespace()), real=False) if self.real else self
+
     def _complex(self, dtype: DType, xp: Namespace) -> SpectralCirculant:
-        return SpectralCirculant(xp.astype(self._eigvals(xp), dtype), self.n, real=False)
+        full = self._with_full_spectrum()
+        return full._replaced(spectrum=xp.astype(full.spectrum, dtype))
 
     def _plan(self, xp: Namespace) -> Convolution:
         return self.to_circulant()._plan(xp)

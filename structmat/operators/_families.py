@@ -25,6 +25,7 @@ from structmat.operators._diagonal import Diagonal, Identity
 from structmat.operators._linear_operator import LinearOperator
 from structmat.operators._multilevel import MultilevelCirculant, MultilevelToeplitz
 from structmat.operators._scaled import identity_factor
+from structmat.operators._spectral_multiplier import SpectralMultiplier
 from structmat.operators._toeplitz import Hankel, Toeplitz, toeplitz_entries
 
 _WIDEST_BAND = 64
@@ -46,12 +47,11 @@ def _times(array: Array, operator: LinearOperator, like: Any, axes: int = 1) -> 
     return scale_array(array, factor, axes, like._own_namespace())
 
 
-def _identity_as_spectrum(operator: Any, like: Any) -> SpectralCirculant:
+def _identity_as_spectrum(operator: Any, like: Any) -> Any:
     xp = like._own_namespace()
     factor: Any = identity_factor(operator)
-    real = like.real and not is_complex_scalar(factor, xp)
-    ones = xp.ones_like(like.spectrum if real else like._eigvals(xp))
-    return SpectralCirculant(_times(ones, operator, like), like.n, real)
+    like = like._with_full_spectrum() if is_complex_scalar(factor, xp) else like
+    return like._replaced(spectrum=_times(xp.ones_like(like.spectrum), operator, like))
 
 
 def _identity_as_blocks(operator: Any, like: Any) -> Any:
@@ -72,6 +72,14 @@ def _identity_as_grid(operator: Any, like: Any) -> Any:
     if like.row_sizes != like.col_sizes:
         return None
     return like._replaced(t=_times(_unit(like, like.t, like.t.shape[-1] // 2), operator, like))
+
+
+def _circulant_as_multiplier(operator: Any, like: Any) -> Any:
+    xp = operator._own_namespace()
+    if like.sizes != operator._sizes or like.transforms != operator._kinds:
+        return None
+    diagonalisation = operator._diagonalised(xp)
+    return SpectralMultiplier(diagonalisation.values, like.sizes, like.transforms, diagonalisation.real)
 
 
 def _circulant_as_grid(operator: Any, like: Any) -> Any:
@@ -159,12 +167,16 @@ HOLDS: dict[type, Held] = {
         MultilevelToeplitz: _grid_by_block_rows,
     },
     Dense: {Identity: _identity_as_dense, Diagonal: lambda op, like: Dense(op.to_dense())},  # noqa: ARG005
+    SpectralMultiplier: {
+        Identity: _identity_as_spectrum,
+        **dict.fromkeys((BandedCirculant, Circulant, SpectralCirculant, MultilevelCirculant), _circulant_as_multiplier),
+    },
 }
 
 
-def _product_of_spectra(left: SpectralCirculant, right: SpectralCirculant) -> SpectralCirculant:
+def _product_of_spectra(left: Any, right: Any) -> Any:
     xp = left._own_namespace()
-    return SpectralCirculant(left._diagonalised(xp).values * right._diagonalised(xp).values, left.n, left.real)
+    return left._replaced(spectrum=left._diagonalised(xp).values * right._diagonalised(xp).values)
 
 
 PRODUCTS: dict[type, Callable[[Any, Any], Any]] = {
@@ -172,6 +184,7 @@ PRODUCTS: dict[type, Callable[[Any, Any], Any]] = {
     Circulant: lambda left, right: Circulant(left.matvec(right.c)),
     SpectralCirculant: _product_of_spectra,
     MultilevelCirculant: lambda left, right: MultilevelCirculant(left.matvec(right.c), left.sizes),
+    SpectralMultiplier: _product_of_spectra,
 }
 
 
@@ -192,20 +205,17 @@ def _same_band(left: BandedCirculant, right: BandedCirculant) -> tuple[Any, Any]
     return over_all(left), over_all(right)
 
 
-def _same_spectra(left: SpectralCirculant, right: SpectralCirculant) -> tuple[Any, Any]:
-    """Return both circulants by half spectra if both are real, else by full spectra."""
+def _same_spectra(left: Any, right: Any) -> tuple[Any, Any]:
+    """Return both matrices by half spectra if both are real, else by full spectra."""
     if left.real == right.real:
         return left, right
-
-    def by_full_spectrum(op: SpectralCirculant) -> SpectralCirculant:
-        return SpectralCirculant(op._eigvals(op._own_namespace()), op.n, real=False)
-
-    return by_full_spectrum(left), by_full_spectrum(right)
+    return left._with_full_spectrum(), right._with_full_spectrum()
 
 
 _ALIGNED: dict[type, Callable[[Any, Any], tuple[Any, Any] | None]] = {
     BandedCirculant: _same_band,
     SpectralCirculant: _same_spectra,
+    SpectralMultiplier: _same_spectra,
 }
 
 
@@ -265,17 +275,16 @@ def _multiple(operator: Any, factor: Any) -> Any:
     return operator._map(lambda array, axes: scale_array(array, factor, axes, xp))
 
 
-def _spectral_multiple(operator: SpectralCirculant, factor: Scalar | Reciprocal) -> SpectralCirculant:
+def _spectral_multiple(operator: Any, factor: Scalar | Reciprocal) -> Any:
     xp = operator._own_namespace()
     number = factor.divisor if isinstance(factor, Reciprocal) else factor
-    real = operator.real and not is_complex_scalar(number, xp)
-    values = operator.spectrum if real else operator._eigvals(xp)
-    return SpectralCirculant(scale_array(values, factor, 1, xp), operator.n, real)
+    operator = operator._with_full_spectrum() if is_complex_scalar(number, xp) else operator
+    return operator._replaced(spectrum=scale_array(operator.spectrum, factor, 1, xp))
 
 
 for _family in HOLDS:
     add.rule(_family, object)(_sum)
-    scale.rule(_family, object)(_spectral_multiple if _family is SpectralCirculant else _multiple)
+    scale.rule(_family, object)(_spectral_multiple if _family in {SpectralCirculant, SpectralMultiplier} else _multiple)
 for _family in (*PRODUCTS, BandedCirculant):
     compose.rule(_family, object)(_product)
 

@@ -9,11 +9,12 @@ from math import prod
 from typing import Any, ClassVar, Self
 
 from structmat._arguments import grid, integer
+from structmat._arrays.libraries import rules_of
 from structmat._arrays.typing import Array, Namespace
 from structmat._errors import ArgumentValueError
 from structmat._fourier.grids import as_grid, from_grid, multilevel_fft, multilevel_ifft
 from structmat._fourier.spectra import as_complex, no_transforms, transforms_of
-from structmat._fourier.trigonometric import INVERSES, trigonometric_transform
+from structmat._fourier.trigonometric import INVERSES, GridTransform
 from structmat.operators._arithmetic import scale
 from structmat.operators._linear_operator import LinearOperator
 
@@ -192,12 +193,8 @@ class TrigonometricTransform(Transform):
 
     def _matvec(self, x: Array, xp: Namespace) -> Array:
         sizes = self._sizes
-        axes = range(len(sizes)) if self.axes is None else self.axes
-        kind = f"{self._family}{self.type}"
-        y = as_grid(x, sizes, xp)
-        for axis in axes:
-            y = trigonometric_transform(y, kind, xp, axis=axis - len(sizes))
-        return from_grid(y, sizes, xp)
+        axes = tuple(range(len(sizes))) if self.axes is None else self.axes
+        return rules_of(xp).compiled(GridTransform(f"{self._family}{self.type}", sizes, axes, xp))(x)
 
     def _transpose(self) -> Self:
         return self._replaced(type=int(INVERSES[f"{self._family}{self.type}"][-1]))

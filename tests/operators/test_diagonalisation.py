@@ -64,7 +64,7 @@ def test_pairs_are_told(sizes: tuple[int, ...]) -> None:
     rng, partner = np.random.default_rng(0), negatives(sizes)
     k = np.arange(len(partner))
     anything = rng.standard_normal(held(k, sizes).shape) + 1j * rng.standard_normal(held(k, sizes).shape)
-    found = Diagonalisation(anything, sizes, real=True)
+    found = Diagonalisation(anything, sizes, real=True, kinds=("dft",) * len(sizes))
     np.testing.assert_array_equal(found.unpaired(xp), held(partner == k, sizes))
     values = found.with_real_values(found.unpaired(xp), xp).with_conjugates(xp).all_values(xp)
     np.testing.assert_array_equal(values[partner], values.conj())

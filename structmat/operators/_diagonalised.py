@@ -1,0 +1,138 @@
+"""The linear algebra of matrices that transforms of the axes of a grid make diagonal, by their eigenvalues."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from functools import reduce
+
+from structmat._arrays.arithmetic import (
+    are_normal,
+    damped_reciprocal,
+    euclidean_norm,
+    reciprocal_above,
+    require_nonzero,
+)
+from structmat._arrays.dtypes import is_complex
+from structmat._arrays.typing import Array, Namespace
+from structmat._fourier.multipliers import FOURIER
+from structmat._fourier.plans import Plan
+from structmat._fourier.spectra import as_complex
+from structmat._fourier.trigonometric import INVERSES
+from structmat.operators._arithmetic import compose
+from structmat.operators._diagonalisation import Diagonalisation, without_negative
+from structmat.operators._linear_operator import LinearOperator, Planned
+from structmat.operators._spectral_functions import SpectralFunction, is_real_at
+from structmat.operators._transforms import CosineTransform, Fourier, SineTransform
+
+
+class Diagonalised(Planned):
+    """A matrix with known eigenvalues, whose eigenvectors are the columns of unitary transforms."""
+
+    @property
+    @abstractmethod
+    def _sizes(self) -> tuple[int, ...]:
+        """The sizes of the grid."""
+
+    @property
+    @abstractmethod
+    def _kinds(self) -> tuple[str, ...]:
+        """The kind of transform of each axis of the grid."""
+
+    @abstractmethod
+    def _diagonalised(self, xp: Namespace) -> Diagonalisation:
+        """Return the eigenvalues."""
+
+    @abstractmethod
+    def _diagonalised_scaled(self, xp: Namespace) -> tuple[Array, Diagonalisation]:
+        """Return a power of two near the largest entry or eigenvalue, and the eigenvalues of the matrix divided by it.
+
+        Without this division sums of entries may overflow, and so may reciprocals of eigenvalues.
+        """
+
+    @abstractmethod
+    def _from_eigenvalues(self, diagonalisation: Diagonalisation, xp: Namespace) -> LinearOperator:
+        """Return the operator of the same type and grid that has these eigenvalues."""
+
+    def _require_regular(self, diagonalisation: Diagonalisation, method: str, xp: Namespace) -> None:
+        """Raise an error on behalf of a method if an eigenvalue counts as zero."""
+        require_nonzero(diagonalisation.values, self._rounding(xp), f"{type(self).__name__}.{method}", xp)
+
+    def _inv(self, xp: Namespace) -> LinearOperator:
+        diagonalisation = self._diagonalised(xp)
+        self._require_regular(diagonalisation, "inv", xp)
+        return self._from_eigenvalues(diagonalisation.with_values(1 / diagonalisation.values), xp)
+
+    def _solve(self, b: Array, xp: Namespace) -> Array:
+        power_of_two, diagonalisation = self._diagonalised_scaled(xp)
+        self._require_regular(diagonalisation, "solve", xp)
+        return diagonalisation.with_values(1 / diagonalisation.values).product(b / power_of_two, xp)
+
+    def _solver(self, xp: Namespace) -> Plan | None:
+        diagonalisation = self._diagonalised(xp)
+        self._require_regular(diagonalisation, "solve", xp)
+        values = diagonalisation.values
+        return diagonalisation.with_values(1 / values).plan_for_many(xp) if are_normal(values, xp) else None
+
+    def _pinv(self, rtol: float, xp: Namespace) -> LinearOperator:
+        diagonalisation = self._diagonalised(xp)
+        values = reciprocal_above(diagonalisation.values, rtol, xp)
+        return self._from_eigenvalues(diagonalisation.with_values(values), xp)
+
+    def _damped_pinv(self, damp: float, xp: Namespace) -> LinearOperator:
+        diagonalisation = self._diagonalised(xp)
+        values = damped_reciprocal(diagonalisation.values, damp, xp)
+        return self._from_eigenvalues(diagonalisation.with_values(values), xp)
+
+    def _eigvals(self, xp: Namespace) -> Array:
+        return as_complex(self._diagonalised(xp).all_values(xp), xp)
+
+    def _eig(self, xp: Namespace) -> tuple[Array, LinearOperator]:
+        return self._eigvals(xp), _inverse_transform(self._sizes, self._kinds)
+
+    def _orthonormal_eig(self, xp: Namespace) -> tuple[Array, LinearOperator, bool]:
+        values = self._diagonalised(xp).all_values(xp)
+        return values, _inverse_transform(self._sizes, self._kinds), not is_complex(self.dtype, xp)
+
+    def _svdvals(self, xp: Namespace) -> Array:
+        return xp.abs(self._eigvals(xp))
+
+    def _determinant_factors(self, xp: Namespace) -> Array:
+        return self._diagonalised(xp).factors(xp)
+
+    def _frobenius(self, xp: Namespace) -> Array:
+        return euclidean_norm(self._eigvals(xp), xp)
+
+    def _spectral_function(self, function: SpectralFunction, xp: Namespace) -> LinearOperator:
+        diagonalisation = self._diagonalised(xp)
+        if function.needs_nonzero:
+            self._require_regular(diagonalisation, function.name, xp)
+        stays_real = diagonalisation.real
+        if stays_real and (function.needs_nonnegative or not function.stays_real):
+            is_unpaired = diagonalisation.unpaired(xp)
+            if len(self._sizes) > 1:  # where several transforms may leave imaginary parts that are rounding errors
+                diagonalisation = diagonalisation.with_real_values(is_unpaired, xp)
+            if function.needs_nonnegative:
+                values, stays_real = without_negative(diagonalisation.values, is_unpaired, self._rounding(xp), xp)
+                diagonalisation = diagonalisation.with_values(values)
+            elif not is_real_at(function, diagonalisation.values, is_unpaired, xp):
+                diagonalisation = diagonalisation.as_complex(xp)
+                stays_real = False
+        values = diagonalisation.values
+        # The values at two eigenvalues of a pair may be on different sides of a branch cut, and no longer conjugate.
+        values = function.evaluate(values if stays_real else as_complex(values, xp))
+        result = diagonalisation.with_values(values).with_conjugates(xp)
+        return self._from_eigenvalues(result if stays_real else result.as_complex(xp), xp)
+
+
+def _inverse_transform(sizes: tuple[int, ...], kinds: tuple[str, ...]) -> LinearOperator:
+    """Return the operator whose columns are the eigenvectors: a transform for each kind, along its axes."""
+    n = sizes if len(sizes) > 1 else sizes[0]
+    transforms: list[LinearOperator] = []
+    for kind in dict.fromkeys(kinds):
+        axes = tuple(axis for axis, own in enumerate(kinds) if own == kind)
+        if kind == FOURIER:
+            transforms.append(Fourier(n, inverse=True, axes=axes))
+        else:
+            of = CosineTransform if kind[:3] == "dct" else SineTransform
+            transforms.append(of(n, int(INVERSES[kind][3]), axes))
+    return reduce(compose, transforms)
