@@ -398,6 +398,33 @@ def _multiplier(v: Vectors) -> Sample:
     return Sample(lambda a: sm.SpectralMultiplier(a(flat), sizes, kinds, real), dense, v.dtype)
 
 
+def _grid_convolution(v: Vectors) -> Sample:
+    """Dense matrices: each entry of the kernel at each place, where the array beyond the edges has its entries."""
+    names = ("reflect", "zero", "odd", "wrap")
+    sizes, own = (((5,), (3,)), ((4,), (7,)), ((1,), (1,)), ((3, 4), (3, 5)), ((2, 3), (1, 3)))[v.integer(0, 5)]
+    boundary = tuple(names[v.integer(0, 4)] for _ in sizes)
+    kernel = v(int(np.prod(own)))
+    parts = []
+    for n, m, name in zip(sizes, own, boundary, strict=True):
+        part = np.zeros((m, n, n))
+        for s, i in np.ndindex(m, n):
+            j, sign = i - s + m // 2, 1
+            if name == "wrap":
+                j %= n
+            elif not 0 <= j < n:
+                beyond = -1 - j if j < 0 else 2 * n - 1 - j
+                j = beyond if name != "zero" else beyond + (-1 if j < 0 else 1)
+                sign = 1 if name == "reflect" else -1
+            if 0 <= j < n:
+                part[s, i, j] += sign
+        parts.append(part)
+    each_entry = parts[0]
+    for part in parts[1:]:
+        each_entry = np.stack([np.kron(a, b) for a in each_entry for b in part])
+    dense = np.einsum("...k,kij->...ij", wide(kernel), each_entry)
+    return Sample(lambda a: sm.GridConvolution(a(kernel), own, sizes, boundary), dense, v.dtype)
+
+
 def _product(v: Vectors) -> Sample:
     p, b = v.integer(1, 4), v.integer(1, 5)
     blocks, c = v(p, p, b), v(p * b)
@@ -533,6 +560,7 @@ REGISTRY = [
     Entry("BandedCirculant", _banded_circulant, CLOSED_FORMS),
     Entry("MultilevelCirculant", _multilevel, CLOSED_FORMS),
     Entry("SpectralMultiplier", _multiplier, CLOSED_FORMS, frozenset({"fro", 2, "nuc"})),
+    Entry("GridConvolution", _grid_convolution, ENTRYWISE, frozenset()),
     Entry("Diagonal", _diagonal, CLOSED_FORMS),
     Entry("BlockCirculant, square", _square_blocks, SPECTRAL),
     Entry("BlockCirculant, p x q", _rectangular_blocks, SPECTRAL - NEED_SQUARE),
@@ -618,8 +646,8 @@ REGISTRY = [
     ),
 ]
 PREPARED = {
-    "Circulant", "MultilevelCirculant", "BlockCirculant, cropped", "CDDProduct, D C D", "Toeplitz, square",
-    "ToeplitzInverse", "Submatrix", "Kronecker", "DirectSum", "ToeplitzPlusHankel",
+    "Circulant", "MultilevelCirculant", "GridConvolution", "BlockCirculant, cropped", "CDDProduct, D C D",
+    "Toeplitz, square", "ToeplitzInverse", "Submatrix", "Kronecker", "DirectSum", "ToeplitzPlusHankel",
 }  # fmt: skip
 PLAIN = REGISTRY.copy()
 REGISTRY += [prepared(entry) for entry in REGISTRY if entry.name in PREPARED]

@@ -20,6 +20,7 @@ from structmat.operators._determinants import sign_and_log
 from structmat.operators._diagonal import Diagonal, Identity
 from structmat.operators._eigendecomposition import Eigendecomposition
 from structmat.operators._families import register_family
+from structmat.operators._grid_convolution import GridConvolution
 from structmat.operators._indices import Indices
 from structmat.operators._kronecker import Kronecker
 from structmat.operators._kronecker_sum import KroneckerSum
@@ -53,6 +54,7 @@ __all__ = [
     "Eigendecomposition",
     "FactorKind",
     "Fourier",
+    "GridConvolution",
     "Hankel",
     "Identity",
     "Indices",

@@ -22,6 +22,7 @@ from structmat.operators._block_toeplitz import BlockToeplitz
 from structmat.operators._circulants import BandedCirculant, Circulant, SpectralCirculant
 from structmat.operators._dense import Dense
 from structmat.operators._diagonal import Diagonal, Identity
+from structmat.operators._grid_convolution import GridConvolution
 from structmat.operators._linear_operator import LinearOperator
 from structmat.operators._multilevel import MultilevelCirculant, MultilevelToeplitz
 from structmat.operators._scaled import identity_factor
@@ -167,6 +168,11 @@ HOLDS: dict[type, Held] = {
         MultilevelToeplitz: _grid_by_block_rows,
     },
     Dense: {Identity: _identity_as_dense, Diagonal: lambda op, like: Dense(op.to_dense())},  # noqa: ARG005
+    GridConvolution: {
+        Identity: lambda op, like: like._replaced(
+            kernel=_times(_unit(like, like.kernel, like.kernel.shape[-1] // 2), op, like)
+        )
+    },
     SpectralMultiplier: {
         Identity: _identity_as_spectrum,
         **dict.fromkeys((BandedCirculant, Circulant, SpectralCirculant, MultilevelCirculant), _circulant_as_multiplier),

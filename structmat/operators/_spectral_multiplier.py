@@ -24,6 +24,7 @@ from structmat._fourier.plans import Plan
 from structmat._fourier.spectra import as_complex, from_spectrum, spectrum
 from structmat.operators._diagonalisation import Diagonalisation
 from structmat.operators._diagonalised import Diagonalised
+from structmat.operators._linear_operator import LinearOperator
 from structmat.operators._multilevel import OnGrids
 
 Boundary: TypeAlias = Literal["reflect", "zero", "odd", "wrap"]
@@ -136,7 +137,7 @@ class SpectralMultiplier(OnGrids, Diagonalised):
 
     @classmethod
     def from_kernel(
-        cls, kernel: ArrayLike, sizes: Sequence[int], boundary: Boundary | Sequence[Boundary] = "reflect"
+        cls, kernel: ArrayLike, sizes: tuple[int, ...], boundary: Boundary | Sequence[Boundary] = "reflect"
     ) -> SpectralMultiplier:
         """Return the matrix of the convolution with a symmetric kernel, of arrays that go on beyond their edges.
 
@@ -165,6 +166,7 @@ class SpectralMultiplier(OnGrids, Diagonalised):
 
         See Also
         --------
+        GridConvolution : Of any kernel, with the same boundaries.
         MultilevelToeplitz : With zeros beyond the edges.
 
         Notes
@@ -183,7 +185,10 @@ class SpectralMultiplier(OnGrids, Diagonalised):
         True
         """
         owner = "SpectralMultiplier.from_kernel"
-        values, sizes, kinds = checked_kernel(kernel, sizes, boundary, owner)
+        values = as_floating(kernel, owner, "kernel")
+        sizes = grid(sizes, owner, "sizes")
+        _, names = checked_kernel(tuple(values.shape[-len(sizes) :]), sizes, boundary, owner)
+        kinds = tuple(TRANSFORMS[name] for name in names)
         xp = namespace_of(owner, values)
         real = not is_complex(values.dtype, xp)
         for axis in range(-len(sizes), 0):
@@ -285,6 +290,9 @@ class SpectralMultiplier(OnGrids, Diagonalised):
         axes = tuple(fourier_axes(self.transforms))
         return from_grid(with_negative_frequencies(as_grid(values, self.sizes, xp), axes, xp), self.sizes, xp)
 
+    def _nearest_eig(self, xp: Namespace) -> tuple[Array, LinearOperator, bool]:
+        return self._orthonormal_eig(xp)
+
     def _diagonal(self, xp: Namespace) -> Array:
         values = as_grid(self._diagonalised(xp).all_values(xp), self.sizes, xp)
         for axis, kind in enumerate(self.transforms):
@@ -380,18 +388,16 @@ def _for_each_axis(value: Any, count: int, owner: str, argument: str, choices: t
 
 
 def checked_kernel(
-    kernel: ArrayLike, sizes: Any, boundary: Any, owner: str
-) -> tuple[Array, tuple[int, ...], tuple[str, ...]]:
-    """Return a kernel with its centre in the middle of its last axes, the grid, and the transform of each axis."""
-    sizes = grid(tuple(sizes) if isinstance(sizes, Sequence) else sizes, owner, "sizes")
+    own: tuple[int, ...], sizes: Any, boundary: Any, owner: str
+) -> tuple[tuple[int, ...], tuple[str, ...]]:
+    """Return the grid and the boundary of each of its axes, after a check of the sizes of a kernel for it."""
+    sizes = grid(sizes, owner, "sizes")
     names = _for_each_axis(boundary, len(sizes), owner, "boundary", tuple(TRANSFORMS))
-    values = as_floating(kernel, owner, "kernel")
-    own = tuple(values.shape[-len(sizes) :])
-    if values.ndim < len(sizes) or any(m % 2 == 0 or m > 2 * n - 1 for m, n in zip(own, sizes, strict=True)):
+    if len(own) != len(sizes) or any(m % 2 == 0 or m > 2 * n - 1 for m, n in zip(own, sizes, strict=True)):
         limits = ", ".join(str(2 * n - 1) for n in sizes)
-        text = f"must have odd lengths of at most {limits} along its last axes for sizes {sizes}"
-        raise ArgumentValueError(owner, "kernel", f"{text}, got shape {tuple(values.shape)}")
-    return values, sizes, tuple(TRANSFORMS[name] for name in names)
+        text = f"must have odd lengths of at most {limits} along its axes for a grid of sizes {sizes}, got {own}"
+        raise ArgumentValueError(owner, "kernel", text)
+    return sizes, names
 
 
 def _require_symmetric(kernel: Array, axis: int, owner: str, xp: Namespace) -> None:
@@ -402,7 +408,7 @@ def _require_symmetric(kernel: Array, axis: int, owner: str, xp: Namespace) -> N
     deviation = xp.max(xp.abs(kernel - xp.flip(kernel, axis=axis)))
     if bool(deviation > 100 * float(xp.finfo(kernel.dtype).eps) * largest):
         text = f"must be symmetric along the axis {axis}, unless its boundary is wrap"
-        raise ArgumentValueError(owner, "kernel", f"{text}: matrices of other kernels have no closed form")
+        raise ArgumentValueError(owner, "kernel", f"{text}; for other kernels use GridConvolution.from_kernel")
 
 
 def _wrapped(kernel: Array, period: int, xp: Namespace) -> Array:

@@ -67,7 +67,7 @@ def own_operators() -> list[str]:
 
 def test_the_own_operators_are_found() -> None:
     structured = {"_block_circulant", "_block_toeplitz", "_circulants", "_diagonal", "_multilevel", "_toeplitz"}
-    transforms = {"_spectral_multiplier", "_transforms"}
+    transforms = {"_grid_convolution", "_spectral_multiplier", "_transforms"}
     of_parts = {"_cdd_product", "_dense", "_eigendecomposition", "_kronecker", "_kronecker_sum"}
     assert structured | transforms | of_parts == {*own_operators()}
 

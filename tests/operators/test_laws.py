@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 import zlib
 from typing import Any
 
@@ -151,7 +152,7 @@ def test_entries_and_blocks_are_those_of_the_dense_matrix(backend: Backend, entr
     check(backend, entry, law)
 
 
-@each([e for e in REGISTRY if "Multilevel" in e.name or "Multiplier" in e.name])
+@each([e for e in REGISTRY if {"Multilevel", "Multiplier", "Grid"} & {*re.findall("[A-Z][a-z]+", e.name)}])
 def test_products_on_grids_are_those_of_vectors(backend: Backend, entry: Entry) -> None:
     def law(op: Any, dense: np.ndarray, sample: Sample, v: Vectors) -> None:
         rows, cols = (op.operator if isinstance(op, sm.Prepared) else op)._grids
