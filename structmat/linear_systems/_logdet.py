@@ -113,10 +113,11 @@ def slogdet(
     of order 2 k [1]_. Where the nearest circulant (of several levels on a grid) or diagonal matrix M is known, as for
     sums and products of circulant, Toeplitz and diagonal parts, ``log(det(A))`` is ``log(det(M))``, which is exact,
     plus that of ``M^(-1/2) A M^(-1/2)``, which is near the identity: that takes few steps, and its standard error is
-    small. Where A is a principal `Submatrix` (a grid with gaps), also with a diagonal matrix added, M is that of the
-    whole grid, and ``z^H log(M) z`` is a control variate: it is subtracted for each z, and its exact mean added. If the
-    whole matrix has a closed form and few rows are missing, the result is exact: the determinant of the whole times
-    that of the missing rows and columns of its inverse.
+    small. For a Kronecker product or sum plus a diagonal matrix M is that with even noise. Where A is a principal
+    `Submatrix` (a grid with gaps), also with a diagonal matrix added, M is that of the whole grid, and ``z^H log(M) z``
+    is a control variate: it is subtracted for each z, and its exact mean added. If the whole matrix has a closed form
+    and few rows are missing, the result is exact: the determinant of the whole times that of the missing rows and
+    columns of its inverse.
 
     Each step costs a product with A and two with roots of M. An estimate has converged where the last fifth of all
     steps shows that what is left is below a tenth of its standard error. Under ``jax.jit`` no value can be looked at:

@@ -1,4 +1,4 @@
-"""The default preconditioner: the circulant or diagonal matrix nearest to an operator."""
+"""The default preconditioner: a matrix near an operator that transforms or known eigenvectors diagonalise."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from structmat.linear_systems._scaling import power_near_norm
 from structmat.operators import (
     Circulant,
     Diagonal,
+    Eigendecomposition,
     Indices,
     LinearOperator,
     MultilevelCirculant,
@@ -40,7 +41,7 @@ def of_moderate_size(given: LinearOperator, like: Array, xp: Namespace) -> Linea
 
 
 class Nearest(NamedTuple):
-    """The circulant or diagonal matrix nearest to a square operator in the Frobenius norm."""
+    """A matrix near a square operator, given by eigenvalues: the nearest circulant or diagonal one, or another."""
 
     eigenvalues: Array
     """Its eigenvalues; for a real circulant half of them, as the other half is conjugate."""
@@ -67,7 +68,7 @@ class Nearest(NamedTuple):
 def inverse_of_nearest(
     operator: LinearOperator, like: Array, xp: Namespace, *, positive: bool
 ) -> LinearOperator | None:
-    """Return the inverse of the nearest circulant or diagonal matrix, or None if neither is known."""
+    """Return the inverse of the matrix that `nearest` chooses, or None if none is known."""
     inverses = [where_used(near.inverse(xp, positive=positive), use, xp) for near, use in nearest(operator, like, xp)]
     return reduce(add, inverses) if inverses else None
 
@@ -80,23 +81,38 @@ def where_used(operator: LinearOperator, use: Array | None, xp: Namespace) -> Li
 
 
 def nearest(operator: LinearOperator, like: Array, xp: Namespace) -> list[tuple[Nearest, Array | None]]:
-    """Return the circulant or diagonal matrix nearest to a square operator, if that needs no dense matrix.
+    """Return the matrix near a square operator that has its own eigenvectors, or is circulant, or diagonal.
 
-    `like` is a right-hand side, which has the dtype and device. Both matrices are orthogonal projections, so that the
-    nearer one is the one of the larger norm; it is chosen for all members of a stack together. For JAX, where values
-    may be traced, both are returned, each with a boolean that says whether it is the nearer one. Otherwise there is
-    None in place of the boolean.
+    `like` is a right-hand side, which has the dtype and device. All these matrices are orthogonal projections, so that
+    the nearer one is the one of the larger norm; it is chosen for all members of a stack together. A circulant is
+    looked for where no eigenvectors are known. For JAX, where values may be traced, the diagonal matrix and the other
+    one are both returned, each with a boolean that says whether it is the nearer one. Otherwise there is None in place
+    of the boolean.
     """
     operator, chosen = operator._as_principal_submatrix()
-    circulant = _circulant(operator, chosen, like, xp)
+    near = _by_own_eigenvectors(operator, chosen, xp) or _circulant(operator, chosen, like, xp)
     diagonal = _diagonal(operator, chosen, xp)
-    if circulant is None or diagonal is None:
-        return [(near, None) for near in (circulant, diagonal) if near is not None]
-    gain = circulant.square - diagonal.square
-    is_circulant = xp.sum(rules_of(xp).constant(gain)) >= 0.0
+    if near is None or diagonal is None:
+        return [(one, None) for one in (near, diagonal) if one is not None]
+    gain = near.square - diagonal.square
+    is_nearer = xp.sum(rules_of(xp).constant(gain)) >= 0.0
     if rules_of(xp).compiles:
-        return [(circulant, is_circulant), (diagonal, ~is_circulant)]
-    return [(circulant if bool(is_circulant) else diagonal, None)]
+        return [(near, is_nearer), (diagonal, ~is_nearer)]
+    return [(near if bool(is_nearer) else diagonal, None)]
+
+
+def _by_own_eigenvectors(operator: LinearOperator, chosen: Indices | None, xp: Namespace) -> Nearest | None:
+    """Return the matrix near an operator whose eigenvectors are known, as of a Kronecker product with noise."""
+    found = operator._nearest_eig(xp)
+    if found is None:
+        return None
+    near = Eigendecomposition(*found)
+    return Nearest(
+        eigenvalues=near.values,
+        having=lambda values: Eigendecomposition(values, near.vectors, near.real),
+        chosen=chosen,
+        square=euclidean_norm(near.values, xp) ** 2,
+    )
 
 
 def _circulant(operator: LinearOperator, chosen: Indices | None, like: Array, xp: Namespace) -> Nearest | None:

@@ -61,7 +61,8 @@ def solve(
     preconditioner : {"nearest"}, None or LinearOperator, default "nearest"
         An operator near the inverse of A, positive definite where A is, as for `CG`. By default the inverse of
         the nearest circulant (of several levels on a grid) or diagonal matrix, whichever is nearer, if A is made of
-        circulant, Toeplitz and diagonal parts, so that it costs little; where that does not help a system whose A is
+        circulant, Toeplitz and diagonal parts, so that it costs little; of a Kronecker product or sum with noise of
+        uneven size the inverse of that with even noise, by eigenvectors. Where that does not help a system whose A is
         "general", iteration goes on without it. The batch axes of a stack broadcast too: there is one solution for
         each.
     rtol : float, optional

@@ -1,0 +1,150 @@
+"""Kronecker products and sums beside dense matrices: with noise and gaps, derivatives, functions, and errors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import scipy.linalg
+
+import structmat as sm
+from tests import backends
+
+ROWS, COLS = 6, 8
+N = ROWS * COLS
+FIRST = scipy.linalg.toeplitz(0.8 ** np.arange(ROWS))
+LAST = np.exp(-0.5 * np.subtract.outer(np.arange(COLS), np.arange(COLS)) ** 2 / 4)
+RIGHT = np.cos(np.arange(N) ** 2)
+
+
+def product() -> sm.Kronecker:
+    return sm.Kronecker(sm.Toeplitz(FIRST[0]), LAST)
+
+
+def test_factors_are_flat_and_products_stay_products() -> None:
+    A, B = np.arange(6.0).reshape(2, 3), np.arange(12.0).reshape(3, 4)
+    K = sm.Kronecker(A, sm.Kronecker(B, sm.Identity(2)))
+    dense = np.kron(np.kron(A, B), np.eye(2))
+    assert [factor.shape for factor in K.factors] == [(2, 3), (3, 4), (2, 2)]
+    P = 2 * K.T @ K
+    assert [type(factor) for factor in P.factors] == [sm.Dense, sm.Dense, sm.Identity]
+    np.testing.assert_allclose(P.to_dense(), 2 * dense.T @ dense)
+    assert type(K.T @ sm.Kronecker(np.ones((3, 2)), np.ones((4, 2)))) is sm.Product  # of other grids
+    assert type(sm.KroneckerSum(A[:, :2], np.eye(3)) - sm.KroneckerSum(np.eye(2), B[:, :3])) is sm.KroneckerSum
+
+
+def test_what_is_no_part_is_an_error() -> None:
+    with pytest.raises(TypeError, match=r"Kronecker: factors must be structmat operators, got int"):
+        sm.Kronecker(np.eye(2), 3)
+    with pytest.raises(ValueError, match=r"Kronecker: factors must be at least one operator, got none"):
+        sm.Kronecker()
+    with pytest.raises(ValueError, match=r"KroneckerSum: terms must be square, got shape \(2, 3\)"):
+        sm.KroneckerSum(np.eye(2), np.ones((2, 3)))
+    with pytest.raises(ValueError, match=r"Dense: matrix must have shape \(..., m, n\), none of them 0, got \(3,\)"):
+        sm.Dense(np.ones(3))
+    with pytest.raises(ValueError, match=r"Eigendecomposition: vectors must have shape \(2, 2\), got \(3, 3\)"):
+        sm.Eigendecomposition(np.ones(2), np.eye(3))
+    lower = np.tril(np.ones((2, 2)))
+    with pytest.raises(NotImplementedError, match=r"Sum.inv: no closed form for Dense operators; use structmat.solve"):
+        (sm.Kronecker(lower, lower) + sm.Identity(4)).inv()
+    with pytest.raises(NotImplementedError, match=r"Eigendecomposition.of: no closed form for Toeplitz operators; use"):
+        sm.Eigendecomposition.of(sm.Toeplitz(np.ones(2), np.array([1.0, 2.0])))
+
+
+@backends.on("numpy", "torch", "array_api_strict")
+def test_a_grid_with_noise_has_every_law(backend: backends.Backend) -> None:
+    """Of a Toeplitz and a dense factor, which have no eigenvectors in closed form, but are small and Hermitian."""
+    K = sm.Kronecker(sm.Toeplitz(backend.asarray(FIRST[0])), backend.asarray(LAST))
+    dense = 2 * np.kron(FIRST, LAST) + 0.3 * np.eye(N)
+    A = 2 * K + 0.3 * sm.Identity(N)
+    sm.testing.check_operator(A, dense, rng=0)
+    E = sm.Eigendecomposition.of(A)
+    sm.testing.check_operator(E, dense, rng=0)
+    for found in (A.logm(), E.logm(), sm.Eigendecomposition.of(backend.asarray(dense)).logm()):
+        logarithm = backend.to_numpy(found.to_dense())
+        np.testing.assert_allclose(logarithm, scipy.linalg.logm(dense), atol=1e-10)
+
+
+def test_functions_of_kronecker_sums() -> None:
+    L = -1.0 * sm.KroneckerSum(sm.Toeplitz(np.array([2.0, -1.0, 0.0])), sm.Circulant(np.array([2.0, -1.0, 0.0, -1.0])))
+    dense = L.to_dense()
+    heat = L.expm()
+    assert [type(factor) for factor in heat.factors] == [sm.Eigendecomposition, sm.Circulant]
+    np.testing.assert_allclose(heat.to_dense(), scipy.linalg.expm(dense), atol=1e-13)
+    wave = L.funm(lambda z: np.cos(np.sqrt(-z)))
+    assert wave.dtype == np.float64
+    np.testing.assert_allclose(wave.to_dense(), scipy.linalg.cosm(scipy.linalg.sqrtm(-dense)), atol=1e-12)
+    np.testing.assert_allclose((L**3).to_dense(), dense @ dense @ dense, atol=1e-11)
+
+
+def test_small_products_of_singular_values_count_as_zero_beside_the_largest_one() -> None:
+    """The cut-off is that of the product, not of each factor."""
+    K = sm.Kronecker(np.diag([1.0, 1e-9]), np.diag([1.0, 1e-9]))
+    np.testing.assert_allclose(K.pinv().diagonal(), [1.0, 1e9, 1e9, 0.0])
+
+
+@pytest.mark.parametrize("gaps", [False, True])
+def test_uneven_noise_and_gaps_take_few_steps(gaps: bool) -> None:
+    noise = np.linspace(0.05, 0.2, N)
+    A: Any = product() + sm.Diagonal(noise)
+    dense, right = np.kron(FIRST, LAST) + np.diag(noise), RIGHT
+    if gaps:
+        seen = np.arange(N) % 7 != 3
+        A, dense, right = product()[seen][:, seen] + sm.Diagonal(noise[seen]), dense[seen][:, seen], RIGHT[seen]
+    steps = {}
+    for preconditioner in (None, "nearest"):
+        found = sm.solve(A, right, assume="positive definite", preconditioner=preconditioner, max_iter=1000)
+        np.testing.assert_allclose(found.x, np.linalg.solve(dense, right), rtol=1e-6)
+        steps[preconditioner] = found.iterations
+    assert steps["nearest"] < steps[None] / (1.3 if gaps else 2), steps
+    estimate = sm.slogdet(A, n_probes=200, rng=0)
+    exact = np.linalg.slogdet(dense)[1]
+    assert abs(estimate.logabsdet - exact) < 4 * estimate.standard_error
+    assert estimate.standard_error < 0.02 * abs(exact)
+
+
+def test_few_gaps_have_an_exact_determinant() -> None:
+    """By the closed forms of the whole grid with even noise, where the matrix is too large to be written out."""
+    n = 35
+    K = sm.Kronecker(sm.Toeplitz(0.8 ** np.arange(n)), sm.Toeplitz(0.5 ** np.arange(n)))
+    seen = np.arange(n * n) % 100 != 3
+    A = (K + 0.1 * sm.Identity(n * n))[seen][:, seen]
+    found = sm.slogdet(A)
+    assert found.standard_error == 0
+    np.testing.assert_allclose(found.logabsdet, np.linalg.slogdet(A.to_dense())[1], rtol=1e-12)
+
+
+def test_gradients_of_a_likelihood_are_those_of_the_dense_matrix() -> None:
+    """Also where eigenvalues are equal, whose eigenvectors have no derivatives."""
+    torch = pytest.importorskip("torch")
+    first = torch.tensor(np.eye(ROWS) + 0.1, requires_grad=True)  # all but one of its eigenvalues are equal
+    last, noise = (torch.tensor(value, requires_grad=True) for value in (LAST, np.asarray(0.3)))
+    y = torch.tensor(RIGHT)
+
+    def likelihood(solve: Any, logdet: Any) -> Any:
+        return torch.dot(y, solve(y)) + logdet
+
+    A = sm.Kronecker(first, last) + noise * sm.Identity(N)
+    dense = torch.kron(first, last) + noise * torch.eye(N, dtype=torch.float64)
+    values = [likelihood(A.solve, A.slogdet().logabsdet)]
+    values.append(likelihood(lambda b: torch.linalg.solve(dense, b), torch.logdet(dense)))
+    found, wanted = (torch.autograd.grad(value, (first, last, noise)) for value in values)
+    assert torch.allclose(*values)
+    assert torch.allclose(found[2], wanted[2])
+    for ours, theirs in zip(found[:2], wanted[:2], strict=True):  # of symmetric matrices, by symmetric changes
+        assert torch.allclose(ours + ours.T, theirs + theirs.T, rtol=1e-9)
+
+
+def test_eigenvectors_are_found_under_jit_where_factors_are_said_to_be_hermitian() -> None:
+    jax = pytest.importorskip("jax")
+
+    def logdet(first: Any, last: Any) -> Any:
+        K = sm.Kronecker(sm.Eigendecomposition.of(first), sm.Eigendecomposition.of(last))
+        return (K + 0.3 * sm.Identity(N)).slogdet().logabsdet
+
+    found, gradient = jax.jit(jax.value_and_grad(logdet))(jax.numpy.asarray(FIRST), jax.numpy.asarray(LAST))
+    dense = np.kron(FIRST, LAST) + 0.3 * np.eye(N)
+    np.testing.assert_allclose(found, np.linalg.slogdet(dense)[1], rtol=1e-6)
+    blocks = np.linalg.inv(dense).reshape(ROWS, COLS, ROWS, COLS)
+    np.testing.assert_allclose(gradient, np.einsum("ikjl,kl->ij", blocks, LAST), rtol=1e-5, atol=1e-5)
