@@ -175,6 +175,7 @@ class _LinearAlgebraOfDask(_Extended):
 
 _OF_MATRICES = {
     "inv": "(m,m)->(m,m)",
+    "pinv": "(m,n)->(n,m)",
     "solve": "(m,m),(m,r)->(m,r)",
     "svd": "(m,n)->(m,k),(k),(k,n)",
     "svdvals": "(m,n)->(k)",
