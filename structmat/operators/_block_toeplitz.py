@@ -28,6 +28,8 @@ from structmat._toeplitz_systems import (
 from structmat.operators._arithmetic import compose
 from structmat.operators._block_circulant import BlockCirculant
 from structmat.operators._closed_forms import NoClosedFormError
+from structmat.operators._diagonal import Identity
+from structmat.operators._kronecker import Kronecker
 from structmat.operators._linear_operator import Context, LinearOperator, Planned
 from structmat.operators._toeplitz import diagonal_lengths, sign_and_modulus
 
@@ -62,6 +64,7 @@ class BlockToeplitz(Planned):
     Toeplitz : Blocks of one entry.
     BlockCirculant : Blocks that are circulants themselves, in another order; see `from_block_circulant`.
     MultilevelToeplitz : Blocks that are Toeplitz matrices.
+    Kronecker : Of an identity and a block, it is block diagonal; sums and products of both are block Toeplitz.
 
     Notes
     -----
@@ -484,6 +487,27 @@ class BlockToeplitz(Planned):
         """Raise the error for blocks that are not square, of which no leading section is."""
         if self.block_shape[0] != self.block_shape[1]:
             raise NoClosedFormError(self)
+
+
+def _block_of(operator: Kronecker, n: int) -> Array | None:
+    """Return the block of a block diagonal matrix of n equal blocks, given as a Kronecker product; else None."""
+    outer, *inner = operator.factors
+    if not isinstance(outer, Identity) or outer.shape[0] != n or len(inner) != 1:
+        return None
+    xp = operator._own_namespace()
+    return inner[0]._to_dense(Context(xp, operator.dtype, operator.device))
+
+
+@compose.rule(BlockToeplitz, Kronecker)
+def _with_blocks_from_the_right(left: BlockToeplitz, right: Kronecker) -> Any:
+    block = _block_of(right, left.grid[1])
+    return NotImplemented if block is None else left.multiply_blocks(None, block)
+
+
+@compose.rule(Kronecker, BlockToeplitz)
+def _with_blocks_from_the_left(left: Kronecker, right: BlockToeplitz) -> Any:
+    block = _block_of(left, right.grid[0])
+    return NotImplemented if block is None else right.multiply_blocks(block)
 
 
 def _as_blocks(value: ArrayLike, owner: str, argument: str, sizes: str, like: Array | None = None) -> Array:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 from structmat._arrays.arithmetic import Reciprocal, scale_array
 from structmat._arrays.dtypes import is_complex_scalar
@@ -23,7 +23,8 @@ from structmat.operators._circulants import BandedCirculant, Circulant, Spectral
 from structmat.operators._dense import Dense
 from structmat.operators._diagonal import Diagonal, Identity
 from structmat.operators._grid_convolution import GridConvolution
-from structmat.operators._linear_operator import LinearOperator
+from structmat.operators._kronecker import Kronecker
+from structmat.operators._linear_operator import Context, LinearOperator
 from structmat.operators._multilevel import MultilevelCirculant, MultilevelToeplitz
 from structmat.operators._scaled import identity_factor
 from structmat.operators._spectral_multiplier import SpectralMultiplier
@@ -125,6 +126,22 @@ def _grid_by_block_rows(operator: Any, like: Any) -> Any:
     return BlockToeplitz.from_offsets(toeplitz_entries(lines, q, xp), m)
 
 
+def _kronecker_by_block_rows(operator: Any, like: Any) -> Any:
+    """Return the Kronecker product of the identity, or of a Toeplitz matrix, and of a block, by its blocks."""
+    outer, *inner = operator.factors
+    if not isinstance(like, BlockToeplitz) or [outer.shape, *(f.shape for f in inner)] != [like.grid, like.block_shape]:
+        return None
+    xp = like._own_namespace()
+    block = inner[0]._to_dense(Context(xp, like.dtype, like.device))
+    if identity_factor(outer) is not None:
+        unit = BlockToeplitz.block_diagonal(block, like.grid[0])
+        return BlockToeplitz(_times(unit.c, outer, like, 3), unit.r)
+    if not isinstance(outer, (Toeplitz, *HOLDS[Toeplitz])):
+        return None
+    T = cast("Any", outer)._as_toeplitz(xp)
+    return BlockToeplitz(*(constants[..., :, None, None] * block[..., None, :, :] for constants in (T.c, T.r)))
+
+
 Held: TypeAlias = Mapping[type, Callable[[Any, Any], Any]]
 """The narrower families that one family holds, and how a member of them is written in it."""
 
@@ -166,6 +183,7 @@ HOLDS: dict[type, Held] = {
         Toeplitz: _toeplitz_by_block_rows,
         MultilevelCirculant: _grid_by_block_rows,
         MultilevelToeplitz: _grid_by_block_rows,
+        Kronecker: _kronecker_by_block_rows,
     },
     Dense: {Identity: _identity_as_dense, Diagonal: lambda op, like: Dense(op.to_dense())},  # noqa: ARG005
     GridConvolution: {

@@ -104,6 +104,10 @@ CDC = sm.CDDProduct.from_vectors(*rng.standard_normal((3, n)), first="circulant"
         (Q + B, sm.Sum),  # the same components in another order
         (sm.BlockToeplitz.from_block_circulant(B) + sm.BlockToeplitz(rng.standard_normal((3, 2, 2))), sm.BlockToeplitz),
         (Q @ Q, sm.Product),
+        (Q + sm.Kronecker(sm.Identity(2), rng.standard_normal((3, 3))), sm.BlockToeplitz),
+        (sm.Kronecker(sm.Toeplitz(rng.standard_normal(2)), rng.standard_normal((3, 3))) - Q, sm.BlockToeplitz),
+        (sm.Kronecker(sm.Identity(2), rng.standard_normal((1, 3))) @ Q, sm.BlockToeplitz),
+        (V @ sm.Kronecker(sm.Identity(3), rng.standard_normal((1, 2))), sm.BlockToeplitz),
     ],
 )
 def test_closure(result: sm.LinearOperator, kind: type) -> None:
