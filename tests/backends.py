@@ -27,6 +27,12 @@ class Backend:
     examples: int
     half: Any = None
     compiles: bool = False  # each operation anew for each shape, so that a law keeps to few of them
+    checks_calls: bool = False  # against the array API standard, which takes longer than the operations themselves
+
+    @property
+    def is_slow(self) -> bool:
+        """Whether laws keep to one entry of each class."""
+        return self.compiles or self.checks_calls
 
     def dtype(self, name: str) -> Any:
         return getattr(self.xp, name)
@@ -55,7 +61,14 @@ def _jax() -> Backend:
 
 def _strict() -> Backend:
     strict = importlib.import_module("array_api_strict")
-    return Backend("array_api_strict", strict, lambda a: strict.asarray(np.array(a)), lambda a: np.asarray(a._array), 6)
+    return Backend(
+        "array_api_strict",
+        strict,
+        lambda a: strict.asarray(np.array(a)),
+        lambda a: np.asarray(a._array),
+        examples=6,
+        checks_calls=True,
+    )
 
 
 def _cupy() -> Backend:
