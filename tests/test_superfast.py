@@ -271,7 +271,9 @@ def test_solve_iterates_where_that_is_faster_or_asked_for() -> None:
     c, d, there, b = problem("Matern 3/2", 1500)
     A, right = series(c, d, there), b[there]
     assert sm.solve(A["whole"], b, assume="positive definite").iterations > 0
-    assert sm.solve(A["gaps"], right).iterations > 0
+    assert sm.solve(A["gaps"], right).iterations == 0  # the factor finds that the matrix is positive definite
+    assert sm.solve(A["gaps"] - 1.0 * sm.Identity(len(right)), right).iterations > 0  # this one is not
+    assert sm.solve(A["gaps"], right, method=sm.GMRES()).iterations > 0
     assert sm.solve(A["gaps"], right, assume="positive definite", max_iter=5000).iterations > 0
     assert sm.solve(A["gaps"] + 10 * sm.Identity(len(right)), right, assume="positive definite").iterations > 0
     many = sm.solve(A["whole"], np.stack([b, 2 * b, 3 * b, b]).T, assume="positive definite")

@@ -31,12 +31,13 @@ _MANY = 4
 """Right-hand sides from which on the factor of a matrix without gaps pays: for 100,000 points it takes 0.65 s, and
 conjugate gradients, which a circulant preconditions well there, 0.25 s each."""
 
-_HARD = 500.0
+_HARD, _HARD_IN_GENERAL = 500.0, 100.0
 """The sum of the first column, in units of the least noise, from which on the factor of a matrix with gaps pays.
 
 What sets the first entry of the column apart from all others counts as noise. For 2,000 to 100,000 points conjugate
 gradients took 1.2 to 4 times as long at 2,500, and 6 to 18 times at 250,000; for the squared exponential of 100,000
-points both take 0.7 s near 500.
+points both take 0.7 s near 500. GMRES, which serves where nobody says that a matrix is positive definite, takes as long
+as the factor near 100 for 30,000 points: 1.1 times at 124, 2.3 at 196, 0.6 at 43.
 """
 
 
@@ -196,12 +197,14 @@ def factor_by(method: Superfast, op: LinearOperator, owner: str, xp: Namespace) 
         raise np.linalg.LinAlgError(f"{owner}: {error}, up to the rtol of {method}") from error
 
 
-def direct_factor(op: LinearOperator, xp: Namespace, *, systems: int | None = None) -> DirectFactor | None:
+def direct_factor(
+    op: LinearOperator, xp: Namespace, *, systems: int | None = None, positive: bool = True
+) -> DirectFactor | None:
     """Return the factor of an operator that has one, None where there is none, or none that is worth its making.
 
     That is so where T has no blocks of low rank, and where the matrix is not positive definite, as far as the factor
-    can tell. In a trace all is NaN then. For the solutions of some `systems` it has to be faster than iteration too,
-    and the values have to be known.
+    can tell. In a trace all is NaN then. For the solutions of some `systems` the values have to be known, and it has to
+    be faster than iteration, which is by conjugate gradients for a matrix that is said to be `positive` definite.
     """
     try:
         series = _read(op, "", xp)
@@ -211,7 +214,7 @@ def direct_factor(op: LinearOperator, xp: Namespace, *, systems: int | None = No
         return None
     if series.is_alone and op.shape[0] <= _ALONE:
         return None
-    if systems is not None and not _pays(series, systems):
+    if systems is not None and not _pays(series, systems, positive=positive):
         return None
     if not series.traced and not bool(series.is_hermitian):
         return None
@@ -269,8 +272,8 @@ def _read(op: LinearOperator, owner: str, xp: Namespace) -> _Series:
     return _Series(op, c, noise, d is None and chosen is None, chosen, is_hermitian, xp)
 
 
-def _pays(series: _Series, systems: int) -> bool:
-    """Tell whether a factor is faster than conjugate gradients for some systems, or many, of a prepared operator."""
+def _pays(series: _Series, systems: int, *, positive: bool) -> bool:
+    """Tell whether a factor is faster than iteration for some systems, or many, of a prepared operator."""
     if systems >= _MANY or isinstance(series.op, Prepared):
         return True
     if series.chosen is None:
@@ -278,4 +281,5 @@ def _pays(series: _Series, systems: int) -> bool:
     xp = series.xp
     sizes = xp.abs(series.c)
     apart = sizes[0] - xp.max(sizes[1:])  # at least the noise that is part of T
-    return bool(xp.sum(sizes) >= _HARD * (xp.min(series.noise) + apart))
+    hard = _HARD if positive else _HARD_IN_GENERAL
+    return bool(xp.sum(sizes) >= hard * (xp.min(series.noise) + apart))
