@@ -164,6 +164,19 @@ def test_linear_algebra_is_that_of_lapack(n: int, p: int, kind: str, least: int)
         assert np.all(np.triu(L, 1) == 0)
 
 
+@pytest.mark.parametrize("upper", [False, True])
+def test_block_triangular_matrices(upper: bool) -> None:
+    c, r = blocks(100, 2, "real")
+    decay = 0.5 ** np.arange(100)[:, None, None]
+    c, r = (np.where(decay == 1, 1, v) * decay for v in (c, r))
+    c[0] += np.eye(2)
+    c, r = (c[:1] * (decay == 1), r) if upper else (c, np.zeros_like(r))
+    T, b = sm.BlockToeplitz(c, r), np.random.default_rng(0).standard_normal(200)
+    dense = block_toeplitz_matrix(c, r)
+    np.testing.assert_allclose(T.inv_matvec(b), np.linalg.solve(dense, b), rtol=1e-9, atol=1e-10)
+    np.testing.assert_allclose(T.slogdet(), np.linalg.slogdet(dense), rtol=1e-12)
+
+
 def test_components_of_different_units_are_solved_as_accurately_as_of_one() -> None:
     c, r = blocks(100, 3, "definite")
     units = np.array([1e-140, 1.0, 3e120])

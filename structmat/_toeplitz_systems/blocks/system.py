@@ -53,6 +53,7 @@ class BlockToeplitzSystem(ToeplitzSystem):
     """Systems with a block Toeplitz matrix T of first block column `c` and first block row `r`, of p x p blocks."""
 
     band = None
+    triangle = None
 
     def __init__(self, c: NDArray[Any], r: NDArray[Any], owner: str | None = None, *, ready: bool = False) -> None:
         self.owner = owner
