@@ -2,7 +2,8 @@
 
 The covariance matrix of such a process is a Toeplitz matrix (of several levels on a grid), a corner of a larger
 circulant one. Where that has no negative eigenvalue, its square root times white noise, cropped, is a sample. Where all
-have some, which is common on small grids, the square root of the covariance matrix itself is taken.
+have some, which is common on small grids, the square root of the covariance matrix itself is taken, or on longer lines
+its Cholesky factor: with several variables it is a block Toeplitz matrix.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from structmat._errors import ArgumentTypeError, ArgumentValueError
 from structmat._fourier.embedding import fast_length
 from structmat._fourier.grids import multilevel_fft
 from structmat.linear_systems import solve
-from structmat.operators import Diagonal, MultilevelCirculant, MultilevelToeplitz
+from structmat.operators import BlockToeplitz, Diagonal, MultilevelCirculant, MultilevelToeplitz
 
 __all__ = ["conditional_mean", "sample_conditional", "sample_stationary"]
 
@@ -53,6 +54,9 @@ _LARGEST_PADDING = 16
 
 _MOST_DENSE_ROWS = 1024
 """The largest number of rows of a covariance matrix that is written out."""
+
+_MOST_FACTORED_ROWS = 4096
+"""The largest number of rows of a covariance matrix of points on a line that is factored, which takes half a second."""
 
 _CHUNK = 2**18
 """How many complex numbers are transformed together."""
@@ -98,8 +102,9 @@ def sample_stationary(
     ValueError
         If the covariance matrix has negative eigenvalues, so that it is none. On more than 1,024 points, or 1,024 / p
         with p variables, if the embedding has some: for an array at once, for a function after it was padded to sixteen
-        times the grid along every axis. Then it may also be that the range is far beyond the grid. Also if a value is
-        not finite, `shape` does not fit, or ``C(-h)`` is not the transpose of ``C(h)``.
+        times the grid along every axis. Then it may also be that the range is far beyond the grid. On a line of up to
+        four times as many points, if the matrix is not positive definite besides. Also if a value is not finite,
+        `shape` does not fit, or ``C(-h)`` is not the transpose of ``C(h)``.
     TypeError
         If the covariance is complex, or an array where `n_variables` is given, or an argument is of the wrong kind.
 
@@ -120,7 +125,8 @@ def sample_stationary(
 
     For an array ``m = n - 1``, for a function ``m`` is n or a little more at first; it is enlarged, a quarter at a
     time, until no eigenvalue is negative. The samples are exact then, up to rounding. Two samples cost one transform.
-    If that fails on up to 1,024 points, the eigenvectors of the covariance matrix take the place of the transform.
+    If that fails on up to 1,024 points, the eigenvectors of the covariance matrix take the place of the transform. On a
+    line of up to 4,096 points its Cholesky factor does, by `structmat.BlockToeplitz`, if it is positive definite.
 
     With p variables there is a Hermitian p x p matrix in the place of each eigenvalue, the transform of the blocks, and
     its square root by `eigh` in that of ``sqrt(s)`` [3]_. A pair of samples costs p transforms and p^2 N products.
@@ -333,6 +339,10 @@ class _Process(NamedTuple):
                 return power_of_two * xp.reshape(noise @ root, (count, -1, *grid))
             unscaled = least * power_of_two * power_of_two
             text = f"must have no negative eigenvalue, got {unscaled:.3g} for its matrix on the grid"
+        elif (factor := _factor_on_line(scaled, grid)) is not None:
+            noise = from_numpy(rng.standard_normal((count, factor.shape[0])), factor)
+            series = xp.reshape(noise @ xp.matrix_transpose(factor), (count, *grid, offsets.shape[0]))
+            return power_of_two * xp.matrix_transpose(series)
         elif at_lags is None:
             text = "has no circulant embedding of this size without negative eigenvalues; give a function instead of "
             text += "an array, which can be evaluated beyond the grid, or values on a larger grid, and crop the samples"
@@ -426,6 +436,23 @@ def _dense_root(offsets: Array, grid: tuple[int, ...]) -> tuple[Array, float]:
     roots, least = _roots(eigenvalues, _NEGATIVE_BY_ROUNDING * n)
     # The symmetric root does not depend on the signs that a library gives to eigenvectors.
     return (vectors * roots) @ xp.matrix_transpose(vectors), least
+
+
+def _factor_on_line(offsets: Array, grid: tuple[int, ...]) -> Array | None:
+    """Return the Cholesky factor of the covariance matrix of points on a line, all variables of each together.
+
+    It is None for grids of several axes, where it is too large, and where the matrix is not positive definite.
+    """
+    xp = namespace(offsets)
+    if len(grid) > 1 or offsets.shape[0] * grid[0] > _MOST_FACTORED_ROWS:
+        return None
+    blocks = xp.permute_dims(offsets, (2, 0, 1))
+    symmetric = blocks / 2 + xp.matrix_transpose(xp.flip(blocks, axis=0)) / 2
+    try:
+        factor = BlockToeplitz.from_offsets(symmetric).cholesky()
+    except np.linalg.LinAlgError:
+        return None
+    return factor if bool(xp.all(xp.isfinite(factor))) else None
 
 
 def _roots(eigenvalues: Array, rounding: float) -> tuple[Array, float]:

@@ -1,6 +1,7 @@
 """Samples have the covariance that was asked for, exactly, and embeddings that cannot have it are refused."""
 
 import tracemalloc
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -116,6 +117,26 @@ def test_eigenvectors_serve_every_library_and_scale(backend):
         got = sample_stationary(backend.asarray(values * scale), n_samples=5, rng=1)
         assert type(got) is type(backend.asarray(values))
         np.testing.assert_allclose(backend.to_numpy(got) / scale**0.5, want, atol=1e-6)
+
+
+@pytest.mark.parametrize("n_variables", [None, 2])
+def test_cholesky_factors_serve_longer_lines(n_variables):
+    """A damped cosine whose embeddings have negative eigenvalues, beyond the size of eigenvectors."""
+    n, count = (1100 if n_variables is None else 550), 300
+
+    def covariance(t):
+        values = np.exp(-np.abs(t) / 2000) * np.cos(t / 50)
+        return values if n_variables is None else values[:, None, None] * np.array([[1.0, 0.5], [0.5, 1.0]])
+
+    if n_variables is None:
+        samples = sample_stationary(covariance(np.arange(float(n))), n_samples=count, rng=0)[..., None]
+    else:
+        with patch.object(sm.sampling, "_LARGEST_PADDING", 1):
+            samples = sample_stationary(covariance, n, count, n_variables=2, rng=0)
+    assert samples.shape == (count, n, n_variables or 1)
+    for lag in (0, 40, 150):
+        got = np.einsum("sta,stb->ab", samples[:, lag:], samples[:, : n - lag]) / count / (n - lag)
+        np.testing.assert_allclose(got, np.reshape(covariance(np.array([float(lag)])), got.shape), atol=0.1)
 
 
 def test_no_covariance_is_refused():

@@ -282,7 +282,7 @@ class BlockToeplitzSystem(ToeplitzSystem):
             text += "; use numpy.linalg on to_dense()"
         else:
             text = f"has {self.blocks} x {self.blocks} blocks, too many for a recursion"
-            text += "; `solve` iterates, and structmat.slogdet estimates"
+            text += "; `solve` iterates, and structmat.slogdet estimates that of a sum with a Diagonal"
         return np.linalg.LinAlgError(f"{self.owner}: the matrix {text}")
 
     def _warn_of_lost_blocks(self, inverse: InverseBlocks) -> None:
