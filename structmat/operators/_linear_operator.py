@@ -514,7 +514,8 @@ class LinearOperator(Parametrised, ABC):
         array or LinearOperator
             ``op[i, j]`` is an entry, of the shape of the batch; ``op[i]`` a row and ``op[:, j]`` a column, or parts of
             them, with the batch before. ``op[a:b, c:d]`` is an operator: a `Toeplitz` of a Toeplitz or circulant
-            matrix, a `Hankel` of a Hankel matrix, and of equal rows and columns a `Diagonal` or `Identity` of one.
+            matrix, a `Hankel` of a Hankel matrix, a `BlockToeplitz` of whole blocks of one, and of equal rows and
+            columns a `Diagonal` or `Identity` of one.
             Other blocks, and rows or columns chosen by arrays, masks or slices with a step, are a `Submatrix`.
 
         Raises
