@@ -12,7 +12,7 @@ from torch.nn.utils import parametrize
 
 from structmat._arguments import integer
 from structmat._errors import ArgumentTypeError, ArgumentValueError
-from structmat.torch._convolutions import LEAST_WORK, Method, checked_method, convolve
+from structmat.torch._convolutions import LEAST_KERNEL, LEAST_WORK, Method, checked_method, convolve
 
 __all__ = ["FFTConv1d", "FFTConv2d", "FFTConv3d", "replace_convolutions"]
 
@@ -59,9 +59,10 @@ class _FFTConv:
             self.method = method
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        method = self.method
-        if method != "fft" and (method == "direct" or input.numel() * prod(self.kernel_size) < LEAST_WORK):
-            return self._plain(input, weight, bias)
+        if self.method != "fft":
+            entries = prod(self.kernel_size)
+            if entries < LEAST_KERNEL or entries * input.numel() < LEAST_WORK or self.method == "direct":
+                return self._plain(input, weight, bias)
         padding = self.padding
         if self.padding_mode != "zeros":
             input = pad(input, self._reversed_padding_repeated_twice, mode=self.padding_mode)

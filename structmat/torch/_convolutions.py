@@ -23,7 +23,7 @@ from structmat.torch._convolution_plan import Convolution, Role, tile_for
 from structmat.torch._fourier_convolution import Sizes, correlation, kernel_correlation
 from structmat.torch._other_tools import for_compilers, is_recorded, sees_operations
 
-__all__ = ["LEAST_WORK", "Method", "checked_method", "convolve", "fft_conv"]
+__all__ = ["LEAST_KERNEL", "LEAST_WORK", "Method", "checked_method", "convolve", "fft_conv"]
 
 Method: TypeAlias = Literal["auto", "direct", "fft"]
 """How convolutions are computed: as is faster, by PyTorch's own, or by Fourier transforms."""
@@ -31,6 +31,8 @@ Method: TypeAlias = Literal["auto", "direct", "fft"]
 _DIRECT: dict[int, Any] = {3: conv1d, 4: conv2d, 5: conv3d}
 """PyTorch's own convolutions by the number of axes of the weight."""
 
+LEAST_KERNEL = 16
+"""The least number of entries of one kernel for which the choice is made: transforms of shorter ones never won."""
 LEAST_WORK = 2**20
 """The least product of the numbers of entries of the input and of one kernel for which the choice is made.
 
@@ -117,7 +119,9 @@ def fft_conv(
     stride, dilation = _for_each_axis(stride, axes, "stride"), _for_each_axis(dilation, axes, "dilation")
     if not isinstance(padding, str):
         padding = _for_each_axis(padding, axes, "padding")
-    if method == "direct" or (method == "auto" and prod(weight.shape[2:]) * input.numel() < LEAST_WORK):
+    entries = prod(weight.shape[2:])
+    small = entries < LEAST_KERNEL or entries * input.numel() < LEAST_WORK
+    if method == "direct" or (method == "auto" and small):
         return _DIRECT[weight.ndim](input, weight, bias, stride, padding, dilation, groups)
     return convolve(input, weight, bias, stride, padding, dilation, groups, method)
 

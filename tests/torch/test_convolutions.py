@@ -269,7 +269,8 @@ def test_long_kernels_are_transformed_in_tiles_and_short_ones_are_not():
 def test_small_convolutions_are_left_to_torch_at_once(monkeypatch):
     monkeypatch.setattr(_convolutions, "Convolution", None)
     fft_conv(torch.randn(1, 2, 50), torch.randn(2, 2, 30))
-    FFTConv1d(64, 64, 3)(torch.randn(1, 64, 5000))
+    FFTConv1d(64, 64, 3)(torch.randn(1, 64, 500))
+    FFTConv1d(1, 1, 15)(torch.randn(1, 1, 100_000))
 
 
 # ---- models
