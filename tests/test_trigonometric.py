@@ -12,7 +12,7 @@ from array_api_compat import torch as torch_namespace
 
 import structmat as sm
 from structmat._arrays.libraries import namespace, rules_of
-from structmat._fourier import trigonometric
+from structmat._fourier import chunks, trigonometric
 from structmat._fourier.trigonometric import INVERSES, GridTransform, trigonometric_transform
 from tests.backends import Backend
 
@@ -69,6 +69,14 @@ def test_derivatives_of_torch(kind: str, n: int) -> None:
     np.testing.assert_allclose(
         torch.func.vmap(transform, in_dims=1)(torch.eye(n, dtype=torch.float64)).T, matrix, atol=1e-14
     )
+
+
+@pytest.mark.parametrize("kind", ["dct2", "dst1", "dct4"])
+def test_batches_in_chunks_are_those_of_their_vectors(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chunks, "CHUNK", 1)
+    x = np.random.default_rng(0).standard_normal((3, 5, 6))
+    found = trigonometric_transform(torch.from_numpy(x), kind, torch_namespace)
+    np.testing.assert_allclose(found, by_scipy(x, kind), atol=1e-14)
 
 
 def test_transformations_of_jax() -> None:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import scipy  # its `fft` is imported on first use: it would double the import time of structmat
@@ -25,7 +26,9 @@ from structmat._arrays.conversion import copied
 from structmat._arrays.dtypes import dtype_name, is_complex
 from structmat._arrays.libraries import device_of, is_numpy, library_of, rules_of
 from structmat._arrays.shapes import move_axis
+from structmat._arrays.tracing import is_eager_on_cpu
 from structmat._arrays.typing import Array, Namespace
+from structmat._fourier.chunks import rows_in_chunk
 from structmat._fourier.spectra import as_complex, from_spectrum, spectrum
 
 INVERSES = {
@@ -58,7 +61,14 @@ def trigonometric_transform(x: Array, kind: str, xp: Namespace, *, axis: int = -
     if is_complex(x.dtype, xp):
         real, imag = (trigonometric_transform(part, kind, xp) for part in (xp.real(x), xp.imag(x)))
         return _joined(real, imag, xp)
-    return _TRANSFORMS[kind](x, kind, xp)
+    transform = _TRANSFORMS[kind]
+    rows = rows_in_chunk(n, x.itemsize) if library_of(xp) == "torch" and is_eager_on_cpu(x, xp) else 0
+    if rows == 0 or x.ndim == 1 or prod(x.shape[:-1]) < 2 * rows:
+        return transform(x, kind, xp)
+    # New memory for each step of a large batch takes longer than the steps themselves.
+    flat = xp.reshape(x, (-1, n))
+    starts = range(0, flat.shape[0], rows)
+    return xp.reshape(xp.concat([transform(flat[k : k + rows, :], kind, xp) for k in starts], axis=0), x.shape)
 
 
 @dataclass(frozen=True)
@@ -143,7 +153,8 @@ def _of_type_2(x: Array, kind: str, xp: Namespace) -> Array:
     (factors,) = _stored(_factors_of_type_2, x, xp)
     odd = x[..., 1::2]
     ordered = [x[..., :1], odd if kind == "dct2" else -odd, xp.flip(x[..., 2::2], axis=-1)]
-    W = spectrum(xp.concat(ordered, axis=-1), xp, real=True) * factors
+    W = spectrum(xp.concat(ordered, axis=-1), xp, real=True)
+    W *= factors  # in place, if the library does that: memory that is new takes longer than the multiplication
     real, imag = xp.real(W), xp.imag(W)[..., 1 : (n + 1) // 2]
     parts = [real, xp.flip(imag, axis=-1)] if kind == "dct2" else [imag, xp.flip(real, axis=-1)]
     return xp.concat(parts, axis=-1)
@@ -159,7 +170,9 @@ def _of_type_3(x: Array, kind: str, xp: Namespace) -> Array:
         real, imag = x[..., : half + 1], xp.concat([zero, xp.flip(x[..., n - half :], axis=-1)], axis=-1)
     else:
         real, imag = xp.flip(x[..., n - 1 - half :], axis=-1), xp.concat([zero, x[..., :half]], axis=-1)
-    v = from_spectrum(_joined(real, imag, xp) * factors, n, xp, real=True)
+    W = _joined(real, imag, xp)
+    W *= factors
+    v = from_spectrum(W, n, xp, real=True)
     odd = v[..., 1 : half + 1]
     even = xp.concat([v[..., :1], xp.flip(v[..., half + 1 :], axis=-1)], axis=-1)
     return _interleaved(even, odd if kind == "dct3" else -odd, xp)
@@ -221,7 +234,9 @@ def _of_type_4(x: Array, kind: str, xp: Namespace) -> Array:
         before, after = _stored(_factors_of_type_4, x, xp)
         even, odd = x[..., ::2], xp.flip(x[..., 1::2], axis=-1)
         z = _joined(even, odd, xp) if kind == "dct4" else _joined(odd, even, xp)
-        y = spectrum(z * before, xp, real=False) * after
+        z *= before
+        y = spectrum(z, xp, real=False)
+        y *= after
         imag = xp.flip(xp.imag(y), axis=-1)
         return _interleaved(xp.real(y), -imag if kind == "dct4" else imag, xp)
     place_before, sign_before, place_after, of_real, of_imag = _stored(_factors_of_type_4, x, xp)
