@@ -461,7 +461,7 @@ def _diagonal_of_axis(values: Array, kind: str, xp: Namespace) -> Array:
     g = weighted * _phases(k * (turn * of_points), xp)
     if added < 0:
         g = xp.concat([g[..., :1] + g[..., -1:], g[..., 1:-1]], axis=-1)
-    sums = from_spectrum(padded(g, period, xp), period, xp, real=False)[..., :n] * period
+    sums = from_spectrum(padded(g, period, xp), period, xp, real=False)[..., : min(n, period)] * period
     if added < 0:
         sums = xp.concat([sums, sums[..., :1]], axis=-1)
     sums = xp.real(sums * _phases((k + of_points) * (turn * of_frequencies), xp))
