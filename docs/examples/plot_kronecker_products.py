@@ -94,3 +94,17 @@ A = K[kept][:, kept] + sm.Diagonal(uneven)
 for preconditioner in ("nearest", None):
     x, residual, steps = sm.solve(A, y[kept], assume="positive definite", preconditioner=preconditioner)
     print(f"{steps} steps with the preconditioner {preconditioner!r}, residual {residual:.0e}")
+
+# %%
+# Beside other libraries
+# ----------------------
+# One likelihood with its gradient takes 5.6 milliseconds for a grid of 30 x 30 points, 21 for 200 x 200 and 191 for
+# 500 x 500; linear_operator, on which GPyTorch is built, takes 4.1, 17 and 142, as it shares the eigenvectors of the
+# factors between solution and determinant. A dense Cholesky factor takes 4.7 seconds for 60 x 60 points, where both
+# take five or six milliseconds. With uneven noise on 100 x 100 points conjugate gradients take 18 steps with the
+# preconditioner and 591 without, with gaps 139 and 403. A product of two factors of 1,000 rows takes 66 milliseconds,
+# as long as the two matrix products of NumPy, and 683 in PyLops (one core, 2026-11-30, ``python
+# benchmarks/kronecker.py``).
+#
+# Where the covariance is not one of places times one of times, but stationary, `MultilevelToeplitz` is its matrix:
+# :ref:`sphx_glr_auto_examples_plot_grids_with_gaps.py`.
