@@ -71,6 +71,23 @@ class Dense(LinearOperator):
         """``(m, n)``."""
         return (self.matrix.shape[-2], self.matrix.shape[-1])
 
+    def cholesky(self) -> Array:
+        """Return the Cholesky factor of a Hermitian positive definite matrix.
+
+        Returns
+        -------
+        array, shape (..., n, n)
+            The lower triangular L with ``L @ L^H = A`` and a positive diagonal, by the library's own function, with its
+            errors.
+
+        Raises
+        ------
+        ValueError
+            If the matrix is not square.
+        """
+        op, xp = self._to_working_precision("cholesky", square=True)
+        return self._from_working_precision(xp.linalg.cholesky(op.matrix), xp)
+
     def _matvec(self, x: Array, xp: Namespace) -> Array:
         matrix = self.matrix
         if matrix.ndim > 2 and matrix.shape[-3] == 1 and x.ndim > 1:  # vectors in rows, as of `_with_batch_axis`

@@ -60,7 +60,9 @@ class Kronecker(ByEigenvalues):
     the eigenvectors for their preconditioner. `pinv` has one relative cut-off for all singular values where
     eigenvectors are known, else it is that of each factor.
 
-    Derivatives of `solve` are those of the system, not of the eigenvectors, which may have none.
+    Whether a factor is Hermitian is read from its entries. Where these are not known, as under ``jax.jit``, give
+    ``Eigendecomposition.of(matrix)`` in its place. Derivatives of `solve` are those of the system, not of the
+    eigenvectors, which may have none.
 
     Examples
     --------
@@ -101,6 +103,40 @@ class Kronecker(ByEigenvalues):
 
     def _described(self) -> str:
         return "the Kronecker product of " + ", ".join(factor._described() for factor in self.factors)
+
+    def cholesky(self) -> Kronecker:
+        """Return the Cholesky factor of a product of Hermitian positive definite matrices, as an operator.
+
+        Returns
+        -------
+        Kronecker
+            The lower triangular L with ``L @ L^H = K``: the product of the Cholesky factors of the factors.
+
+        Raises
+        ------
+        NotImplementedError
+            If a factor is neither `Dense` nor a `Toeplitz` matrix.
+        ValueError, numpy.linalg.LinAlgError
+            As for these.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import structmat as sm
+        >>> L = sm.Kronecker(np.array([[4.0, 2.0], [2.0, 2.0]]), sm.Toeplitz(np.array([1.0, 0.6]))).cholesky()
+        >>> L.to_dense()
+        array([[2. , 0. , 0. , 0. ],
+               [1.2, 1.6, 0. , 0. ],
+               [1. , 0. , 1. , 0. ],
+               [0.6, 0.8, 0.6, 0.8]])
+        """
+        op, xp = self._to_working_precision("cholesky", square=True)
+        factors: tuple[Any, ...] = op.factors
+        for factor in factors:
+            if not hasattr(factor, "cholesky"):
+                text = f"Kronecker.cholesky: no Cholesky factor of {factor._described()}"
+                raise NotImplementedError(f"{text}; put Dense(op.to_dense()) in the place of a small factor")
+        return self._from_working_precision(Kronecker(*(factor.cholesky() for factor in factors)), xp)
 
     # Products
 

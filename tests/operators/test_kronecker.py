@@ -84,6 +84,15 @@ def test_small_products_of_singular_values_count_as_zero_beside_the_largest_one(
     np.testing.assert_allclose(K.pinv().diagonal(), [1.0, 1e9, 1e9, 0.0])
 
 
+def test_cholesky_factors_are_those_of_the_factors() -> None:
+    L = product().cholesky()
+    np.testing.assert_allclose(L.to_dense(), np.linalg.cholesky(np.kron(FIRST, LAST)), atol=1e-13)
+    half = product().astype("float16").cholesky()
+    assert half.dtype == np.float16
+    with pytest.raises(NotImplementedError, match=r"Kronecker.cholesky: no Cholesky factor of Circulant operators"):
+        sm.Kronecker(sm.Circulant(np.array([2.0, 1.0])), FIRST).cholesky()
+
+
 @pytest.mark.parametrize("gaps", [False, True])
 def test_uneven_noise_and_gaps_take_few_steps(gaps: bool) -> None:
     noise = np.linspace(0.05, 0.2, N)
