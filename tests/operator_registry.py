@@ -514,15 +514,14 @@ def _kronecker_sum(v: Vectors) -> Sample:
     return Sample(make, of_first + np.eye(of_last.shape[-1]) + of_last, v.dtype)
 
 
-def _direct_sum(v: Vectors, *, square: bool) -> Sample:
-    """Of a circulant and a diagonal matrix, which have closed forms of all kinds, or of a rectangular one."""
-    first = _circulant(v) if square else _toeplitz(v, square=False)
-    d = v(v.integer(1, 5))
+def _direct_sum(v: Vectors) -> Sample:
+    """Of a circulant and a diagonal matrix, which have closed forms of all kinds."""
+    first, d = _circulant(v), v(v.integer(1, 5))
     D = diagonal_matrix(d)
-    (m, n), k = first.dense.shape[-2:], d.shape[-1]
+    m, k = first.dense.shape[-1], d.shape[-1]
     batch = np.broadcast_shapes(first.dense.shape[:-2], D.shape[:-2])
-    dense = np.zeros((*batch, m + k, n + k), np.result_type(first.dense, D))
-    dense[..., :m, :n], dense[..., m:, n:] = first.dense, D
+    dense = np.zeros((*batch, m + k, m + k), np.result_type(first.dense, D))
+    dense[..., :m, :m], dense[..., m:, m:] = first.dense, D
     return Sample(lambda a: DirectSum(first.make(a), sm.Diagonal(a(d))), dense, v.dtype)
 
 
@@ -622,18 +621,11 @@ REGISTRY = [
     Entry("KroneckerSum", _kronecker_sum, CLOSED_FORMS, frozenset({"fro", 2, "nuc"})),
     Entry(
         "DirectSum",
-        partial(_direct_sum, square=True),
+        _direct_sum,
         CLOSED_FORMS - FUNCTIONS - by("_pinv"),
-        is_own=True,
-        keeps_identity=False,
-    ),
-    Entry(
-        "DirectSum, rectangular",
-        partial(_direct_sum, square=False),
-        by("_norm"),
-        OF_ENTRIES,
         is_variant=True,
         is_own=True,
+        keeps_identity=False,
     ),
     Entry("ToeplitzPlusHankel", partial(_toeplitz_plus_hankel, square=True), ENTRYWISE, frozenset(), is_own=True),
     Entry(
@@ -647,7 +639,7 @@ REGISTRY = [
 ]
 PREPARED = {
     "Circulant", "MultilevelCirculant", "GridConvolution", "BlockCirculant, cropped", "CDDProduct, D C D",
-    "Toeplitz, square", "ToeplitzInverse", "Submatrix", "Kronecker", "DirectSum", "ToeplitzPlusHankel",
+    "Toeplitz, square", "ToeplitzInverse", "Submatrix", "Kronecker", "ToeplitzPlusHankel",
 }  # fmt: skip
 PLAIN = REGISTRY.copy()
 REGISTRY += [prepared(entry) for entry in REGISTRY if entry.name in PREPARED]
