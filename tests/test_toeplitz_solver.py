@@ -12,8 +12,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import structmat as sm
-from structmat._toeplitz_systems import ToeplitzSystem
-from structmat._toeplitz_systems.recursions import levinson
+from structmat._toeplitz_systems import ToeplitzSystem, thresholds
+from structmat._toeplitz_systems.recursion_by_blocks import vectors_by_blocks
+from structmat._toeplitz_systems.recursions import levinson, solve_by_recursion
 from tests import backends
 from tests.operator_registry import Vectors
 
@@ -60,6 +61,53 @@ def test_levinsons_recursion_stops_at_a_singular_section() -> None:
     x, _, sign, *_ = levinson(np.array([0.0, 1.0]), np.array([0.0, 1.0]))
     assert np.all(np.isnan(x))
     assert sign == 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("n", [40, 100, 301])
+def test_the_recursion_by_blocks_finds_the_vectors_of_inverses(
+    kind: str, n: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the first sections are singular, and with corrections on the way."""
+    monkeypatch.setattr(thresholds, "CORRECTED_FROM", 100)
+    c, r = vectors(n, kind, seed=n)
+    check_vectors(c, r, *vectors_by_blocks(np.append(r[:0:-1], c)))
+
+
+def test_the_recursion_by_blocks_has_nan_where_a_section_is_singular() -> None:
+    assert np.all(np.isnan(vectors_by_blocks(np.eye(1, 2 * 200 - 1)[0])))  # but for a corner, no diagonal
+
+
+@pytest.mark.parametrize("dtype", ["float64", "complex128"])
+def test_the_compiled_recursion_is_that_of_scipy(dtype: str) -> None:
+    (c, r), b = Vectors(0, dtype)(2, 9), Vectors(1, dtype)(2, 9)
+    r[0] = c[0]
+    expected = scipy.linalg.solve_toeplitz((c, r), b.T).T
+    np.testing.assert_array_equal(solve_by_recursion(np.append(r[:0:-1], c), b), expected)
+    assert np.all(np.isnan(solve_by_recursion(np.zeros(17), b.real)))
+
+
+KERNELS = {
+    "Gaussian": lambda k, _: np.exp(-((k / 50.0) ** 2)) + 1e-8 * (k == 0),
+    "Markov": lambda k, _: 0.99**k,
+    "random, symmetric": lambda k, rng: rng.standard_normal(len(k)),
+    "random": lambda k, rng: rng.standard_normal((2, len(k))),
+}
+
+
+@pytest.mark.parametrize("n", [17, 64, 65, 200, 600, 1100, 2100])
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_solutions_by_every_way_are_as_accurate_as_those_of_lapack(kernel: str, n: int) -> None:
+    """By elimination, recursions, blocks, iteration and the inverse; 1e-13 beside LAPACK's own error."""
+    rng = np.random.default_rng(n)
+    c, r = np.broadcast_to(KERNELS[kernel](np.arange(n), rng), (2, n))
+    r = np.append(c[:1], r[1:])
+    x = rng.standard_normal(n)
+    dense = scipy.linalg.toeplitz(c, r)
+    b = dense @ x
+    scale = np.linalg.norm(x) * (1e-13 * np.linalg.cond(dense) if n <= 200 else 1e-5 if kernel == "Gaussian" else 1e-10)
+    for found in (sm.Toeplitz(c, r).solve(b), sm.Toeplitz(c, r).solve(np.stack([b] * 3, -1))[:, 1]):
+        assert np.linalg.norm(found - x) <= scale
 
 
 def test_a_singular_matrix_has_determinant_zero_and_no_inverse() -> None:

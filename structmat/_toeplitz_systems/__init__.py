@@ -5,8 +5,9 @@ arrays belong to. From the bottom up:
 
 - `thresholds`: every number that decides which way is taken, with the measurement that set it;
 - `inverse`: products with the inverse, which two vectors determine, and the sums along its diagonals;
-- `recursions`: Levinson's recursion, for these two vectors and the determinant;
+- `recursions`: Levinson's recursion, for the determinant, and a compiled one for a solution;
 - `elimination`: triangular factors of a dense matrix or a band by LAPACK;
+- `recursion_by_blocks`: Levinson's recursion by blocks of rows, for these two vectors;
 - `iteration`: GMRES with Strang's circulant as preconditioner;
 - `triangular`: triangular matrices as power series, by Newton's iteration, in any library;
 - `system`: `ToeplitzSystem`, which chooses between these for one matrix and accepts solutions by their residuals;

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache, partial
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -15,8 +16,23 @@ if TYPE_CHECKING:
 
 
 @cache
-def _lapack(dtype: Any) -> Any:
-    return scipy.linalg.get_lapack_funcs(("getrf", "getrs", "gecon", "gbtrf", "gbtrs"), dtype=dtype)
+def lapack(dtype: Any) -> SimpleNamespace:
+    """Return the functions of LAPACK for numbers of that dtype."""
+    names = ("gesv", "getrf", "getrs", "gecon", "lange", "gbtrf", "gbtrs")
+    functions: Any = scipy.linalg.get_lapack_funcs(names, dtype=dtype)
+    return SimpleNamespace(**dict(zip(names, functions, strict=True)))
+
+
+def toeplitz_view(diagonals: NDArray[Any]) -> NDArray[Any]:
+    """Return the matrix with these diagonals, from the upper right corner to the lower left one, as a view of them."""
+    n = len(diagonals) // 2 + 1
+    (stride,) = diagonals.strides
+    return np.lib.stride_tricks.as_strided(diagonals[n - 1 :], (n, n), (stride, -stride))
+
+
+def dense_matrix(diagonals: NDArray[Any]) -> NDArray[Any]:
+    """Return the same in the order of LAPACK."""
+    return np.array(toeplitz_view(diagonals), order="F")
 
 
 class Factors(NamedTuple):
@@ -42,15 +58,16 @@ class Factors(NamedTuple):
         return (-1) ** odd * np.prod(self.diagonal / moduli), float(np.sum(np.log(moduli)))
 
 
-def dense_factors(matrix: NDArray[Any], norm: float) -> Factors | None:
-    """Return the factors of a matrix of that 1-norm, or None if a pivot is zero."""
-    getrf, getrs, gecon, _, _ = _lapack(matrix.dtype)
-    factors, pivots, failed = getrf(matrix)
+def dense_factors(matrix: NDArray[Any]) -> Factors | None:
+    """Return the factors of a matrix, or None if a pivot is zero; they overwrite one that is in the order of LAPACK."""
+    routines = lapack(matrix.dtype)
+    norm = routines.lange("1", matrix)
+    factors, pivots, failed = routines.getrf(matrix, overwrite_a=True)
     if failed:
         return None
-    reciprocal = gecon(factors, norm)[0]
+    reciprocal = routines.gecon(factors, norm)[0]
     condition = 1 / reciprocal if reciprocal else np.inf
-    return Factors(np.diagonal(factors), pivots, partial(getrs, factors, pivots), condition)
+    return Factors(factors.diagonal(), pivots, partial(routines.getrs, factors, pivots), condition)
 
 
 def band_factors(
@@ -61,16 +78,16 @@ def band_factors(
     `band` counts the diagonals below and above the main one. The last pivot of a singular band matrix is zero on some
     machines and as small as `rounding` on others, so that a zero is replaced by that number.
     """
-    _, _, _, gbtrf, gbtrs = _lapack(diagonals.dtype)
+    routines = lapack(diagonals.dtype)
     below, above = band
     stored = np.zeros((2 * below + above + 1, n), diagonals.dtype, order="F")
     stored[below:] = diagonals[:, None]
-    factors, pivots, failed = gbtrf(stored, below, above, overwrite_ab=True)
+    factors, pivots, failed = routines.gbtrf(stored, below, above, overwrite_ab=True)
     if failed == n:
         factors[below + above, -1] = rounding
     elif failed:
         return None
-    systems = partial(gbtrs, factors, below, above, ipiv=pivots)
+    systems = partial(routines.gbtrs, factors, below, above, ipiv=pivots)
     return Factors(factors[below + above], pivots, systems, norm * _norm_of_inverse(systems, n))
 
 

@@ -16,9 +16,11 @@ import operator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from structmat._arrays.dtypes import is_complex
 from structmat._arrays.libraries import device_of, is_numpy
-from structmat._arrays.shapes import concat_last, reversed_cyclically
+from structmat._arrays.shapes import broadcast_shapes, concat_last, reversed_cyclically
 from structmat._arrays.typing import Array, Namespace
 from structmat._fourier.embedding import fast_length
 from structmat._fourier.engines import PLAIN
@@ -82,15 +84,27 @@ def bezoutian(x: Array, y: Array, xp: Namespace, *, flips: tuple[bool, bool] = (
     n, real = x.shape[-1], not is_complex(x.dtype, xp)
     length = fast_length(2 * n - 1)
 
-    def upper(first: float, tail: Array) -> Array:
-        """Return the first column of the circulant that has U in its corner."""
-        one = xp.full(1, first, dtype=tail.dtype, device=device_of(tail))
-        gap = xp.zeros(length - n, dtype=tail.dtype, device=device_of(tail))
-        return concat_last([one, gap, tail], xp)
-
-    vectors = (x, upper(1.0, -y[..., 1:]), y, upper(0.0, x[..., 1:]))
-    lower_x, upper_x, lower_y, upper_y = (spectrum(v, xp, real=real, n=length) for v in vectors)
+    if x.shape != y.shape:
+        shape = broadcast_shapes("ToeplitzInverse", tuple(x.shape), tuple(y.shape))
+        x, y = xp.broadcast_to(x, shape), xp.broadcast_to(y, shape)
+    gap = xp.zeros(length - n, dtype=x.dtype, device=device_of(x))
+    one = xp.ones(1, dtype=x.dtype, device=device_of(x))
+    columns = (  # the first columns of circulants that have the triangular matrices in their corners
+        [x, gap],
+        [one, gap, -y[..., 1:]],
+        [y, gap],
+        [0 * one, gap, x[..., 1:]],
+    )
+    stacked = xp.stack([concat_last(parts, xp) for parts in columns])
+    spectra = spectrum(stacked, xp, real=real, n=length)
+    lower_x, upper_x, lower_y, upper_y = (spectra[i, ...] for i in range(4))
     return Bezoutian(lower_x, upper_x, lower_y, upper_y, n, length, real, flips)
+
+
+def with_shortest_y(v: Any) -> Any:
+    """Return x, and y less the multiple of x for which its norm is least, of NumPy. Of T y that changes only s."""
+    x, y = v
+    return np.array([x, y - np.vdot(x, y) / np.vdot(x, x) * x])
 
 
 def diagonal_sums(x: Array, y: Array, xp: Namespace) -> tuple[Array, Array]:

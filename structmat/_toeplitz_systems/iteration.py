@@ -61,10 +61,34 @@ def solve_by_iteration(
     linear_operator = scipy.sparse.linalg.LinearOperator
     T = linear_operator((n, n), lambda v: product(v.ravel()), dtype=b.dtype)
     M = linear_operator((n, n), preconditioned, dtype=b.dtype)
-    options: dict[str, Any] = {"rtol": thresholds.ITERATED_TO, "restart": thresholds.GMRES_STEPS, "maxiter": 1}
-    for x, row in zip(solutions, b, strict=True):
-        x[:], _ = scipy.sparse.linalg.gmres(T, row, M=M, **options)
-        if not np.linalg.norm(row - product(x)) <= thresholds.WORTH_REFINING * np.linalg.norm(row):
-            x[:] = np.nan
+
+    def approximate(b: NDArray[Any], tolerance: float) -> Any:
+        options: dict[str, Any] = {"restart": thresholds.GMRES_STEPS, "maxiter": 1, "callback_type": "pr_norm"}
+        try:
+            return scipy.sparse.linalg.gmres(T, b, M=M, rtol=tolerance, callback=_Patience(), **options)[0]
+        except _GivenUp:
+            return np.full_like(b, np.nan)
+
+    for row, right in zip(solutions, b, strict=True):
+        x = approximate(right, thresholds.ITERATED_TO)
+        residual = right - product(x)
+        if not np.linalg.norm(residual) <= thresholds.WORTH_REFINING * np.linalg.norm(right):
             break  # other rows need about as many steps
-    return solutions
+        row[:] = x + approximate(residual, thresholds.CORRECTED_TO)
+    return solutions if np.all(np.isfinite(solutions)) else np.full_like(b, np.nan)
+
+
+class _GivenUp(Exception):  # noqa: N818  # no error: another way is taken
+    """Iteration does not converge within the steps that are allowed."""
+
+
+class _Patience:
+    """Gives iteration up after some steps with which the preconditioned residual has hardly become smaller."""
+
+    def __init__(self) -> None:
+        self.steps = 0
+
+    def __call__(self, residual: float) -> None:
+        self.steps += 1
+        if self.steps == thresholds.PATIENCE and not residual <= thresholds.PROMISING:
+            raise _GivenUp

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import scipy  # its `linalg` is imported on first use
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
 
@@ -80,12 +83,28 @@ def levinson(c: NDArray[Any], r: NDArray[Any]) -> Recursion:
         return Recursion(a / rho, -np.append(np.zeros(1, c.dtype), b[:-1]), complex(sign), log, is_definite)
 
 
-def solve_by_recursion(c: NDArray[Any], r: NDArray[Any], b: NDArray[Any]) -> Any:
-    """Return the solutions for the rows of b by the recursion of SciPy, which is compiled.
+def solve_by_recursion(constants: NDArray[Any], b: NDArray[Any]) -> Any:
+    """Return the solutions for the rows of b, or for one vector, by the recursion of SciPy, which is compiled.
 
-    They are NaN if a leading section of the matrix is singular.
+    `constants` are the diagonals from the upper right corner to the lower left one. Solutions are NaN if a leading
+    section of the matrix is singular.
     """
+    recursion = _compiled_recursion()
     try:
-        return scipy.linalg.solve_toeplitz((c, r), b.T, check_finite=False).T
+        if b.ndim == 1:
+            return recursion(constants, b)
+        return np.array([recursion(constants, row) for row in b])
     except np.linalg.LinAlgError:
         return np.full_like(b, np.nan)
+
+
+@cache
+def _compiled_recursion() -> Callable[[NDArray[Any], NDArray[Any]], Any]:
+    """Return the recursion itself, as `scipy.linalg.solve_toeplitz` checks arguments for longer than 64 rows take."""
+    try:
+        from scipy.linalg._solve_toeplitz import levinson as compiled  # noqa: PLC0415  # imported on first use
+    except ImportError:  # it is not public, and may move
+        return lambda constants, b: scipy.linalg.solve_toeplitz(
+            (constants[len(b) - 1 :], constants[: len(b)][::-1]), b, check_finite=False
+        )
+    return lambda constants, b: compiled(constants, np.ascontiguousarray(b))[0]

@@ -1,16 +1,17 @@
 """One Toeplitz matrix: which way its systems are solved, and when a solution, an inverse or a determinant is accepted.
 
-Small matrices, and those whose rows differ so much that transforms would hide some, are eliminated, narrow bands too.
-Of others the fastest way is tried first: iteration, a recursion, the inverse. A solution is accepted if its backward
-error is at the level of rounding in every row; where none is, the matrix is eliminated as long as it can be written
-out.
+Very small matrices are eliminated, and narrow bands too. Of others the fastest way is tried first. For a few right-hand
+sides that is a compiled recursion, or products with an inverse by blocks; for large matrices iteration; for many
+right-hand sides the inverse. A solution is accepted if its backward error is at the level of rounding in every row;
+where none is, and where rows differ so much that transforms would hide some, the matrix is eliminated as long as it can
+be written out.
 """
 
 from __future__ import annotations
 
 import math
 from contextlib import suppress
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,10 +21,12 @@ from structmat._arrays.namespaces import numpy_namespace
 from structmat._errors import warn_caller
 from structmat._fourier.embedding import kernel_of_diagonals
 from structmat._fourier.plans import Convolution
+from structmat._fourier.spectra import spectrum
 from structmat._toeplitz_systems import thresholds
-from structmat._toeplitz_systems.elimination import Factors, band_factors, dense_factors, uneven_vector
-from structmat._toeplitz_systems.inverse import Bezoutian, bezoutian
+from structmat._toeplitz_systems.elimination import Factors, band_factors, dense_factors, dense_matrix, uneven_vector
+from structmat._toeplitz_systems.inverse import Bezoutian, bezoutian, with_shortest_y
 from structmat._toeplitz_systems.iteration import solve_by_iteration
+from structmat._toeplitz_systems.recursion_by_blocks import vectors_by_blocks
 from structmat._toeplitz_systems.recursions import levinson, solve_by_recursion
 from structmat._toeplitz_systems.triangular import TriangularSystem
 
@@ -34,6 +37,9 @@ if TYPE_CHECKING:
 
 _EPS = float(np.finfo(float).eps)
 """The machine epsilon of double precision, in which everything is computed."""
+
+
+_ORDINARY = 2.0**-thresholds.ORDINARY_EXPONENT, 2.0**thresholds.ORDINARY_EXPONENT
 
 
 class ToeplitzSystem:
@@ -53,21 +59,18 @@ class ToeplitzSystem:
         self.eps = float(np.finfo(c.dtype).eps)
         """The machine epsilon of the numbers that T was given in."""
         wide = np.complex128 if np.iscomplexobj(c) else np.float64
-        constants = np.append(r[:0:-1], c).astype(wide)
-        largest = float(np.max(np.abs(constants)))
+        constants = np.concatenate((r[:0:-1], c), dtype=wide)
+        largest = float(np.abs(constants).max())
         self.is_finite = math.isfinite(largest)
-        self.exponent = int(_extreme_exponents(largest)) if self.is_finite else 0
+        self.exponent = 0 if _is_ordinary(largest) or not self.is_finite else int(_extreme_exponents(largest))
+        self.largest = math.ldexp(largest, -self.exponent)
+        """The largest modulus of an entry, after T was scaled."""
         self.constants = _scaled(constants, -self.exponent) if self.exponent else constants
         """The diagonals, from the upper right corner to the lower left one."""
         self.c = self.constants[self.n - 1 :]
         self.r = self.constants[: self.n][::-1]
 
     # Properties of the matrix
-
-    @cached_property
-    def dense(self) -> NDArray[Any]:
-        """The matrix itself."""
-        return np.ascontiguousarray(np.lib.stride_tricks.sliding_window_view(self.constants[::-1], self.n)[::-1])
 
     @cached_property
     def plan(self) -> Convolution:
@@ -78,16 +81,22 @@ class ToeplitzSystem:
     def _product(self, x: NDArray[Any]) -> Any:
         return self.plan.apply(x, numpy_namespace)
 
+    def _product_with_one(self, x: NDArray[Any]) -> Any:
+        """Return the product of T with one vector, by sums where they are faster than transforms."""
+        return np.convolve(self.constants, x, "valid") if self.n <= thresholds.SUMMED else self._product(x)
+
     @cached_property
     def row_sums(self) -> NDArray[Any]:
         """The sums of the moduli in each row."""
-        sums = np.append(0.0, np.cumsum(np.abs(self.constants)))
-        return (sums[self.n :] - sums[: self.n])[: self.n]
+        sums: NDArray[Any] = np.cumsum(np.abs(self.constants))
+        row_sums = sums[self.n - 1 :].copy()
+        row_sums[1:] -= sums[: self.n - 1]
+        return row_sums
 
     @cached_property
     def norm(self) -> Any:
         """The largest of these sums: the infinity norm of T, which is its 1-norm too."""
-        return np.max(self.row_sums)
+        return self.row_sums.max()
 
     @cached_property
     def is_uneven(self) -> bool:
@@ -121,12 +130,33 @@ class ToeplitzSystem:
             rounding = self.eps * self.norm
             factors = band_factors(diagonals, self.band, self.n, norm=self.norm, rounding=rounding)
         else:
-            factors = dense_factors(self.dense, self.norm)
+            factors = dense_factors(dense_matrix(self.constants))
         if factors is None:
             raise self._singular()
         if not factors.condition <= 1 / self.eps:
             self._warn_of_condition(factors.condition)
         return factors
+
+    @cached_property
+    def least_eigenvalue(self) -> float:
+        """A lower bound of the eigenvalues of a Hermitian T: of a larger circulant with T in its corner. Else zero."""
+        if self.n <= thresholds.DENSE or not np.array_equal(self.constants, self.constants[::-1].conj()):
+            return 0.0
+        column = np.concatenate((self.c, self.r[:0:-1]))
+        eigenvalues: Any = spectrum(column, numpy_namespace, real=not np.iscomplexobj(column))
+        return max(0.0, float(eigenvalues.real.min()))
+
+    @cached_property
+    def is_led_by_diagonal(self) -> bool:
+        """Whether no diagonal is larger than the main one, as in definite matrices, where recursions are accurate."""
+        return bool(abs(self.c[0]) >= self.largest)
+
+    @cached_property
+    def rough_inverse(self) -> Bezoutian:
+        """The same by vectors that are not corrected."""
+        with np.errstate(all="ignore"):
+            x, y = self.rough_vectors
+            return bezoutian(x, y, numpy_namespace)
 
     @cached_property
     def inverse(self) -> Bezoutian:
@@ -151,15 +181,17 @@ class ToeplitzSystem:
         A matrix that is singular to working precision is an error, and one for which nothing but elimination is
         accurate and that is too large to be written out.
         """
-        if np.iscomplexobj(b) and not np.iscomplexobj(self.constants):
+        if b.dtype.kind == "c" and self.constants.dtype.kind != "c":
             return self.solve(b.real) + 1j * self.solve(b.imag)
         if not b.size:
             return b.astype(self.constants.dtype)
-        rows = b.reshape(-1, self.n).astype(self.constants.dtype)
-        largest = np.max(np.abs(rows), axis=-1, keepdims=True, initial=0.0)
-        finite = np.isfinite(largest[:, 0]) & self.is_finite
+        rows = b.reshape(-1, self.n).astype(self.constants.dtype, copy=False)
+        if len(rows) == 1 and self.is_finite and not self.exponent and _is_ordinary(np.abs(rows).max()):
+            return self._solve_rows(rows).reshape(b.shape)
+        largest = np.abs(rows).max(axis=-1, keepdims=True)
         exponents = _extreme_exponents(largest)
-        if np.all(finite) and not (self.exponent or np.any(exponents)):
+        finite = np.isfinite(largest[:, 0]) & self.is_finite
+        if finite.all() and not (self.exponent or exponents.any()):
             return self._solve_rows(rows).reshape(b.shape)
         x = np.full(rows.shape, np.nan, rows.dtype)
         if np.any(finite):
@@ -171,6 +203,8 @@ class ToeplitzSystem:
         """Return the solutions for the rows of b, whose numbers are neither very large nor very small."""
         if self.triangle:
             x = self.triangle.solve(b)
+        elif (x := self._solve_quickly(b)) is not None:
+            return x
         elif self.n <= thresholds.DENSE or (self.n <= thresholds.LARGEST and self.is_uneven):
             return self._solve_by_elimination(b)
         else:
@@ -180,6 +214,49 @@ class ToeplitzSystem:
         if not growth <= 1 / self.eps:  # a lower bound of the condition number
             self._warn_of_condition(float(growth))
         return x
+
+    def _solve_quickly(self, b: NDArray[Any]) -> NDArray[Any] | None:
+        """Return solutions for a few right-hand sides by the fastest way, or None where it is not accurate."""
+        if self.n <= thresholds.TINY or self.n >= thresholds.LONG or len(b) > thresholds.FEW or self.ready or self.band:
+            return None
+        if self.is_led_by_diagonal or thresholds.SMALL < self.n < thresholds.BY_BLOCKS:
+            solver = partial(solve_by_recursion, self.constants)
+        elif self.n >= thresholds.BY_BLOCKS:
+            solver = partial(self.rough_inverse.apply, xp=numpy_namespace)
+        else:
+            return None
+        if self.n > thresholds.SUMMED and self.is_uneven:
+            return None
+        x = np.empty_like(b)
+        for row, right in zip(x, b, strict=True):
+            row[:] = solver(right)
+            if not self._becomes_exact(row, right, solver):
+                return None
+        return x
+
+    def _becomes_exact(self, x: NDArray[Any], b: NDArray[Any], solver: Callable[..., Any]) -> bool:
+        """Refine one solution until its backward error is that of rounding, and tell whether it is to be accepted.
+
+        The rules are those of `_solve_with_refinement`, in a stricter form.
+        """
+        allowed = thresholds.EXACT * _EPS * math.sqrt(self.n)
+        longest = np.abs(b).max() / (self.norm * _EPS)
+        for _ in range(thresholds.QUICK_REFINEMENTS):
+            length = np.abs(x).max()
+            if not length <= longest:
+                return False
+            residual = b - self._product_with_one(x)
+            error = (np.abs(residual) / self.row_sums).max()
+            if error <= allowed * min(length, thresholds.LONG_SOLUTION * longest):
+                if length <= thresholds.DOUBTFUL_SOLUTION * longest:
+                    return True
+                allowed_correction = thresholds.STEADY * length
+                return bool(
+                    math.sqrt(self.n) * self.norm * error <= allowed_correction * self.least_eigenvalue
+                    or np.abs(solver(residual)).max() <= allowed_correction
+                )
+            x += solver(residual)
+        return False
 
     def _solve_with_acceptance(self, b: NDArray[Any]) -> NDArray[Any]:
         """Return the first solution of each system that is accepted, else the one with the smallest backward error."""
@@ -213,10 +290,9 @@ class ToeplitzSystem:
 
     def _solvers(self, count: int) -> Iterator[Callable[[NDArray[Any]], Any]]:
         """Yield functions that solve `count` systems, more or less exactly, the fastest one first."""
-        if count <= thresholds.FEW and not self.ready:
-            if self.n >= thresholds.LONG:
-                yield self._solve_by_iteration
-            yield self._solve_by_recursion
+        if count <= thresholds.FEW and not self.ready and self.n >= thresholds.LONG:
+            yield self._solve_by_iteration
+        yield lambda b: self.rough_inverse.apply(b, numpy_namespace)
         with suppress(np.linalg.LinAlgError):
             self.inverse  # noqa: B018  # computed here, where an error of it is caught
             yield lambda b: self.inverse.apply(b, numpy_namespace)
@@ -229,7 +305,8 @@ class ToeplitzSystem:
         with np.errstate(all="ignore"):
             x = solver(b)
             residuals, errors = self._residuals_and_errors(x, b)
-            inexact = errors > allowed
+            wanted = thresholds.EXACT * _EPS * math.sqrt(self.n)
+            inexact = errors > wanted
             while np.any(inexact):
                 new_x = x[inexact] + solver(residuals[inexact])
                 new_residuals, new_errors = self._residuals_and_errors(new_x, b[inexact])
@@ -240,7 +317,7 @@ class ToeplitzSystem:
                 x[rows] = new_x[helps]
                 residuals[rows] = new_residuals[helps]
                 errors[rows] = new_errors[helps]
-                inexact = errors > allowed
+                inexact = errors > wanted
             # Beside a solution of large norm any residual is small. It is accepted if a correction hardly changes it.
             norms = np.max(np.abs(x), axis=-1)
             least_doubtful = thresholds.DOUBTFUL_SOLUTION * self._largest_norms(b)
@@ -277,13 +354,13 @@ class ToeplitzSystem:
 
     def _solve_by_recursion(self, b: NDArray[Any]) -> NDArray[Any]:
         """Return solutions by a recursion; they are NaN where a leading section is singular."""
-        return solve_by_recursion(self.c, self.r, b)
+        return solve_by_recursion(self.constants, b)
 
     def _solve_by_iteration(self, b: NDArray[Any]) -> NDArray[Any]:
         """Return solutions by iteration; they are NaN where it fails, and in all later calls, which do not try it."""
         if self._iteration_fails:
             return np.full_like(b, np.nan)
-        x = solve_by_iteration(self.c, self.r, self._product, b)
+        x = solve_by_iteration(self.c, self.r, lambda v: self.plan.apply(v, numpy_namespace), b)
         self._iteration_fails = not np.all(np.isfinite(x))
         return x
 
@@ -299,10 +376,10 @@ class ToeplitzSystem:
         """
         right_hand_sides = self._right_hand_sides()
         if self.triangle:
-            x, y = _with_shortest_y(self.triangle.solve(right_hand_sides))
+            x, y = with_shortest_y(self.triangle.solve(right_hand_sides))
             return x, y
         with np.errstate(all="ignore"):
-            v = self._rough_vectors(right_hand_sides)
+            v = self.rough_vectors
             for _ in range(thresholds.CORRECTIONS):
                 v, correction = self._corrected(v, right_hand_sides)
                 if correction <= thresholds.TRUSTED or not correction < 1:
@@ -315,14 +392,17 @@ class ToeplitzSystem:
             raise self._singular()
         return v[0], v[1]
 
-    def _rough_vectors(self, right_hand_sides: NDArray[Any]) -> NDArray[Any]:
-        """Return both vectors by the fastest way."""
+    @cached_property
+    def rough_vectors(self) -> NDArray[Any]:
+        """Both vectors by the fastest way."""
+        if self.n >= thresholds.BY_BLOCKS and (self.n < thresholds.LONG or self._iteration_fails):
+            return vectors_by_blocks(self.constants)
+        right_hand_sides = self._right_hand_sides()
         if self.n <= thresholds.DENSE or self.band:
             return self._solve_by_elimination(right_hand_sides)
         if self.n >= thresholds.LONG:
             v = self._solve_by_iteration(right_hand_sides)
-            if np.all(np.isfinite(v)):
-                return v
+            return vectors_by_blocks(self.constants) if self._iteration_fails else v
         return self._solve_by_recursion(right_hand_sides)
 
     def _right_hand_sides(self) -> NDArray[Any]:
@@ -334,7 +414,7 @@ class ToeplitzSystem:
 
     def _corrected(self, v: NDArray[Any], right_hand_sides: NDArray[Any]) -> tuple[NDArray[Any], float]:
         """Return both vectors after one correction by the inverse that they determine, and the relative correction."""
-        v = _with_shortest_y(v)
+        v = with_shortest_y(v)
         if not np.all(np.isfinite(v)):
             return v, math.inf
         residuals = right_hand_sides - self._product(v)
@@ -343,7 +423,7 @@ class ToeplitzSystem:
         correction: Any = bezoutian(x, y, numpy_namespace).apply(residuals, numpy_namespace)
         norms = np.linalg.norm(v, axis=-1)
         relative = np.linalg.norm(correction, axis=-1) / np.where(norms > 0, norms, 1)
-        return _with_shortest_y(v + correction), float(np.max(relative))
+        return with_shortest_y(v + correction), float(np.max(relative))
 
     def _refined_vectors(self, right_hand_sides: NDArray[Any]) -> NDArray[Any]:
         """Return both vectors by elimination, with residuals in extended precision where the machine has it."""
@@ -352,14 +432,14 @@ class ToeplitzSystem:
         t = self.constants[self.n - 1 - above : self.n + below].astype(extended)
         v = self._solve_by_elimination(right_hand_sides).astype(extended)
         for _ in range(thresholds.REFINEMENTS):
-            v = _with_shortest_y(v)
+            v = with_shortest_y(v)
             residuals = right_hand_sides - np.array([np.convolve(t, each)[above : above + self.n] for each in v])
             residuals[1, 0] = 0
             correction = self._solve_by_elimination(residuals.astype(right_hand_sides.dtype))
             v += correction
             if np.all(np.max(np.abs(correction), axis=-1) <= _EPS * np.max(np.abs(v), axis=-1)):
                 break
-        return _with_shortest_y(v).astype(right_hand_sides.dtype)
+        return with_shortest_y(v).astype(right_hand_sides.dtype)
 
     def _refuse(self) -> None:
         """Raise the error for a large matrix for which no way is accurate but elimination."""
@@ -446,16 +526,15 @@ class ToeplitzSystem:
             return 0.0, -math.inf
 
 
+def _is_ordinary(modulus: float) -> bool:
+    """Tell whether a number is finite, and neither very large nor very small."""
+    return bool(_ORDINARY[0] <= modulus < _ORDINARY[1])
+
+
 def _extreme_exponents(moduli: Any) -> NDArray[Any]:
     """Return the exponents of two of very large and very small moduli, by which they are scaled; zero for others."""
-    exponents = np.frexp(np.where(np.isfinite(moduli), moduli, 1.0))[1]
-    return np.where(np.abs(exponents) > thresholds.ORDINARY_EXPONENT, exponents, 0)
-
-
-def _with_shortest_y(v: NDArray[Any]) -> NDArray[Any]:
-    """Return x, and y less the multiple of x for which its norm is least. Of T y that changes only the free entry s."""
-    x, y = v
-    return np.array([x, y - np.vdot(x, y) / np.vdot(x, x) * x])
+    exponents = np.frexp(moduli)[1]  # zero for what is not finite
+    return exponents * (np.abs(exponents) > thresholds.ORDINARY_EXPONENT)
 
 
 def _scaled(v: NDArray[Any], exponents: Any) -> NDArray[Any]:

@@ -5,14 +5,31 @@ The numbers are read as attributes of this module (``thresholds.LARGEST``), so t
 
 # Sizes, at which one way becomes faster than another
 
+TINY = 16
+"""Up to this size any matrix is eliminated: that takes 29 microseconds for 16 rows with all checks, a recursion 27."""
+
+SMALL = 64
+"""Up to this size matrices are eliminated whose main diagonal is not the largest, so that a recursion is mostly not
+accurate: that takes 65 microseconds for 64 rows, a recursion with a refinement as long."""
+
 DENSE = 128
-"""Up to this size elimination of the dense matrix is as fast as the recursions."""
+"""Up to this size elimination serves many right-hand sides, the inverse and the determinant, which need factors."""
+
+SUMMED = 512
+"""Up to this size the product with one vector is made by sums: 32 to 40 microseconds, by transforms with their plan
+30 to 46. With 1,024 rows they take 114 and 60. Sums hide nothing of rows that are small."""
+
+BY_BLOCKS = 1024
+"""From this size on a few right-hand sides are solved by the inverse that the recursion by blocks finds, if the main
+diagonal is not the largest: two compiled recursions, the second one for a refinement, take 2.2 times as long as one,
+the blocks 1.4 (symmetric) and 2.2 with 1,024 rows, and 0.9 and 1.2 with 2,000."""
 
 BAND = 32
 """The most diagonals beside the main one that are eliminated as a band: no other way is faster, or more accurate."""
 
-LONG = 1024
-"""From this size on iteration is tried before a recursion."""
+LONG = 2048
+"""From this size on iteration is tried first. Where it is given up, that takes 1 ms of the 7 that a compiled recursion
+takes with 2,048 rows, and with 1,024 as much of its 1.5."""
 
 LARGEST = 4096
 """The largest matrix that is written out where nothing else is accurate: 128 MiB, about a second."""
@@ -20,13 +37,48 @@ LARGEST = 4096
 FEW = 2
 """Up to so many right-hand sides are solved one by one; more of them share the inverse."""
 
+# Recursions
+
+STEP = 48
+"""Rows in a step of the recursion by blocks. With 1,024 rows of random diagonals 32, 48 and 64 take 2.1, 2.0 and 2.3
+ms, symmetric ones 1.4, 1.2 and 1.3; with 16,384 rows 64 and 128 take 293 and 314 ms, and symmetric ones 162 and 155."""
+
+CORRECTED_FROM = 2048
+"""The number of rows from which on that recursion corrects its vectors whenever the number has doubled.
+
+With random diagonals and 4,096 rows the residual of the first column is 1e-8 then, and 2e-6 without, for 3 to 6 % of
+the time.
+"""
+
+QUICK_REFINEMENTS = 3
+"""The most residuals that are computed for a solution by a recursion or its inverse before another way is taken: random
+matrices need one refinement, after an inverse with errors of 1e-5 two."""
+
 # Iteration
 
 GMRES_STEPS = 25
 """The most steps of GMRES: a matrix with a smooth symbol needs fewer, and for others a recursion costs no more."""
 
+PATIENCE = 6
+"""The steps of GMRES after which it is given up where it does not converge."""
+
+PROMISING = 0.03
+"""The largest preconditioned residual after these steps, relative to the first one, with which it goes on.
+
+Of matrices with 1,024, 4,096 and 16,384 rows it is 1e-10 to 0.02 where the residual becomes 1e-8 within 25 steps: for
+0.99^k and 0.999^k, Matérn and Gaussian kernels with nuggets of 1e-2 to 1e-8, smooth and rough symbols, and those with a
+jump. For random, random symmetric and random positive definite ones it is 0.1 to 0.9.
+"""
+
 ITERATED_TO = 1e-10
-"""The relative residual at which GMRES ends: one refinement about squares it, which is rounding."""
+"""The relative residual at which GMRES ends at first."""
+
+CORRECTED_TO = 1e-5
+"""The relative residual of the correction that follows: together they are at the level of rounding.
+
+Without a correction the solution for 0.99^k with 2,048 rows was accepted with an error of 1e-11, and that of a
+recursion is 7e-14.
+"""
 
 WORTH_REFINING = 1e-8
 """The largest relative residual of GMRES that is refined, not given up.
@@ -66,6 +118,15 @@ ROUNDING = 4.0
 
 Elimination by LAPACK left at most 0.3 for 150 matrices of 129 to 512 rows, those of ``benchmarks/toeplitz_solves.py``
 and of the tests: the margin is for the rounding of transforms, by which residuals are computed.
+"""
+
+EXACT = 0.2
+"""The same up to which a solution is refined, as long as that helps.
+
+Products with the inverse of a Gaussian kernel of 256 rows with a nugget of 1e-6 left 3 of these units, and were
+accepted with errors of 4e-7; those of LAPACK and of a recursion are 8e-10. Recursions with 64 to 2,000 rows leave 0.001
+to 0.03 of them, at once for definite matrices, those of which `PROMISING` speaks, and after a refinement for random
+ones.
 """
 
 UNEVEN = 5e-3

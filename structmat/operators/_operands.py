@@ -53,11 +53,14 @@ def operand(
     `length` is what the operand must have along its `axis`, and `method` and `argument` are what errors name.
     """
     leaves = operator._leaves()
-    if len(leaves) == 1 and type(x) is np.ndarray:  # the usual case: one array of NumPy, and no stack
-        array, axes = leaves[0]
-        same = type(array) is np.ndarray and x.dtype == array.dtype and array.ndim == axes
-        if same and x.dtype.char in "fdFD" and x.ndim >= -axis and x.shape[axis] == length:
-            return operator, x, numpy_namespace, x.dtype
+    if type(x) is np.ndarray and (len(leaves) == 1 or None not in operator._core_axes.values()):
+        dtype = x.dtype  # the usual case: arrays of NumPy in one precision, and no stack
+        for array, axes in leaves:
+            if not (type(array) is np.ndarray and array.dtype == dtype and array.ndim == axes):
+                break
+        else:
+            if leaves and dtype.char in "fdFD" and x.ndim >= -axis and x.shape[axis] == length:
+                return operator, x, numpy_namespace, dtype
     owner = f"{type(operator).__name__}.{method}"
     x, xp = read(operator, x, owner, argument)
     if x.ndim < -axis or x.shape[axis] != length:

@@ -210,7 +210,12 @@ class ConstantDiagonals(Planned):
         return ToeplitzInverse(x, y, (self._flipped, False))
 
     def _solve(self, b: Array, xp: Namespace) -> Array:
-        x = solutions(self._as_toeplitz(xp), b, xp, f"{type(self).__name__}.solve")
+        T = self._as_toeplitz(xp)
+        if is_numpy(xp) and T.c.ndim == T.r.ndim == 1:
+            x = ToeplitzSystem(T.c, T.r, f"{type(self).__name__}.solve").solve(b)
+            x = x.astype(np.result_type(T.c, b), copy=False)
+        else:
+            x = solutions(T, b, xp, f"{type(self).__name__}.solve")
         return xp.flip(x, axis=-1) if self._flipped else x
 
     def _solver(self, xp: Namespace) -> Products | None:
@@ -336,14 +341,14 @@ class Toeplitz(ConstantDiagonals):
     of a fast length not below m + n - 1, real ones for real data.
 
     The inverse of a square one is not Toeplitz unless it is triangular, but two vectors determine it
-    (`ToeplitzInverse`). `solve` eliminates the dense matrix up to 128 rows, and beyond that the band of a matrix
-    with at most 32 diagonals beside the main one: second differences of 100,000 points take as long as a few
-    products. Of others it takes Levinson's recursion, from a thousand rows on first some steps of GMRES with
-    Strang's circulant as preconditioner [1]_, and for many right-hand sides the inverse, each of which then costs
-    O(n log n). A solution is accepted if its residual is at the level of rounding in every row, if need be after
-    refinement, and a correction hardly changes it; otherwise the dense matrix is eliminated, up to 4,096 rows.
-    Larger matrices of which recursions find no accurate inverse or determinant are an error, and solutions with
-    larger residuals come with a warning.
+    (`ToeplitzInverse`). `solve` eliminates dense matrices of few rows, and the band of a matrix with at most 32
+    diagonals beside the main one: second differences of 100,000 points take as long as a few products. Of others it
+    takes Levinson's recursion, from 1,024 rows on by blocks, and from 2,048 rows on first some steps of GMRES with
+    Strang's circulant as preconditioner [1]_, which are given up soon where they do not converge. Many right-hand
+    sides share the inverse, and each of them then costs O(n log n). A solution is accepted if its residual is at the
+    level of rounding in every row, if need be after refinement, and a correction hardly changes it; otherwise the
+    dense matrix is eliminated, up to 4,096 rows. Larger matrices of which recursions find no accurate inverse or
+    determinant are an error, and solutions with larger residuals come with a warning.
 
     All this is computed with NumPy in double precision, also for other libraries, with derivatives in torch and JAX;
     `torch.compile` compiles what stands around it.

@@ -108,7 +108,7 @@ class BlockToeplitzSystem(ToeplitzSystem):
     @cached_property
     def factors(self) -> Factors:
         """The triangular factors of the matrix."""
-        factors = dense_factors(self.dense, float(np.max(np.sum(np.abs(self.dense), axis=0))))
+        factors = dense_factors(self.dense)
         if factors is None:
             raise self._singular()
         if not factors.condition <= 1 / self.eps:
@@ -183,6 +183,9 @@ class BlockToeplitzSystem(ToeplitzSystem):
         """
         rows, columns = (np.tile(shifts, self.blocks) for shifts in (self.row_shifts, self.column_shifts))
         return _scaled_by(super().solve(_scaled_by(b, rows)), columns)
+
+    def _solve_quickly(self, b: NDArray[Any]) -> None:
+        """Return None: the compiled recursion is for numbers alone."""
 
     def _solvers(self, count: int) -> Iterator[Callable[[NDArray[Any]], Any]]:
         """Yield functions that solve `count` systems, more or less exactly, the fastest one first."""
