@@ -196,6 +196,23 @@ def test_ill_conditioned_bands_come_with_a_warning(band: str) -> None:
             T.slogdet()
 
 
+@pytest.mark.parametrize("n", [65, 130])
+@pytest.mark.parametrize(
+    ("below", "above"),
+    [([3.0, -1], [-1.0]), ([0.5, -1], [-1.0]), ([3, 1j], [-1j]), ([0.1, 2], [-3.0]), ([2.0, 1], []), ([2], [1.0, 1])],
+)
+def test_narrow_bands_are_solved_as_dense_matrices(n: int, below: list[complex], above: list[complex]) -> None:
+    """Tridiagonal ones too, which LAPACK treats in two other ways."""
+    c, r = (np.append(v, np.zeros(n - len(v))) for v in (below, below[:1] + above))
+    T, dense = sm.Toeplitz(c, r), scipy.linalg.toeplitz(c, r)
+    b = np.random.default_rng(0).standard_normal((n, 2))
+    expected = np.linalg.solve(dense, b)
+    tolerance = 1e-15 * np.linalg.cond(dense)
+    np.testing.assert_allclose(T.solve(b), expected, atol=tolerance * np.max(np.abs(expected)))
+    np.testing.assert_allclose(T.solve(b[:, 0]), expected[:, 0], atol=tolerance * np.max(np.abs(expected)))
+    np.testing.assert_allclose(T.slogdet(), np.linalg.slogdet(dense), atol=1e-14 * n)
+
+
 def test_large_bands_have_an_inverse() -> None:
     """Also one that is singular to working precision, with a warning."""
     T, b = sm.Toeplitz(np.r_[6.0, -4, 1, np.zeros(19997)]), np.random.default_rng(0).standard_normal(20000)

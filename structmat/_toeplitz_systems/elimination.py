@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 @cache
 def lapack(dtype: Any) -> SimpleNamespace:
     """Return the functions of LAPACK for numbers of that dtype."""
-    names = ("gesv", "getrf", "getrs", "gecon", "lange", "gbtrf", "gbtrs")
+    names = ("gesv", "getrf", "getrs", "gecon", "lange", "gbtrf", "gbtrs", "gttrf", "gttrs", "pttrf", "pttrs")
     functions: Any = scipy.linalg.get_lapack_funcs(names, dtype=dtype)
     return SimpleNamespace(**dict(zip(names, functions, strict=True)))
 
@@ -80,30 +80,66 @@ def band_factors(
     """
     routines = lapack(diagonals.dtype)
     below, above = band
-    stored = np.zeros((2 * below + above + 1, n), diagonals.dtype, order="F")
-    stored[below:] = diagonals[:, None]
-    factors, pivots, failed = routines.gbtrf(stored, below, above, overwrite_ab=True)
+    if max(band) == 1:
+        diagonal, pivots, systems, failed = _tridiagonal(diagonals, band, n)
+    else:
+        stored = np.zeros((2 * below + above + 1, n), diagonals.dtype, order="F")
+        stored[below:] = diagonals[:, None]
+        factors, pivots, failed = routines.gbtrf(stored, below, above, overwrite_ab=True)
+        diagonal, systems = factors[below + above], partial(routines.gbtrs, factors, below, above, ipiv=pivots)
     if failed == n:
-        factors[below + above, -1] = rounding
+        diagonal[-1] = rounding
     elif failed:
         return None
-    systems = partial(routines.gbtrs, factors, below, above, ipiv=pivots)
-    return Factors(factors[below + above], pivots, systems, norm * _norm_of_inverse(systems, n))
+    return Factors(diagonal, pivots, systems, norm * _norm_of_inverse(systems, n, diagonals.dtype))
 
 
-def _norm_of_inverse(systems: Callable[..., Any], n: int) -> float:
+def _tridiagonal(
+    diagonals: NDArray[Any], band: tuple[int, int], n: int
+) -> tuple[NDArray[Any], NDArray[Any], Callable[..., Any], int]:
+    """Return what LAPACK finds for a tridiagonal matrix, in a quarter of the time that it takes for it as a band.
+
+    These are the diagonal of the upper factor, pivots and systems as `Factors` has them, and which pivot is zero. A
+    real symmetric matrix that is positive definite needs no pivots, and half of the time.
+    """
+    routines = lapack(diagonals.dtype)
+    below, above = band
+    if diagonals.dtype.kind == "f" and below == above and diagonals[0] == diagonals[2] and diagonals[1] > 0:
+        pivot, multipliers, failed = routines.pttrf(np.full(n, diagonals[1]), np.full(n - 1, diagonals[0]))
+
+        def symmetric_systems(b: NDArray[Any], **_: Any) -> Any:
+            return routines.pttrs(pivot, multipliers, b)
+
+        if not failed:
+            return pivot, np.arange(n), symmetric_systems, 0
+    parts = np.zeros((3, n), diagonals.dtype)
+    parts[1 - above : 2 + below] = diagonals[:, None]
+    lower, diagonal, upper, second, pivots, failed = routines.gttrf(
+        parts[2, 1:], parts[1], parts[0, 1:], overwrite_dl=True, overwrite_d=True, overwrite_du=True
+    )
+
+    def systems(b: NDArray[Any], trans: int = 0) -> Any:
+        return routines.gttrs(lower, diagonal, upper, second, pivots, b, trans="NTC"[trans])
+
+    return diagonal, pivots - 1, systems, failed
+
+
+def _norm_of_inverse(systems: Callable[..., Any], n: int, dtype: Any) -> float:
     """Return a lower bound of the 1-norm of an inverse, mostly near it, by two systems: a step of Hager's method.
 
     The estimate that LAPACK has for band matrices takes O(n^2) operations where they are ill-conditioned.
     """
     v = uneven_vector(n)
     with np.errstate(all="ignore"):
-        x, _ = systems(b=v)
-        z, _ = systems(b=np.where(x == 0, 1, x / np.abs(x)), trans=2)
-        bounds = np.append(np.abs(z), np.sum(np.abs(x)) / np.sum(np.abs(v)))
-    return float(np.max(np.where(np.isnan(bounds), np.inf, bounds)))
+        x, _ = systems(b=v.astype(dtype))
+        signs = np.copysign(1.0, x) if x.dtype.kind == "f" else np.where(x == 0, 1, x / np.abs(x))
+        z, _ = systems(b=signs, trans=2)
+        bound = max(np.abs(z).max(), np.abs(x).sum() / np.abs(v).sum())
+    return float(bound) if np.isfinite(bound) else np.inf
 
 
 def uneven_vector(n: int) -> NDArray[Any]:
     """Return a vector without any pattern, so that it is orthogonal to no vector that has one."""
-    return np.modf(0.6180339887498949 * np.arange(1, n + 1))[0] - 0.3
+    v = 0.6180339887498949 * np.arange(1, n + 1)
+    v -= np.floor(v)
+    return v - 0.3

@@ -96,7 +96,7 @@ class ToeplitzSystem:
     @cached_property
     def norm(self) -> Any:
         """The largest of these sums: the infinity norm of T, which is its 1-norm too."""
-        return self.row_sums.max()
+        return np.abs(self._central_diagonals()).sum() if self.band else self.row_sums.max()
 
     @cached_property
     def is_uneven(self) -> bool:
@@ -106,10 +106,18 @@ class ToeplitzSystem:
     @cached_property
     def band(self) -> tuple[int, int] | None:
         """How far nonzero diagonals extend below and above the main one, for a large matrix with few of them."""
-        if self.n <= thresholds.DENSE or self.constants[0] or self.constants[-1]:
+        if self.n <= thresholds.BANDED or self.constants[0] or self.constants[-1]:
             return None
-        below, above = (int(np.max(np.flatnonzero(v), initial=0)) for v in (self.c, self.r))
+        near = thresholds.BAND + 1
+        if self.c[near:].any() or self.r[near:].any():
+            return None
+        below, above = (max(v[:near].nonzero()[0].tolist(), default=0) for v in (self.c, self.r))
         return (below, above) if below + above <= thresholds.BAND else None
+
+    def _central_diagonals(self) -> NDArray[Any]:
+        """Return the diagonals of the band, all of them where there is none."""
+        below, above = self.band or (self.n - 1, self.n - 1)
+        return self.constants[self.n - 1 - above : self.n + below]
 
     @cached_property
     def triangle(self) -> TriangularSystem | None:
@@ -125,10 +133,8 @@ class ToeplitzSystem:
     def factors(self) -> Factors:
         """The triangular factors of the matrix, of its band if it has one."""
         if self.band:
-            below, above = self.band
-            diagonals = self.constants[self.n - 1 - above : self.n + below]
             rounding = self.eps * self.norm
-            factors = band_factors(diagonals, self.band, self.n, norm=self.norm, rounding=rounding)
+            factors = band_factors(self._central_diagonals(), self.band, self.n, norm=self.norm, rounding=rounding)
         else:
             factors = dense_factors(dense_matrix(self.constants))
         if factors is None:
@@ -203,21 +209,24 @@ class ToeplitzSystem:
         """Return the solutions for the rows of b, whose numbers are neither very large nor very small."""
         if self.triangle:
             x = self.triangle.solve(b)
+        elif self.band:
+            x = self._solve_by_elimination(b)
         elif (x := self._solve_quickly(b)) is not None:
             return x
         elif self.n <= thresholds.DENSE or (self.n <= thresholds.LARGEST and self.is_uneven):
             return self._solve_by_elimination(b)
         else:
-            x = self._solve_by_elimination(b) if self.band else self._solve_with_acceptance(b)
-        norms = np.max(np.abs(b), axis=-1)
-        growth = self.norm * np.max(np.max(np.abs(x), axis=-1) / np.where(norms > 0, norms, 1))
+            x = self._solve_with_acceptance(b)
+        norms = np.abs(b).max(axis=-1)
+        norms[norms == 0] = 1
+        growth = self.norm * (np.abs(x).max(axis=-1) / norms).max()
         if not growth <= 1 / self.eps:  # a lower bound of the condition number
             self._warn_of_condition(float(growth))
         return x
 
     def _solve_quickly(self, b: NDArray[Any]) -> NDArray[Any] | None:
         """Return solutions for a few right-hand sides by the fastest way, or None where it is not accurate."""
-        if self.n <= thresholds.TINY or self.n >= thresholds.LONG or len(b) > thresholds.FEW or self.ready or self.band:
+        if self.n <= thresholds.TINY or self.n >= thresholds.LONG or len(b) > thresholds.FEW or self.ready:
             return None
         if self.is_led_by_diagonal or thresholds.SMALL < self.n < thresholds.BY_BLOCKS:
             solver = partial(solve_by_recursion, self.constants)
@@ -428,8 +437,8 @@ class ToeplitzSystem:
     def _refined_vectors(self, right_hand_sides: NDArray[Any]) -> NDArray[Any]:
         """Return both vectors by elimination, with residuals in extended precision where the machine has it."""
         extended = np.clongdouble if np.iscomplexobj(right_hand_sides) else np.longdouble
-        below, above = self.band or (self.n - 1, self.n - 1)
-        t = self.constants[self.n - 1 - above : self.n + below].astype(extended)
+        above = self.band[1] if self.band else self.n - 1
+        t = self._central_diagonals().astype(extended)
         v = self._solve_by_elimination(right_hand_sides).astype(extended)
         for _ in range(thresholds.REFINEMENTS):
             v = with_shortest_y(v)
