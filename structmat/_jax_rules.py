@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from structmat._rules import LogDeterminant, Matrix, Rules, Solver, for_each_class
+from structmat._rules import Elimination, LogDeterminant, Matrix, Rules, Solver, for_each_class
 
 
 class JaxRules(Rules):
@@ -83,11 +83,63 @@ class JaxRules(Rules):
             lambda *arrays: tuple(function(*arrays)), shapes, *constants, vmap_method="expand_dims"
         )
 
+    def has_double_precision(self, device: Any) -> bool:
+        # The device itself is not known under a tracer. TPUs have no elimination in double precision.
+        return jax.default_backend() in {"cpu", "gpu"} and (jax.config.jax_enable_x64 or hasattr(jax, "enable_x64"))
+
+    def has_values(self, array: Any) -> bool:
+        return False  # where they can be read, they are not: results are the same with and without a tracer
+
+    def in_double_precision(
+        self, function: Callable[..., Sequence[Any]], results: Sequence[tuple[tuple[int, ...], Any]], arrays: Any
+    ) -> tuple[Any, ...]:
+        dtypes = [dtype for _, dtype in results]
+        constants = map(jax.lax.stop_gradient, arrays)
+        if jax.config.jax_enable_x64:
+            return _in_double_precision(function, dtypes, constants)
+
+        # The types of double precision are there only while this function is traced. So is a transformation of what it
+        # traced: under `vmap` it is traced anew, and derivatives are those of the rules.
+        @jax.custom_batching.custom_vmap
+        def computed(*arrays: Any) -> tuple[Any, ...]:
+            with jax.enable_x64(True):
+                return _in_double_precision(function, dtypes, arrays)
+
+        @computed.def_vmap
+        def _(size: int, are_mapped: list[bool], *arrays: Any) -> Any:  # noqa: ARG001
+            mapped = computed(*(v if is_mapped else v[None] for v, is_mapped in zip(arrays, are_mapped, strict=True)))
+            return mapped, (True,) * len(dtypes)
+
+        return computed(*constants)
+
+    def elimination(self, matrices: Any) -> Elimination:
+        factors, pivots, permutation = jax.lax.linalg.lu(matrices)
+        solve = partial(jax.lax.linalg.triangular_solve, factors, left_side=True)
+
+        def slogdet() -> tuple[Any, Any]:
+            diagonal = jnp.diagonal(factors, axis1=-2, axis2=-1)
+            odd = jnp.sum(pivots != jnp.arange(pivots.shape[-1], dtype=pivots.dtype), axis=-1) % 2
+            return (1 - 2 * odd) * jnp.prod(jnp.sign(diagonal), axis=-1), jnp.sum(jnp.log(jnp.abs(diagonal)), axis=-1)
+
+        def solutions(b: Any) -> Any:
+            in_order = jnp.take_along_axis(b, permutation[..., None], axis=-2)
+            return solve(solve(in_order, lower=True, unit_diagonal=True), lower=False)
+
+        return Elimination(solutions, slogdet)
+
     def solution(self, solver: Solver, A: Matrix, M: Matrix | None, b: Any) -> tuple[Any, tuple[Any, ...]]:
         return _implicit_solve(solver, A, jax.lax.stop_gradient(M), b)
 
     def log_determinant(self, rule: LogDeterminant, A: Matrix, given: Any, value: Any) -> Any:
         return _log_determinant(rule, A, given, value)
+
+
+def _in_double_precision(
+    function: Callable[..., Sequence[Any]], dtypes: Sequence[Any], arrays: Iterable[Any]
+) -> tuple[Any, ...]:
+    """Return the results of a function of arrays in double precision, in these dtypes."""
+    wide = (v.astype(jnp.complex128 if jnp.iscomplexobj(v) else jnp.float64) for v in arrays)
+    return tuple(v.astype(dtype) for v, dtype in zip(function(*wide), dtypes, strict=True))
 
 
 @cache

@@ -15,7 +15,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Protocol, Self
+from functools import partial
+from typing import Any, ClassVar, NamedTuple, Protocol, Self
+
+import numpy as np
 
 
 class Matrix(Protocol):
@@ -35,6 +38,9 @@ class Matrix(Protocol):
 class Solver(ABC):
     """A function that solves systems. Two solvers that are equal return the same, and have the same hash."""
 
+    is_traceable: ClassVar[bool] = False
+    """Whether a compiler can trace what the solver does, as it looks at no values, or marks what does."""
+
     @property
     def for_changes(self) -> Solver:
         """The solver for the systems of the implicit rule, whose solutions are derivatives: itself, or a faster one."""
@@ -48,6 +54,15 @@ class Solver(ABC):
         a matrix that helps to solve the systems, such as a preconditioner, or None. The rules call the solver with the
         adjoints of both matrices, too.
         """
+
+
+class Elimination(NamedTuple):
+    """What elimination makes of a stack of dense matrices, without derivatives."""
+
+    solve: Callable[[Any], Any]
+    """Returns the solutions for right-hand sides in columns; they are not finite where the matrix is singular."""
+    slogdet: Callable[[], tuple[Any, Any]]
+    """Returns the signs of the determinants, or their phases, and the logarithms of their absolute values."""
 
 
 class LogDeterminant(Protocol):
@@ -189,6 +204,28 @@ class Rules:
         """
         return tuple(self.xp.asarray(value, device=device) for value in function(*arrays))
 
+    def has_double_precision(self, device: Any) -> bool:
+        """Tell whether the library eliminates dense matrices on this device in double precision."""
+        return False
+
+    def has_values(self, array: Any) -> bool:
+        """Tell whether the values of an array can be read here, to warn of them or to end a loop early."""
+        return True
+
+    def in_double_precision(
+        self, function: Callable[..., Sequence[Any]], results: Sequence[tuple[tuple[int, ...], Any]], arrays: Any
+    ) -> tuple[Any, ...]:
+        """Return the results of a function that the library computes in double precision, without derivatives.
+
+        The function takes the arrays in double precision, and its results are brought to the dtypes in `results`, which
+        holds the shape and the dtype of each. For the axes of the arrays see `on_host`.
+        """
+        raise NotImplementedError
+
+    def elimination(self, matrices: Any) -> Elimination:
+        """Return the elimination of a stack of matrices, of shape ``(count, n, n)``."""
+        return Elimination(partial(_solutions, self.xp, matrices), partial(self.xp.linalg.slogdet, matrices))
+
     def solution(self, solver: Solver, A: Matrix, M: Matrix | None, b: Any) -> tuple[Any, tuple[Any, ...]]:
         """Return what a solver returns for ``A x = b``, where x has derivatives by the implicit rule.
 
@@ -199,6 +236,18 @@ class Rules:
     def log_determinant(self, rule: LogDeterminant, A: Matrix, given: Any, value: Any) -> Any:
         """Return `value`, which is the logarithm of the determinant of A, with derivatives."""
         return value
+
+
+def _solutions(xp: Any, matrices: Any, b: Any) -> Any:
+    """Return solutions by a library that raises an error where one of the matrices is singular: NaN for that one."""
+    try:
+        return xp.linalg.solve(matrices, b)
+    except np.linalg.LinAlgError:
+        count = matrices.shape[0]
+        if count == 1:
+            return xp.full_like(b, xp.nan)
+        halves = (slice(None, count // 2), slice(count // 2, None))
+        return xp.concat([_solutions(xp, matrices[half], b[half]) for half in halves])
 
 
 _classes: list[type] = []

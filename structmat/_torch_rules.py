@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from array_api_compat import torch as torch_namespace
 
-from structmat._rules import LogDeterminant, Matrix, Rules, Solver
+from structmat._rules import Elimination, LogDeterminant, Matrix, Rules, Solver
 
 
 class TorchRules(Rules):
@@ -66,9 +66,40 @@ class TorchRules(Rules):
         arrays: Sequence[Any],
         device: Any,
     ) -> tuple[Any, ...]:
-        return _untraced(_on_host)(function, arrays, device)
+        return _untraced(_undifferentiated)(function, arrays, device)
+
+    def has_double_precision(self, device: Any) -> bool:
+        return device.type not in {"mps", "meta"}
+
+    def has_values(self, array: Any) -> bool:
+        return not torch.compiler.is_compiling()
+
+    def in_double_precision(
+        self, function: Callable[..., Sequence[Any]], results: Sequence[tuple[tuple[int, ...], Any]], arrays: Any
+    ) -> tuple[Any, ...]:
+        def computed(*tensors: Any) -> tuple[Any, ...]:
+            wide = [v.to(torch.complex128 if v.is_complex() else torch.float64) for v in tensors]
+            return tuple(v.to(dtype) for v, (_, dtype) in zip(function(*wide), results, strict=True))
+
+        if torch.compiler.is_compiling():
+            return computed(*(tensor.detach() for tensor in arrays))
+        return _undifferentiated(computed, arrays, None)
+
+    def elimination(self, matrices: Any) -> Elimination:
+        factors, pivots, _ = torch.linalg.lu_factor_ex(matrices)
+
+        def slogdet() -> tuple[Any, Any]:
+            diagonal = factors.diagonal(dim1=-2, dim2=-1)
+            unmoved = torch.arange(1, pivots.shape[-1] + 1, device=pivots.device)
+            odd = (pivots != unmoved).sum(-1) % 2
+            return (1 - 2 * odd) * torch.sgn(diagonal).prod(-1), diagonal.abs().log().sum(-1)
+
+        return Elimination(lambda b: torch.linalg.lu_solve(factors, pivots, b), slogdet)
 
     def solution(self, solver: Solver, A: Matrix, M: Matrix | None, b: Any) -> tuple[Any, tuple[Any, ...]]:
+        if solver.is_traceable and torch.compiler.is_compiling():
+            distinct = A._map(lambda tensor, _: tensor.view_as(tensor))  # the compiler takes no tensor twice
+            return _implicit_solve(solver, distinct, M, b)
         return _untraced(_implicit_solve)(solver, A, M, b)
 
     def log_determinant(self, rule: LogDeterminant, A: Matrix, given: Any, value: Any) -> Any:
@@ -93,10 +124,10 @@ def _untraced(function: Callable[..., Any]) -> Callable[..., Any]:
     return _UNTRACED[function]
 
 
-def _on_host(function: Callable[..., Sequence[Any]], tensors: Sequence[Any], device: Any) -> tuple[Any, ...]:
+def _undifferentiated(function: Callable[..., Sequence[Any]], tensors: Sequence[Any], device: Any) -> tuple[Any, ...]:
     if not rules.is_differentiated(tensors):
         return _of_values(function, tensors, device)
-    return _OnHost.apply(function, device, *tensors)
+    return _Undifferentiated.apply(function, device, *tensors)
 
 
 def _of_values(function: Callable[..., Sequence[Any]], tensors: Sequence[Any], device: Any) -> tuple[Any, ...]:
@@ -182,7 +213,7 @@ def _filled(emptied: Any, tensors: Iterator[Any]) -> Any:
     return emptied._map(lambda _, core: next(tensors))  # noqa: ARG005
 
 
-class _OnHost(torch.autograd.Function):
+class _Undifferentiated(torch.autograd.Function):
     """Calls a function of tensors that have values, and returns its results as tensors without derivatives."""
 
     @staticmethod
@@ -204,7 +235,7 @@ class _OnHost(torch.autograd.Function):
             tensor[None] if axis is None else tensor.movedim(axis, 0)
             for tensor, axis in zip(tensors, in_dims[2:], strict=True)
         ]
-        results = _OnHost.apply(function, device, *with_axis_in_front)
+        results = _Undifferentiated.apply(function, device, *with_axis_in_front)
         return results, (0,) * len(results)
 
 

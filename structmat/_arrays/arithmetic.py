@@ -36,6 +36,13 @@ def power_of_two_near(x: Array, xp: Namespace, *, axis: int | tuple[int, ...] = 
     return 2.0 ** binary_exponents(xp.max(xp.abs(x), axis=axis, keepdims=True), xp)
 
 
+def times_power_of_two(x: Array, exponents: Array, xp: Namespace) -> Array:
+    """Return ``x * 2.0 ** exponents`` for whole numbers, as floats, that may be beyond the exponents of numbers."""
+    third = xp.trunc(exponents / 3)
+    factor = 2.0**third
+    return x * factor * factor * 2.0 ** (exponents - 2 * third)
+
+
 def quotient(x: Array, y: Scalar, xp: Namespace) -> Array:
     """Return ``x / y``, which overflows or underflows only where the result does.
 

@@ -110,6 +110,9 @@ def is_vector(value: Any) -> bool:
 
     Lists that are not rectangular count as a vector, so that the product refuses them with an error that says why.
     """
+    axes = getattr(value, "ndim", None)  # of an array, also where a compiler traces it
+    if isinstance(axes, int):
+        return axes == 1
     try:
         return np.ndim(value) == 1
     except ValueError:

@@ -1,26 +1,35 @@
-"""Stacks of Toeplitz systems of any library, which are solved with NumPy, and what their derivatives need.
+"""Stacks of Toeplitz systems of any library: who computes what, and what their derivatives need.
 
-For arrays of other libraries values are computed on the host, by `ToeplitzSystem`. Derivatives are those of the rules
-of torch and JAX (`structmat._rules`), which call `SolverOnHost` and `TraceOfInverse`.
+Up to `thresholds.IN_LIBRARY` rows torch and JAX compute their own systems, on the device of their arrays. All others
+are computed with NumPy, on the host: stacks of small matrices all at once, as long as what is found is accepted, and
+the rest by `ToeplitzSystem`, one by one. Derivatives are those of the rules of torch and JAX (`structmat._rules`),
+which call `SolverOnHost`, `SolverInLibrary` and `TraceOfInverse`.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
+import scipy  # its `linalg` is imported on first use
 
+from structmat._arrays.arithmetic import times_power_of_two
 from structmat._arrays.conversion import on_host
-from structmat._arrays.dtypes import common_dtype, precision_of
-from structmat._arrays.libraries import can_raise_for_values, is_numpy, rules_of
+from structmat._arrays.dtypes import common_dtype, is_complex, precision_of
+from structmat._arrays.libraries import can_raise_for_values, device_of, is_numpy, rules_of
+from structmat._arrays.namespaces import numpy_namespace
 from structmat._arrays.shapes import broadcast_shapes
-from structmat._arrays.typing import Array, Namespace
+from structmat._arrays.typing import Array, DType, Namespace
+from structmat._errors import warn_caller
 from structmat._rules import Solver
 from structmat._toeplitz_systems import thresholds
 from structmat._toeplitz_systems.inverse import diagonal_sums
+from structmat._toeplitz_systems.small import SmallSystems
 from structmat._toeplitz_systems.system import ToeplitzSystem
 from structmat._toeplitz_systems.triangular import SolverByNewton, triangle
 
@@ -66,6 +75,25 @@ class SolverOnHost(Solver):
         return x, ()
 
 
+@dataclass(frozen=True)
+class SolverInLibrary(Solver):
+    """Solves small systems with Toeplitz operators by elimination of the library, on the device of their arrays.
+
+    Where a matrix is singular, it returns NaN.
+    """
+
+    owner: str | None
+    """The method that warnings name; None for no warnings."""
+
+    is_traceable = True
+
+    def __call__(self, A: Any, M: None, b: Array, xp: Namespace) -> tuple[Array, tuple[()]]:
+        solve = partial(_solve_in_library, eps=_eps(A.c.dtype, xp), xp=xp, owner=self.owner)
+        arrays = [*(_with_axes(v, b.ndim, xp) for v in (A.c, A.r)), b]
+        (x,) = rules_of(xp).in_double_precision(solve, [(tuple(b.shape), b.dtype)], arrays)
+        return x, ()
+
+
 def solutions(T: Any, b: Array, xp: Namespace, owner: str | None) -> Array:
     """Return x with ``T x = b`` along the last axis for a Toeplitz operator T, on behalf of a method.
 
@@ -77,9 +105,11 @@ def solutions(T: Any, b: Array, xp: Namespace, owner: str | None) -> Array:
     dtype = common_dtype(xp, T.c, b)
     b = b if b.dtype == dtype else xp.astype(b, dtype)
     b = xp.broadcast_to(b, (*shape, b.shape[-1]))
-    rules = rules_of(xp)
-    solver: Solver = SolverOnHost(owner)
-    if T.c.shape[-1] > thresholds.DENSE and rules.untraced(triangle)(T.c, T.r, xp):
+    rules, n = rules_of(xp), T.c.shape[-1]
+    is_in_library = _is_in_library(T.c, xp)
+    solver: Solver = SolverInLibrary(owner) if is_in_library else SolverOnHost(owner)
+    looks = rules.has_values(T.c) or not is_in_library  # elimination needs no look, which would cut a graph in two
+    if n > thresholds.DENSE and looks and rules.untraced(triangle)(T.c, T.r, xp):
         solver = SolverByNewton(solver)
     x, _ = rules.solution(solver, T, None, b)
     return x
@@ -88,20 +118,29 @@ def solutions(T: Any, b: Array, xp: Namespace, owner: str | None) -> Array:
 def inverse_vectors(c: Array, r: Array, xp: Namespace, owner: str | None) -> InverseVectors:
     """Return what determines the inverse, without derivatives; a singular matrix is treated as by `solutions`."""
     c, r = _of_one_shape(c, r, xp)
-    compute = partial(vectors_on_host, owner=owner, strict=can_raise_for_values(xp))
     if is_numpy(xp):
-        return compute(c, r)
-    return InverseVectors(*on_host(compute, [(tuple(c.shape), c.dtype)] * 2, [c, r], xp))
+        return vectors_on_host(c, r, owner, strict=True)
+    results = [(tuple(c.shape), c.dtype)] * 2
+    if _is_in_library(c, xp):
+        compute = partial(_vectors_in_library, dtype=c.dtype, xp=xp, owner=owner)
+        computed = rules_of(xp).untraced(rules_of(xp).in_double_precision)  # as it looks at values
+        return InverseVectors(*computed(compute, results, [c, r]))
+    on_numpy = partial(vectors_on_host, owner=owner, strict=can_raise_for_values(xp))
+    return InverseVectors(*on_host(on_numpy, results, [c, r], xp))
 
 
 def log_determinants(c: Array, r: Array, xp: Namespace, owner: str) -> LogDeterminants:
     """Return determinants, without derivatives."""
     c, r = _of_one_shape(c, r, xp)
-    compute = partial(log_determinants_on_host, owner=owner, strict=can_raise_for_values(xp))
     if is_numpy(xp):
-        return compute(c, r)
+        return log_determinants_on_host(c, r, owner, strict=True)
     batch = tuple(c.shape[:-1])
-    return LogDeterminants(*on_host(compute, [(batch, precision_of(c.dtype, xp)), (batch, c.dtype)], [c, r], xp))
+    results = [(batch, precision_of(c.dtype, xp)), (batch, c.dtype)]
+    if _is_in_library(c, xp):
+        compute = partial(_log_determinants_in_library, eps=_eps(c.dtype, xp), xp=xp, owner=owner)
+        return LogDeterminants(*rules_of(xp).in_double_precision(compute, results, [c, r]))
+    on_numpy = partial(log_determinants_on_host, owner=owner, strict=can_raise_for_values(xp))
+    return LogDeterminants(*on_host(on_numpy, results, [c, r], xp))
 
 
 @dataclass(frozen=True)
@@ -119,15 +158,130 @@ class TraceOfInverse:
         return xp.sum(upward * A.c + downward * A.r, axis=-1)
 
 
-def _of_one_shape(c: Array, r: Array, xp: Namespace) -> list[Array]:
-    """Return first columns and first rows with the same batch axes."""
-    batch = broadcast_shapes("Toeplitz", tuple(c.shape[:-1]), tuple(r.shape[:-1]))
-    return [xp.broadcast_to(v, (*batch, v.shape[-1])) for v in (c, r)]
+def _is_in_library(c: Array, xp: Namespace) -> bool:
+    """Tell whether a library computes systems with matrices of these first columns itself."""
+    return c.shape[-1] <= thresholds.IN_LIBRARY and rules_of(xp).has_double_precision(device_of(c))
 
 
-def _with_axes(v: Array, ndim: int, xp: Namespace) -> Array:
-    """Return an array with axes of length one in front, as many as it lacks."""
-    return v if v.ndim == ndim else xp.reshape(v, ((1,) * (ndim - v.ndim) + tuple(v.shape)))
+def _eps(dtype: DType, xp: Namespace) -> float:
+    """Return the machine epsilon of numbers of a dtype."""
+    return float(xp.finfo(precision_of(dtype, xp)).eps)
+
+
+@dataclass(frozen=True)
+class _Grouping:
+    """How right-hand sides are grouped by their matrices: those of one matrix become columns."""
+
+    shape: tuple[int, ...]
+    """The batch axes of the right-hand sides."""
+    matrices: tuple[int, ...]
+    """The batch axes of the matrices."""
+
+    @property
+    def order(self) -> tuple[list[int], list[int]]:
+        """The batch axes along which matrices differ, and the others."""
+        lead = (1,) * (len(self.shape) - len(self.matrices)) + self.matrices
+        differ = [axis for axis, size in enumerate(lead) if size > 1]
+        return differ, [axis for axis, size in enumerate(lead) if size == 1]
+
+    def of_matrices(self, v: Array, xp: Namespace) -> Array:
+        """Return first columns or first rows in the shape ``(s, n)``."""
+        n = v.shape[-1]
+        return xp.reshape(xp.broadcast_to(v, (*self.matrices, n)), (math.prod(self.matrices), n))
+
+    def of_columns(self, b: Array, xp: Namespace) -> Array:
+        """Return right-hand sides in the shape ``(s, n, k)``."""
+        n, (differ, shared) = b.shape[-1], self.order
+        b = xp.permute_dims(xp.broadcast_to(b, (*self.shape, n)), (*differ, len(self.shape), *shared))
+        return xp.reshape(b, (math.prod(self.matrices), n, math.prod([self.shape[axis] for axis in shared])))
+
+    def undone(self, x: Array, xp: Namespace) -> Array:
+        """Return such columns in the shape that they came in."""
+        differ, shared = self.order
+        order = (*differ, len(self.shape), *shared)
+        sizes = (*self.shape, x.shape[1])
+        x = xp.reshape(x, tuple(sizes[axis] for axis in order))
+        return xp.permute_dims(x, tuple(order.index(axis) for axis in range(len(order))))
+
+
+def _grouping(c: Array, r: Array, b: Array) -> _Grouping:
+    """Return the grouping of right-hand sides by matrices of these first columns and first rows."""
+    matrices = np.broadcast_shapes(tuple(c.shape[:-1]), tuple(r.shape[:-1]))
+    return _Grouping(np.broadcast_shapes(matrices, tuple(b.shape[:-1])), matrices)
+
+
+# In torch and JAX, for arrays in double precision. A singular matrix has results that are NaN.
+
+
+def _solve_in_library(c: Array, r: Array, b: Array, eps: float, xp: Namespace, owner: str | None) -> tuple[Array]:
+    """Return solutions along the last axis."""
+    if is_complex(b.dtype, xp) and not is_complex(c.dtype, xp):
+        parts = xp.stack([xp.real(b), xp.imag(b)])
+        c, r = (v[None] for v in (c, r))
+        (x,) = _solve_in_library(c, r, parts, eps, xp, owner)
+        return (x[0, ...] + 1j * x[1, ...],)
+    grouping = _grouping(c, r, b)
+    if 0 in grouping.shape:
+        return (xp.zeros((*grouping.shape, b.shape[-1]), dtype=b.dtype, device=device_of(b)),)
+    systems = SmallSystems(grouping.of_matrices(c, xp), grouping.of_matrices(r, xp), xp, eps)
+    warns = owner is not None and rules_of(xp).has_values(c)
+    x, condition = systems.solve(grouping.of_columns(b, xp), with_condition=warns)
+    if warns:
+        _warn_of_conditions(systems, condition, owner)
+    return (grouping.undone(x, xp),)
+
+
+def _vectors_in_library(c: Array, r: Array, dtype: DType, xp: Namespace, owner: str | None) -> tuple[Array, Array]:
+    """Return what determines the inverse of each matrix."""
+    batch = tuple(c.shape[:-1])
+    if 0 in batch:
+        return xp.zeros_like(c), xp.zeros_like(c)
+    c, r = (xp.reshape(v, (math.prod(batch), v.shape[-1])) for v in (c, r))
+    systems = SmallSystems(c, r, xp, _eps(dtype, xp))
+    warns = owner is not None and rules_of(xp).has_values(c)
+    x, y, condition = systems.vectors(with_condition=warns)
+    if warns:
+        _warn_of_conditions(systems, condition, owner)
+        lost = float(xp.max(systems.lost_digits(x, y, dtype)))
+        if lost:
+            _warn_of_lost_digits(lost, owner)
+    x = times_power_of_two(x, -systems.exponents[:, None], xp)
+    return tuple(xp.reshape(v, (*batch, v.shape[-1])) for v in (x, y))
+
+
+def _log_determinants_in_library(
+    c: Array, r: Array, eps: float, xp: Namespace, owner: str | None
+) -> tuple[Array, Array]:
+    """Return the sign and the logarithm of each determinant, as `LogDeterminants` has them."""
+    batch = tuple(c.shape[:-1])
+    n = c.shape[-1]
+    c, r = (xp.reshape(v, (math.prod(batch), n)) for v in (c, r))
+    systems = SmallSystems(c, r, xp, eps)
+    warns = owner is not None and rules_of(xp).has_values(c) and 0 not in batch
+    sign, log, condition = systems.slogdet(with_condition=warns)
+    if warns:
+        _warn_of_conditions(systems, condition, owner)
+    log = xp.where(sign == 0, xp.zeros_like(log), log)
+    if is_complex(sign.dtype, xp):
+        log = log + 1j * xp.atan2(xp.imag(sign), xp.real(sign))
+        modulus = xp.abs(sign)
+        sign = xp.where(modulus > 0, xp.ones_like(modulus), modulus)
+    return tuple(xp.reshape(v, batch) for v in (sign, log))
+
+
+def _warn_of_conditions(systems: SmallSystems, condition: Array, owner: str | None) -> None:
+    """Warn of ill-conditioned matrices that have a solution."""
+    xp = systems.xp
+    found = float(xp.max(xp.where(xp.isfinite(condition), condition, xp.zeros_like(condition))))
+    if found > 1 / systems.eps:
+        text = f"{owner}: the matrix is ill-conditioned (about {found:.1g}); the result may be inaccurate"
+        warn_caller(text, scipy.linalg.LinAlgWarning)
+
+
+def _warn_of_lost_digits(lost: float, owner: str | None) -> None:
+    """Warn of inverses whose products are far less accurate than solutions."""
+    text = f"products with this inverse have relative errors of about {lost:.1g}; `solve` is more accurate"
+    warn_caller(f"{owner}: {text}", scipy.linalg.LinAlgWarning)
 
 
 # For NumPy arrays. If `strict`, a singular matrix is an error; if not, its results are NaN.
@@ -135,40 +289,59 @@ def _with_axes(v: Array, ndim: int, xp: Namespace) -> Array:
 
 def solve_on_host(c: Any, r: Any, b: Any, owner: str | None = None, *, strict: bool = False) -> Any:
     """Return solutions along the last axis; all systems with the same matrix are solved together."""
-    matrices = np.broadcast_shapes(c.shape[:-1], r.shape[:-1])
-    shape = np.broadcast_shapes(matrices, b.shape[:-1])
-    n = c.shape[-1]
-    c, r = (np.broadcast_to(v, (*matrices, n)) for v in (c, r))
-    b = np.broadcast_to(b, (*shape, n))
-    x = np.full(b.shape, np.nan, np.result_type(c, b))
-    lead = (1,) * (len(shape) - len(matrices)) + matrices
-    for index in np.ndindex(lead):
-        vectors = tuple(i if size > 1 else slice(None) for i, size in zip(index, lead, strict=True))
-        matrix = index[len(lead) - len(matrices) :]
+    grouping = _grouping(c, r, b)
+    dtype = np.result_type(c, b)
+    c, r = (grouping.of_matrices(v, numpy_namespace) for v in (c, r))
+    b = grouping.of_columns(b, numpy_namespace)
+    x = np.full(b.shape, np.nan, dtype)
+
+    def solve(systems: SmallSystems) -> Any:
+        if not np.iscomplexobj(b) or np.iscomplexobj(c):
+            x[...], condition = systems.solve(b, with_condition=True)
+        else:
+            parts, condition = systems.solve(np.concatenate([b.real, b.imag], axis=-1), with_condition=True)
+            x.real, x.imag = np.split(parts, 2, axis=-1)
+        return condition
+
+    for k in _one_by_one(c, r, solve if b.size else None):
         with nullcontext() if strict else suppress(np.linalg.LinAlgError):
-            x[vectors] = ToeplitzSystem(c[matrix], r[matrix], owner).solve(b[vectors])
-    return x
+            x[k] = ToeplitzSystem(c[k], r[k], owner).solve(b[k].T).T
+    return grouping.undone(x, numpy_namespace)
 
 
 def vectors_on_host(c: Any, r: Any, owner: str | None = None, *, strict: bool = False) -> InverseVectors:
     """Return what determines the inverse of each matrix."""
-    c, r = np.broadcast_arrays(c, r)
+    batch, n = c.shape[:-1], c.shape[-1]
+    c, r = (np.reshape(v, (-1, n)) for v in (c, r))
     x, y = np.full((2, *c.shape), np.nan, c.dtype)
-    for index in np.ndindex(c.shape[:-1]):
+
+    def compute(systems: SmallSystems) -> Any:
+        x_scaled, y[...], condition = systems.vectors(with_condition=True)
+        x[...] = times_power_of_two(x_scaled, -systems.exponents[:, None], numpy_namespace)
+        lost = systems.lost_digits(x_scaled, y, c.dtype)
+        return np.where(lost > 0, np.inf, condition)
+
+    for k in _one_by_one(c, r, compute):
         with nullcontext() if strict else suppress(np.linalg.LinAlgError):
-            x[index], y[index] = ToeplitzSystem(c[index], r[index], owner).inverse_vectors(c.dtype)
-    return InverseVectors(x, y)
+            x[k], y[k] = ToeplitzSystem(c[k], r[k], owner).inverse_vectors(c.dtype)
+    return InverseVectors(np.reshape(x, (*batch, n)), np.reshape(y, (*batch, n)))
 
 
 def log_determinants_on_host(c: Any, r: Any, owner: str | None = None, *, strict: bool = False) -> LogDeterminants:
     """Return the determinant of each matrix; a singular one has a sign of zero."""
-    c, r = np.broadcast_arrays(c, r)
-    sign = np.full(c.shape[:-1], np.nan, c.dtype)
-    log = np.zeros(c.shape[:-1])
-    for index in np.ndindex(c.shape[:-1]):
+    batch, n = c.shape[:-1], c.shape[-1]
+    c, r = (np.reshape(v, (-1, n)) for v in (c, r))
+    sign = np.full(len(c), np.nan, c.dtype)
+    log = np.zeros(len(c))
+
+    def compute(systems: SmallSystems) -> Any:
+        sign[...], log[...], condition = systems.slogdet(with_condition=True)
+        return condition
+
+    for k in _one_by_one(c, r, compute):
         with nullcontext() if strict else suppress(np.linalg.LinAlgError):
-            sign[index], log[index] = ToeplitzSystem(c[index], r[index], owner).slogdet()
-    return of_phases(sign, log)
+            sign[k], log[k] = ToeplitzSystem(c[k], r[k], owner).slogdet()
+    return of_phases(np.reshape(sign, batch), np.reshape(log, batch))
 
 
 def of_phases(phase: Any, log: Any) -> LogDeterminants:
@@ -178,3 +351,31 @@ def of_phases(phase: Any, log: Any) -> LogDeterminants:
         return LogDeterminants(phase, log.astype(phase.dtype))
     regular = np.where(np.isnan(phase), np.nan, phase != 0).astype(phase.real.dtype)
     return LogDeterminants(regular, (log + 1j * np.angle(phase)).astype(phase.dtype))
+
+
+def _one_by_one(c: Any, r: Any, compute: Callable[[SmallSystems], Any] | None) -> Any:
+    """Return the indices of the matrices of a stack that are left to `ToeplitzSystem`.
+
+    Of a stack of small matrices these are the ones of which `compute`, which treats all at once, finds a lower bound of
+    the condition number that is not far below the inverse of the machine epsilon, or none.
+    """
+    count, n = c.shape
+    if compute is None or count == 1 or n > thresholds.DENSE:
+        return range(count)
+    wide = np.complex128 if np.iscomplexobj(c) else np.float64
+    eps = float(np.finfo(c.dtype).eps)
+    with np.errstate(all="ignore"):
+        systems = SmallSystems(c.astype(wide), r.astype(wide), numpy_namespace, eps)
+        condition = compute(systems)
+        return np.flatnonzero(systems.is_ill_conditioned(condition, thresholds.NEAR) | ~systems.is_finite)
+
+
+def _of_one_shape(c: Array, r: Array, xp: Namespace) -> list[Array]:
+    """Return first columns and first rows with the same batch axes."""
+    batch = broadcast_shapes("Toeplitz", tuple(c.shape[:-1]), tuple(r.shape[:-1]))
+    return [xp.broadcast_to(v, (*batch, v.shape[-1])) for v in (c, r)]
+
+
+def _with_axes(v: Array, ndim: int, xp: Namespace) -> Array:
+    """Return an array with axes of length one in front, as many as it lacks."""
+    return v if v.ndim == ndim else xp.reshape(v, ((1,) * (ndim - v.ndim) + tuple(v.shape)))

@@ -28,6 +28,9 @@ BANDED = 64
 """Up to this size a band is solved as any other matrix: that takes 46 microseconds for second differences of 64 rows,
 and as a band 60; `scipy.linalg.solve_banded` takes 22."""
 
+IN_LIBRARY = 512
+"""The largest matrices that torch and JAX eliminate themselves, on the device of their arrays."""
+
 BAND = 32
 """The most diagonals beside the main one that are eliminated as a band: no other way is faster, or more accurate."""
 
@@ -114,6 +117,14 @@ BLOCK_ITERATED_TO = 1e-14
 
 BLOCK_PATIENCE = 20
 """The number of steps after which they end if no residual became half as large."""
+
+# The condition of small matrices
+
+FAR = 1000.0
+"""How many times the condition may be what the solution for a vector without any pattern shows of it."""
+
+NEAR = 10.0
+"""How many times it may be what one more step of Hager's method shows."""
 
 # Acceptance of solutions
 

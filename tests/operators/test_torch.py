@@ -187,26 +187,28 @@ SYSTEMS: dict[str, Callable[..., Any]] = {
 
 @compiler
 @pytest.mark.filterwarnings("ignore:Dynamo detected a call")  # to cached functions of array_api_compat
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # by the compiler itself
 @pytest.mark.filterwarnings("ignore:The .grad attribute")  # of what reaches the graph after a break, where torch looks
-@pytest.mark.parametrize(("n", "system"), [(5, "solve"), (200, "solve"), (5, "inv"), (5, "slogdet")])
+@pytest.mark.parametrize(("n", "system"), [(5, "solve"), (520, "solve"), (5, "inv"), (5, "slogdet")])
 def test_compiled_toeplitz_systems_have_the_values_and_gradients_of_eager_ones(n: int, system: str) -> None:
-    """They are solved on the host: whatever calls them is compiled around them, once."""
+    """Small ones are solved in one graph, large ones on the host: what calls them is compiled around them, once."""
     first = torch.cat([torch.full((2, 1), 3.0), torch.rand(2, n - 1) / n], -1).double().requires_grad_()
     b = torch.randn(n, dtype=torch.float64, requires_grad=True)
-    kinds = (sm.Toeplitz(first), sm.Toeplitz(first[0]).prepare(), sm.Hankel(first.flip(-1), first))
+    kinds = (sm.Toeplitz(first), sm.Toeplitz(first[0]).prepare())
     for op in kinds if (n, system) == (5, "solve") else kinds[:1]:
         torch.compiler.reset()
 
         def run(b: Any, op: Any = op) -> Any:
             return SYSTEMS[system](op, b)
 
-        compiled, expected = torch.compile(run, backend="aot_eager"), run(b)
+        in_one_graph = (n, system) == (5, "solve") and op is kinds[0]
+        compiled, expected = torch.compile(run, backend="aot_eager", fullgraph=in_one_graph), run(b)
         for _ in range(10):  # more often than a function is compiled for objects that change
             got = compiled(b)
         torch.testing.assert_close(got, expected)
         found, wanted = (torch.autograd.grad(y.square().sum(), (first, b)) for y in (got, expected))
         torch.testing.assert_close(found, wanted)
-        if n == 200:
+        if n == 520:
             torch.testing.assert_close(torch.compile(op.solve, backend="aot_eager")(b), expected)
 
 
