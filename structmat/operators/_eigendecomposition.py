@@ -281,8 +281,11 @@ def _shift(operator: Eigendecomposition, shift: LinearOperator) -> Any:
 
 
 def shifted(operator: LinearOperator, factor: Scalar, xp: Namespace) -> tuple[Array, LinearOperator, bool]:
-    """Return the orthonormal eigendecomposition of an operator plus a multiple of the identity."""
-    values, vectors, real = orthonormal_eig_of(operator, xp)
+    """Return the orthonormal eigendecomposition of an operator that has one plus a multiple of the identity.
+
+    No matrix is written out for it: that of a series with gaps and even noise takes far longer than any iteration.
+    """
+    values, vectors, real = operator._orthonormal_eig(xp)
     ones = xp.ones_like(values)
     return values + scale_array(ones, factor, 1, xp), vectors, real and not is_complex_scalar(factor, xp)
 
