@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from structmat._arrays.arithmetic import conjugate
-from structmat._arrays.libraries import is_numpy
+from structmat._arrays.libraries import device_of, is_numpy, rules_of
 from structmat._arrays.typing import Array, Namespace
 
 CHUNK = 1 << 20
@@ -13,9 +15,34 @@ COMPILED_CHUNK = 1 << 24
 """The same where each part is compiled anew, or a GPU wants them together."""
 
 
-def numbers_at_once(xp: Namespace) -> int:
-    """Return how many numbers one step holds at once where it may be parted."""
-    return CHUNK if is_numpy(xp) else COMPILED_CHUNK
+def numbers_at_once(like: Array, xp: Namespace) -> int:
+    """Return how many numbers one step holds at once where it may be parted, beside an array."""
+    on_cpu = is_numpy(xp) or str(device_of(like)) == "cpu"
+    return CHUNK if on_cpu and not rules_of(xp).compiles else COMPILED_CHUNK
+
+
+def parts_of(count: int, width: int, like: Array, xp: Namespace) -> list[slice]:
+    """Return slices of a batch of `count` nodes, of which each is computed at once; one takes `width` numbers."""
+    most = max(1, numbers_at_once(like, xp) // width)
+    return [slice(start, min(count, start + most)) for start in range(0, count, most)]
+
+
+def joined_parts(parts: list[Any], xp: Namespace) -> Any:
+    """Return the parts of a batch as one. The list is emptied, so that not all is held twice for longer than needed.
+
+    A part is an array, a named tuple of parts, or None; all are of one kind.
+    """
+    first = parts[0]
+    if len(parts) == 1 or first is None:
+        joined = first
+    elif isinstance(first, tuple):
+        columns = [list(column) for column in zip(*parts, strict=True)]
+        parts.clear()
+        joined = type(first)(*(joined_parts(column, xp) for column in columns))
+    else:
+        joined = xp.concat(parts, axis=0)
+    parts.clear()
+    return joined
 
 
 def entries(t: Array, lags: Array, xp: Namespace) -> Array:

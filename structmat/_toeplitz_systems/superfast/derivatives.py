@@ -8,7 +8,7 @@ the V below it are formed, whose products with the blocks between two children h
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from structmat._arrays.arithmetic import conjugate, real_part
 from structmat._arrays.dtypes import is_complex
@@ -16,7 +16,7 @@ from structmat._arrays.libraries import device_of, rules_of
 from structmat._arrays.typing import Array, Namespace
 from structmat._fourier.embedding import fast_length
 from structmat._rules import Solver
-from structmat._toeplitz_systems.superfast.batches import adjoint, numbers_at_once
+from structmat._toeplitz_systems.superfast.batches import adjoint, joined_parts, parts_of
 from structmat._toeplitz_systems.superfast.factor import Factor, Nodes
 from structmat._toeplitz_systems.superfast.matrix import NoisyToeplitz
 
@@ -35,6 +35,16 @@ class FactorSolver(Solver):
 
 
 @dataclass(frozen=True)
+class _InverseSums:
+    """A function of arrays that returns `inverse_sums`."""
+
+    xp: Namespace
+
+    def __call__(self, factor: Factor, there: Array) -> tuple[Array, Array]:
+        return inverse_sums(factor, there, self.xp)
+
+
+@dataclass(frozen=True)
 class TraceByFactor:
     """What the derivative of the log-determinant takes: that of ``tr(K^-1 dK)`` by a factor."""
 
@@ -42,7 +52,8 @@ class TraceByFactor:
         """Return the sums along the diagonals of the inverse, and its diagonal, which have no derivatives in turn."""
         why = "second derivatives of a log-determinant by a direct factor are not known; give n_probes for an estimate"
         once = rules_of(xp).without_derivative
-        sums, diagonal = (once(value, A._arrays(), why) for value in inverse_sums(given, A.there, xp))
+        found = rules_of(xp).compiled(_InverseSums(xp))(given, A.there)
+        sums, diagonal = (once(value, A._arrays(), why) for value in found)
         return sums, diagonal
 
     def trace(self, A: NoisyToeplitz, inverse: tuple[Array, Array], given: Factor, xp: Namespace) -> Array:
@@ -71,10 +82,21 @@ def inverse_sums(factor: Factor, there: Array, xp: Namespace) -> tuple[Array, Ar
         count, _, size = leaves.N.shape
         weight = xp.reshape(there[start : start + count * size], (count, size))
         start += count * size
-        block, diagonal = _leaf_sums(leaves, own, weight, xp)
+        block: Any = 0.0
+        for some in parts_of(count, size**2, weight, xp):
+            of_part, diagonal = _leaf_sums(leaves, own, some, weight[some, :], xp)
+            block = block + of_part
+            diagonals.append(xp.reshape(diagonal, (-1,)))
         total = total + _placed(_sums_of(block, xp)[size - 1 :], 0, n, xp)
-        diagonals.append(xp.reshape(diagonal, (-1,)))
     return total / factor.unit, xp.concat(diagonals) / factor.unit
+
+
+class _Blocks(NamedTuple):
+    """The blocks of the inverse of two children."""
+
+    left: Array
+    between: Array
+    right: Array
 
 
 def _blocks_between_children(factor: Factor, xp: Namespace) -> tuple[list[Array], list[Any]]:
@@ -82,15 +104,29 @@ def _blocks_between_children(factor: Factor, xp: Namespace) -> tuple[list[Array]
     blocks: list[Array] = []
 
     def down(nodes: Nodes, size: int, outer: Array | None) -> tuple[Array, Array]:
-        Z = xp.matmul(adjoint(nodes.N, xp), nodes.N)
-        if outer is not None:
-            Z = Z + xp.matmul(adjoint(nodes.V, xp), xp.matmul(outer, nodes.V))
-        blocks.append(xp.asarray(Z[..., :size, size:], copy=True))  # so that Z itself is not kept
-        return Z[..., :size, :size], Z[..., size:, size:]
+        count, _, width = nodes.N.shape
+        found = []
+        for some in parts_of(count, width**2, nodes.N, xp):
+            Z = _block_of_inverse(nodes, outer, some, xp)
+            own = (Z[..., :size, :size], Z[..., :size, size:], Z[..., size:, size:])
+            found.append(_Blocks(*(xp.asarray(block, copy=True) for block in own)))  # so that Z itself is not kept
+        joined: _Blocks = joined_parts(found, xp)
+        blocks.append(joined.between)
+        return joined.left, joined.right
 
     ranks_of_left = [(rank, rank) for rank in factor.ranks]  # of both kinds of nodes: the left child has full size
     outer = factor.downward(ranks_of_left, down, xp)
     return blocks, outer
+
+
+def _block_of_inverse(nodes: Nodes, outer: Array | None, some: slice, xp: Namespace) -> Array:
+    """Return the inverse in the variables of some nodes."""
+    N = nodes.N[some, ...]
+    Z = xp.matmul(adjoint(N, xp), N)
+    if nodes.V is None or outer is None:
+        return Z
+    V = nodes.V[some, ...]
+    return Z + xp.matmul(adjoint(V, xp), xp.matmul(outer[some, ...], V))
 
 
 def _sums_of_joins(factor: Factor, blocks: list[Array], xp: Namespace) -> list[Array]:
@@ -101,26 +137,35 @@ def _sums_of_joins(factor: Factor, blocks: list[Array], xp: Namespace) -> list[A
         found.append(_sums_between(left, right, blocks.pop(), xp))
         if nodes.V is None:
             return None, None
-        size = left.shape[-2]
-        of_left = xp.matmul(nodes.V[..., :size], left)
-        of_right = xp.matmul(nodes.V[..., size:], right)
-        return None, xp.concat([of_left, of_right], axis=-1)
+        return None, _seen_from_above(nodes.V, left, right, xp)
 
     factor.upward([leaves.V for leaves in factor.leaves], up, xp)
     return found
 
 
-def _leaf_sums(leaves: Nodes, outer: Array | None, weight: Array, xp: Namespace) -> tuple[Array, Array]:
-    """Return the sum of the blocks of leaves, and the diagonal of each."""
+def _seen_from_above(V: Array, left: Array, right: Array, xp: Namespace) -> Array:
+    """Return the product of the V of nodes with those of their two children, which lie side by side."""
+    size, points = left.shape[-2:]
+    shape = (V.shape[0], V.shape[-2], points + right.shape[-1])
+    found = xp.zeros(shape, dtype=V.dtype, device=device_of(V))
+    put, every = rules_of(xp).put, slice(None)
+    for some in parts_of(shape[0], shape[1] * shape[2], V, xp):
+        found = put(found, (some, every, slice(0, points)), xp.matmul(V[some, :, :size], left[some, ...]))
+        found = put(found, (some, every, slice(points, None)), xp.matmul(V[some, :, size:], right[some, ...]))
+    return found
+
+
+def _leaf_sums(leaves: Nodes, outer: Array | None, some: slice, weight: Array, xp: Namespace) -> tuple[Array, Array]:
+    """Return the sum of the blocks of some leaves, and the diagonal of each."""
     size = weight.shape[-1]
-    N = leaves.N * weight[:, None, :]
+    N = leaves.N[some, ...] * weight[:, None, :]
     flat = xp.reshape(N, (-1, size))
     block = xp.matmul(adjoint(flat, xp), flat)
     diagonal = xp.sum(xp.abs(N) ** 2, axis=-2)
-    if outer is None:
+    if leaves.V is None or outer is None:
         return block, diagonal
-    V = leaves.V * weight[:, None, :]
-    moved = xp.matmul(outer, V)
+    V = leaves.V[some, ...] * weight[:, None, :]
+    moved = xp.matmul(outer[some, ...], V)
     block = block + xp.matmul(adjoint(xp.reshape(V, (-1, size)), xp), xp.reshape(moved, (-1, size)))
     return block, diagonal + xp.sum(real_part(conjugate(V, xp) * moved, xp), axis=-2)
 
@@ -134,29 +179,38 @@ def _placed(values: Array, first: int, n: int, xp: Namespace) -> Array:
 
 
 def _sums_between(left: Array, right: Array, coupling: Array, xp: Namespace) -> Array:
-    """Return the sums along the diagonals of ``left^H coupling right``, from the lower left corner on, over a batch."""
-    right = xp.matmul(coupling, right)
-    p, q = left.shape[-1], right.shape[-1]
-    left, right = xp.reshape(left, (-1, p)), xp.reshape(right, (-1, q))
-    if p <= BY_PRODUCTS:
-        return _sums_of(xp.matmul(adjoint(left, xp), right), xp)
-    return _correlation(left, right, xp)
+    """Return the sums along the diagonals of ``left^H coupling right``, from the lower left corner on, over a batch.
 
-
-def _correlation(left: Array, right: Array, xp: Namespace) -> Array:
-    """Return the same sums for the product of matrices with two long sides, by FFTs."""
+    They are those of a product of matrices for small nodes, and correlations by FFTs for large ones.
+    """
     p, q = left.shape[-1], right.shape[-1]
-    left = conjugate(xp.flip(left, axis=-1), xp)
+    by_products = p <= BY_PRODUCTS
+    of_rows = _product if by_products else _spectrum
+    total: Any = 0.0
+    for some in parts_of(left.shape[0], left.shape[-2] * (p + q), left, xp):
+        rows = xp.reshape(left[some, ...], (-1, p))
+        others = xp.reshape(xp.matmul(coupling[some, ...], right[some, ...]), (-1, q))
+        total = total + of_rows(rows, others, xp)
+    if by_products:
+        return _sums_of(total, xp)
     length = fast_length(p + q - 1)
-    real = not is_complex(left.dtype, xp)
-    forward = xp.fft.rfft if real else xp.fft.fft
-    spectrum, rows = None, max(1, numbers_at_once(xp) // length)
-    for start in range(0, left.shape[0], rows):
-        some = slice(start, min(left.shape[0], start + rows))
-        product = xp.sum(forward(left[some, :], n=length) * forward(right[some, :], n=length), axis=0)
-        spectrum = product if spectrum is None else spectrum + product
-    found = xp.fft.irfft(spectrum, n=length) if real else xp.fft.ifft(spectrum, n=length)
+    found = xp.fft.ifft(total, n=length) if is_complex(left.dtype, xp) else xp.fft.irfft(total, n=length)
     return found[: p + q - 1]
+
+
+def _product(left: Array, right: Array, xp: Namespace) -> Array:
+    return xp.matmul(adjoint(left, xp), right)
+
+
+def _spectrum(left: Array, right: Array, xp: Namespace) -> Array:
+    """Return the spectrum of the correlations of rows with rows, summed over all."""
+    length = fast_length(left.shape[-1] + right.shape[-1] - 1)
+    forward = xp.fft.fft if is_complex(left.dtype, xp) else xp.fft.rfft
+    total: Any = 0.0
+    for some in parts_of(left.shape[0], length, left, xp):
+        reversed_rows = conjugate(xp.flip(left[some, :], axis=-1), xp)
+        total = total + xp.sum(forward(reversed_rows, n=length) * forward(right[some, :], n=length), axis=0)
+    return total
 
 
 def _sums_of(block: Array, xp: Namespace) -> Array:

@@ -13,7 +13,7 @@ from typing import Any
 from structmat._arrays.dtypes import is_complex
 from structmat._arrays.typing import Array, Namespace
 from structmat._parametrised import Parametrised
-from structmat._toeplitz_systems.superfast.batches import adjoint
+from structmat._toeplitz_systems.superfast.batches import adjoint, joined_parts
 from structmat._toeplitz_systems.superfast.tree import Join, Tree
 
 
@@ -47,7 +47,7 @@ class Factor(Parametrised):
     logdet: Array
     """The logarithm of the determinant of K itself."""
     leaves: tuple[Nodes, ...]
-    """All full leaves in a few parts, and the tail."""
+    """The full leaves, and the tail where there is one."""
     pairs: tuple[Nodes, ...]
     """For each step with pairs what they are joined to."""
     lasts: tuple[Nodes, ...]
@@ -122,13 +122,11 @@ class Factor(Parametrised):
     # The ways from the leaves to the root and back
 
     def upward(self, of_leaves: list[Any], function: Callable[..., Any], xp: Namespace) -> list[Any]:
-        """Call ``function(nodes, left, right)`` for what is joined, from what belongs to the parts of leaves on.
+        """Call ``function(nodes, left, right)`` for what is joined, from what belongs to full leaves and the tail on.
 
         It returns something to keep, which is returned for each step, and what the node hands on to the next level.
         """
-        tail = of_leaves[-1] if self.tree.tail else None
-        parts = of_leaves[:-1] if self.tree.tail else of_leaves
-        full = parts[0] if len(parts) == 1 else xp.concat(parts, axis=0)
+        full, tail = of_leaves if self.tree.tail else (*of_leaves, None)
         kept = []
         for step, pairs, last in self.steps:
             new_full, new_tail = None, tail
@@ -138,7 +136,7 @@ class Factor(Parametrised):
                 right = full[1 : 2 * step.pairs : 2, ...]
                 found[0], new_full = function(pairs, left, right)
             if step.odd:
-                new_tail = full[-1:, ...]
+                new_tail = xp.asarray(full[-1:, ...], copy=True)  # so that all others are not kept with it
             if last is not None:
                 found[1], new_tail = function(last, new_tail, tail)
             kept.append(found)
@@ -149,7 +147,7 @@ class Factor(Parametrised):
         """Call ``function(nodes, kept, outer)`` for what is joined, from the root on, in the reverse order of `upward`.
 
         `outer` is None at the root. The function returns what it hands down to the left and to the right child. What
-        reaches each of the parts of leaves is returned.
+        reaches full leaves, and the tail, is returned.
         """
         full: Any = None
         tail: Any = None
@@ -164,10 +162,5 @@ class Factor(Parametrised):
             if pairs is not None:
                 both = xp.stack(function(pairs, found[0], full), axis=1)
                 parts.insert(0, xp.reshape(both, (2 * step.pairs, *both.shape[2:])))
-            full = parts[0] if len(parts) == 1 else xp.concat(parts, axis=0)
-        of_leaves = []
-        start = 0
-        for leaves in self.leaves[: len(self.leaves) - bool(self.tree.tail)]:
-            of_leaves.append(full[start : start + leaves.N.shape[0], ...])
-            start += leaves.N.shape[0]
-        return [*of_leaves, tail] if self.tree.tail else of_leaves
+            full = joined_parts(parts, xp)
+        return [full, tail] if self.tree.tail else [full]

@@ -12,7 +12,7 @@ from structmat._arrays.dtypes import is_complex
 from structmat._arrays.libraries import device_of, rules_of
 from structmat._arrays.typing import Array, Namespace
 from structmat._toeplitz_systems.superfast.bases import Basis, Level
-from structmat._toeplitz_systems.superfast.batches import adjoint, entries, largest_modulus, numbers_at_once
+from structmat._toeplitz_systems.superfast.batches import adjoint, entries, joined_parts, largest_modulus, parts_of
 from structmat._toeplitz_systems.superfast.factor import Factor, Nodes
 from structmat._toeplitz_systems.superfast.matrix import NoisyToeplitz
 from structmat._toeplitz_systems.superfast.tree import Join, Tree
@@ -27,13 +27,15 @@ class _Rest(NamedTuple):
 
 
 class _Eliminated(NamedTuple):
-    """The result of an elimination: of nodes of one level."""
+    """The result of an elimination, of nodes of one level."""
 
-    logdet: Array
-    """The logarithm of the determinant of what was eliminated, of all nodes together."""
+    logs: Array
+    """The logarithms of the determinants of what was eliminated, one for each node."""
     rest: Any
     """What is left of each, a `_Rest`; None at the root, where nothing is."""
-    nodes: Nodes
+    N: Array
+    V: Array | None
+    """Both as in `Nodes`."""
 
 
 @dataclass(frozen=True)
@@ -54,29 +56,30 @@ def factorised(K: NoisyToeplitz, tree: Tree, levels: list[Level], xp: Namespace)
     t = K.c / unit
     there = K.there
     d = xp.where(there > 0.0, K.noise / unit, xp.ones_like(there))
-    of_leaves, tail_of_leaves = _leaves(t, d, xp.astype(there, t.dtype), tree, levels[0], xp)
-    full: Any = _joined_rests([found.rest for found in of_leaves], xp)
-    tail: Any = None if tail_of_leaves is None else tail_of_leaves.rest
-    found = of_leaves if tail_of_leaves is None else [*of_leaves, tail_of_leaves]
-    leaves = tuple(each.nodes for each in found)
-    of_pairs: list[_Eliminated] = []
-    of_lasts: list[_Eliminated] = []
+    of_leaves = _leaves(t, d, xp.astype(there, t.dtype), tree, levels[0], xp)
+    logs = [each.logs for each in of_leaves]
+    leaves = tuple(Nodes(each.N, each.V) for each in of_leaves)
+    full, tail = of_leaves[0].rest, of_leaves[1].rest if tree.tail else None
+    del of_leaves  # so that what is left of leaves is not kept
+    pairs: list[Nodes] = []
+    lasts: list[Nodes] = []
     for step, level, above in zip(tree.steps, levels, levels[1:], strict=False):
-        last = _Rest(*(each[-1:, ...] for each in full)) if step.odd else None
+        last = _last_of(full, xp) if step.odd else None
         if step.pairs:
             S = _coupling(t, level.full, level.full, step.size, xp)
-            of_pairs.append(_joined(*_pairs_of(full, step), S, above.full, xp))
-            full = of_pairs[-1].rest
+            log, full, N, V = _joined(*_pairs_of(full, step), S, above.full, xp)
+            logs.append(log)
+            pairs.append(Nodes(N, V))
         if last is not None and tail is not None:
             S = _coupling(t, level.full, level.tail, step.size, xp)
-            of_lasts.append(_joined(last, tail, S, above.tail, xp))
-            tail = of_lasts[-1].rest
+            log, tail, N, V = _joined(last, tail, S, above.tail, xp)
+            logs.append(log)
+            lasts.append(Nodes(N, V))
         elif last is not None:
             tail = last
-    logdet = sum(each.logdet for each in [*found, *of_pairs, *of_lasts]) + xp.sum(there) * xp.log(unit)
+    logdet = sum(xp.sum(log) for log in logs) + xp.sum(there) * xp.log(unit)
     units = xp.where(there > 0.0, unit, xp.ones_like(there))
-    pairs, lasts = (tuple(each.nodes for each in steps) for steps in (of_pairs, of_lasts))
-    return Factor(tree, unit, units, logdet, leaves, pairs, lasts)
+    return Factor(tree, unit, units, logdet, leaves, tuple(pairs), tuple(lasts))
 
 
 def _overlooked(K: NoisyToeplitz, factor: Factor, xp: Namespace) -> Array:
@@ -91,25 +94,22 @@ def _overlooked(K: NoisyToeplitz, factor: Factor, xp: Namespace) -> Array:
 # Leaves
 
 
-def _leaves(
-    t: Array, d: Array, weight: Array, tree: Tree, level: Level, xp: Namespace
-) -> tuple[list[_Eliminated], _Eliminated | None]:
-    """Return what comes of the full leaves, in a few parts, and of the tail."""
-    size = tree.leaf
-    most = max(1, numbers_at_once(xp) // size**2)
+def _leaves(t: Array, d: Array, weight: Array, tree: Tree, level: Level, xp: Namespace) -> list[_Eliminated]:
+    """Return what comes of the full leaves, and of the tail where there is one."""
 
-    def part(start: int, stop: int, size: int, basis: Basis | None) -> _Eliminated:
+    def leaves(start: int, stop: int, size: int, basis: Basis | None) -> _Eliminated:
+        """Return what comes of leaves of some size that have the points from `start` to `stop`."""
         own = xp.reshape(weight[start:stop], (-1, size))
         K = _blocks(t, xp.reshape(d[start:stop], (-1, size)), own, xp)
         U = None if basis is None else own[:, :, None] * basis.matrix
         return _eliminated(K, U, xp)
 
-    full = []
-    for first in range(0, tree.leaves, most):
-        last = min(tree.leaves, first + most)
-        full.append(part(size * first, size * last, size, level.full))
-    tail = part(size * tree.leaves, tree.n, tree.tail, level.tail) if tree.tail else None
-    return full, tail
+    size = tree.leaf
+    parts = parts_of(tree.leaves, size**2, t, xp)
+    found = [joined_parts([leaves(size * some.start, size * some.stop, size, level.full) for some in parts], xp)]
+    if tree.tail:
+        found.append(leaves(size * tree.leaves, tree.n, tree.tail, level.tail))
+    return found
 
 
 def _blocks(t: Array, d: Array, weight: Array, xp: Namespace) -> Array:
@@ -140,22 +140,20 @@ def _pairs_of(rest: _Rest, step: Join) -> tuple[_Rest, _Rest]:
     return left, right
 
 
+def _last_of(rest: _Rest, xp: Namespace) -> _Rest:
+    """Return what is left of the last node, a copy, so that what is left of all others is not kept with it."""
+    return _Rest(*(xp.asarray(each[-1:, ...], copy=True) for each in rest))
+
+
 def _joined(first: _Rest, last: _Rest, S: Array, above: Basis | None, xp: Namespace) -> _Eliminated:
     """Return what comes of nodes that are joined two by two, computed in parts that stay in the caches."""
     width = S.shape[0] + S.shape[1]
-    count = first.matrix.shape[0]
-    most = max(1, numbers_at_once(xp) // width**2)
     found = []
-    for start in range(0, count, most):
-        some = slice(start, min(count, start + most))
+    for some in parts_of(first.matrix.shape[0], width**2, S, xp):
         left, right = (_Rest(rest.matrix[some, ...], rest.seen[some, ...]) for rest in (first, last))
         found.append(_joined_at_once(left, right, S, above, xp))
-    if len(found) == 1:
-        return found[0]
-    rest = None if above is None else _joined_rests([each.rest for each in found], xp)
-    N = xp.concat([each.nodes.N for each in found], axis=0)
-    V = None if above is None else xp.concat([each.nodes.V for each in found], axis=0)
-    return _Eliminated(sum(each.logdet for each in found), rest, Nodes(N, V))
+    joined: _Eliminated = joined_parts(found, xp)
+    return joined
 
 
 def _joined_at_once(first: _Rest, last: _Rest, S: Array, above: Basis | None, xp: Namespace) -> _Eliminated:
@@ -170,13 +168,6 @@ def _joined_at_once(first: _Rest, last: _Rest, S: Array, above: Basis | None, xp
     return _eliminated(xp.concat([upper, lower], axis=-2), U, xp)
 
 
-def _joined_rests(rests: list[_Rest], xp: Namespace) -> _Rest:
-    """Return what is left of several parts of one level."""
-    if len(rests) == 1:
-        return rests[0]
-    return _Rest(*(xp.concat(parts, axis=0) for parts in zip(*rests, strict=True)))
-
-
 # One elimination
 
 
@@ -184,7 +175,7 @@ def _eliminated(K: Array, U: Array | None, xp: Namespace) -> _Eliminated:
     """Eliminate all variables of nodes but those that others see by U, in orthonormal coordinates."""
     if U is None:
         L = xp.linalg.cholesky(K)
-        return _Eliminated(_log_of(L, xp), None, Nodes(_inverse_of_lower(L, xp), None))
+        return _Eliminated(_logs_of(L, xp), None, _inverse_of_lower(L, xp), None)
     seen = U.shape[-1]
     own = U.shape[-2] - seen
     Q, R = xp.linalg.qr(U, mode="complete")
@@ -195,13 +186,13 @@ def _eliminated(K: Array, U: Array | None, xp: Namespace) -> _Eliminated:
     L_11 = L[..., own:, own:]
     N = xp.matmul(_inverse_of_lower(L_22, xp), Q_adjoint[..., :own, :])
     V = Q_adjoint[..., own:, :] - xp.matmul(X, N)
-    rest = _Rest(xp.matmul(L_11, adjoint(L_11, xp)), R[..., :seen, :])
-    return _Eliminated(_log_of(L_22, xp), rest, Nodes(N, V))
+    rest = _Rest(xp.matmul(L_11, adjoint(L_11, xp)), xp.asarray(R[..., :seen, :], copy=True))  # R has more rows
+    return _Eliminated(_logs_of(L_22, xp), rest, N, V)
 
 
-def _log_of(L: Array, xp: Namespace) -> Array:
-    """Return the logarithm of the determinant of ``L L^H``, of a whole batch."""
-    return 2 * xp.sum(xp.log(real_part(xp.linalg.diagonal(L), xp)))
+def _logs_of(L: Array, xp: Namespace) -> Array:
+    """Return the logarithms of the determinants of ``L L^H``."""
+    return 2 * xp.sum(xp.log(real_part(xp.linalg.diagonal(L), xp)), axis=-1)
 
 
 def _inverse_of_lower(L: Array, xp: Namespace) -> Array:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from structmat._arrays.conversion import to_numpy
@@ -115,8 +117,7 @@ class SuperfastFactor:
         xp = self._xp
         is_real = not (is_complex(b.dtype, xp) or is_complex(self.matrix.c.dtype, xp))
         b = xp.astype(b, xp.float64 if is_real else xp.complex128)
-        x, _ = self._rules.solution(FactorSolver(), self.matrix, self.factor, b)
-        return x
+        return self._rules.compiled(_Solutions(xp))(self.matrix, self.factor, b)
 
 
 def _factor_of(K: NoisyToeplitz, tolerance: float, rank: int | None, xp: Namespace) -> Factor:
@@ -126,7 +127,7 @@ def _factor_of(K: NoisyToeplitz, tolerance: float, rank: int | None, xp: Namespa
     tree = Tree.over(K.c.shape[0])
     with rules.unrecorded():
         if any(map(rules.is_traced, constant._arrays())):
-            return _traced(constant, tree, tolerance, rank or TRACED_RANK, xp)
+            return rules.compiled(_TracedFactorisation(tree, tolerance, rank or TRACED_RANK, xp))(constant)
         return _untraced(constant, tree, tolerance, rank, xp)
 
 
@@ -153,20 +154,39 @@ def _untraced(K: NoisyToeplitz, tree: Tree, tolerance: float, rank: int | None, 
     return factor
 
 
-def _traced(K: NoisyToeplitz, tree: Tree, tolerance: float, rank: int, xp: Namespace) -> Factor:
-    """Return the factor of a matrix whose values are not known, with NaN for the logarithm where it is none."""
-    allowed = tolerance * largest_modulus(K.c, xp)
-    interpolation = TracedInterpolation(allowed, rank, xp)
-    factor, overlooked = Factorisation(tree, xp)(K, found_bases(K.c, tree, interpolation, xp))
-    is_one = overlooked <= OVERLOOKED * tolerance
-    for left in interpolation.left:
-        is_one = is_one & (left <= allowed)
-    nan = xp.full_like(factor.unit, xp.nan)
-    return factor._replaced(
-        units=xp.where(is_one, factor.units, nan),
-        unit=xp.where(is_one, factor.unit, nan),
-        logdet=xp.where(is_one, factor.logdet, nan),
-    )
+@dataclass(frozen=True)
+class _TracedFactorisation:
+    """A function of a matrix whose values are not known that returns its factor, NaN where it is none."""
+
+    tree: Tree
+    tolerance: float
+    rank: int
+    xp: Namespace
+
+    def __call__(self, K: NoisyToeplitz) -> Factor:
+        xp, tolerance = self.xp, self.tolerance
+        allowed = tolerance * largest_modulus(K.c, xp)
+        interpolation = TracedInterpolation(allowed, self.rank, xp)
+        factor, overlooked = Factorisation(self.tree, xp)(K, found_bases(K.c, self.tree, interpolation, xp))
+        is_one = overlooked <= OVERLOOKED * tolerance
+        for left in interpolation.left:
+            is_one = is_one & (left <= allowed)
+        nan = xp.full_like(factor.unit, xp.nan)
+        return factor._replaced(
+            units=xp.where(is_one, factor.units, nan),
+            unit=xp.where(is_one, factor.unit, nan),
+            logdet=xp.where(is_one, factor.logdet, nan),
+        )
+
+
+@dataclass(frozen=True)
+class _Solutions:
+    """A function of arrays that returns solutions, with derivatives by the implicit rule."""
+
+    xp: Namespace
+
+    def __call__(self, K: NoisyToeplitz, factor: Factor, b: Array) -> Array:
+        return rules_of(self.xp).solution(FactorSolver(), K, factor, b)[0]
 
 
 def _not_definite(why: str) -> np.linalg.LinAlgError:
