@@ -9,14 +9,16 @@ import numpy as np
 
 from structmat._arguments import as_floating, integer, wrong_shape
 from structmat._arrays.arithmetic import conjugate, euclidean_norm, real_part
-from structmat._arrays.dtypes import common_dtype
+from structmat._arrays.dtypes import common_dtype, is_complex
 from structmat._arrays.libraries import device_of, namespace_of, rules_of
 from structmat._arrays.linear_algebra import even_factors
 from structmat._arrays.shapes import broadcast_shapes, move_axis
 from structmat._arrays.typing import Array, ArrayLike, Namespace
 from structmat._errors import ArgumentTypeError, ArgumentValueError
 from structmat._fourier.blocks import BlockToeplitzConvolution
+from structmat._fourier.spectra import from_spectrum, spectrum
 from structmat._fourier.steps import Products, Step
+from structmat._nearest_circulants import mean_of_diagonals, wrapped_diagonals
 from structmat._toeplitz_systems import (
     BlockToeplitzSystem,
     BlockTraceOfInverse,
@@ -32,6 +34,7 @@ from structmat.operators._diagonal import Identity
 from structmat.operators._kronecker import Kronecker
 from structmat.operators._linear_operator import Context, LinearOperator, Planned
 from structmat.operators._toeplitz import diagonal_lengths, sign_and_modulus
+from structmat.operators._transforms import Fourier
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -80,6 +83,9 @@ class BlockToeplitz(Planned):
     otherwise the dense matrix is eliminated, up to 4,096 rows. Larger matrices of which the recursion finds no accurate
     inverse or determinant, or would take minutes, are an error, and solutions with larger residuals come with a
     warning. Components of different units may differ in size by any factor.
+
+    The same block circulant preconditions `structmat.solve` for sums with a `Diagonal`, and where rows and columns are
+    missing.
 
     All this is computed with NumPy in double precision, also for other libraries, with derivatives in torch and JAX.
     There is a `scipy.linalg.LinAlgWarning`, but in JAX, as for `Toeplitz`.
@@ -445,6 +451,27 @@ class BlockToeplitz(Planned):
         offsets = self._offsets(xp)
         weights = diagonal_lengths(*self.grid, real_part(offsets, xp), xp)[:, None, None]
         return euclidean_norm(offsets, xp, axis=(-3, -2, -1), weights=weights)
+
+    def _nearest_eig(self, xp: Namespace) -> tuple[Array, LinearOperator, bool] | None:
+        """Return that of T. Chan's block circulant, by the eigenvectors of the Hermitian part of each frequency.
+
+        With the Fourier matrix F of n frequencies the eigenvectors are those of all frequencies, as the spectrum of a
+        block circulant matrix, times the Kronecker product of the adjoint of F and the identity.
+        """
+        n, p = self.grid[0], self.block_shape[0]
+        if (self.grid, self.block_shape) != ((n, n), (p, p)):
+            return None
+        offsets = move_axis(self._offsets(xp), -3, -1, xp)
+        finite = xp.all(xp.isfinite(offsets), axis=(-3, -2, -1), keepdims=True)
+        offsets = xp.where(finite, offsets, xp.zeros_like(offsets))  # what libraries refuse has no near matrix
+        near = wrapped_diagonals(offsets, (n,), mean_of_diagonals, xp)
+        S = move_axis(spectrum(near, xp, real=False), -1, -3, xp)
+        values, vectors = xp.linalg.eigh((S + xp.conj(xp.matrix_transpose(S))) / 2)
+        cyclic = BlockCirculant(from_spectrum(move_axis(vectors, -3, -1, xp), n, xp, real=False))
+        of_frequencies = Kronecker(Fourier(n, inverse=True), Identity(p))
+        eigenvectors = compose(BlockToeplitz.from_block_circulant(cyclic), of_frequencies)
+        flat = xp.reshape(values, (*values.shape[:-2], n * p))
+        return flat, eigenvectors, not is_complex(self.dtype, xp)
 
     # The linear algebra of square matrices of square blocks
 
