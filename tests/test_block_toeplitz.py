@@ -177,6 +177,41 @@ def test_block_triangular_matrices(upper: bool) -> None:
     np.testing.assert_allclose(T.slogdet(), np.linalg.slogdet(dense), rtol=1e-12)
 
 
+def ill_conditioned(n: int, p: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Matrices of conditions from 1e6 to far beyond the inverse of the machine epsilon."""
+    rng = np.random.default_rng(0)
+    A = rng.standard_normal((p, p))
+    S = A @ A.T + 0.1 * np.eye(p)
+    k = np.arange(n)[:, None, None]
+    symmetric = {
+        "Gaussian": np.exp(-(k**2) / 32) * S,
+        "Gaussian with noise": np.exp(-(k**2) / 32) * S + 1e-8 * (k == 0) * np.eye(p),
+        "prolate": 0.9 * np.sinc(0.9 * k) * S,
+        "slow decay": 0.999**k * S,
+        "equal components with noise": 0.9**k * np.ones((p, p)) + 1e-10 * (k == 0) * np.eye(p),
+    }
+    found = {name: (c, c.swapaxes(1, 2)) for name, c in symmetric.items()}
+    units = 10.0 ** rng.uniform(-6, 6, p)
+    c, r = rng.standard_normal((2, n, p, p))
+    return found | {
+        "units of rows": (c * units[:, None], r * units[:, None]),
+        "units of columns": (c * units, r * units),
+    }
+
+
+@pytest.mark.parametrize(("n", "p"), [(150, 2), (60, 5)])
+def test_backward_errors_of_ill_conditioned_matrices_are_at_the_level_of_rounding(n: int, p: int) -> None:
+    for name, (c, r) in ill_conditioned(n, p).items():
+        T, dense = sm.BlockToeplitz(c, r), block_toeplitz_matrix(c, r)
+        b = dense @ np.random.default_rng(1).standard_normal((n * p, 3))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", scipy.linalg.LinAlgWarning)
+            x = T.solve(b)
+        errors = np.abs(dense.astype(np.longdouble) @ x - b)
+        sizes = np.sum(np.abs(dense), axis=1)[:, None] * np.max(np.abs(x), axis=0)
+        assert np.max(errors / sizes) <= 4 * np.finfo(float).eps * np.sqrt(n * p), name
+
+
 def test_components_of_different_units_are_solved_as_accurately_as_of_one() -> None:
     c, r = blocks(100, 3, "definite")
     units = np.array([1e-140, 1.0, 3e120])
@@ -308,6 +343,8 @@ def test_derivatives_of_solutions_inverses_determinants_and_factors_in_torch() -
 
     for method in ("solve", "inv", "slogdet"):
         assert torch.autograd.gradcheck(of(method), (c, r), fast_mode=True)
+    each = torch.vmap(lambda c: of("solve")(c, r))(torch.stack([c, 2 * c]))
+    np.testing.assert_allclose(each[1].detach(), of("solve")(2 * c, r).detach(), rtol=1e-12)
     assert torch.autograd.gradgradcheck(of("slogdet"), (c, r), fast_mode=True)
     d = torch.tensor(blocks(3, 2, "complex definite")[0], requires_grad=True)
     assert torch.autograd.gradcheck(lambda d: sm.BlockToeplitz(d).cholesky(), (d,), fast_mode=True)
