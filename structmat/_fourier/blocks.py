@@ -98,7 +98,12 @@ class BlockToeplitzConvolution(PlanByMethod):
 
     @property
     def cost(self) -> float:
-        return float(sum(self.spectrum.shape[-2:]) * self.length)
+        """The sum of the lengths of the convolutions of one product, which includes the products for each frequency.
+
+        By measurements a product of 512 rows takes 17 to 26 us, whatever the blocks from 2 x 2 to 16 x 16, and a dense
+        one 50; of 256 rows 13 to 23 us and 10 to 14: of so many convolutions of one vector 0.6 would take as long.
+        """
+        return 0.6 * sum(self.spectrum.shape[-2:]) * self.length
 
     def _by(self, method: str, xp: Namespace) -> Step:
         S = self.spectrum
