@@ -108,7 +108,7 @@ def rows(*, quick: bool, rounds: int) -> Iterator[list[object]]:
                 del some["torch.nn"]
             if channels**2 * n**axes > 2e7:  # spectra of all kernels in full length take gigabytes
                 some.pop("fft-conv-pytorch", None)
-            times = in_turns({name: partial(function, layer, x) for name, layer in some.items()}, rounds, limit=0.5)
+            times = in_turns({name: partial(function, layer, x) for name, layer in some.items()}, rounds, limit=0.3)
             texts = [f"{1e3 * median(times[name]):.3g}" if name in times else "" for name in HEADER[5:10]]
             ratios = [f"{ratio(times, 'auto', name):.2f}" if name in times else "" for name in ("torch.nn", "julius")]
             yield [axes, channels, kernel, n, label, *texts, *ratios]
@@ -188,7 +188,7 @@ def main() -> None:
             arguments.out, "convolution_costs", "Costs of convolutions", text, lines, packages=packages, engines=ENGINE
         )
         return
-    found = shown(rows(quick=arguments.quick, rounds=3 if arguments.quick else 7))
+    found = shown(rows(quick=arguments.quick, rounds=3 if arguments.quick else 31))
     text = "In milliseconds; ratios are medians over rounds:"
     page = table(HEADER, found, left=5)
     finish(

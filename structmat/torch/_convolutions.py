@@ -8,6 +8,7 @@ one are the other two: gradients of every order are exact, and nothing is kept f
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import chain
 from math import prod
 from typing import Any, Literal, TypeAlias, cast, get_args
@@ -156,25 +157,27 @@ def convolve(
 
     Whatever PyTorch's own convolution would not take is left to it, which says why.
     """
-    direct = _DIRECT[weight.ndim]
-    forced = method == "fft"
-    sizes, more = (
-        _named_padding(padding, weight.shape[2:], stride, dilation) if isinstance(padding, str) else (padding, ())
-    )
+    direct = partial(_DIRECT[weight.ndim], input, weight, bias, stride, padding, dilation, groups)
     compiling = for_compilers()
+    if is_recorded() and not compiling:  # sizes may be symbols, by which nothing can be chosen
+        return direct()
+    forced = method == "fft"
+    sizes, more = padding, (0,) * len(stride)
+    if isinstance(padding, str):
+        sizes, more = _named_padding(padding, weight.shape[2:], stride, dilation)
     shape = (*input.shape,) if input.ndim == weight.ndim else (1, *input.shape)
-    if more:
-        shape = (*shape[:2], *map(sum, zip(shape[2:], more, strict=False)))
-    which = Convolution(shape, (*weight.shape,), stride, sizes, dilation, groups)
+    if any(more):
+        shape = (*shape[:2], *(n + one for n, one in zip(shape[2:], more, strict=False)))
+    which = Convolution(shape, (*weight.shape,), stride, cast("Sizes", sizes), dilation, groups)
     dtype = autocast_dtype(input) or input.dtype
     chosen = which.is_valid() if compiling else _is_transformed(which, input, weight, dtype, forced=forced)
-    if not chosen or not _is_usual(input, weight, bias) or (is_recorded() and not compiling):
-        return direct(input, weight, bias, stride, padding, dilation, groups)
+    if not chosen or not _is_usual(input, weight, bias):
+        return direct()
     x, w = (input if input.ndim == weight.ndim else input.unsqueeze(0)).to(dtype), weight.to(dtype)
-    if more:
-        x = pad(x, [*chain.from_iterable((0, size) for size in reversed(more))])
+    if any(more):
+        x = pad(x, [*chain.from_iterable((0, one) for one in reversed(more))])
     if compiling:
-        y = _compiled(x, w, "output", [*which.output], [*stride, *sizes, *dilation, groups], forced)
+        y = _compiled(x, w, "output", [*which.output], [*stride, *which.padding, *dilation, groups], forced)
     elif sees_operations():
         y = computed(x, w, "output", which, forced=forced)
     else:
@@ -205,9 +208,8 @@ def _named_padding(padding: str, kernel: Sizes, stride: Sizes, dilation: Sizes) 
     """
     if padding == "same" and max(stride) == 1:
         totals = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
-        odd = tuple(total % 2 for total in totals)
-        return tuple(total // 2 for total in totals), odd if any(odd) else ()
-    return (0 if padding == "valid" else -1,) * len(stride), ()
+        return tuple(total // 2 for total in totals), tuple(total % 2 for total in totals)
+    return (0 if padding == "valid" else -1,) * len(stride), (0,) * len(stride)
 
 
 def _is_transformed(which: Convolution, x: Tensor, weight: Tensor, dtype: torch.dtype, *, forced: bool) -> bool:
