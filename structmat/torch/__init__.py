@@ -2,19 +2,19 @@
 
 Map of the package; each file imports only from those below it:
 
+- `_convolution_layers`: layers of long convolutions, `FFTConv1d` and its relatives, and `replace_convolutions`
+- `_convolutions`: the differentiable operation of these, `fft_conv`
+- `_convolution_plan`: whether and in which tiles a convolution is transformed, by what measured faster
+- `_fourier_convolution`: convolutions of several channels by Fourier transforms; pure functions
 - `_files`: an adapter in a folder, in the format of PEFT: `save_adapter`, `load_adapter`
 - `_model`: a whole model: `adapt`, `remove_adapters`
 - `_layers`: a frozen layer with a change: `CDDLinear` and its relatives, one class for each kind of layer
 - `_adapter`: the trainable vectors of a change, `CDDAdapter`
 - `_options`: what can be chosen for a change, with defaults and checks, `AdapterOptions`
-- `_autograd`: the one differentiable operation, which keeps nothing but the input
+- `_autograd`: the one differentiable operation of changes, which keeps nothing but the input
 - `_change`: a change and its gradients, row by row and in chunks; pure functions
 - `_base_weight`: how a base layer stores its weight, and whether a change may be merged into it
 - `_other_tools`: what exporters, wrappers, offloading and modules that read weights need
-- `_convolution_layers`: layers of long convolutions, `FFTConv1d` and its relatives, and `replace_convolutions`
-- `_convolutions`: the differentiable operation of these, `fft_conv`
-- `_convolution_plan`: whether and in which tiles a convolution is transformed, by what measured faster
-- `_fourier_convolution`: convolutions of several channels by Fourier transforms; pure functions
 - `_linear_operator`, `_structured_operator`: the bridge to linear_operator and GPyTorch, `as_linear_operator`
 
 >>> import torch
