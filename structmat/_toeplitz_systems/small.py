@@ -42,57 +42,21 @@ class SmallSystems:
         self.eps = eps
         self.n = c.shape[-1]
         constants = concat_last([xp.flip(r[..., 1:], axis=-1), c], xp)
-        largest = self._largest(constants, -1)
+        largest = xp.max(xp.abs(constants), axis=-1)
         self.is_finite = xp.isfinite(largest)
         self.exponents = binary_exponents(largest, xp)
-        if self._are_ordinary(self.exponents, self.is_finite):
-            self.exponents = xp.zeros_like(self.exponents)
-        else:
-            identity = xp.astype(xp.arange(2 * self.n - 1, device=device_of(c)) == self.n - 1, constants.dtype)
-            scaled = times_power_of_two(constants, -self.exponents[:, None], xp)
-            constants = xp.where(self.is_finite[:, None], scaled, identity)
-        self.constants = constants
+        identity = xp.astype(xp.arange(2 * self.n - 1, device=device_of(c)) == self.n - 1, constants.dtype)
+        scaled = times_power_of_two(constants, -self.exponents[:, None], xp)
+        self.constants = xp.where(self.is_finite[:, None], scaled, identity)
         """The diagonals, from the upper right corner to the lower left one."""
-        self.matrices = self._written_out(constants)
+        self.matrices = self._written_out(self.constants)
         """The matrices, written out."""
         self.elimination: Elimination = rules_of(xp).elimination(self.matrices)
         """What elimination makes of them."""
         self.row_sums = self._row_sums()
         """The sums of the moduli in each row, or what rounding leaves of the largest where that is more."""
-        self.norm = self._largest(self.row_sums, -1)
+        self.norm = xp.max(self.row_sums, axis=-1)
         """The largest of these sums for each matrix: its infinity norm, which is its 1-norm too."""
-
-    # What depends on the library
-
-    def _largest(self, x: Array, axis: int) -> Array:
-        """Return the largest moduli along an axis.
-
-        NumPy takes ten times as long for a short axis at the end as for the first one where the others are long.
-        """
-        if is_numpy(self.xp):
-            return np.max(np.abs(np.ascontiguousarray(np.moveaxis(x, axis, 0))), axis=0)
-        return self.xp.max(self.xp.abs(x), axis=axis)
-
-    def _are_ordinary(self, exponents: Array, is_finite: Array) -> bool:
-        """Tell whether numbers need not be scaled: in NumPy, where it costs nothing to look at them."""
-        return is_numpy(self.xp) and bool(
-            np.all(np.abs(exponents) <= thresholds.ORDINARY_EXPONENT) and np.all(is_finite)
-        )
-
-    def _any(self, conditions: Array) -> bool:
-        """Tell whether a condition holds for some matrix; where values cannot be read, it may hold."""
-        return not rules_of(self.xp).has_values(conditions) or bool(self.xp.any(conditions))
-
-    def _solve_some(self, which: Array, b: Array) -> Array:
-        """Return solutions for the matrices of that mask; what stands in the place of others has no meaning.
-
-        NumPy keeps no factors, so that the other matrices are left out; all others keep them.
-        """
-        if not is_numpy(self.xp):
-            return self.elimination.solve(b)
-        x = np.zeros_like(b)
-        x[which] = rules_of(self.xp).elimination(self.matrices[which]).solve(b[which])
-        return x
 
     # Properties of the matrices
 
@@ -106,7 +70,7 @@ class SmallSystems:
         xp, n = self.xp, self.n
         sums = xp.cumulative_sum(xp.abs(self.constants), axis=-1, include_initial=True)
         found = (sums[:, n:] - sums[:, :n])[:, :n]
-        return xp.maximum(found, _EPS * self._largest(found, -1)[:, None])
+        return xp.maximum(found, _EPS * xp.max(found, axis=-1, keepdims=True))
 
     def _probe(self) -> Array:
         """Return a right-hand side without any pattern, for each matrix."""
@@ -114,74 +78,51 @@ class SmallSystems:
         v = xp.asarray(uneven_vector(self.n), dtype=self.constants.dtype, device=device_of(self.constants))
         return xp.broadcast_to(v[:, None], (self.constants.shape[0], self.n, 1))
 
-    def is_ill_conditioned(self, condition: Array, margin: float = 1.0) -> Array:
-        """Tell which matrices may have a condition number above the inverse of the machine epsilon.
+    def condition(self) -> Array:
+        """Return lower bounds of the condition numbers: how much the solution grows for a vector without any pattern.
 
-        `condition` has lower bounds of condition numbers, which may be too small by the factor `margin`.
-        """
-        return ~(condition * margin <= 1 / self.eps)
-
-    def _condition(self, x: Array, growth: Array) -> Array:
-        """Return lower bounds of the condition numbers, by the solutions x for the probe.
-
-        `growth` has the lower bounds that follow from solutions. Where these may be far off, they are replaced by a
-        step of Hager's method. It takes solutions for the adjoint, which is the matrix with rows and columns in reverse
-        order, and conjugate.
+        Where that may be far off, it is replaced by a step of Hager's method. It takes a solution for the adjoint,
+        which is the matrix with rows and columns in reverse order, and conjugate. They are NaN where the matrix is
+        singular or not finite.
         """
         xp = self.xp
-        doubtful = self.is_ill_conditioned(growth, thresholds.FAR)
-        if not self._any(doubtful):
+        probe = self._probe()
+        x = self.elimination.solve(probe)
+        growth = self.norm * _largest(x, xp) / _largest(probe, xp)
+        growth = xp.where(self.is_finite & xp.isfinite(growth), growth, xp.full_like(growth, xp.nan))
+        if not self._any(~(growth * thresholds.FAR <= 1 / self.eps)):
             return growth
         moduli = xp.abs(x)
         signs = xp.where(moduli > 0, x / xp.where(moduli > 0, moduli, xp.ones_like(moduli)), xp.ones_like(x))
-        z = self._solve_some(doubtful, xp.flip(conjugate(signs, xp), axis=1))
-        return xp.maximum(growth, self.norm * self._largest(z, 1)[:, 0])
+        z = self.elimination.solve(xp.flip(conjugate(signs, xp), axis=1))
+        return xp.maximum(growth, self.norm * _largest(z, xp))
 
-    def _growth(self, x: Array, sizes: Array) -> Array:
-        """Return how much larger solutions are than right-hand sides of these sizes, in units of the least growth."""
-        ratios = self._largest(x, 1) / self.xp.where(sizes > 0, sizes, self.xp.ones_like(sizes))
-        return self.norm * self._largest(ratios, -1)
+    def _any(self, conditions: Array) -> bool:
+        """Tell whether a condition holds for some matrix; where values cannot be read, it may hold."""
+        return not rules_of(self.xp).has_values(conditions) or bool(self.xp.any(conditions))
 
     # Solutions
 
-    def solve(self, b: Array, *, with_condition: bool = False) -> tuple[Array, Array]:
-        """Return solutions for right-hand sides of shape ``(s, n, k)``, and lower bounds of the condition numbers.
+    def solve(self, b: Array) -> Array:
+        """Return solutions for right-hand sides of shape ``(s, n, k)``.
 
-        The bounds are None unless they are asked for. Solutions are NaN where a matrix is singular or not finite, and
-        where their right-hand side is not finite.
+        They are NaN where a matrix is singular or not finite, and where the right-hand side is not finite.
         """
-        xp, k = self.xp, b.shape[-1]
-        sizes = self._largest(b, 1)
+        xp = self.xp
+        sizes = xp.max(xp.abs(b), axis=1, keepdims=True)
         is_finite = xp.isfinite(sizes)
         exponents = binary_exponents(sizes, xp)
-        is_ordinary = self._are_ordinary(exponents, is_finite)
-        if not is_ordinary:
-            b = xp.where(is_finite[:, None, :], times_power_of_two(b, -exponents[:, None, :], xp), xp.zeros_like(b))
-        right = xp.concat([b, self._probe()], axis=-1) if with_condition else b
-        solutions = self.elimination.solve(right)
-        x = self._refined(solutions[..., :k], b)
-        condition: Any = None
-        if with_condition:
-            growth = self._growth(solutions, self._largest(right, 1))
-            condition = self._condition(solutions[..., k:], growth)
-        is_good = xp.isfinite(self._largest(x, 1)) & is_finite & self.is_finite[:, None]
-        if is_ordinary:
-            exponents = xp.zeros_like(exponents)
-        if not (is_ordinary and self._are_ordinary(exponents - self.exponents[:, None], is_good)):
-            x = times_power_of_two(x, (exponents - self.exponents[:, None])[:, None, :], xp)
-            x = xp.where(is_good[:, None, :], x, xp.full_like(x, xp.nan))
-        return x, condition
-
-    def _refined(self, x: Array, b: Array) -> Array:
-        """Return solutions, corrected where that makes backward errors smaller that are above rounding."""
-        xp = self.xp
+        b = xp.where(is_finite, times_power_of_two(b, -exponents, xp), xp.zeros_like(b))
+        x = self.elimination.solve(b)
         residuals, errors = self._residuals_and_errors(x, b)
         inexact = errors > thresholds.ROUNDING * _EPS * math.sqrt(self.n)
-        if not self._any(inexact):
-            return x
-        new_x = x + self._solve_some(xp.any(inexact, axis=-1), residuals)
-        _, new_errors = self._residuals_and_errors(new_x, b)
-        return xp.where((inexact & (new_errors < errors))[:, None, :], new_x, x)
+        if self._any(inexact):
+            refined = x + self.elimination.solve(residuals)
+            _, new_errors = self._residuals_and_errors(refined, b)
+            x = xp.where(inexact & (new_errors < errors), refined, x)
+        is_good = xp.all(xp.isfinite(x), axis=1, keepdims=True) & is_finite & self.is_finite[:, None, None]
+        x = times_power_of_two(x, exponents - self.exponents[:, None, None], xp)
+        return xp.where(is_good, x, xp.full_like(x, xp.nan))
 
     def _residuals_and_errors(self, x: Array, b: Array) -> tuple[Array, Array]:
         """Return the residuals, and for each solution the smallest change of the matrix that makes it exact.
@@ -190,39 +131,33 @@ class SmallSystems:
         """
         xp = self.xp
         residuals = b - xp.matmul(self.matrices, x)
-        largest, norms = self._largest(residuals / self.row_sums[:, :, None], 1), self._largest(x, 1)
+        largest = xp.max(xp.abs(residuals) / self.row_sums[:, :, None], axis=1, keepdims=True)
+        norms = xp.max(xp.abs(x), axis=1, keepdims=True)
         return residuals, xp.where(largest > 0, largest / norms, xp.zeros_like(largest))
 
     # The determinant
 
-    def slogdet(self, *, with_condition: bool = False) -> tuple[Array, Array, Array]:
-        """Return phases of determinants, logarithms of their absolute values, and bounds of the condition numbers.
+    def slogdet(self) -> tuple[Array, Array]:
+        """Return the phases of the determinants and the logarithms of their absolute values.
 
         The phase is zero where the matrix is singular, and both are NaN where it is not finite.
         """
         xp, n = self.xp, self.n
-        condition: Any = None
-        if with_condition:
-            x = self.elimination.solve(self._probe())
-            condition = self._condition(x, self._growth(x, self._largest(self._probe(), 1)))
         sign, log = self.elimination.slogdet()
         corner = self.constants[:, n - 1]
         modulus = xp.abs(corner)
-        is_triangular = (
-            (self._largest(self.constants[:, n:], -1) == 0) | (self._largest(self.constants[:, : n - 1], -1) == 0)
-            if n > 1
-            else xp.ones_like(self.is_finite)
-        )
+        below, above = self.constants[:, n:], self.constants[:, : n - 1]
+        is_triangular = xp.all(below == 0, axis=-1) | xp.all(above == 0, axis=-1)
         positive = xp.where(modulus > 0, modulus, xp.ones_like(modulus))
         sign = xp.where(is_triangular, (corner / positive) ** n, sign)
         log = xp.where(is_triangular, n * xp.log(positive), log) + n * math.log(2) * self.exponents
         nan = xp.full_like(log, xp.nan)
-        return xp.where(self.is_finite, sign, xp.full_like(sign, xp.nan)), xp.where(self.is_finite, log, nan), condition
+        return xp.where(self.is_finite, sign, xp.full_like(sign, xp.nan)), xp.where(self.is_finite, log, nan)
 
     # The inverse
 
-    def vectors(self, *, with_condition: bool = False) -> tuple[Array, Array, Array]:
-        """Return x and y that determine the inverses of the scaled matrices, and bounds of the condition numbers.
+    def vectors(self) -> tuple[Array, Array]:
+        """Return x and y that determine the inverses of the scaled matrices.
 
         ``T x = e_0`` and ``T y = (s, t[1 - n], ..., t[-1])``, see `inverse`, with the s for which the norm of y is
         least. They are NaN where a matrix is singular or not finite.
@@ -232,11 +167,6 @@ class SmallSystems:
         zero = xp.zeros_like(self.constants[:, :1])
         unit = concat_last([xp.ones_like(zero), xp.zeros_like(first_row)], xp)
         b = xp.stack([unit, concat_last([zero, first_row], xp)], axis=-1)
-        condition: Any = None
-        solutions = self.elimination.solve(xp.concat([b, self._probe()], axis=-1) if with_condition else b)
-        if with_condition:
-            growth = self._growth(solutions[..., 2:], self._largest(self._probe(), 1))
-            condition = self._condition(solutions[..., 2:], growth)
         is_fixed = xp.reshape(xp.arange(2 * n, device=device_of(b)) != 1, (n, 2))  # all entries but s, which is free
 
         def goes_on(state: tuple[Array, Array, Any]) -> Array:
@@ -248,15 +178,15 @@ class SmallSystems:
             residuals = xp.where(is_fixed, self._exact_residuals(v, b), xp.zeros_like(b))
             corrections = self.elimination.solve(residuals)
             v = _with_shortest_y(v + corrections, xp)
-            changes = self._largest(corrections, 1) / self._largest(v, 1)
+            changes = xp.max(xp.abs(corrections), axis=1) / xp.max(xp.abs(v), axis=1)
             return v, changes, count + 1
 
-        v = _with_shortest_y(solutions[..., :2], xp)
+        v = _with_shortest_y(self.elimination.solve(b), xp)
         count = xp.zeros((), dtype=xp.int32, device=device_of(b))
-        v, _, _ = rules_of(xp).loop(goes_on, step, (v, xp.ones_like(self._largest(v, 1)), count))
+        v, _, _ = rules_of(xp).loop(goes_on, step, (v, xp.ones_like(xp.abs(v[:, 0, :])), count))
         is_good = (xp.all(xp.isfinite(v), axis=(1, 2)) & self.is_finite)[:, None]
         x, y = (xp.where(is_good, v[..., k], xp.full_like(v[..., k], xp.nan)) for k in (0, 1))
-        return x, y, condition
+        return x, y
 
     def _exact_residuals(self, v: Array, b: Array) -> Array:
         """Return residuals of columns with an error far below that of rounding of the product.
@@ -277,7 +207,7 @@ class SmallSystems:
     def _slices(self, v: Array) -> list[Array]:
         """Return three arrays whose sum is v: the first and the next bits of the largest numbers, and the rest."""
         xp = self.xp
-        exponents = binary_exponents(self._largest(v, 1), xp)[:, None, :]
+        exponents = binary_exponents(xp.max(xp.abs(v), axis=1, keepdims=True), xp)
         slices = []
         for k in (1, 2):
             shift = float(k * _SLICE + k - 1) - exponents
@@ -300,12 +230,17 @@ class SmallSystems:
         b = xp.astype(xp.matmul(self.matrices, v), dtype)
         inverse = bezoutian(xp.astype(x, dtype), xp.astype(y, dtype), xp)
         by_inverse = xp.astype(inverse.apply(b[..., 0], xp), self.constants.dtype)
-        unscaled, _ = self.solve(xp.astype(b, self.constants.dtype))
+        unscaled = self.solve(xp.astype(b, self.constants.dtype))
         by_solving = times_power_of_two(unscaled, self.exponents[:, None, None], xp)
         norm = euclidean_norm(v[..., 0], xp)
         lost, best = (euclidean_norm(z - v[..., 0], xp) / norm for z in (by_inverse, by_solving[..., 0]))
         is_lossy = may_be_lossy & ~(lost <= thresholds.LOSSY * xp.maximum(best, xp.full_like(best, self.eps / 2)))
         return xp.where(is_lossy, lost, xp.zeros_like(lost))
+
+
+def _largest(x: Array, xp: Namespace) -> Array:
+    """Return the largest modulus for each matrix."""
+    return xp.max(xp.abs(x), axis=(1, 2))
 
 
 def _with_shortest_y(v: Array, xp: Namespace) -> Array:

@@ -29,6 +29,7 @@ from structmat._errors import warn_caller
 from structmat._rules import Solver
 from structmat._toeplitz_systems import thresholds
 from structmat._toeplitz_systems.inverse import diagonal_sums
+from structmat._toeplitz_systems.numpy_stacks import solve_stack
 from structmat._toeplitz_systems.small import SmallSystems
 from structmat._toeplitz_systems.system import ToeplitzSystem
 from structmat._toeplitz_systems.triangular import SolverByNewton, triangle
@@ -168,46 +169,44 @@ def _eps(dtype: DType, xp: Namespace) -> float:
     return float(xp.finfo(precision_of(dtype, xp)).eps)
 
 
-@dataclass(frozen=True)
 class _Grouping:
-    """How right-hand sides are grouped by their matrices: those of one matrix become columns."""
+    """How right-hand sides b are grouped by their matrices: those of one matrix become columns."""
 
-    shape: tuple[int, ...]
-    """The batch axes of the right-hand sides."""
-    matrices: tuple[int, ...]
-    """The batch axes of the matrices."""
-
-    @property
-    def order(self) -> tuple[list[int], list[int]]:
-        """The batch axes along which matrices differ, and the others."""
-        lead = (1,) * (len(self.shape) - len(self.matrices)) + self.matrices
+    def __init__(self, c: Array, r: Array, b: Array) -> None:
+        self.matrices = np.broadcast_shapes(tuple(c.shape[:-1]), tuple(r.shape[:-1]))
+        """The batch axes of the matrices."""
+        self.shape = np.broadcast_shapes(self.matrices, tuple(b.shape[:-1]))
+        """The batch axes of the right-hand sides."""
+        axes = len(self.shape)
+        lead = (1,) * (axes - len(self.matrices)) + self.matrices
         differ = [axis for axis, size in enumerate(lead) if size > 1]
-        return differ, [axis for axis, size in enumerate(lead) if size == 1]
+        shared = [axis for axis, size in enumerate(lead) if size == 1]
+        self.order = (*differ, axes, *shared)
+        """The axes of vectors, those along which matrices differ first, then the entries."""
+        self.count = math.prod(self.matrices)
+        self.columns = math.prod([self.shape[axis] for axis in shared])
 
     def of_matrices(self, v: Array, xp: Namespace) -> Array:
         """Return first columns or first rows in the shape ``(s, n)``."""
         n = v.shape[-1]
-        return xp.reshape(xp.broadcast_to(v, (*self.matrices, n)), (math.prod(self.matrices), n))
+        return xp.reshape(_broadcast(v, (*self.matrices, n), xp), (self.count, n))
 
     def of_columns(self, b: Array, xp: Namespace) -> Array:
         """Return right-hand sides in the shape ``(s, n, k)``."""
-        n, (differ, shared) = b.shape[-1], self.order
-        b = xp.permute_dims(xp.broadcast_to(b, (*self.shape, n)), (*differ, len(self.shape), *shared))
-        return xp.reshape(b, (math.prod(self.matrices), n, math.prod([self.shape[axis] for axis in shared])))
+        n = b.shape[-1]
+        in_order = xp.permute_dims(_broadcast(b, (*self.shape, n), xp), self.order)
+        return xp.reshape(in_order, (self.count, n, self.columns))
 
     def undone(self, x: Array, xp: Namespace) -> Array:
         """Return such columns in the shape that they came in."""
-        differ, shared = self.order
-        order = (*differ, len(self.shape), *shared)
         sizes = (*self.shape, x.shape[1])
-        x = xp.reshape(x, tuple(sizes[axis] for axis in order))
-        return xp.permute_dims(x, tuple(order.index(axis) for axis in range(len(order))))
+        x = xp.reshape(x, tuple([sizes[axis] for axis in self.order]))
+        return xp.permute_dims(x, tuple([self.order.index(axis) for axis in range(len(sizes))]))
 
 
-def _grouping(c: Array, r: Array, b: Array) -> _Grouping:
-    """Return the grouping of right-hand sides by matrices of these first columns and first rows."""
-    matrices = np.broadcast_shapes(tuple(c.shape[:-1]), tuple(r.shape[:-1]))
-    return _Grouping(np.broadcast_shapes(matrices, tuple(b.shape[:-1])), matrices)
+def _broadcast(v: Array, shape: tuple[int, ...], xp: Namespace) -> Array:
+    """Return an array of that shape; itself where it has it, which NumPy would take long to find out."""
+    return v if tuple(v.shape) == shape else xp.broadcast_to(v, shape)
 
 
 # In torch and JAX, for arrays in double precision. A singular matrix has results that are NaN.
@@ -220,14 +219,13 @@ def _solve_in_library(c: Array, r: Array, b: Array, eps: float, xp: Namespace, o
         c, r = (v[None] for v in (c, r))
         (x,) = _solve_in_library(c, r, parts, eps, xp, owner)
         return (x[0, ...] + 1j * x[1, ...],)
-    grouping = _grouping(c, r, b)
+    grouping = _Grouping(c, r, b)
     if 0 in grouping.shape:
         return (xp.zeros((*grouping.shape, b.shape[-1]), dtype=b.dtype, device=device_of(b)),)
     systems = SmallSystems(grouping.of_matrices(c, xp), grouping.of_matrices(r, xp), xp, eps)
-    warns = owner is not None and rules_of(xp).has_values(c)
-    x, condition = systems.solve(grouping.of_columns(b, xp), with_condition=warns)
-    if warns:
-        _warn_of_conditions(systems, condition, owner)
+    x = systems.solve(grouping.of_columns(b, xp))
+    if owner and rules_of(xp).has_values(c):
+        _warn_of_conditions(systems.condition(), systems.eps, xp, owner)
     return (grouping.undone(x, xp),)
 
 
@@ -238,10 +236,9 @@ def _vectors_in_library(c: Array, r: Array, dtype: DType, xp: Namespace, owner: 
         return xp.zeros_like(c), xp.zeros_like(c)
     c, r = (xp.reshape(v, (math.prod(batch), v.shape[-1])) for v in (c, r))
     systems = SmallSystems(c, r, xp, _eps(dtype, xp))
-    warns = owner is not None and rules_of(xp).has_values(c)
-    x, y, condition = systems.vectors(with_condition=warns)
-    if warns:
-        _warn_of_conditions(systems, condition, owner)
+    x, y = systems.vectors()
+    if owner and rules_of(xp).has_values(c):
+        _warn_of_conditions(systems.condition(), systems.eps, xp, owner)
         lost = float(xp.max(systems.lost_digits(x, y, dtype)))
         if lost:
             _warn_of_lost_digits(lost, owner)
@@ -257,10 +254,9 @@ def _log_determinants_in_library(
     n = c.shape[-1]
     c, r = (xp.reshape(v, (math.prod(batch), n)) for v in (c, r))
     systems = SmallSystems(c, r, xp, eps)
-    warns = owner is not None and rules_of(xp).has_values(c) and 0 not in batch
-    sign, log, condition = systems.slogdet(with_condition=warns)
-    if warns:
-        _warn_of_conditions(systems, condition, owner)
+    sign, log = systems.slogdet()
+    if owner and rules_of(xp).has_values(c) and 0 not in batch:
+        _warn_of_conditions(systems.condition(), systems.eps, xp, owner)
     log = xp.where(sign == 0, xp.zeros_like(log), log)
     if is_complex(sign.dtype, xp):
         log = log + 1j * xp.atan2(xp.imag(sign), xp.real(sign))
@@ -269,16 +265,15 @@ def _log_determinants_in_library(
     return tuple(xp.reshape(v, batch) for v in (sign, log))
 
 
-def _warn_of_conditions(systems: SmallSystems, condition: Array, owner: str | None) -> None:
-    """Warn of ill-conditioned matrices that have a solution."""
-    xp = systems.xp
-    found = float(xp.max(xp.where(xp.isfinite(condition), condition, xp.zeros_like(condition))))
-    if found > 1 / systems.eps:
+def _warn_of_conditions(condition: Array, eps: float, xp: Namespace, owner: str | None) -> None:
+    """Warn of matrices with a condition number above the inverse of the machine epsilon; NaN stands for no solution."""
+    found = float(xp.max(xp.where(xp.isnan(condition), xp.zeros_like(condition), condition)))
+    if owner and found > 1 / eps:
         text = f"{owner}: the matrix is ill-conditioned (about {found:.1g}); the result may be inaccurate"
         warn_caller(text, scipy.linalg.LinAlgWarning)
 
 
-def _warn_of_lost_digits(lost: float, owner: str | None) -> None:
+def _warn_of_lost_digits(lost: float, owner: str) -> None:
     """Warn of inverses whose products are far less accurate than solutions."""
     text = f"products with this inverse have relative errors of about {lost:.1g}; `solve` is more accurate"
     warn_caller(f"{owner}: {text}", scipy.linalg.LinAlgWarning)
@@ -289,21 +284,31 @@ def _warn_of_lost_digits(lost: float, owner: str | None) -> None:
 
 def solve_on_host(c: Any, r: Any, b: Any, owner: str | None = None, *, strict: bool = False) -> Any:
     """Return solutions along the last axis; all systems with the same matrix are solved together."""
-    grouping = _grouping(c, r, b)
     dtype = np.result_type(c, b)
+    if c.ndim == r.ndim == 1:
+        x = np.full(b.shape, np.nan, dtype)
+        with nullcontext() if strict else suppress(np.linalg.LinAlgError):
+            x[...] = ToeplitzSystem(c, r, owner).solve(b)
+        return x
+    grouping = _Grouping(c, r, b)
     c, r = (grouping.of_matrices(v, numpy_namespace) for v in (c, r))
     b = grouping.of_columns(b, numpy_namespace)
-    x = np.full(b.shape, np.nan, dtype)
-
-    def solve(systems: SmallSystems) -> Any:
-        if not np.iscomplexobj(b) or np.iscomplexobj(c):
-            x[...], condition = systems.solve(b, with_condition=True)
-        else:
-            parts, condition = systems.solve(np.concatenate([b.real, b.imag], axis=-1), with_condition=True)
-            x.real, x.imag = np.split(parts, 2, axis=-1)
-        return condition
-
-    for k in _one_by_one(c, r, solve if b.size else None):
+    if _is_small_stack(c) and b.size:
+        wide = np.complex128 if np.iscomplexobj(c) else np.float64
+        is_split = np.iscomplexobj(b) and not np.iscomplexobj(c)
+        columns = np.concatenate([b.real, b.imag], axis=-1) if is_split else b
+        c_wide, r_wide, columns = (v.astype(wide, copy=False) for v in (c, r, columns))
+        eps = float(np.finfo(c.dtype).eps)
+        x, condition = solve_stack(c_wide, r_wide, columns, eps)
+        rest = _rest(condition, eps, owner)
+        if is_split:
+            real, imaginary = np.split(x, 2, axis=-1)
+            x = real + 1j * imaginary
+        x = x.astype(dtype, copy=False)
+    else:
+        x = np.full(b.shape, np.nan, dtype)
+        rest = np.arange(len(c))
+    for k in rest:
         with nullcontext() if strict else suppress(np.linalg.LinAlgError):
             x[k] = ToeplitzSystem(c[k], r[k], owner).solve(b[k].T).T
     return grouping.undone(x, numpy_namespace)
@@ -316,12 +321,12 @@ def vectors_on_host(c: Any, r: Any, owner: str | None = None, *, strict: bool = 
     x, y = np.full((2, *c.shape), np.nan, c.dtype)
 
     def compute(systems: SmallSystems) -> Any:
-        x_scaled, y[...], condition = systems.vectors(with_condition=True)
+        x_scaled, y[...] = systems.vectors()
         x[...] = times_power_of_two(x_scaled, -systems.exponents[:, None], numpy_namespace)
         lost = systems.lost_digits(x_scaled, y, c.dtype)
-        return np.where(lost > 0, np.inf, condition)
+        return lost == 0
 
-    for k in _one_by_one(c, r, compute):
+    for k in _one_by_one(c, r, compute, owner):
         with nullcontext() if strict else suppress(np.linalg.LinAlgError):
             x[k], y[k] = ToeplitzSystem(c[k], r[k], owner).inverse_vectors(c.dtype)
     return InverseVectors(np.reshape(x, (*batch, n)), np.reshape(y, (*batch, n)))
@@ -334,11 +339,11 @@ def log_determinants_on_host(c: Any, r: Any, owner: str | None = None, *, strict
     sign = np.full(len(c), np.nan, c.dtype)
     log = np.zeros(len(c))
 
-    def compute(systems: SmallSystems) -> Any:
-        sign[...], log[...], condition = systems.slogdet(with_condition=True)
-        return condition
+    def compute(systems: SmallSystems) -> bool:
+        sign[...], log[...] = systems.slogdet()
+        return True
 
-    for k in _one_by_one(c, r, compute):
+    for k in _one_by_one(c, r, compute, owner):
         with nullcontext() if strict else suppress(np.linalg.LinAlgError):
             sign[k], log[k] = ToeplitzSystem(c[k], r[k], owner).slogdet()
     return of_phases(np.reshape(sign, batch), np.reshape(log, batch))
@@ -353,21 +358,36 @@ def of_phases(phase: Any, log: Any) -> LogDeterminants:
     return LogDeterminants(regular, (log + 1j * np.angle(phase)).astype(phase.dtype))
 
 
-def _one_by_one(c: Any, r: Any, compute: Callable[[SmallSystems], Any] | None) -> Any:
+def _is_small_stack(c: Any) -> bool:
+    """Tell whether there are several matrices, which are small."""
+    return c.shape[0] > 1 and c.shape[1] <= thresholds.DENSE
+
+
+def _rest(condition: Any, eps: float, owner: str | None) -> Any:
+    """Return the indices of the matrices of a stack that are left to `ToeplitzSystem`, and warn of others.
+
+    They are left to it where their condition numbers, of which there are lower bounds, may be above the inverse of the
+    machine epsilon of double precision, in which everything is computed.
+    """
+    is_good = condition * thresholds.NEAR <= 1 / float(np.finfo(float).eps)
+    _warn_of_conditions(np.where(is_good, condition, 0), eps, numpy_namespace, owner)
+    return np.flatnonzero(~is_good)
+
+
+def _one_by_one(c: Any, r: Any, compute: Callable[[SmallSystems], Any], owner: str | None) -> Any:
     """Return the indices of the matrices of a stack that are left to `ToeplitzSystem`.
 
-    Of a stack of small matrices these are the ones of which `compute`, which treats all at once, finds a lower bound of
-    the condition number that is not far below the inverse of the machine epsilon, or none.
+    Of a stack of small matrices, which `compute` treats all at once, these are the ones that may be ill-conditioned, or
+    for which it returns False.
     """
-    count, n = c.shape
-    if compute is None or count == 1 or n > thresholds.DENSE:
-        return range(count)
+    if not _is_small_stack(c):
+        return range(len(c))
     wide = np.complex128 if np.iscomplexobj(c) else np.float64
     eps = float(np.finfo(c.dtype).eps)
     with np.errstate(all="ignore"):
         systems = SmallSystems(c.astype(wide), r.astype(wide), numpy_namespace, eps)
-        condition = compute(systems)
-        return np.flatnonzero(systems.is_ill_conditioned(condition, thresholds.NEAR) | ~systems.is_finite)
+        condition = np.where(compute(systems), systems.condition(), np.nan)
+    return _rest(condition, eps, owner)
 
 
 def _of_one_shape(c: Array, r: Array, xp: Namespace) -> list[Array]:
