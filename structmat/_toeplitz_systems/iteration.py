@@ -10,6 +10,7 @@ References
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -62,19 +63,25 @@ def solve_by_iteration(
     T = linear_operator((n, n), lambda v: product(v.ravel()), dtype=b.dtype)
     M = linear_operator((n, n), preconditioned, dtype=b.dtype)
 
-    def approximate(b: NDArray[Any], tolerance: float) -> Any:
+    def approximate(b: NDArray[Any], tolerance: float, patience: float) -> Any:
         options: dict[str, Any] = {"restart": thresholds.GMRES_STEPS, "maxiter": 1, "callback_type": "pr_norm"}
+        first = float(np.linalg.norm(preconditioned(b)) / np.linalg.norm(b))
         try:
-            return scipy.sparse.linalg.gmres(T, b, M=M, rtol=tolerance, callback=_Patience(), **options)[0]
+            return scipy.sparse.linalg.gmres(
+                T, b, M=M, rtol=tolerance, callback=_Patience(patience * first), **options
+            )[0]
         except _GivenUp:
             return np.full_like(b, np.nan)
 
+    size = np.abs(c).sum() + np.abs(r).sum()
     for row, right in zip(solutions, b, strict=True):
-        x = approximate(right, thresholds.ITERATED_TO)
+        x = approximate(right, thresholds.ITERATED_TO, thresholds.PROMISING)
         residual = right - product(x)
-        if not np.linalg.norm(residual) <= thresholds.WORTH_REFINING * np.linalg.norm(right):
+        if not np.linalg.norm(residual) <= thresholds.WORTH_REFINING * (
+            np.linalg.norm(right) + size * np.linalg.norm(x)
+        ):
             break  # other rows need about as many steps
-        row[:] = x + approximate(residual, thresholds.CORRECTED_TO)
+        row[:] = x + approximate(residual, thresholds.CORRECTED_TO, math.inf)
     return solutions if np.all(np.isfinite(solutions)) else np.full_like(b, np.nan)
 
 
@@ -85,10 +92,11 @@ class _GivenUp(Exception):  # noqa: N818  # no error: another way is taken
 class _Patience:
     """Gives iteration up after some steps with which the preconditioned residual has hardly become smaller."""
 
-    def __init__(self) -> None:
+    def __init__(self, allowed: float) -> None:
+        self.allowed = allowed
         self.steps = 0
 
     def __call__(self, residual: float) -> None:
         self.steps += 1
-        if self.steps == thresholds.PATIENCE and not residual <= thresholds.PROMISING:
+        if self.steps == thresholds.PATIENCE and not residual <= self.allowed:
             raise _GivenUp

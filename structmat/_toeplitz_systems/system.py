@@ -148,9 +148,14 @@ class ToeplitzSystem:
         """A lower bound of the eigenvalues of a Hermitian T: of a larger circulant with T in its corner. Else zero."""
         if self.n <= thresholds.DENSE or not np.array_equal(self.constants, self.constants[::-1].conj()):
             return 0.0
-        column = np.concatenate((self.c, self.r[:0:-1]))
+        column = kernel_of_diagonals(self.c, self.r[1:], numpy_namespace)
         eigenvalues: Any = spectrum(column, numpy_namespace, real=not np.iscomplexobj(column))
         return max(0.0, float(eigenvalues.real.min()))
+
+    def _largest_correction(self, errors: Any) -> Any:
+        """Return bounds of corrections, relative to solutions of such backward errors; infinity where there is none."""
+        least = self.least_eigenvalue
+        return math.sqrt(self.n) * self.norm * errors / least if least else np.full_like(errors, math.inf)
 
     @cached_property
     def is_led_by_diagonal(self) -> bool:
@@ -259,11 +264,8 @@ class ToeplitzSystem:
             if error <= allowed * min(length, thresholds.LONG_SOLUTION * longest):
                 if length <= thresholds.DOUBTFUL_SOLUTION * longest:
                     return True
-                allowed_correction = thresholds.STEADY * length
-                return bool(
-                    math.sqrt(self.n) * self.norm * error <= allowed_correction * self.least_eigenvalue
-                    or np.abs(solver(residual)).max() <= allowed_correction
-                )
+                steady = thresholds.STEADY * length
+                return bool(self._largest_correction(error) <= steady or np.abs(solver(residual)).max() <= steady)
             x += solver(residual)
         return False
 
@@ -331,6 +333,8 @@ class ToeplitzSystem:
             norms = np.max(np.abs(x), axis=-1)
             least_doubtful = thresholds.DOUBTFUL_SOLUTION * self._largest_norms(b)
             doubtful = (errors <= allowed) & (norms > least_doubtful)
+            if np.any(doubtful):
+                doubtful &= ~(self._largest_correction(errors) <= thresholds.STEADY)
             if np.any(doubtful):
                 corrections = np.max(np.abs(solver(residuals[doubtful])), axis=-1)
                 unsteady = corrections > thresholds.STEADY * norms[doubtful]

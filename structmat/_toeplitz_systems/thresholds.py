@@ -88,10 +88,11 @@ recursion is 7e-14.
 """
 
 WORTH_REFINING = 1e-8
-"""The largest relative residual of GMRES that is refined, not given up.
+"""The largest residual of GMRES that is refined, not given up, relative to the right-hand side and to the solution.
 
-GMRES ends by the norm of the preconditioned residual, and the true one may be a little larger: where those were given
-up that are above `ITERATED_TO`, Levinson's recursion took 360 ms for 16,384 unknowns, a refinement takes 21.
+GMRES ends by the norm of the preconditioned residual, and the true one may be larger, by the condition of the
+preconditioner: beside the right-hand side alone it was too large for Gaussian kernels, of which those of 16,384 rows
+with nuggets of 1e-3 to 1e-6 take 190 ms by blocks and 35 to 70 by iteration.
 """
 
 REGULAR_CIRCULANT = 1e-8
