@@ -1,7 +1,7 @@
 """Toeplitz systems: their solutions, the inverse and the determinant of their matrices, and Cholesky factors.
 
-All but `superfast`, `schur` and part of `triangular` is computed with NumPy in double precision, whatever library the
-arrays belong to. From the bottom up:
+All but `superfast`, `schur`, `small` and part of `triangular` is computed with NumPy in double precision, whatever
+library the arrays belong to. From the bottom up:
 
 - `thresholds`: every number that decides which way is taken, with the measurement that set it;
 - `inverse`: products with the inverse, which two vectors determine, and the sums along its diagonals;
@@ -11,7 +11,9 @@ arrays belong to. From the bottom up:
 - `iteration`: GMRES with Strang's circulant as preconditioner;
 - `triangular`: triangular matrices as power series, by Newton's iteration, in any library;
 - `system`: `ToeplitzSystem`, which chooses between these for one matrix and accepts solutions by their residuals;
-- `stacks`: the same for stacks of matrices of any library, and what their derivatives take;
+- `small`: stacks of small matrices, which NumPy, torch or JAX eliminates all at once, on their device;
+- `numpy_stacks`: the solutions of those of NumPy, by fewer calls;
+- `stacks`: who of these computes what, for arrays of any library, and what their derivatives take;
 - `superfast`: direct factors of positive definite ones plus a diagonal, with any rows missing, in any library;
 - `schur`: reflection coefficients and Cholesky factors by Schur's algorithm, in any library.
 

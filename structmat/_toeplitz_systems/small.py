@@ -1,9 +1,10 @@
 """Stacks of small Toeplitz matrices, which are written out and eliminated all at once by the library of their arrays.
 
 Everything is computed in double precision. Solutions are refined where their backward errors are not at the level of
-rounding. The condition of a matrix is bounded from below by the solution for a vector without any pattern, and where
-that bound may be far from the condition, by one more step of Hager's method. The two vectors of an inverse are refined
-with residuals that are nearly exact, since its formula needs more digits of them than a solution has.
+rounding, unless a compiler traces, which can read no values; elimination with pivots leaves few such ones. The
+condition of a matrix is bounded from below by the solution for a vector without any pattern, and where that bound may
+be far from the condition, by one more step of Hager's method. The two vectors of an inverse are refined with residuals
+that are nearly exact, since its formula needs more digits of them than a solution has.
 """
 
 from __future__ import annotations
@@ -81,25 +82,21 @@ class SmallSystems:
     def condition(self) -> Array:
         """Return lower bounds of the condition numbers: how much the solution grows for a vector without any pattern.
 
-        Where that may be far off, it is replaced by a step of Hager's method. It takes a solution for the adjoint,
-        which is the matrix with rows and columns in reverse order, and conjugate. They are NaN where the matrix is
-        singular or not finite.
+        Their values are read. Where that may be far off, it is replaced by a step of Hager's method. It takes a
+        solution for the adjoint, which is the matrix with rows and columns in reverse order, and conjugate. They are
+        NaN where the matrix is singular or not finite.
         """
         xp = self.xp
         probe = self._probe()
         x = self.elimination.solve(probe)
         growth = self.norm * _largest(x, xp) / _largest(probe, xp)
         growth = xp.where(self.is_finite & xp.isfinite(growth), growth, xp.full_like(growth, xp.nan))
-        if not self._any(~(growth * thresholds.FAR <= 1 / self.eps)):
+        if bool(xp.all(growth * thresholds.FAR <= 1 / self.eps)):
             return growth
         moduli = xp.abs(x)
         signs = xp.where(moduli > 0, x / xp.where(moduli > 0, moduli, xp.ones_like(moduli)), xp.ones_like(x))
         z = self.elimination.solve(xp.flip(conjugate(signs, xp), axis=1))
         return xp.maximum(growth, self.norm * _largest(z, xp))
-
-    def _any(self, conditions: Array) -> bool:
-        """Tell whether a condition holds for some matrix; where values cannot be read, it may hold."""
-        return not rules_of(self.xp).has_values(conditions) or bool(self.xp.any(conditions))
 
     # Solutions
 
@@ -114,15 +111,22 @@ class SmallSystems:
         exponents = binary_exponents(sizes, xp)
         b = xp.where(is_finite, times_power_of_two(b, -exponents, xp), xp.zeros_like(b))
         x = self.elimination.solve(b)
-        residuals, errors = self._residuals_and_errors(x, b)
-        inexact = errors > thresholds.ROUNDING * _EPS * math.sqrt(self.n)
-        if self._any(inexact):
-            refined = x + self.elimination.solve(residuals)
-            _, new_errors = self._residuals_and_errors(refined, b)
-            x = xp.where(inexact & (new_errors < errors), refined, x)
+        if rules_of(xp).has_values(x):  # elimination is stable: to refine in every trace would be in vain
+            x = self._refined(x, b)
         is_good = xp.all(xp.isfinite(x), axis=1, keepdims=True) & is_finite & self.is_finite[:, None, None]
         x = times_power_of_two(x, exponents - self.exponents[:, None, None], xp)
         return xp.where(is_good, x, xp.full_like(x, xp.nan))
+
+    def _refined(self, x: Array, b: Array) -> Array:
+        """Return solutions, corrected where that makes backward errors smaller that are above rounding."""
+        xp = self.xp
+        residuals, errors = self._residuals_and_errors(x, b)
+        inexact = errors > thresholds.ROUNDING * _EPS * math.sqrt(self.n)
+        if not bool(xp.any(inexact)):
+            return x
+        refined = x + self.elimination.solve(residuals)
+        _, new_errors = self._residuals_and_errors(refined, b)
+        return xp.where(inexact & (new_errors < errors), refined, x)
 
     def _residuals_and_errors(self, x: Array, b: Array) -> tuple[Array, Array]:
         """Return the residuals, and for each solution the smallest change of the matrix that makes it exact.
@@ -224,7 +228,7 @@ class SmallSystems:
         norm_x, norm_y = (xp.sum(xp.abs(v), axis=-1) for v in (x, y))
         most_lost = norm_x * (1 + 2 * norm_y) * self.norm
         may_be_lossy = xp.isfinite(norm_x) & ~(most_lost <= thresholds.LOSSLESS)
-        if not self._any(may_be_lossy):
+        if not bool(xp.any(may_be_lossy)):
             return xp.zeros_like(norm_x)
         v = xp.astype(xp.astype(self._probe(), dtype), self.constants.dtype)
         b = xp.astype(xp.matmul(self.matrices, v), dtype)

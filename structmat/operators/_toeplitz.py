@@ -350,19 +350,24 @@ class Toeplitz(ConstantDiagonals):
     dense matrix is eliminated, up to 4,096 rows. Larger matrices of which recursions find no accurate inverse or
     determinant are an error, and solutions with larger residuals come with a warning.
 
-    All this is computed with NumPy in double precision, also for other libraries, with derivatives in torch and JAX;
-    `torch.compile` compiles what stands around it.
+    Stacks of NumPy matrices of up to 128 rows are eliminated all at once, and so are one matrix or a stack of up to 512
+    rows in torch and JAX, by the library itself, on the device of the arrays and inside of ``jax.jit``: `solve`, `inv`,
+    `slogdet` and their derivatives. Larger ones, and those of other libraries, are computed with NumPy on the host. All
+    is in double precision, whatever the dtype of the arrays, in JAX also where they cannot have it; where a device has
+    none (MPS, TPU, JAX before 0.8 without ``jax_enable_x64``), on the host. `torch.compile` makes one graph of
+    solutions of up to 512 rows, with their derivatives, and compiles what stands around the others.
 
     A triangular matrix, whose first row or first column is zero but for the corner, is a power series: its inverse,
     square root and other powers are Toeplitz matrices again, which Newton's iteration finds in O(n log n) [2]_. They
     are accepted by their residuals too, and found by substitution otherwise. `inv`, `sqrtm` and
     `fractional_matrix_power` then return a `Toeplitz`; the zeros count as constants in derivatives. torch and JAX
     compute on the device of the arrays. In a trace of JAX the first row can be seen to be zero if it is a constant,
-    made outside of the traced function; if it is not, solutions come from the host, `inv` is a `ToeplitzInverse`, and
-    the roots of other than triangular matrices are NaN.
+    made outside of the traced function; if it is not, solutions are those of any matrix, `inv` is a `ToeplitzInverse`,
+    and the roots of other than triangular matrices are NaN.
 
-    There is a `scipy.linalg.LinAlgWarning`, but in JAX, where elimination or a solution shows a condition number above
-    the inverse of the machine epsilon, and where products with the inverse are far less accurate than solutions.
+    There is a `scipy.linalg.LinAlgWarning`, but in JAX and in what torch compiles, where elimination or a solution
+    shows a condition number above the inverse of the machine epsilon, and where products with the inverse are far less
+    accurate than solutions.
 
     References
     ----------
