@@ -38,13 +38,12 @@ measured = truth[observed] + noise * rng.standard_normal(observed.sum())
 # Length and noise
 # ----------------
 # The negative log-likelihood of measurements y with the covariance matrix A is ``(y^T A^-1 y + log det A) / 2``, apart
-# from a constant. Of a series both :func:`structmat.slogdet` and :func:`structmat.solve` find what is exact, by a
-# direct factor of the matrix with its gaps. On a grid of two axes :func:`structmat.solve` iterates, with a
-# preconditioner made of the whole grid, and :func:`structmat.slogdet` estimates the logarithm by a few random vectors,
-# and says how exactly. Gradients flow through both, and SciPy minimises.
+# from a constant. :func:`structmat.solve` and :func:`structmat.slogdet` find both terms, and their gradients. Of a
+# series these are exact, by a direct factor of the matrix with its gaps, as the standard error of zero says: SciPy
+# minimises until the gradient vanishes.
 
 
-def estimate(covariance_matrix, observed, measured, n_probes=None):
+def likeliest(covariance_matrix, observed, measured, n_probes=None, **options):
     """Return length and noise near the largest likelihood."""
     y = torch.from_numpy(measured)
 
@@ -56,18 +55,16 @@ def estimate(covariance_matrix, observed, measured, n_probes=None):
         _, logdet, error = sm.slogdet(A, rng=0, n_probes=n_probes)  # vectors, if any, are the same each time
         result = (y @ x + logdet) / 2 / y.numel()
         result.backward()
-        print(
-            f"length {length:5.1f}, noise {noise:.3f}: log det A = {logdet:,.0f} with a standard error of {error:.0f}"
-        )
+        slope = float(logs.grad.norm())
+        text = f"length {length:5.1f}, noise {noise:.3f}: log det A = {logdet:,.1f}, standard error {error:.1f}"
+        print(f"{text}, gradient {slope:.0e}")
         return result.item(), logs.grad.numpy()
 
-    # Of an estimate the gradient is one too, so that steps far below the standard error mean nothing.
-    options = {"maxfun": 10, "maxls": 5, "ftol": 1e-5}
     return np.exp(minimize(negative_log_likelihood, np.log([3.0, 0.5]), jac=True, method="L-BFGS-B", options=options).x)
 
 
 distances = torch.arange(n, dtype=torch.float64)
-found, found_noise = estimate(lambda length: sm.Toeplitz(matern(distances, length, torch.exp)), observed, measured)
+found, found_noise = likeliest(lambda length: sm.Toeplitz(matern(distances, length, torch.exp)), observed, measured)
 
 # %%
 # What may have happened in a gap
@@ -99,7 +96,10 @@ plt.show()
 # %%
 # A field
 # -------
-# The same on a grid of 64 x 64 points with a hole, where the matrix is Toeplitz of two levels.
+# The same on a grid of 64 x 64 points with a hole, where the matrix is Toeplitz of two levels. For two axes there is no
+# direct factor: :func:`structmat.solve` iterates, with a preconditioner made of the whole grid, and
+# :func:`structmat.slogdet` estimates the logarithm by a few random vectors, and says how exactly. The gradient is an
+# estimate too, so that steps far below the standard error mean nothing.
 
 side = 64
 row, col = np.indices((side, side))
@@ -109,7 +109,9 @@ values = field[seen] + 0.2 * rng.standard_normal(seen.sum())
 
 radius = torch.from_numpy(np.hypot(row, col))
 covariance = sm.MultilevelToeplitz.from_covariance
-found, found_noise = estimate(lambda length: covariance(matern(radius, length, torch.exp)), seen.ravel(), values, 4)
+found, found_noise = likeliest(
+    lambda length: covariance(matern(radius, length, torch.exp)), seen.ravel(), values, 4, maxfun=10, maxls=5, ftol=1e-5
+)
 
 given = (lambda s, t: matern(np.hypot(s, t), found), (side, side), seen, values)
 fields = sample_conditional(*given, noise=found_noise**2, n_samples=24, rng=6)
