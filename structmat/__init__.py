@@ -4,7 +4,8 @@ Operators (any array library: NumPy, PyTorch, JAX, CuPy, MLX, Dask)
     Circulant matrices: `Circulant`, `SpectralCirculant`, `MultilevelCirculant`, `BandedCirculant`, `BlockCirculant`;
     diagonal ones: `Diagonal`, `Identity`; products of both: `CDDProduct`;
     matrices with constant diagonals: `Toeplitz`, `MultilevelToeplitz`, `BlockToeplitz`, `Hankel`, `ToeplitzInverse`;
-    unitary transforms: `Fourier`, `CosineTransform`, `SineTransform`;
+    unitary transforms: `Fourier`, `CosineTransform`, `SineTransform`; matrices that they make diagonal, with edges that
+    reflect or vanish: `SpectralMultiplier`, `laplacian`; `GridConvolution`, of any kernel with such edges;
     `Kronecker` products and `KroneckerSum`, of any operators and of small `Dense` matrices; `Eigendecomposition`;
     lazy combinations: `Product`, `Sum`, `Scaled`; `Submatrix` for some rows and columns; `Prepared`, returned by
     `prepare`, for many products by one operator;

@@ -23,6 +23,7 @@ EXECUTED = {
     "checkpoints.md",
     "choose.md",
     "conventions.md",
+    "edges.md",
     "faq.md",
     "fine_tuning.md",
     "fitting.md",

@@ -62,7 +62,7 @@ def trigonometric_transform(x: Array, kind: str, xp: Namespace, *, axis: int = -
         real, imag = (trigonometric_transform(part, kind, xp) for part in (xp.real(x), xp.imag(x)))
         return _joined(real, imag, xp)
     transform = _TRANSFORMS[kind]
-    rows = rows_in_chunk(n, x.itemsize) if library_of(xp) == "torch" and is_eager_on_cpu(x, xp) else 0
+    rows = 2 * rows_in_chunk(n, x.itemsize) if library_of(xp) == "torch" and is_eager_on_cpu(x, xp) else 0
     if rows == 0 or x.ndim == 1 or prod(x.shape[:-1]) < 2 * rows:
         return transform(x, kind, xp)
     # New memory for each step of a large batch takes longer than the steps themselves.
@@ -151,13 +151,18 @@ def _of_type_2(x: Array, kind: str, xp: Namespace) -> Array:
     """
     n = x.shape[-1]
     (factors,) = _stored(_factors_of_type_2, x, xp)
-    odd = x[..., 1::2]
-    ordered = [x[..., :1], odd if kind == "dct2" else -odd, xp.flip(x[..., 2::2], axis=-1)]
-    W = spectrum(xp.concat(ordered, axis=-1), xp, real=True)
+    W = spectrum(_ordered(x, kind, xp), xp, real=True)
     W *= factors  # in place, if the library does that: memory that is new takes longer than the multiplication
     real, imag = xp.real(W), xp.imag(W)[..., 1 : (n + 1) // 2]
-    parts = [real, xp.flip(imag, axis=-1)] if kind == "dct2" else [imag, xp.flip(real, axis=-1)]
-    return xp.concat(parts, axis=-1)
+    if kind == "dct2":
+        return xp.concat([real, xp.flip(imag, axis=-1)], axis=-1)
+    return xp.concat([imag, xp.flip(real, axis=-1)], axis=-1)
+
+
+def _ordered(x: Array, kind: str, xp: Namespace) -> Array:
+    """Return the first entries, those at odd places, and the others backwards."""
+    odd = x[..., 1::2]
+    return xp.concat([x[..., :1], odd if kind == "dct2" else -odd, xp.flip(x[..., 2::2], axis=-1)], axis=-1)
 
 
 def _of_type_3(x: Array, kind: str, xp: Namespace) -> Array:

@@ -55,6 +55,16 @@ def test_kernels_act_on_what_lies_beyond_the_edges(backend: Backend, boundary: A
     np.testing.assert_allclose(np.diagonal(V.conj().T @ A @ V), near.eigvals(), atol=1e-12)
 
 
+@on("numpy", "torch")
+def test_prepared_convolutions(backend: Backend) -> None:
+    rng = np.random.default_rng(0)
+    A = sm.GridConvolution.from_kernel(backend.asarray(rng.standard_normal((2, 3, 3))), (4, 5), ("zero", "reflect"))
+    for op in (A, sm.GridConvolution(A.kernel[0], (3, 3), (4, 5), A.boundary), A.T):
+        for lead in ((2,), (3, 2)):
+            x = backend.asarray(rng.standard_normal((*lead, 20)))
+            np.testing.assert_allclose(op.prepare().matvec(x), op.matvec(x), atol=1e-13)
+
+
 def symmetrised(kernel: np.ndarray, boundary: Any) -> np.ndarray:
     for axis, name in enumerate(boundary):
         kernel = kernel if name == "wrap" else (kernel + np.flip(kernel, axis)) / 2
