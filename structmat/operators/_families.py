@@ -77,10 +77,11 @@ def _identity_as_grid(operator: Any, like: Any) -> Any:
 
 
 def _circulant_as_multiplier(operator: Any, like: Any) -> Any:
-    xp = operator._own_namespace()
+    if not isinstance(like, SpectralMultiplier):  # another one of those that multipliers hold
+        return None
     if like.sizes != operator._sizes or like.transforms != operator._kinds:
         return None
-    diagonalisation = operator._diagonalised(xp)
+    diagonalisation = operator._diagonalised(operator._own_namespace())
     return SpectralMultiplier(diagonalisation.values, like.sizes, like.transforms, diagonalisation.real)
 
 
