@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from structmat._arguments import as_floating
-from structmat._arrays.arithmetic import Reciprocal, conjugate, reciprocal_above, require_nonzero, scale_array
+from structmat._arrays.arithmetic import Reciprocal, conjugate, quotient, reciprocal_above, require_nonzero, scale_array
 from structmat._arrays.dtypes import common_dtype, complex_partner, in_precision, is_complex_scalar, precision_of
 from structmat._arrays.libraries import device_of, namespace_of
 from structmat._arrays.namespaces import numpy_namespace
@@ -256,6 +256,15 @@ def _scale_again(operator: Scaled, factor: Scalar | Reciprocal) -> LinearOperato
     own = operator.factor
     if not isinstance(own, (int, float, complex)):
         return Scaled(operator.operator, _as_scalar(scale_array(own, factor, 0, namespace_of("Scaled", own))))
-    return Scaled(
-        operator.operator, _as_scalar(own / factor.divisor if isinstance(factor, Reciprocal) else own * factor)
-    )
+    if isinstance(factor, Reciprocal):
+        return Scaled(operator.operator, _as_scalar(_number_divided(own, factor.divisor)))
+    return Scaled(operator.operator, _as_scalar(own * factor))
+
+
+def _number_divided(number: Any, divisor: Any) -> Any:
+    """Return a number divided by another or by an array, for which torch would multiply by the reciprocal."""
+    if isinstance(divisor, (int, float, complex)):
+        return number / divisor
+    xp = namespace_of("Scaled", divisor)
+    dtype = complex_partner(divisor.dtype, xp) if isinstance(number, complex) else divisor.dtype
+    return quotient(xp.full(divisor.shape, number, dtype=dtype, device=device_of(divisor)), divisor, xp)
