@@ -7,7 +7,7 @@ from math import prod
 from typing import Any
 
 from structmat._arguments import as_floating, wrong_shape
-from structmat._arrays.arithmetic import euclidean_norm
+from structmat._arrays.arithmetic import euclidean_norm, power_of_two_near
 from structmat._arrays.conversion import copied
 from structmat._arrays.dtypes import common_dtype, complex_partner
 from structmat._arrays.libraries import device_of, is_array
@@ -109,7 +109,9 @@ class Dense(LinearOperator):
         return Dense(dense_inverses(self.matrix, xp))
 
     def _solve(self, b: Array, xp: Namespace) -> Array:
-        matrix = self.matrix
+        power_of_two = power_of_two_near(self.matrix, xp, axis=(-2, -1))  # LAPACK loses digits of subnormal numbers
+        matrix = self.matrix / power_of_two
+        b = b / power_of_two[..., 0]
         if matrix.ndim > 2 and matrix.shape[-3] == 1 and b.ndim > 1:  # the same matrix for all rows, factored once
             rows = dense_solutions(*_alike(matrix[..., 0, :, :], xp.matrix_transpose(b), xp), xp)
             return xp.matrix_transpose(rows)

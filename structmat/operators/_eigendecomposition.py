@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Self
@@ -13,6 +14,7 @@ from structmat._arrays.arithmetic import (
     damped_reciprocal,
     euclidean_norm,
     negligible,
+    quotient,
     reciprocal_above,
     require_nonzero,
     scale_array,
@@ -184,8 +186,7 @@ class Eigendecomposition(LinearOperator):
         return super()._complex(dtype, xp)._replaced(real=False)
 
     def _matvec(self, x: Array, xp: Namespace) -> Array:
-        y = self.vectors._matvec(self.values * self.vectors._rmatvec(x, xp), xp)
-        return xp.real(y) if self.real and is_complex(y.dtype, xp) and not is_complex(x.dtype, xp) else y
+        return self._by_eigenvectors(lambda parts: self.values * parts, x, xp)
 
     def _transpose(self) -> Eigendecomposition:
         return self._replaced(vectors=self.vectors._conj())
@@ -199,6 +200,16 @@ class Eigendecomposition(LinearOperator):
     def _inv(self, xp: Namespace) -> Eigendecomposition:
         require_nonzero(self.values, self._rounding(xp), "Eigendecomposition.inv", xp)
         return self._with(1 / self.values)
+
+    def _solve(self, b: Array, xp: Namespace) -> Array:
+        """Solutions by quotients: reciprocals of small eigenvalues may overflow where solutions do not."""
+        require_nonzero(self.values, self._rounding(xp), "Eigendecomposition.solve", xp)
+        return self._by_eigenvectors(lambda parts: quotient(parts, self.values, xp), b, xp)
+
+    def _by_eigenvectors(self, function: Callable[[Array], Array], x: Array, xp: Namespace) -> Array:
+        """Return vectors after a function of their components along the eigenvectors."""
+        y = self.vectors._matvec(function(self.vectors._rmatvec(x, xp)), xp)
+        return xp.real(y) if self.real and is_complex(y.dtype, xp) and not is_complex(x.dtype, xp) else y
 
     def _pinv(self, rtol: float, xp: Namespace) -> Eigendecomposition:
         return self._with(reciprocal_above(self.values, rtol, xp))
@@ -337,11 +348,11 @@ def _is_hermitian(dense: Array, xp: Namespace) -> bool:
 
 
 @dataclass(frozen=True)
-class _ByInverse(Solver):
-    """Solves systems by their inverse M, for the implicit rule of a library."""
+class _ByEigenvectors(Solver):
+    """Solves systems by the eigendecomposition M of their matrix, for the implicit rule of a library."""
 
     def __call__(self, A: Any, M: Any, b: Array, xp: Namespace) -> tuple[Array, tuple[()]]:
-        return M._matvec(b, xp), ()
+        return M._solve(b, xp), ()
 
 
 class ByEigenvalues(LinearOperator):
@@ -357,14 +368,14 @@ class ByEigenvalues(LinearOperator):
         """Solutions by the eigenvalues, with the derivatives of the system itself, where eigenvectors may have none."""
         rules = rules_of(xp)
         if not rules.is_differentiated([b, *self._arrays()]):
-            return self._normal(xp)._inv(xp)._matvec(b, xp)
+            return self._normal(xp)._solve(b, xp)
         constant: Any = self._map(lambda array, _: rules.constant(array))
-        inverse = constant._normal(xp)._inv(xp)
+        given = constant._normal(xp)
         batch = broadcast_shapes(type(self).__name__, self.batch_shape, tuple(b.shape[:-1]))
         b = xp.broadcast_to(b, (*batch, b.shape[-1]))
-        if inverse._forces_complex or is_complex(inverse.dtype, xp):
+        if given._forces_complex or is_complex(given.dtype, xp):
             b = xp.astype(b, complex_partner(b.dtype, xp))
-        return rules.solution(_ByInverse(), self, inverse, b)[0]
+        return rules.solution(_ByEigenvectors(), self, given, b)[0]
 
     def _determinant_factors(self, xp: Namespace) -> Array:
         return self._normal(xp)._determinant_factors(xp)
