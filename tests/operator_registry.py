@@ -604,7 +604,6 @@ REGISTRY = [
     Entry("Submatrix", partial(_submatrix, principal=False), frozenset(), frozenset()),
     Entry("Scaled identity", _scaled_identity, CLOSED_FORMS, is_variant=True),
     Entry("Dense", partial(_dense, square=True), SPECTRAL),
-    Entry("Dense, m x n", partial(_dense, square=False), SPECTRAL - NEED_SQUARE, is_variant=True),
     Entry("Eigendecomposition", _eigendecomposition, CLOSED_FORMS, frozenset({"fro", 2, "nuc"})),
     Entry("Kronecker", _kronecker, CLOSED_FORMS, keeps_identity=False),
     Entry("Kronecker, rectangular", _rectangular_kronecker, by("_norm"), OF_ENTRIES, is_variant=True),

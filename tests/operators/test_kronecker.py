@@ -52,6 +52,17 @@ def test_what_is_no_part_is_an_error() -> None:
         sm.Eigendecomposition.of(sm.Toeplitz(np.ones(2), np.array([1.0, 2.0])))
 
 
+@pytest.mark.parametrize("shape", [(3, 5), (2, 5, 3)])
+def test_rectangular_dense_matrices_have_every_law(shape: tuple[int, ...]) -> None:
+    rng = np.random.default_rng(0)
+    for matrix in (rng.standard_normal(shape), rng.standard_normal(shape) + 1j * rng.standard_normal(shape)):
+        sm.testing.check_operator(sm.Dense(matrix), matrix, rng=rng)
+        damped = sm.Dense(matrix).lstsq(matrix[..., :1], damp=0.5)
+        H = np.swapaxes(matrix, -1, -2).conj()
+        wanted = np.linalg.solve(H @ matrix + 0.25 * np.eye(shape[-1]), H @ matrix[..., :1])
+        np.testing.assert_allclose(damped, wanted, atol=1e-12)
+
+
 @backends.on("numpy", "torch", "array_api_strict")
 def test_a_grid_with_noise_has_every_law(backend: backends.Backend) -> None:
     """Of a Toeplitz and a dense factor, which have no eigenvectors in closed form, but are small and Hermitian."""
