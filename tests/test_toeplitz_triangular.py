@@ -76,7 +76,7 @@ def test_newtons_iteration_is_what_is_accepted_of_long_ones_but_of_those_that_ca
         assert bool(errors[0] <= 0.1) == (kind != "cancelling")
 
 
-@pytest.mark.parametrize("kind", set(KINDS) - {"tiny"})
+@pytest.mark.parametrize("kind", sorted(set(KINDS) - {"tiny"}))
 @pytest.mark.parametrize("n", [1, 5, 150])
 def test_inverses_and_powers_are_those_of_dense_matrices_and_triangular(kind: str, n: int) -> None:
     c = KINDS[kind](n)
