@@ -179,7 +179,7 @@ class _Grouping:
         """The batch axes of the right-hand sides."""
         axes = len(self.shape)
         lead = (1,) * (axes - len(self.matrices)) + self.matrices
-        differ = [axis for axis, size in enumerate(lead) if size > 1]
+        differ = [axis for axis, size in enumerate(lead) if size != 1]
         shared = [axis for axis, size in enumerate(lead) if size == 1]
         self.order = (*differ, axes, *shared)
         """The axes of vectors, those along which matrices differ first, then the entries."""

@@ -29,7 +29,11 @@ BANDED = 64
 and as a band 60; `scipy.linalg.solve_banded` takes 22."""
 
 IN_LIBRARY = 512
-"""The largest matrices that torch and JAX eliminate themselves, on the device of their arrays."""
+"""The largest matrices that torch and JAX eliminate themselves, on the device of their arrays.
+
+Written out, one takes 2 MiB. On the host a recursion would take less time from 256 rows on, but would not be there in a
+compiled function, nor on a GPU.
+"""
 
 BAND = 32
 """The most diagonals beside the main one that are eliminated as a band: no other way is faster, or more accurate."""
@@ -122,10 +126,13 @@ BLOCK_PATIENCE = 20
 # The condition of small matrices
 
 FAR = 1000.0
-"""How many times the condition may be what the solution for a vector without any pattern shows of it."""
+"""How many times the condition may be what the solution for a vector without any pattern shows of it.
+
+Of 2,406 matrices of 2 to 128 rows, those of the tests, it was at most 100 times that, of 99 in 100 at most 42 times.
+"""
 
 NEAR = 10.0
-"""How many times it may be what one more step of Hager's method shows."""
+"""How many times it may be what one more step of Hager's method shows: at most 9 times that of the same matrices."""
 
 # Acceptance of solutions
 
