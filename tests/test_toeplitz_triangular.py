@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import structmat as sm
 from structmat._arrays.namespaces import numpy_namespace
-from structmat._toeplitz_systems import triangular
+from structmat._toeplitz_systems import thresholds, triangular
 
 LONG = 1100
 """A size of which Newton's iteration is tried by the tests."""
@@ -172,10 +172,11 @@ def test_solutions_in_torch_that_newton_does_not_find_are_those_of_the_host() ->
     assert error_in_sections(c, sm.Toeplitz(torch.tensor(c), torch.zeros(150)).inv().c.numpy(), np.eye(150)[0]) < 1e-15
 
 
-def test_jax_computes_on_its_device_where_the_first_row_is_a_constant_of_a_trace() -> None:
+def test_jax_computes_on_its_device_where_the_first_row_is_a_constant_of_a_trace(monkeypatch) -> None:
     jax = pytest.importorskip("jax")
+    monkeypatch.setattr(thresholds, "DENSE", 16)
     jnp = jax.numpy
-    n, zeros = 140, jnp.zeros(140)
+    n, zeros = 40, jnp.zeros(40)
     c, b = jnp.asarray(decaying(n)), jnp.linspace(0.0, 1.0, n)
 
     def solution(c):
