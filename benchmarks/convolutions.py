@@ -3,9 +3,9 @@
 Layers have the same number of input and output channels, and no padding. "auto" is what `structmat.torch.FFTConv1d` and
 `FFTConv2d` do, "fft" what they do if they are told to. Times are of a forward pass without gradients, and of a forward
 and a backward pass with those of input, weight and bias. julius convolves along one axis only, and transforms always.
---costs measures convolutions of random shapes instead, and prints how their times compare with the costs by which
-"auto" chooses (`structmat/torch/_convolution_plan.py`). --quick makes everything small; --out writes
-``convolutions.md`` and ``convolutions.csv``, or ``convolution_costs.md``.
+--costs measures the choice instead: what it takes where convolutions are short, and for convolutions of random shapes
+how their times compare with the costs by which "auto" chooses (`structmat/torch/_convolution_plan.py`). --quick makes
+everything small; --out writes ``convolutions.md`` and ``convolutions.csv``, or ``convolution_costs.md``.
 """
 
 from __future__ import annotations
@@ -46,6 +46,8 @@ HEADER = (
     "auto / torch.nn",
     "auto / julius",
 )
+REPEATS = 50
+"""How many short convolutions are timed at once."""
 MOST = 2e10
 """The most products that a case has where PyTorch's own convolution is measured."""
 
@@ -60,7 +62,6 @@ def cases(*, quick: bool) -> Iterator[tuple[int, int, int, int]]:
         yield from ((1, channels, kernel, max(4000, 3 * kernel)) for kernel in LINES)
     for channels in (1, 16):
         yield from ((2, channels, kernel, 96) for kernel in SQUARES)
-    yield from ((1, channels, kernel, 64) for channels, kernel in ((1, 3), (8, 16), (8, 32)))  # what calls take
 
 
 def layers(axes: int, channels: int, kernel: int) -> dict[str, Callable[[torch.Tensor], torch.Tensor]]:
@@ -114,7 +115,25 @@ def rows(*, quick: bool, rounds: int) -> Iterator[list[object]]:
             yield [axes, channels, kernel, n, label, *texts, *ratios]
 
 
-# ---- the costs
+# ---- the choice, and its costs
+
+
+def often(layer: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor) -> None:
+    for _ in range(REPEATS):
+        forward(layer, x)
+
+
+def calls() -> str:
+    """Return a table of short convolutions, which are left to PyTorch: what the question takes."""
+    lines = []
+    for channels, kernel, n in ((1, 3, 16), (1, 3, 4000), (8, 3, 64), (1, 16, 4000), (1, 64, 4000), (8, 16, 4000)):
+        made, x = layers(1, channels, kernel), torch.randn(1, channels, n)
+        both_ways = {name: partial(often, made[name], x) for name in ("torch.nn", "auto")}
+        times = in_turns(both_ways, 201)
+        share = f"{ratio(times, 'auto', 'torch.nn'):.3f}"
+        lines.append([channels, kernel, n, *(f"{1e6 / REPEATS * median(each):.1f}" for each in times.values()), share])
+    head = ["channels", "kernel", "input", "torch.nn", "auto", "auto / torch.nn"]
+    return table(head, lines, left=3)
 
 
 def drawn(chooser: random.Random) -> plan.Convolution:
@@ -182,10 +201,14 @@ def main() -> None:
     arguments: argparse.Namespace = begin(made)
     packages = ("structmat", "torch", "julius", "fft-conv-pytorch")
     if arguments.costs:
-        text = "Least value, tenth, half and nine tenths of the shapes, and greatest value:"
-        lines = costs(arguments.costs)
+        parts = (
+            "Short convolutions along one axis, in microseconds; medians of 201 rounds:",
+            calls(),
+            "Random shapes; least value, tenth, half and nine tenths of the shapes, and greatest value:",
+            costs(arguments.costs),
+        )
         finish(
-            arguments.out, "convolution_costs", "Costs of convolutions", text, lines, packages=packages, engines=ENGINE
+            arguments.out, "convolution_costs", "The choice of convolutions", *parts, packages=packages, engines=ENGINE
         )
         return
     found = shown(rows(quick=arguments.quick, rounds=3 if arguments.quick else 15))
