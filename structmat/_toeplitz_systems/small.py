@@ -16,8 +16,8 @@ import numpy as np
 
 from structmat._arrays.arithmetic import binary_exponents, conjugate, euclidean_norm, times_power_of_two
 from structmat._arrays.dtypes import is_complex
-from structmat._arrays.libraries import device_of, is_numpy, rules_of
-from structmat._arrays.shapes import concat_last, windows
+from structmat._arrays.libraries import device_of, rules_of
+from structmat._arrays.shapes import concat_last
 from structmat._arrays.typing import Array, DType, Namespace
 from structmat._rules import Elimination
 from structmat._toeplitz_systems import thresholds
@@ -47,15 +47,15 @@ class SmallSystems:
         self.is_finite = xp.isfinite(largest)
         self.exponents = binary_exponents(largest, xp)
         identity = xp.astype(xp.arange(2 * self.n - 1, device=device_of(c)) == self.n - 1, constants.dtype)
-        scaled = times_power_of_two(constants, -self.exponents[:, None], xp)
+        scaled = constants / 2.0 ** self.exponents[:, None]
         self.constants = xp.where(self.is_finite[:, None], scaled, identity)
         """The diagonals, from the upper right corner to the lower left one."""
         self.matrices = self._written_out(self.constants)
         """The matrices, written out."""
         self.elimination: Elimination = rules_of(xp).elimination(self.matrices)
         """What elimination makes of them."""
-        self.row_sums = self._row_sums()
-        """The sums of the moduli in each row, or what rounding leaves of the largest where that is more."""
+        self.row_sums = xp.sum(xp.abs(self.matrices), axis=-1)
+        """The sums of the moduli in each row."""
         self.norm = xp.max(self.row_sums, axis=-1)
         """The largest of these sums for each matrix: its infinity norm, which is its 1-norm too."""
 
@@ -63,15 +63,10 @@ class SmallSystems:
 
     def _written_out(self, constants: Array) -> Array:
         """Return matrices with these diagonals."""
-        xp = self.xp
-        dense = xp.flip(windows(xp.flip(constants, axis=-1), self.n, xp), axis=-2)
-        return np.ascontiguousarray(dense) if is_numpy(xp) else dense
-
-    def _row_sums(self) -> Array:
         xp, n = self.xp, self.n
-        sums = xp.cumulative_sum(xp.abs(self.constants), axis=-1, include_initial=True)
-        found = (sums[:, n:] - sums[:, :n])[:, :n]
-        return xp.maximum(found, _EPS * xp.max(found, axis=-1, keepdims=True))
+        i = xp.arange(n, device=device_of(constants))
+        index = xp.reshape(i[:, None] - i + n - 1, (n * n,))
+        return xp.reshape(xp.take(constants, index, axis=-1), (constants.shape[0], n, n))
 
     def _probe(self) -> Array:
         """Return a right-hand side without any pattern, for each matrix."""
@@ -109,7 +104,7 @@ class SmallSystems:
         sizes = xp.max(xp.abs(b), axis=1, keepdims=True)
         is_finite = xp.isfinite(sizes)
         exponents = binary_exponents(sizes, xp)
-        b = xp.where(is_finite, times_power_of_two(b, -exponents, xp), xp.zeros_like(b))
+        b = xp.where(is_finite, b / 2.0**exponents, xp.zeros_like(b))
         x = self.elimination.solve(b)
         if rules_of(xp).has_values(x):  # elimination is stable: to refine in every trace would be in vain
             x = self._refined(x, b)
@@ -135,7 +130,8 @@ class SmallSystems:
         """
         xp = self.xp
         residuals = b - xp.matmul(self.matrices, x)
-        largest = xp.max(xp.abs(residuals) / self.row_sums[:, :, None], axis=1, keepdims=True)
+        sums = xp.where(self.row_sums > 0, self.row_sums, xp.ones_like(self.row_sums))[:, :, None]
+        largest = xp.max(xp.abs(residuals) / sums, axis=1, keepdims=True)
         norms = xp.max(xp.abs(x), axis=1, keepdims=True)
         return residuals, xp.where(largest > 0, largest / norms, xp.zeros_like(largest))
 
