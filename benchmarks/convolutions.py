@@ -62,6 +62,7 @@ def cases(*, quick: bool) -> Iterator[tuple[int, int, int, int]]:
         yield from ((1, channels, kernel, max(4000, 3 * kernel)) for kernel in LINES)
     for channels in (1, 16):
         yield from ((2, channels, kernel, 96) for kernel in SQUARES)
+    yield from ((1, channels, kernel, 64) for channels, kernel in ((1, 3), (8, 16), (8, 32)))
 
 
 def layers(axes: int, channels: int, kernel: int) -> dict[str, Callable[[torch.Tensor], torch.Tensor]]:
