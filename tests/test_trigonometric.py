@@ -14,9 +14,9 @@ import structmat as sm
 from structmat._arrays.libraries import namespace, rules_of
 from structmat._fourier import chunks, trigonometric
 from structmat._fourier.trigonometric import INVERSES, GridTransform, trigonometric_transform
-from tests.backends import Backend
+from tests.backends import Backend, on
 
-LENGTHS = (1, 2, 3, 4, 7, 8, 9, 30, 31, 64, 97)
+LENGTHS = (1, 2, 3, 4, 7, 8, 9, 30, 31, 64, 305)
 TO_COMPILE = (1, 5, 6)
 
 
@@ -42,6 +42,26 @@ def test_transforms_are_those_of_scipy(backend: Backend, dtype: str) -> None:
             assert found.dtype == dtype
             tolerance = (2e-6 if dtype == "float32" else 4e-15) * np.linalg.norm(x)
             np.testing.assert_allclose(found, by_scipy(x, kind), rtol=0, atol=tolerance, err_msg=f"{kind}, {n}")
+
+
+@on("numpy", "torch")
+@pytest.mark.parametrize("dtype", ["float32", "float64", "complex128"])
+def test_lengths_with_large_prime_factors_go_by_stored_matrices(
+    backend: Backend, dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored: dict[Any, Any] = {}
+    monkeypatch.setattr(trigonometric, "_tables", stored)
+    rng = np.random.default_rng(0)
+    for kind, n in (("dst1", 256), ("dct1", 74), ("dct2", 71), ("dst3", 142), ("dct4", 73), ("dst4", 146)):
+        x = rng.standard_normal((2, n, 3)) + (1j * rng.standard_normal((2, n, 3)) if dtype == "complex128" else 0)
+        x = x.astype(dtype)
+        given = backend.asarray(x)
+        for _ in range(2):
+            found = backend.to_numpy(trigonometric_transform(given, kind, namespace(given), axis=-2))
+        assert found.dtype == dtype
+        tolerance = (2e-6 if dtype == "float32" else 4e-15) * np.linalg.norm(x)
+        np.testing.assert_allclose(found, by_scipy(x, kind, -2), rtol=0, atol=tolerance)
+    assert len(stored) == 6
 
 
 @pytest.mark.parametrize("kind", INVERSES)
