@@ -5,13 +5,11 @@ squared exponential, Matérn 3/2 and 5/2 and rational quadratic with a length of
 damped cosine. `structmat.slogdet` and `structmat.solve` of NumPy arrays each make their own factor; of a prepared
 operator, which keeps it, both are timed together, the preparation included, and one solution more. Gradient: the same
 two calls of a prepared operator of torch and the derivatives by the first column and the noise. Errors are relative to
-a dense Cholesky factor of LAPACK. The last line says how much memory the process has held at most. Seconds are the
-processor's, of one core; --out writes ``superfast.md``.
+a dense Cholesky factor of LAPACK. Seconds are the processor's, of one core; --out writes ``superfast.md``.
 """
 
 from __future__ import annotations
 
-import resource
 import time
 from collections.abc import Callable
 from typing import Any
@@ -84,7 +82,6 @@ def main() -> None:
     rows = [row(name, n) for n in sizes for name in KERNELS]
     if not options.quick:
         rows += [row(name, 1_000_000) for name in ("Matérn 3/2", "squared exponential")]
-    held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     head = ["kernel", "n", "log-determinant", "standard error", "residual", "`slogdet`", "`solve`", "prepared, both"]
     head += ["another `solve`", "prepared, both, gradient", "error", "dense factor"]
     finish(
@@ -92,7 +89,7 @@ def main() -> None:
         "superfast",
         "Direct factors of series with gaps",
         "Seconds by the call, and relative errors of log-determinants:",
-        f"{table(head, rows, left=1)}\n\nThe process has held {held:.2g} GB at most, libraries included.",
+        table(head, rows, left=1),
         packages=("structmat", "torch", "scipy"),
     )
 
