@@ -47,9 +47,9 @@ def solve_stack(c: NDArray[Any], r: NDArray[Any], b: NDArray[Any], eps: float) -
     i = np.arange(n)
     matrices = constants[:, i[:, None] - i + n - 1]
     allowed = total * (thresholds.NEAR * math.sqrt(n) * eps)
-    is_safe = 2 * np.abs(c[:, 0]) - total >= allowed  # as the other diagonals are a circle around the eigenvalues
+    is_safe = 2 * np.abs(c[:, 0]) - total > allowed  # as the other diagonals are a circle around the eigenvalues
     if not np.all(is_safe):
-        is_safe = _least_real_parts(c, r) >= allowed
+        is_safe = _least_real_parts(c, r) > allowed
     if np.all(is_safe):
         return np.linalg.solve(matrices, b), np.zeros(len(c))
     right = np.empty((len(b), n, k + 1), b.dtype)
