@@ -172,6 +172,25 @@ def test_solutions_in_torch_that_newton_does_not_find_are_those_of_the_host() ->
     assert error_in_sections(c, sm.Toeplitz(torch.tensor(c), torch.zeros(150)).inv().c.numpy(), np.eye(150)[0]) < 1e-15
 
 
+@pytest.mark.parametrize("library", ["array_api_strict", "dask.array"])
+def test_other_libraries_have_them_too(library: str, monkeypatch) -> None:
+    monkeypatch.setattr(thresholds, "DENSE", 16)
+    xp = pytest.importorskip(library)
+    c, b = decaying(70), np.linspace(0, 1, 70)
+    T = sm.Toeplitz(xp.asarray(c), xp.asarray(np.zeros(70)))
+    reference = sm.Toeplitz(c, np.zeros(70))
+    np.testing.assert_allclose(np.asarray(T.solve(xp.asarray(b))), reference.solve(b), atol=1e-13)
+    np.testing.assert_allclose(np.asarray(T.sqrtm().c), reference.sqrtm().c, atol=1e-13)
+
+
+def test_maps_of_torch_over_triangular_matrices() -> None:
+    torch = pytest.importorskip("torch")
+    zeros = torch.zeros(20, dtype=torch.float64)
+    stack = torch.tensor(np.stack([decaying(20), 2 * decaying(20)]))
+    roots = torch.func.vmap(lambda c: sm.Toeplitz(c, zeros).sqrtm().c)(stack)
+    torch.testing.assert_close(roots, sm.Toeplitz(stack, zeros).sqrtm().c)
+
+
 def test_jax_computes_on_its_device_where_the_first_row_is_a_constant_of_a_trace(monkeypatch) -> None:
     jax = pytest.importorskip("jax")
     monkeypatch.setattr(thresholds, "DENSE", 16)

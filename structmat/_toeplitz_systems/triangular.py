@@ -92,7 +92,7 @@ def sections(n: int) -> Iterator[tuple[int, int]]:
 
 def product(a: Array, b: Array, first: int, stop: int, xp: Namespace) -> Array:
     """Return the coefficients from `first` on and before `stop` of a product; those that are missing are zero."""
-    a, b = a[..., :stop], b[..., :stop]
+    a, b = (v[..., : min(stop, v.shape[-1])] for v in (a, b))
     if stop <= SUMS:
         a, b = padded(a, stop, xp), padded(b, stop, xp)
         diagonals = concat_last([xp.flip(a, axis=-1), xp.zeros_like(a[..., 1:])], xp)

@@ -539,7 +539,7 @@ class Toeplitz(ConstantDiagonals):
         corner = vector[..., :1]
         owner = type(self).__name__
         is_whole = function.power >= 0 and float(function.power).is_integer()
-        if is_traced:
+        if rules.concrete(corner) is None:
             corner = function.evaluate(corner)
         else:
             if can_raise_for_values(xp) and bool(xp.any(corner == 0.0)) and not is_whole:
