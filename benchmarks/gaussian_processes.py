@@ -4,9 +4,8 @@ Matérn covariances of order 3/2 with a length of 10 steps and a variance of one
 it is "uneven", of 0.01 to 0.1. Of a grid with gaps a tenth of the points is missing. Cholesky factors: from the first
 column of ``0.99^k``, by `Toeplitz.cholesky`, and LAPACK's of a dense matrix that is ready. Log-determinants:
 `structmat.slogdet`, of two axes with 32 vectors, of one axis exact, and a dense Cholesky factor. Systems:
-`structmat.solve` to 1e-8. Gradients: those of the log-likelihood of a series with gaps by length and noise; more
-kernels and sizes are in ``superfast.py``. GPyTorch as it comes, SciPy and JAX
-with dense matrices, SciPy without derivatives. Seconds are the processor's, of one core; --out writes
+`structmat.solve` to 1e-8. GPyTorch and lineax, as they come, beside the same with our matrices. Likelihoods with gaps
+and their gradients are in ``likelihoods.py``. Seconds are the processor's, of one core; --out writes
 ``gaussian_processes.md``.
 """
 
@@ -34,8 +33,6 @@ from structmat.jax import as_lineax
 from structmat.torch import as_linear_operator
 
 LENGTH, NOISE = 10.0, 0.01
-DENSE = 4000
-"""The most points for which dense factors are computed."""
 Row = list[object]
 
 
@@ -120,42 +117,11 @@ def bridges(n: int) -> list[object]:
     return [f"{n:,}", *(f"{timed(call)[1]:.2f}" for call in calls if timed(call))]
 
 
-def gradients(n: int) -> Row:
-    """Return the seconds of one value and gradient, after a first one."""
-    rng = np.random.default_rng(0)
-    kept = np.flatnonzero(rng.random(n) > 0.1)
-    y = sm.sampling.sample_stationary(lambda t: matern(np, t), n, rng=1)[0, kept] + 0.1 * rng.standard_normal(len(kept))
-    steps, at, values = torch.arange(n, dtype=torch.float64), torch.from_numpy(kept * 1.0), torch.from_numpy(y)
-
-    def ours() -> None:
-        length, noise = (torch.tensor(v, dtype=torch.float64, requires_grad=True) for v in (LENGTH, NOISE))
-        A = (sm.Toeplitz(matern(torch, steps, length)) + noise * sm.Identity(n))[kept][:, kept]
-        x = sm.solve(A, values, assume="positive definite", rtol=1e-6).x
-        (values @ x + sm.slogdet(A).logabsdet).backward()
-
-    by_gpytorch = Exact.gradient(at, values)
-    distances = np.abs(kept[:, None] - kept)
-
-    def dense(length: Any, noise: Any) -> Any:
-        L = jnp.linalg.cholesky(matern(jnp, distances, length) + noise * jnp.eye(len(kept)))
-        return jnp.sum(jax.scipy.linalg.solve_triangular(L, y, lower=True) ** 2) + 2 * jnp.sum(jnp.log(jnp.diag(L)))
-
-    by_jax = jax.jit(jax.value_and_grad(dense, (0, 1)))
-
-    def by_scipy() -> None:
-        factor = scipy.linalg.cho_factor(matern(np, distances) + NOISE * np.eye(len(kept)))
-        _ = y @ scipy.linalg.cho_solve(factor, y) + 2 * np.sum(np.log(np.diag(factor[0])))
-
-    calls: list[Any] = [ours, by_gpytorch, lambda: jax.block_until_ready(by_jax(LENGTH, NOISE)), by_scipy]
-    texts = [f"{timed(call)[1]:.2f}" for call in calls[: 4 if n <= DENSE else 2] if timed(call)]
-    return [f"{n:,}", *texts, *[""] * (4 - len(texts))]
-
-
 def main() -> None:
     options = begin(parser(__doc__))
     jax.config.update("jax_enable_x64", True)
     quick, n, noises = options.quick, 1000 if options.quick else 100_000, ("even", "uneven")
-    sides, lengths = ((64, 256), (200,)) if quick else ((256, 1000, 4096), (1000, 4000, 8000))
+    sides = (64, 256) if quick else (256, 1000, 4096)
     grids = (((16, 16), True),) if quick else (((64, 64), True), ((256, 256), False), ((n,), False))
     cases = itertools.product(grids, (False, True), noises)
     logdets = [logdet(sizes, noise, gaps=gaps, dense=dense) for (sizes, dense), gaps, noise in cases]
@@ -167,8 +133,6 @@ def main() -> None:
         table(head, logdets, left=2),
         "Systems with gaps:",
         table(["n", "noise", "residual", "iterations", "seconds"], [system(n, noise) for noise in noises], left=2),
-        "Value and gradient, in seconds:",
-        table(["n", "structmat", "GPyTorch", "JAX, dense", "SciPy, dense, value alone"], map(gradients, lengths)),
         "A likelihood with its gradient in GPyTorch and a system in lineax, without gaps, in seconds:",
         table(
             ["n", "GPyTorch", "with ours", "lineax, CG", "with ours"], map(bridges, (200,) if quick else (2000, 6000))
