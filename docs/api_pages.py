@@ -26,7 +26,14 @@ def of_private_bases(cls):
         return []
     public = [base for base in cls.__mro__[1:] if base in PUBLIC]
     alone = [name for name in inherited(cls) if not any(hasattr(base, name) for base in public)]
-    return [("autoproperty" if isinstance(getattr(cls, name), property) else "automethod", name) for name in alone]
+    return [(_directive(getattr(cls, name)), name) for name in alone]
+
+
+def _directive(member):
+    """Return the directive that documents a member of a class."""
+    if isinstance(member, property):
+        return "autoproperty"
+    return "automethod" if callable(member) else "autoattribute"
 
 
 def table(cls, names):

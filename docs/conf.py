@@ -81,7 +81,7 @@ sphinx_gallery_conf = {
     "examples_dirs": "examples",
     "gallery_dirs": "auto_examples",
     "filename_pattern": r"plot_",
-    "ignore_pattern": r"__init__\.py|finetune_minilm\.py",  # the latter is a command, and takes minutes
+    "ignore_pattern": r"__init__\.py|finetune_minilm\.py|likelihood_with_gaps\.py",  # these are commands
     "within_subsection_order": "FileNameSortKey",
     "abort_on_example_error": True,
     "show_memory": False,

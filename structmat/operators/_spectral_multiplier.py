@@ -72,14 +72,14 @@ class SpectralMultiplier(OnGrids, Diagonalised):
     -----
     The transforms follow from what lies beyond the edges of the grid [1]_ [2]_:
 
-    ===========  ========  ==============================================  ===================
-    boundary     transform beyond the last point a of ... y z a            differential problem
-    ===========  ========  ==============================================  ===================
-    ``reflect``  ``dct2``  ``a z y``, reflected at the edge                Neumann
-    ``zero``     ``dst1``  ``0 -a -z``, zero at the next point             Dirichlet
-    ``odd``      ``dst2``  ``-a -z -y``, zero at the edge between points   Dirichlet
-    ``wrap``     ``dft``   the first points                                periodic
-    ===========  ========  ==============================================  ===================
+    ===========  =========  =============================================  ====================
+    boundary     transform  beyond the last points ``y z a`` of a line     differential problem
+    ===========  =========  =============================================  ====================
+    ``reflect``  ``dct2``   ``a z y``, reflected at the edge               Neumann
+    ``zero``     ``dst1``   ``0 -a -z``, zero at the next point            Dirichlet
+    ``odd``      ``dst2``   ``-a -z -y``, zero at the edge between points  Dirichlet
+    ``wrap``     ``dft``    the first points                               periodic
+    ===========  =========  =============================================  ====================
 
     Products take the transform and its inverse, O(N log N). All such matrices with the same transforms commute: their
     sums, products, inverses and functions are of the same kind, exact up to rounding. A matrix without ``"dft"`` is
