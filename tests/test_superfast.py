@@ -166,6 +166,21 @@ def test_sums_along_the_diagonals_of_the_inverse(
     np.testing.assert_allclose(diagonal, np.real(np.diag(Z)), atol=1e-11 * np.max(diagonal))
 
 
+@pytest.mark.parametrize("turned", [False, True])
+def test_nodes_of_a_toeplitz_matrix_alone_are_shared(turned: bool) -> None:
+    n = 777
+    c, _, _, b = problem("Matern 3/2", n, turned=turned)
+    d, there = np.full(n, 0.1), np.ones(n, bool)
+    found = factor(c, d)
+    K = written_out(c, d, there)
+    assert_is_that_of(found, K, b)
+    assert all(nodes.N.strides[0] == 0 for nodes in found.factor.pairs if len(nodes.N) > 1)
+    sums, diagonal = derivatives.inverse_sums(found.factor, found.matrix.there, namespace(c))
+    Z = np.linalg.inv(K)
+    np.testing.assert_allclose(sums, [np.trace(Z, k) for k in range(n)], atol=1e-11 * np.max(np.abs(sums)))
+    np.testing.assert_allclose(diagonal, np.real(np.diag(Z)), atol=1e-11 * np.max(diagonal))
+
+
 # What operators use it
 
 

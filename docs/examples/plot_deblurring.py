@@ -41,7 +41,8 @@ for strength, operator in filters.items():
     print(f"lambda = {strength:.0e}: {type(operator).__name__}, relative error {error:.3f}")
 
 # %%
-# With too little regularisation noise remains, with too much blur.
+# With too little regularisation noise remains, with too much blur. This scene ends where it begins, on a torus. For a
+# photograph, whose scene goes on outside, see :doc:`../tutorials/edges`.
 
 figure, axes = plt.subplots(1, 5, figsize=(13, 3), layout="constrained")
 shown = {"image": image, "blurred, with noise": blurred}

@@ -62,9 +62,10 @@ def solve(
         An operator near the inverse of A, positive definite where A is, as for `CG`. By default the inverse of
         the nearest circulant (of several levels on a grid) or diagonal matrix, whichever is nearer, if A is made of
         circulant, Toeplitz and diagonal parts, so that it costs little; of a Kronecker product or sum with noise of
-        uneven size the inverse of that with even noise, by eigenvectors. Where that does not help a system whose A is
-        "general", iteration goes on without it. The batch axes of a stack broadcast too: there is one solution for
-        each.
+        uneven size the inverse of that with even noise, by eigenvectors, as of a `SpectralMultiplier`; of a
+        `GridConvolution` the inverse of that with the symmetric part of the kernel. Where that does not help a system
+        whose A is "general", iteration goes on without it. The batch axes of a stack broadcast too: there is one
+        solution for each.
     rtol : float, optional
         Iteration ends where ``norm(b - A x) <= rtol * norm(b)``. Default: 1e-10, in single precision 1e-5.
     max_iter : int, optional

@@ -57,9 +57,9 @@ class GridConvolution(OnGrids):
     Notes
     -----
     A product copies what lies beyond the edges, and takes transforms of the grid and of as many points beside it as
-    the kernel reaches. The matrix has no inverse in closed form unless the kernel is symmetric; `structmat.solve` and
-    `structmat.lstsq` take for preconditioner the nearest matrix that the transforms of the boundaries make diagonal,
-    which is that of the symmetric part of the kernel [1]_.
+    the kernel reaches. The matrix has no inverse in closed form unless the kernel is symmetric; `structmat.solve`
+    takes for preconditioner the nearest matrix that the transforms of the boundaries make diagonal, which is that of
+    the symmetric part of the kernel [1]_.
 
     References
     ----------

@@ -55,7 +55,7 @@ class Kronecker(ByEigenvalues):
 
     Inverses, determinants, norms and entries are those of the factors. Functions, and a multiple of the identity added
     to the product (a covariance matrix on a grid, with noise), are by orthonormal eigenvectors of the factors: those
-    that are known, as of circulants, else those of the dense matrix of a Hermitian factor of up to 4,096 rows. With
+    that are known, as of circulants, else those of the dense matrix of a Hermitian factor of up to 2,048 rows. With
     noise of uneven size, or some rows and columns chosen, `structmat.solve` and `structmat.slogdet` iterate, and take
     the eigenvectors for their preconditioner. `pinv` has one relative cut-off for all singular values where
     eigenvectors are known, else it is that of each factor.

@@ -319,7 +319,8 @@ def laplacian(
     spacing : float or sequence of float, default 1
         The step of the grid, or that of each axis.
     like : array, optional
-        Of the library, dtype and device that the eigenvalues shall have. By default NumPy's float64.
+        Of the library, precision and device that the eigenvalues shall have; of half precision they are in single. By
+        default NumPy's float64.
 
     Returns
     -------

@@ -56,10 +56,11 @@ def test_kernels_act_on_what_lies_beyond_the_edges(backend: Backend, boundary: A
 
 
 @on("numpy", "torch")
-def test_prepared_convolutions(backend: Backend) -> None:
+def test_prepared_products(backend: Backend) -> None:
     rng = np.random.default_rng(0)
     A = sm.GridConvolution.from_kernel(backend.asarray(rng.standard_normal((2, 3, 3))), (4, 5), ("zero", "reflect"))
-    for op in (A, sm.GridConvolution(A.kernel[0], (3, 3), (4, 5), A.boundary), A.T):
+    L = sm.laplacian((4, 5), ("wrap", "odd"), like=A.kernel)
+    for op in (A, sm.GridConvolution(A.kernel[0], (3, 3), (4, 5), A.boundary), A.T, L):
         for lead in ((2,), (3, 2)):
             x = backend.asarray(rng.standard_normal((*lead, 20)))
             np.testing.assert_allclose(op.prepare().matvec(x), op.matvec(x), atol=1e-13)

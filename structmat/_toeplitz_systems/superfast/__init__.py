@@ -26,10 +26,11 @@ the others are eliminated. With the Cholesky factor of ``Q^H K Q``, ordered so t
 and ``log det K`` is that of the pivots of L_22 and of ``L_11 L_11^H``, which is what is left of the node. Two children
 are joined to ``K = [[K_1, R_1 S R_2^H], [R_2 S^H R_1^H, K_2]]``, K_1 and K_2 being what is left of them and S the
 entries of T between their skeleton points, and to ``U = (R_1 P_1, R_2 P_2)``. All nodes of a level are one batch. Gaps
-and noise enter at the leaves only: in the rows of U that are missing there are zeros. Only orthogonal matrices and
-Cholesky factors of positive definite matrices are used, so that errors are those of elimination [3]_; a form that
-carries ``U^H K^-1 U`` upward in place of what is left was tried, and lost as many digits again as the matrix is
-ill-conditioned.
+and noise enter at the leaves only: in the rows of U that are missing there are zeros. Without gaps, and with even
+noise, all nodes of a level but the tail are equal, and one is computed: O(r^3 log n) in place of O(n r^2). Only
+orthogonal matrices and Cholesky factors of positive definite matrices are used, so that errors are those of elimination
+[3]_; a form that carries ``U^H K^-1 U`` upward in place of what is left was tried, and lost as many digits again as the
+matrix is ill-conditioned.
 
 **Derivatives.** ``d log det K = tr(K^-1 dK)`` takes the sums along the diagonals of the inverse, which are exact for
 any change of T, smooth or not; they have no derivatives in turn. From the root down ``Z = N^H N + V Z_above V^H`` is

@@ -44,19 +44,21 @@ class Factorisation:
 
     tree: Tree
     xp: Namespace
+    equal: bool = False
+    """Whether all rows are there and have the same noise, so that all nodes of a level but the tail are equal."""
 
     def __call__(self, K: NoisyToeplitz, levels: list[Level]) -> tuple[Factor, Array]:
-        factor = factorised(K, self.tree, levels, self.xp)
+        factor = factorised(K, self.tree, levels, self.xp, equal=self.equal)
         return factor, _overlooked(K, factor, self.xp)
 
 
-def factorised(K: NoisyToeplitz, tree: Tree, levels: list[Level], xp: Namespace) -> Factor:
-    """Return the factor of K by its bases."""
+def factorised(K: NoisyToeplitz, tree: Tree, levels: list[Level], xp: Namespace, *, equal: bool) -> Factor:
+    """Return the factor of K by its bases; where nodes are equal, one of each level is computed."""
     unit = largest_modulus(K.c, xp)
     t = K.c / unit
     there = K.there
     d = xp.where(there > 0.0, K.noise / unit, xp.ones_like(there))
-    of_leaves = _leaves(t, d, xp.astype(there, t.dtype), tree, levels[0], xp)
+    of_leaves = _leaves(t, d, xp.astype(there, t.dtype), tree, levels[0], xp, equal=equal)
     logs = [each.logs for each in of_leaves]
     leaves = tuple(Nodes(each.N, each.V) for each in of_leaves)
     full, tail = of_leaves[0].rest, of_leaves[1].rest if tree.tail else None
@@ -67,7 +69,7 @@ def factorised(K: NoisyToeplitz, tree: Tree, levels: list[Level], xp: Namespace)
         last = _last_of(full, xp) if step.odd else None
         if step.pairs:
             S = _coupling(t, level.full, level.full, step.size, xp)
-            log, full, N, V = _joined(*_pairs_of(full, step), S, above.full, xp)
+            log, full, N, V = _joined(*_pairs_of(full, step), S, above.full, xp, equal=equal)
             logs.append(log)
             pairs.append(Nodes(N, V))
         if last is not None and tail is not None:
@@ -94,7 +96,9 @@ def _overlooked(K: NoisyToeplitz, factor: Factor, xp: Namespace) -> Array:
 # Leaves
 
 
-def _leaves(t: Array, d: Array, weight: Array, tree: Tree, level: Level, xp: Namespace) -> list[_Eliminated]:
+def _leaves(
+    t: Array, d: Array, weight: Array, tree: Tree, level: Level, xp: Namespace, *, equal: bool
+) -> list[_Eliminated]:
     """Return what comes of the full leaves, and of the tail where there is one."""
 
     def leaves(start: int, stop: int, size: int, basis: Basis | None) -> _Eliminated:
@@ -105,8 +109,9 @@ def _leaves(t: Array, d: Array, weight: Array, tree: Tree, level: Level, xp: Nam
         return _eliminated(K, U, xp)
 
     size = tree.leaf
-    parts = parts_of(tree.leaves, size**2, t, xp)
-    found = [joined_parts([leaves(size * some.start, size * some.stop, size, level.full) for some in parts], xp)]
+    parts = [_ONE] if equal else parts_of(tree.leaves, size**2, t, xp)
+    full = joined_parts([leaves(size * some.start, size * some.stop, size, level.full) for some in parts], xp)
+    found = [_repeated(full, tree.leaves, xp) if equal else full]
     if tree.tail:
         found.append(leaves(size * tree.leaves, tree.n, tree.tail, level.tail))
     return found
@@ -145,15 +150,18 @@ def _last_of(rest: _Rest, xp: Namespace) -> _Rest:
     return _Rest(*(xp.asarray(each[-1:, ...], copy=True) for each in rest))
 
 
-def _joined(first: _Rest, last: _Rest, S: Array, above: Basis | None, xp: Namespace) -> _Eliminated:
+def _joined(
+    first: _Rest, last: _Rest, S: Array, above: Basis | None, xp: Namespace, *, equal: bool = False
+) -> _Eliminated:
     """Return what comes of nodes that are joined two by two, computed in parts that stay in the caches."""
+    count = first.matrix.shape[0]
     width = S.shape[0] + S.shape[1]
     found = []
-    for some in parts_of(first.matrix.shape[0], width**2, S, xp):
+    for some in [_ONE] if equal else parts_of(count, width**2, S, xp):
         left, right = (_Rest(rest.matrix[some, ...], rest.seen[some, ...]) for rest in (first, last))
         found.append(_joined_at_once(left, right, S, above, xp))
     joined: _Eliminated = joined_parts(found, xp)
-    return joined
+    return _repeated(joined, count, xp) if equal else joined
 
 
 def _joined_at_once(first: _Rest, last: _Rest, S: Array, above: Basis | None, xp: Namespace) -> _Eliminated:
@@ -166,6 +174,22 @@ def _joined_at_once(first: _Rest, last: _Rest, S: Array, above: Basis | None, xp
         of_last = xp.matmul(last.seen, above.matrix[S.shape[0] :, :])
         U = xp.concat([of_first, of_last], axis=-2)
     return _eliminated(xp.concat([upper, lower], axis=-2), U, xp)
+
+
+# Equal nodes
+
+_ONE = slice(0, 1)
+"""The first of equal nodes."""
+
+
+def _repeated(one: _Eliminated, count: int, xp: Namespace) -> _Eliminated:
+    """Return what comes of a number of equal nodes: views of the numbers of one."""
+
+    def every(array: Array) -> Array:
+        return xp.broadcast_to(array, (count, *array.shape[1:]))
+
+    rest = None if one.rest is None else _Rest(*map(every, one.rest))
+    return _Eliminated(every(one.logs), rest, every(one.N), None if one.V is None else every(one.V))
 
 
 # One elimination

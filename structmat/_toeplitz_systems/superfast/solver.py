@@ -144,7 +144,8 @@ def _untraced(K: NoisyToeplitz, tree: Tree, tolerance: float, rank: int | None, 
     if rules.compiles:
         found = of_round_ranks(found)
     try:
-        factor, overlooked = rules.compiled(Factorisation(tree, xp))(K, moved(found, K.c, xp))
+        equal = bool(xp.all(K.there > 0.0)) and bool(xp.all(K.noise == K.noise[0]))
+        factor, overlooked = rules.compiled(Factorisation(tree, xp, equal))(K, moved(found, K.c, xp))
     except (np.linalg.LinAlgError, RuntimeError) as error:  # the latter of torch
         raise _not_definite("a leading section is not") from error
     if not bool(xp.isfinite(factor.logdet)):
