@@ -71,7 +71,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument(
         "--points", type=int, default=100_000, metavar="N", help="length of the series (default: 100,000)"
     )
-    parser.add_argument("--out", default="likelihood.png", metavar="FILE", help="the figure (default: likelihood.png)")
+    parser.add_argument("--out", default="likelihood.png", metavar="FILE", help="the figure (default: %(default)s)")
     options = parser.parse_args()
     if options.points < SHOWN:
         parser.error(f"--points must be at least {SHOWN}, got {options.points}")
