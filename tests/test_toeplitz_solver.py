@@ -110,6 +110,14 @@ def test_solutions_by_every_way_are_as_accurate_as_those_of_lapack(kernel: str, 
         assert np.linalg.norm(found - x) <= scale
 
 
+@pytest.mark.parametrize("n", [4, 30, 200, 1100])
+def test_matrices_of_zeros_are_refused_without_other_warnings(n: int) -> None:
+    upper = np.append(0.0, np.ones(n - 1))
+    for T in (sm.Toeplitz(np.zeros(n)), sm.Toeplitz(np.zeros(n), upper)):
+        with pytest.raises(np.linalg.LinAlgError, match="singular"):
+            T.solve(np.ones(n))
+
+
 def test_a_singular_matrix_has_determinant_zero_and_no_inverse() -> None:
     for T in (sm.Toeplitz(np.ones(4)), sm.Hankel(np.zeros(200)), sm.Toeplitz(np.zeros(200) + 0j)):
         assert T.slogdet().sign == 0

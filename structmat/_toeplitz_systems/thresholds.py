@@ -15,10 +15,6 @@ accurate: that takes 65 microseconds for 64 rows, a recursion with a refinement 
 DENSE = 128
 """Up to this size elimination serves many right-hand sides, the inverse and the determinant, which need factors."""
 
-SUMMED = 512
-"""Up to this size the product with one vector is made by sums: 32 to 40 microseconds, by transforms with their plan
-30 to 46. With 1,024 rows they take 114 and 60. Sums hide nothing of rows that are small."""
-
 BY_BLOCKS = 1024
 """From this size on a few right-hand sides are solved by the inverse that the recursion by blocks finds, if the main
 diagonal is not the largest: two compiled recursions, the second one for a refinement, take 2.2 times as long as one,
