@@ -54,9 +54,8 @@ def main() -> None:
         values.append(value.item())
         slopes.append(leaf.grad.item())
         seconds = time.perf_counter() - start
-        print(
-            f"length scale {length:.1f}: log-likelihood {values[-1]:,.2f}, derivative {slopes[-1]:+.2f}, {seconds:.1f} s"
-        )
+        found = f"log-likelihood {values[-1]:,.2f}, derivative {slopes[-1]:+.2f}"
+        print(f"length scale {length:.1f}: {found}, {seconds:.1f} s")
 
     k = np.exp(-0.5 * (np.arange(n) / LENGTH) ** 2)
     covariance = sm.Toeplitz(k)
