@@ -566,3 +566,14 @@ def test_the_sign_of_determinants_of_matrices_with_singular_sections(kind: Any) 
         found.append(int(op.slogdet().sign))
         assert found[-1] == np.linalg.slogdet(op.to_dense())[0]
     assert {*found} == {-1, 1}
+
+
+@pytest.mark.parametrize("n", [12, 40, 100, 300, 700, 3000])
+def test_the_condition_is_held_against_the_precision_of_the_numbers_that_were_given(n: int) -> None:
+    c = np.exp(-0.5 * (np.arange(n) / 3) ** 2) + np.where(np.arange(n) == 0, 1e-10, 0)  # of condition 1e9 and more
+    b = np.random.default_rng(0).standard_normal(n)
+    with pytest.warns(scipy.linalg.LinAlgWarning, match=r"Toeplitz.solve: the matrix is ill-conditioned"):
+        sm.Toeplitz(c.astype("float32")).solve(b.astype("float32"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        sm.Toeplitz(c).solve(b)

@@ -212,8 +212,10 @@ class ToeplitzSystem:
             x = self.triangle.solve(b)
         elif self.band:
             x = self._solve_by_elimination(b)
-        elif (x := self._solve_quickly(b)) is not None:
-            return x
+        elif (quick := self._solve_quickly(b)) is not None:
+            if self.eps == _EPS:  # they are too short for a warning
+                return quick
+            x = quick
         elif self.n <= thresholds.DENSE or (self.n <= thresholds.LARGEST and self.is_uneven):
             return self._solve_by_elimination(b)
         else:
@@ -228,6 +230,8 @@ class ToeplitzSystem:
     def _solve_quickly(self, b: NDArray[Any]) -> NDArray[Any] | None:
         """Return solutions for a few right-hand sides by the fastest way, or None where it is not accurate."""
         if self.n <= thresholds.TINY or self.n >= thresholds.LONG or len(b) > thresholds.FEW or self.ready:
+            return None
+        if self.n <= thresholds.DENSE and self.eps > _EPS:  # where elimination tells the condition of single precision
             return None
         if self.is_led_by_diagonal or thresholds.SMALL < self.n < thresholds.BY_BLOCKS:
             solver = partial(solve_by_recursion, self.constants)
