@@ -367,3 +367,12 @@ def test_derivatives_and_factors_in_jax() -> None:
     of_torch.backward()
     np.testing.assert_allclose(value, of_torch.item(), rtol=1e-12)
     np.testing.assert_allclose(gradient, expected.grad, atol=1e-10)
+
+
+def test_independent_components_have_the_solutions_of_one_ill_conditioned_component() -> None:
+    n = 200
+    g = np.exp(-((np.arange(n) / 8) ** 2)) + 1e-8 * (np.arange(n) == 0)
+    b = np.random.default_rng(0).standard_normal((n, 2))
+    x = sm.BlockToeplitz(g[:, None, None] * np.eye(2)).solve(b.ravel()).reshape(n, 2)
+    dense = scipy.linalg.toeplitz(g)
+    assert np.max(np.abs(dense @ x - b)) <= 1e-14 * np.max(np.abs(x)) * np.sum(np.abs(dense[n // 2]))

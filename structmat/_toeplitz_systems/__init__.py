@@ -10,7 +10,8 @@ library the arrays belong to. From the bottom up:
 - `recursion_by_blocks`: Levinson's recursion by blocks of rows, for these two vectors;
 - `iteration`: GMRES with Strang's circulant as preconditioner;
 - `triangular`: triangular matrices as power series, by Newton's iteration, in any library;
-- `system`: `ToeplitzSystem`, which chooses between these for one matrix and accepts solutions by their residuals;
+- `acceptance`: which solutions are accepted by their residuals, and how they are refined;
+- `system`: `ToeplitzSystem`, which chooses between these for one matrix;
 - `small`: stacks of small matrices, which NumPy, torch or JAX eliminates all at once, on their device;
 - `numpy_stacks`: the solutions of those of NumPy, by fewer calls;
 - `stacks`: who of these computes what, for arrays of any library, and what their derivatives take;

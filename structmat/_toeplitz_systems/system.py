@@ -1,4 +1,4 @@
-"""One Toeplitz matrix: which way its systems are solved, and when a solution, an inverse or a determinant is accepted.
+"""One Toeplitz matrix: which way its systems are solved, and when an inverse or a determinant is accepted.
 
 Very small matrices are eliminated, and narrow bands too. Of others the fastest way is tried first. For a few right-hand
 sides that is a compiled recursion, or products with an inverse by blocks; for large matrices iteration; for many
@@ -23,6 +23,7 @@ from structmat._fourier.embedding import kernel_of_diagonals
 from structmat._fourier.plans import Convolution
 from structmat._fourier.spectra import spectrum
 from structmat._toeplitz_systems import thresholds
+from structmat._toeplitz_systems.acceptance import AcceptedSystem, extreme_exponents, is_ordinary, scaled
 from structmat._toeplitz_systems.elimination import Factors, band_factors, dense_factors, dense_matrix, uneven_vector
 from structmat._toeplitz_systems.inverse import Bezoutian, bezoutian, with_shortest_y
 from structmat._toeplitz_systems.iteration import solve_by_iteration
@@ -39,10 +40,7 @@ _EPS = float(np.finfo(float).eps)
 """The machine epsilon of double precision, in which everything is computed."""
 
 
-_ORDINARY = 2.0**-thresholds.ORDINARY_EXPONENT, 2.0**thresholds.ORDINARY_EXPONENT
-
-
-class ToeplitzSystem:
+class ToeplitzSystem(AcceptedSystem):
     """Systems with a Toeplitz matrix T of first column `c` and first row `r`; its parts are computed when needed.
 
     Warnings are given on behalf of the method `owner`, if any. A `ready` system is for many right-hand sides, one after
@@ -51,21 +49,16 @@ class ToeplitzSystem:
     """
 
     def __init__(self, c: NDArray[Any], r: NDArray[Any], owner: str | None = None, *, ready: bool = False) -> None:
-        self.owner = owner
-        self.n = len(c)
-        self.ready = ready
-        self._has_warned = False
+        super().__init__(len(c), c.dtype, owner, ready=ready)
         self._iteration_fails = False
-        self.eps = float(np.finfo(c.dtype).eps)
-        """The machine epsilon of the numbers that T was given in."""
         wide = np.complex128 if np.iscomplexobj(c) else np.float64
         constants = np.concatenate((r[:0:-1], c), dtype=wide)
         largest = float(np.abs(constants).max())
         self.is_finite = math.isfinite(largest)
-        self.exponent = 0 if _is_ordinary(largest) or not self.is_finite else int(_extreme_exponents(largest))
+        self.exponent = 0 if is_ordinary(largest) or not self.is_finite else int(extreme_exponents(largest))
         self.largest = math.ldexp(largest, -self.exponent)
         """The largest modulus of an entry, after T was scaled."""
-        self.constants = _scaled(constants, -self.exponent) if self.exponent else constants
+        self.constants = scaled(constants, -self.exponent) if self.exponent else constants
         """The diagonals, from the upper right corner to the lower left one."""
         self.c = self.constants[self.n - 1 :]
         self.r = self.constants[: self.n][::-1]
@@ -92,7 +85,7 @@ class ToeplitzSystem:
     @cached_property
     def norm(self) -> Any:
         """The largest of these sums: the infinity norm of T, which is its 1-norm too."""
-        return np.abs(self._central_diagonals()).sum() if self.band else self.row_sums.max()
+        return np.abs(self._central_diagonals()).sum() if self.band else super().norm
 
     @cached_property
     def is_uneven(self) -> bool:
@@ -149,9 +142,8 @@ class ToeplitzSystem:
         return max(0.0, float(eigenvalues.real.min()))
 
     def _largest_correction(self, errors: Any) -> Any:
-        """Return bounds of corrections, relative to solutions of such backward errors; infinity where there is none."""
         least = self.least_eigenvalue
-        return math.sqrt(self.n) * self.norm * errors / least if least else np.full_like(errors, math.inf)
+        return math.sqrt(self.n) * self.norm * errors / least if least else super()._largest_correction(errors)
 
     @cached_property
     def is_led_by_diagonal(self) -> bool:
@@ -171,43 +163,9 @@ class ToeplitzSystem:
         x, y = self.vectors
         return bezoutian(x, y, numpy_namespace)
 
-    def _singular(self) -> np.linalg.LinAlgError:
-        return np.linalg.LinAlgError(f"{self.owner}: the matrix is singular to working precision")
-
-    def _warn_of_condition(self, value: float) -> None:
-        if self.owner and not self._has_warned:
-            self._has_warned = True
-            text = f"{self.owner}: the matrix is ill-conditioned (about {value:.1g}); the result may be inaccurate"
-            warn_caller(text, scipy.linalg.LinAlgWarning)
-
     # Solutions
 
-    def solve(self, b: NDArray[Any]) -> NDArray[Any]:
-        """Return x with ``T x = b`` along the last axis, in double precision; NaN where b or T is not finite.
-
-        A matrix that is singular to working precision is an error, and one for which nothing but elimination is
-        accurate and that is too large to be written out.
-        """
-        if b.dtype.kind == "c" and self.constants.dtype.kind != "c":
-            return self.solve(b.real) + 1j * self.solve(b.imag)
-        if not b.size:
-            return b.astype(self.constants.dtype)
-        rows = b.reshape(-1, self.n).astype(self.constants.dtype, copy=False)
-        if len(rows) == 1 and self.is_finite and not self.exponent and _is_ordinary(np.abs(rows).max()):
-            return self._solve_rows(rows).reshape(b.shape)
-        largest = np.abs(rows).max(axis=-1, keepdims=True)
-        exponents = _extreme_exponents(largest)
-        finite = np.isfinite(largest[:, 0]) & self.is_finite
-        if finite.all() and not (self.exponent or exponents.any()):
-            return self._solve_rows(rows).reshape(b.shape)
-        x = np.full(rows.shape, np.nan, rows.dtype)
-        if np.any(finite):
-            scaled_x = self._solve_rows(_scaled(rows, -exponents)[finite])
-            x[finite] = _scaled(scaled_x, exponents[finite] - self.exponent)
-        return x.reshape(b.shape)
-
     def _solve_rows(self, b: NDArray[Any]) -> NDArray[Any]:
-        """Return the solutions for the rows of b, whose numbers are neither very large nor very small."""
         if self.triangle:
             x = self.triangle.solve(b)
         elif self.band:
@@ -216,15 +174,9 @@ class ToeplitzSystem:
             if self.eps == _EPS:  # they are too short for a warning
                 return quick
             x = quick
-        elif self.n <= thresholds.DENSE or (self.n <= thresholds.LARGEST and self.is_uneven):
-            return self._solve_by_elimination(b)
         else:
-            x = self._solve_with_acceptance(b)
-        norms = np.abs(b).max(axis=-1)
-        norms[norms == 0] = 1
-        growth = self.norm * (np.abs(x).max(axis=-1) / norms).max()
-        if not growth <= 1 / self.eps:  # a lower bound of the condition number
-            self._warn_of_condition(float(growth))
+            return super()._solve_rows(b)
+        self._warn_of_growth(x, b)
         return x
 
     def _solve_quickly(self, b: NDArray[Any]) -> NDArray[Any] | None:
@@ -270,36 +222,6 @@ class ToeplitzSystem:
             x += solver(residual)
         return False
 
-    def _solve_with_acceptance(self, b: NDArray[Any]) -> NDArray[Any]:
-        """Return the first solution of each system that is accepted, else the one with the smallest backward error."""
-        if not np.all(self.row_sums):
-            raise self._singular()
-        allowed = thresholds.ROUNDING * _EPS * math.sqrt(self.n)
-        x = np.zeros_like(b)
-        errors = np.full(len(b), np.inf)
-        unsolved = np.arange(len(b))
-        for solver in self._solvers(len(b)):
-            new_x, new_errors = self._solve_with_refinement(solver, b[unsolved], allowed)
-            better = new_errors < errors[unsolved]
-            x[unsolved[better]] = new_x[better]
-            errors[unsolved[better]] = new_errors[better]
-            unsolved = unsolved[errors[unsolved] > allowed]
-            if not len(unsolved):
-                break
-        if len(unsolved) and self.n > thresholds.LARGEST:
-            self._require_small_residuals(x[unsolved], b[unsolved])
-        return x
-
-    def _require_small_residuals(self, x: NDArray[Any], b: NDArray[Any]) -> None:
-        """Warn of solutions that are not accepted, or raise an error where their residuals are large."""
-        residuals = b - self._product(x)
-        largest = float(np.max(np.linalg.norm(residuals, axis=-1) / np.linalg.norm(b, axis=-1)))
-        text = f"{self.owner}: the matrix is ill-conditioned; a relative residual of {largest:.1g} is left"
-        if not largest <= thresholds.ROUGH:
-            raise np.linalg.LinAlgError(f"{text}, and the matrix is too large to be written out")
-        if self.owner:
-            warn_caller(text, scipy.linalg.LinAlgWarning)
-
     def _solvers(self, count: int) -> Iterator[Callable[[NDArray[Any]], Any]]:
         """Yield functions that solve `count` systems, more or less exactly, the fastest one first."""
         if count <= thresholds.FEW and not self.ready and self.n >= thresholds.LONG:
@@ -309,62 +231,6 @@ class ToeplitzSystem:
             self.inverse  # noqa: B018  # computed here, where an error of it is caught
             yield lambda b: self.inverse.apply(b, numpy_namespace)
         yield self._solve_by_elimination if self.n <= thresholds.LARGEST else self._solve_by_recursion
-
-    def _solve_with_refinement(
-        self, solver: Callable[[NDArray[Any]], Any], b: NDArray[Any], allowed: float
-    ) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Return solutions, refined as long as that at least halves their backward errors, and these errors."""
-        with np.errstate(all="ignore"):
-            x = solver(b)
-            residuals, errors = self._residuals_and_errors(x, b)
-            wanted = thresholds.EXACT * _EPS * math.sqrt(self.n)
-            inexact = errors > wanted
-            while np.any(inexact):
-                new_x = x[inexact] + solver(residuals[inexact])
-                new_residuals, new_errors = self._residuals_and_errors(new_x, b[inexact])
-                helps = new_errors < errors[inexact] / 2
-                if not np.any(helps):
-                    break
-                rows = np.flatnonzero(inexact)[helps]
-                x[rows] = new_x[helps]
-                residuals[rows] = new_residuals[helps]
-                errors[rows] = new_errors[helps]
-                inexact = errors > wanted
-            # Beside a solution of large norm any residual is small. It is accepted if a correction hardly changes it.
-            norms = np.max(np.abs(x), axis=-1)
-            least_doubtful = thresholds.DOUBTFUL_SOLUTION * self._largest_norms(b)
-            doubtful = (errors <= allowed) & (norms > least_doubtful)
-            if np.any(doubtful):
-                doubtful &= ~(self._largest_correction(errors) <= thresholds.STEADY)
-            if np.any(doubtful):
-                corrections = np.max(np.abs(solver(residuals[doubtful])), axis=-1)
-                unsteady = corrections > thresholds.STEADY * norms[doubtful]
-                errors[doubtful] *= np.where(unsteady, norms[doubtful] / least_doubtful[doubtful], 1)
-        return x, errors
-
-    def _largest_norms(self, b: NDArray[Any]) -> NDArray[Any]:
-        """Return the largest norms that solutions for the rows of b can have if T has a condition of at most 1 / eps.
-
-        These norms, as those of the rows of b, are infinity norms.
-        """
-        return np.max(np.abs(b), axis=-1) / self.norm / _EPS
-
-    def _residuals_and_errors(self, x: NDArray[Any], b: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Return the residuals, and the backward error of each solution.
-
-        That is the smallest change of T, relative to each of its rows, for which the solution is exact. Since each row
-        is measured by itself, large rows do not hide the errors of small ones. Where the norm of a solution is larger
-        than T allows, it is measured by that of `b`, or any residual would be small beside it.
-        """
-        residuals = b - self._product(x)
-        largest = np.max(np.abs(residuals) / self.row_sums, axis=-1)
-        norms = np.minimum(np.max(np.abs(x), axis=-1), thresholds.LONG_SOLUTION * self._largest_norms(b))
-        errors = np.where(largest == 0, 0.0, largest / norms)
-        return residuals, np.where(np.isfinite(errors), errors, np.inf)
-
-    def _solve_by_elimination(self, b: NDArray[Any]) -> NDArray[Any]:
-        """Return solutions by elimination of the dense matrix, or of its band."""
-        return self.factors.solve(b)
 
     def _solve_by_recursion(self, b: NDArray[Any]) -> NDArray[Any]:
         """Return solutions by a recursion; they are NaN where a leading section is singular."""
@@ -472,7 +338,7 @@ class ToeplitzSystem:
         most_lost = self.eps * norm_x * (1 + 2 * norm_y) * self.norm
         if self.owner and not most_lost <= thresholds.LOSSLESS * self.eps:
             self._warn_of_lost_digits(x, y)
-        return _scaled(x, -self.exponent), y
+        return scaled(x, -self.exponent), y
 
     def _warn_of_lost_digits(self, x: NDArray[Any], y: NDArray[Any]) -> None:
         """Warn if the product of the inverse with one vector is far less accurate than the solution for it."""
@@ -531,29 +397,7 @@ class ToeplitzSystem:
         return recursion.sign, recursion.log
 
     def _determinant_of_factors(self) -> tuple[Any, float]:
-        """Return phase and logarithm by triangular factors; a matrix that has none is singular."""
-        try:
-            return self.factors.slogdet()
-        except np.linalg.LinAlgError:
-            if self.band:  # whose last pivot may be zero only because it was too small for a number
-                self._warn_of_condition(math.inf)
-            return 0.0, -math.inf
-
-
-def _is_ordinary(modulus: float) -> bool:
-    """Tell whether a number is finite, and neither very large nor very small."""
-    return bool(_ORDINARY[0] <= modulus < _ORDINARY[1])
-
-
-def _extreme_exponents(moduli: Any) -> NDArray[Any]:
-    """Return the exponents of two of very large and very small moduli, by which they are scaled; zero for others."""
-    exponents = np.frexp(moduli)[1]  # zero for what is not finite
-    return exponents * (np.abs(exponents) > thresholds.ORDINARY_EXPONENT)
-
-
-def _scaled(v: NDArray[Any], exponents: Any) -> NDArray[Any]:
-    """Return a vector, or rows, times powers of two that may be beyond the range of numbers."""
-    parts = np.ascontiguousarray(v).view(v.real.dtype)
-    with np.errstate(over="ignore", under="ignore"):
-        scaled: NDArray[Any] = np.ldexp(parts, exponents).view(v.dtype)
-    return scaled
+        sign, log = super()._determinant_of_factors()
+        if self.band and not sign:  # whose last pivot may be zero only because it was too small for a number
+            self._warn_of_condition(math.inf)
+        return sign, log

@@ -1,9 +1,9 @@
 """One block Toeplitz matrix: which way its systems are solved, and what is accepted, as for entries in place of blocks.
 
-A `BlockToeplitzSystem` is a `ToeplitzSystem` with other algorithms: Whittle's recursion, iteration with a block
-circulant, elimination of the dense matrix. Acceptance of solutions by their backward errors, refinement and the scaling
-of right-hand sides are those of its base. Components of different units are brought to one size first: the rows and
-columns of each component are multiplied by powers of two, after which the matrix is block Toeplitz still.
+The algorithms are Whittle's recursion, iteration with a block circulant, and elimination of the dense matrix. Solutions
+are accepted by their backward errors, as those of `ToeplitzSystem`. Components of different units are brought to one
+size first: the rows and columns of each component are multiplied by powers of two, after which the matrix is block
+Toeplitz still.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from structmat._arrays.namespaces import numpy_namespace
 from structmat._errors import warn_caller
 from structmat._fourier.blocks import BlockToeplitzConvolution
 from structmat._toeplitz_systems import thresholds
+from structmat._toeplitz_systems.acceptance import AcceptedSystem
 from structmat._toeplitz_systems.blocks.inverse import InverseBlocks
 from structmat._toeplitz_systems.blocks.iteration import (
     block_circulant_inverse,
@@ -27,7 +28,6 @@ from structmat._toeplitz_systems.blocks.iteration import (
 )
 from structmat._toeplitz_systems.blocks.recursion import BlockRecursion, whittle
 from structmat._toeplitz_systems.elimination import Factors, dense_factors, uneven_vector
-from structmat._toeplitz_systems.system import ToeplitzSystem
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -49,26 +49,16 @@ class _Corrected(NamedTuple):
     """The last one."""
 
 
-class BlockToeplitzSystem(ToeplitzSystem):
+class BlockToeplitzSystem(AcceptedSystem):
     """Systems with a block Toeplitz matrix T of first block column `c` and first block row `r`, of p x p blocks."""
 
-    band = None
-    triangle = None
-
     def __init__(self, c: NDArray[Any], r: NDArray[Any], owner: str | None = None, *, ready: bool = False) -> None:
-        self.owner = owner
-        self.ready = ready
         self.blocks, self.p = c.shape[:2]
-        self.n = self.blocks * self.p
-        self._has_warned = False
-        self.eps = float(np.finfo(c.dtype).eps)
-        """The machine epsilon of the numbers that T was given in."""
+        super().__init__(self.blocks * self.p, c.dtype, owner, ready=ready)
         wide = np.complex128 if np.iscomplexobj(c) else np.float64
         offsets = np.concatenate([r[:0:-1], c]).astype(wide)
         moduli = np.max(np.abs(offsets), axis=0)
         self.is_finite = bool(np.all(np.isfinite(moduli)))
-        self.exponent = 0
-        """That of the base, which scales all entries alike."""
         self.hermitian = bool(np.array_equal(offsets, offsets[::-1].conj().swapaxes(-2, -1)))
         self.row_shifts, self.column_shifts = (
             _shifts(moduli, hermitian=self.hermitian) if self.is_finite else np.zeros((2, self.p), int)
@@ -89,9 +79,12 @@ class BlockToeplitzSystem(ToeplitzSystem):
         return np.ascontiguousarray(entries.swapaxes(1, 2)).reshape(self.n, self.n)
 
     @cached_property
-    def plan(self) -> BlockToeplitzConvolution:  # type: ignore[override]
+    def plan(self) -> BlockToeplitzConvolution:
         """The products with T."""
         return BlockToeplitzConvolution.of(self.c, self.r, numpy_namespace)
+
+    def _product(self, x: NDArray[Any]) -> Any:
+        return self.plan.apply(x, numpy_namespace)
 
     @cached_property
     def row_sums(self) -> NDArray[Any]:
@@ -141,7 +134,7 @@ class BlockToeplitzSystem(ToeplitzSystem):
         found = self.recursion if self.can_recur else None
         return _product_with(*found.inverse.factors(numpy_namespace)) if found is not None and found.last < 1 else None
 
-    def _right_hand_sides(self) -> tuple[NDArray[Any], NDArray[Any]]:  # type: ignore[override]
+    def _right_hand_sides(self) -> tuple[NDArray[Any], NDArray[Any]]:
         """Return those of the systems of x and y, and those of v and w for the transpose, as rows.
 
         The block s, which is free, is zero.
@@ -183,9 +176,6 @@ class BlockToeplitzSystem(ToeplitzSystem):
         """
         rows, columns = (np.tile(shifts, self.blocks) for shifts in (self.row_shifts, self.column_shifts))
         return _scaled_by(super().solve(_scaled_by(b, rows)), columns)
-
-    def _solve_quickly(self, b: NDArray[Any]) -> None:
-        """Return None: the compiled recursion is for numbers alone."""
 
     def _solvers(self, count: int) -> Iterator[Callable[[NDArray[Any]], Any]]:
         """Yield functions that solve `count` systems, more or less exactly, the fastest one first."""

@@ -1,0 +1,256 @@
+"""Systems of one matrix whose solutions are accepted by their backward errors, refined, or found in another way.
+
+A subclass has the matrix: products with it, the sums of its rows, its triangular factors, and the ways to solve its
+systems, the fastest one first. A solution is accepted if its backward error is at the level of rounding in every row.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import scipy  # its `linalg` is imported on first use
+
+from structmat._errors import warn_caller
+from structmat._toeplitz_systems import thresholds
+from structmat._toeplitz_systems.elimination import Factors
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from numpy.typing import NDArray
+
+_EPS = float(np.finfo(float).eps)
+"""The machine epsilon of double precision, in which everything is computed."""
+
+_ORDINARY = 2.0**-thresholds.ORDINARY_EXPONENT, 2.0**thresholds.ORDINARY_EXPONENT
+
+
+class AcceptedSystem(ABC):
+    """Systems with one n x n matrix T, in double precision.
+
+    Warnings are given on behalf of the method `owner`, if any. A `ready` system is for many right-hand sides, one after
+    the other, so that it is worth computing the inverse.
+    """
+
+    constants: NDArray[Any]
+    """The numbers that determine T, in double precision."""
+    is_finite: bool
+    """Whether all of them are."""
+    exponent: int = 0
+    """The exponent of the power of two by which T was divided."""
+
+    def __init__(self, n: int, dtype: Any, owner: str | None, *, ready: bool) -> None:
+        self.n = n
+        self.owner = owner
+        self.ready = ready
+        self._has_warned = False
+        self.eps = float(np.finfo(dtype).eps)
+        """The machine epsilon of the numbers that T was given in."""
+
+    # What a subclass has
+
+    @abstractmethod
+    def _product(self, x: NDArray[Any]) -> Any:
+        """Return the products of T with the rows of x."""
+
+    @property
+    @abstractmethod
+    def row_sums(self) -> NDArray[Any]:
+        """The sums of the moduli in each row."""
+
+    @property
+    @abstractmethod
+    def is_uneven(self) -> bool:
+        """Whether the entries of some rows are so small that rounding errors of transforms would hide them."""
+
+    @property
+    @abstractmethod
+    def factors(self) -> Factors:
+        """The triangular factors of the matrix."""
+
+    @abstractmethod
+    def _solvers(self, count: int) -> Iterator[Callable[[NDArray[Any]], Any]]:
+        """Yield functions that solve `count` systems, more or less exactly, the fastest one first."""
+
+    @cached_property
+    def norm(self) -> Any:
+        """The largest of the sums of the rows: the infinity norm of T."""
+        return self.row_sums.max()
+
+    def _largest_correction(self, errors: Any) -> Any:
+        """Return bounds of corrections, relative to solutions of such backward errors; infinity where there is none."""
+        return np.full_like(errors, math.inf)
+
+    # Errors and warnings
+
+    def _singular(self) -> np.linalg.LinAlgError:
+        return np.linalg.LinAlgError(f"{self.owner}: the matrix is singular to working precision")
+
+    def _warn_of_condition(self, value: float) -> None:
+        if self.owner and not self._has_warned:
+            self._has_warned = True
+            text = f"{self.owner}: the matrix is ill-conditioned (about {value:.1g}); the result may be inaccurate"
+            warn_caller(text, scipy.linalg.LinAlgWarning)
+
+    def _warn_of_growth(self, x: NDArray[Any], b: NDArray[Any]) -> None:
+        """Warn if the rows of x are so much longer than those of b that the matrix is singular to working precision."""
+        norms = np.abs(b).max(axis=-1)
+        norms[norms == 0] = 1
+        growth = self.norm * (np.abs(x).max(axis=-1) / norms).max()
+        if not growth <= 1 / self.eps:  # a lower bound of the condition number
+            self._warn_of_condition(float(growth))
+
+    # Solutions
+
+    def solve(self, b: NDArray[Any]) -> NDArray[Any]:
+        """Return x with ``T x = b`` along the last axis, in double precision; NaN where b or T is not finite.
+
+        A matrix that is singular to working precision is an error, and one for which nothing but elimination is
+        accurate and that is too large to be written out.
+        """
+        if b.dtype.kind == "c" and self.constants.dtype.kind != "c":
+            return self.solve(b.real) + 1j * self.solve(b.imag)
+        if not b.size:
+            return b.astype(self.constants.dtype)
+        rows = b.reshape(-1, self.n).astype(self.constants.dtype, copy=False)
+        if len(rows) == 1 and self.is_finite and not self.exponent and is_ordinary(np.abs(rows).max()):
+            return self._solve_rows(rows).reshape(b.shape)
+        largest = np.abs(rows).max(axis=-1, keepdims=True)
+        exponents = extreme_exponents(largest)
+        finite = np.isfinite(largest[:, 0]) & self.is_finite
+        if finite.all() and not (self.exponent or exponents.any()):
+            return self._solve_rows(rows).reshape(b.shape)
+        x = np.full(rows.shape, np.nan, rows.dtype)
+        if np.any(finite):
+            scaled_x = self._solve_rows(scaled(rows, -exponents)[finite])
+            x[finite] = scaled(scaled_x, exponents[finite] - self.exponent)
+        return x.reshape(b.shape)
+
+    def _solve_rows(self, b: NDArray[Any]) -> NDArray[Any]:
+        """Return the solutions for the rows of b, whose numbers are neither very large nor very small."""
+        if self.n <= thresholds.DENSE or (self.n <= thresholds.LARGEST and self.is_uneven):
+            return self._solve_by_elimination(b)
+        x = self._solve_with_acceptance(b)
+        self._warn_of_growth(x, b)
+        return x
+
+    def _solve_with_acceptance(self, b: NDArray[Any]) -> NDArray[Any]:
+        """Return the first solution of each system that is accepted, else the one with the smallest backward error."""
+        if not np.all(self.row_sums):
+            raise self._singular()
+        allowed = thresholds.ROUNDING * _EPS * math.sqrt(self.n)
+        x = np.zeros_like(b)
+        errors = np.full(len(b), np.inf)
+        unsolved = np.arange(len(b))
+        for solver in self._solvers(len(b)):
+            new_x, new_errors = self._solve_with_refinement(solver, b[unsolved], allowed)
+            better = new_errors < errors[unsolved]
+            x[unsolved[better]] = new_x[better]
+            errors[unsolved[better]] = new_errors[better]
+            unsolved = unsolved[errors[unsolved] > allowed]
+            if not len(unsolved):
+                break
+        if len(unsolved) and self.n > thresholds.LARGEST:
+            self._require_small_residuals(x[unsolved], b[unsolved])
+        return x
+
+    def _require_small_residuals(self, x: NDArray[Any], b: NDArray[Any]) -> None:
+        """Warn of solutions that are not accepted, or raise an error where their residuals are large."""
+        residuals = b - self._product(x)
+        largest = float(np.max(np.linalg.norm(residuals, axis=-1) / np.linalg.norm(b, axis=-1)))
+        text = f"{self.owner}: the matrix is ill-conditioned; a relative residual of {largest:.1g} is left"
+        if not largest <= thresholds.ROUGH:
+            raise np.linalg.LinAlgError(f"{text}, and the matrix is too large to be written out")
+        if self.owner:
+            warn_caller(text, scipy.linalg.LinAlgWarning)
+
+    def _solve_with_refinement(
+        self, solver: Callable[[NDArray[Any]], Any], b: NDArray[Any], allowed: float
+    ) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Return solutions, refined as long as that at least halves their backward errors, and these errors."""
+        with np.errstate(all="ignore"):
+            x = solver(b)
+            residuals, errors = self._residuals_and_errors(x, b)
+            wanted = thresholds.EXACT * _EPS * math.sqrt(self.n)
+            inexact = errors > wanted
+            while np.any(inexact):
+                new_x = x[inexact] + solver(residuals[inexact])
+                new_residuals, new_errors = self._residuals_and_errors(new_x, b[inexact])
+                helps = new_errors < errors[inexact] / 2
+                if not np.any(helps):
+                    break
+                rows = np.flatnonzero(inexact)[helps]
+                x[rows] = new_x[helps]
+                residuals[rows] = new_residuals[helps]
+                errors[rows] = new_errors[helps]
+                inexact = errors > wanted
+            # Beside a solution of large norm any residual is small. It is accepted if a correction hardly changes it.
+            norms = np.max(np.abs(x), axis=-1)
+            least_doubtful = thresholds.DOUBTFUL_SOLUTION * self._largest_norms(b)
+            doubtful = (errors <= allowed) & (norms > least_doubtful)
+            if np.any(doubtful):
+                doubtful &= ~(self._largest_correction(errors) <= thresholds.STEADY)
+            if np.any(doubtful):
+                corrections = np.max(np.abs(solver(residuals[doubtful])), axis=-1)
+                unsteady = corrections > thresholds.STEADY * norms[doubtful]
+                errors[doubtful] *= np.where(unsteady, norms[doubtful] / least_doubtful[doubtful], 1)
+        return x, errors
+
+    def _largest_norms(self, b: NDArray[Any]) -> NDArray[Any]:
+        """Return the largest norms that solutions for the rows of b can have if T has a condition of at most 1 / eps.
+
+        These norms, as those of the rows of b, are infinity norms.
+        """
+        return np.max(np.abs(b), axis=-1) / self.norm / _EPS
+
+    def _residuals_and_errors(self, x: NDArray[Any], b: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Return the residuals, and the backward error of each solution.
+
+        That is the smallest change of T, relative to each of its rows, for which the solution is exact. Since each row
+        is measured by itself, large rows do not hide the errors of small ones. Where the norm of a solution is larger
+        than T allows, it is measured by that of `b`, or any residual would be small beside it.
+        """
+        residuals = b - self._product(x)
+        largest = np.max(np.abs(residuals) / self.row_sums, axis=-1)
+        norms = np.minimum(np.max(np.abs(x), axis=-1), thresholds.LONG_SOLUTION * self._largest_norms(b))
+        errors = np.where(largest == 0, 0.0, largest / norms)
+        return residuals, np.where(np.isfinite(errors), errors, np.inf)
+
+    def _solve_by_elimination(self, b: NDArray[Any]) -> NDArray[Any]:
+        """Return solutions by elimination of the dense matrix, or of its band."""
+        return self.factors.solve(b)
+
+    # The determinant
+
+    def _determinant_of_factors(self) -> tuple[Any, float]:
+        """Return phase and logarithm by triangular factors; a matrix that has none is singular."""
+        try:
+            return self.factors.slogdet()
+        except np.linalg.LinAlgError:
+            return 0.0, -math.inf
+
+
+# Numbers of extreme size
+
+
+def is_ordinary(modulus: float) -> bool:
+    """Tell whether a number is finite, and neither very large nor very small."""
+    return bool(_ORDINARY[0] <= modulus < _ORDINARY[1])
+
+
+def extreme_exponents(moduli: Any) -> NDArray[Any]:
+    """Return the exponents of two of very large and very small moduli, by which they are scaled; zero for others."""
+    exponents = np.frexp(moduli)[1]  # zero for what is not finite
+    return exponents * (np.abs(exponents) > thresholds.ORDINARY_EXPONENT)
+
+
+def scaled(v: NDArray[Any], exponents: Any) -> NDArray[Any]:
+    """Return a vector, or rows, times powers of two that may be beyond the range of numbers."""
+    parts = np.ascontiguousarray(v).view(v.real.dtype)
+    with np.errstate(over="ignore", under="ignore"):
+        result: NDArray[Any] = np.ldexp(parts, exponents).view(v.dtype)
+    return result
