@@ -212,6 +212,31 @@ def test_backward_errors_of_ill_conditioned_matrices_are_at_the_level_of_roundin
         assert np.max(errors / sizes) <= 4 * np.finfo(float).eps * np.sqrt(n * p), name
 
 
+@pytest.mark.parametrize("n", [3, 100])
+def test_real_matrices_are_solved_for_complex_right_hand_sides(n: int) -> None:
+    T = sm.BlockToeplitz(*blocks(n, 2, "real"))
+    b = np.random.default_rng(1).standard_normal((2, 3, 2 * n))
+    b[:, 0] *= 2.0**600  # whose scale is changed, and back
+    x = T.solve((b[0] + 1j * b[1]).T).T
+    np.testing.assert_array_equal(x.real, T.solve(b[0].T).T)
+    np.testing.assert_array_equal(x.imag, T.solve(b[1].T).T)
+    by_torch = sm.BlockToeplitz(torch.tensor(T.c), torch.tensor(T.r)).solve(torch.tensor(b[0, 1] + 1j * b[1, 1]))
+    np.testing.assert_array_equal(by_torch.numpy(), T.solve(b[0, 1] + 1j * b[1, 1]))
+
+
+@pytest.mark.parametrize("n", [50, 65, 100])
+def test_smooth_covariances_with_a_nugget_are_solved_without_a_warning(n: int) -> None:
+    """Solutions have large norms here: their condition is about 1e7."""
+    lags = np.arange(float(n))[:, None, None]
+    c = np.exp(-0.01 * lags**2) * np.array([[1.0, 0.5], [0.5, 1.0]]) + 1e-6 * np.eye(2) * (lags == 0)
+    T = sm.BlockToeplitz(c)
+    b = np.random.default_rng(0).standard_normal(2 * n)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        x = T.solve(b)
+    np.testing.assert_allclose(T @ x, b, atol=1e-6)
+
+
 def test_components_of_different_units_are_solved_as_accurately_as_of_one() -> None:
     c, r = blocks(100, 3, "definite")
     units = np.array([1e-140, 1.0, 3e120])
