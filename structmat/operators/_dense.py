@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
 from typing import Any
+
+import numpy as np
 
 from structmat._arguments import as_floating, wrong_shape
 from structmat._arrays.arithmetic import euclidean_norm, power_of_two_near
@@ -13,6 +17,7 @@ from structmat._arrays.dtypes import common_dtype, complex_partner
 from structmat._arrays.libraries import device_of, is_array
 from structmat._arrays.linear_algebra import dense_inverses, dense_solutions, even_factors, matmul, singular_values
 from structmat._arrays.typing import Array, Namespace
+from structmat._errors import ArgumentTypeError
 from structmat.operators._arithmetic import compose
 from structmat.operators._linear_operator import Context, LinearOperator
 from structmat.operators._spectral_functions import spectral_rounding
@@ -86,7 +91,9 @@ class Dense(LinearOperator):
             If the matrix is not square.
         """
         op, xp = self._to_working_precision("cholesky", square=True)
-        return self._from_working_precision(xp.linalg.cholesky(op.matrix), xp)
+        with _named("cholesky"):
+            factor = xp.linalg.cholesky(op.matrix)
+        return self._from_working_precision(factor, xp)
 
     def _matvec(self, x: Array, xp: Namespace) -> Array:
         matrix = self.matrix
@@ -106,9 +113,15 @@ class Dense(LinearOperator):
         return copied(self.matrix, like.xp)
 
     def _inv(self, xp: Namespace) -> LinearOperator:
-        return Dense(dense_inverses(self.matrix, xp))
+        with _named("inv"):
+            return Dense(dense_inverses(self.matrix, xp))
 
     def _solve(self, b: Array, xp: Namespace) -> Array:
+        with _named("solve"):
+            return self._solutions(b, xp)
+
+    def _solutions(self, b: Array, xp: Namespace) -> Array:
+        """Return the solutions along the last axis."""
         power_of_two = power_of_two_near(self.matrix, xp, axis=(-2, -1))  # LAPACK loses digits of subnormal numbers
         matrix = self.matrix / power_of_two
         b = b / power_of_two[..., 0]
@@ -132,7 +145,8 @@ class Dense(LinearOperator):
         return even_factors(*self._slogdet(xp), self.shape[0], xp)
 
     def _pinv(self, rtol: float, xp: Namespace) -> LinearOperator:
-        return Dense(xp.linalg.pinv(self.matrix, rtol=rtol))
+        with _named("pinv"):
+            return Dense(xp.linalg.pinv(self.matrix, rtol=rtol))
 
     def _damped_pinv(self, damp: float, xp: Namespace) -> LinearOperator:
         m, n = self.shape
@@ -145,7 +159,8 @@ class Dense(LinearOperator):
 
     def _eig(self, xp: Namespace) -> tuple[Array, LinearOperator]:
         dtype = complex_partner(self.matrix.dtype, xp)
-        values, vectors = xp.linalg.eig(xp.astype(self.matrix, dtype))
+        with _named("eig"):
+            values, vectors = xp.linalg.eig(xp.astype(self.matrix, dtype))
         return values, Dense(vectors)
 
     def _eigvals(self, xp: Namespace) -> Array:
@@ -170,6 +185,15 @@ class Dense(LinearOperator):
         return Dense(self.matrix[..., rows.start : rows.stop, cols.start : cols.stop])
 
 
+@contextmanager
+def _named(method: str) -> Iterator[None]:
+    """Let errors of NumPy's linear algebra, such as "Singular matrix", say which method had them."""
+    try:
+        yield
+    except np.linalg.LinAlgError as error:
+        raise np.linalg.LinAlgError(f"Dense.{method}: {error}") from error
+
+
 def _alike(A: Array, B: Array, xp: Namespace) -> tuple[Array, Array]:
     """Return two arrays in their common dtype, which some libraries do not find by themselves."""
     if A.dtype == B.dtype:
@@ -182,9 +206,17 @@ def _product(A: Array, B: Array, xp: Namespace) -> Array:
     return matmul(*_alike(A, B, xp), xp)
 
 
-def as_operators(parts: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Return parts of an operator, with a `Dense` in place of each array."""
-    return tuple(Dense(part) if is_array(part) or isinstance(part, list) else part for part in parts)
+def as_operators(parts: tuple[Any, ...], owner: str, argument: str) -> tuple[Any, ...]:
+    """Return parts of an operator, with a `Dense` in place of each array; errors name the owner and the argument."""
+    return tuple(_as_operator(part, owner, argument) for part in parts)
+
+
+def _as_operator(part: Any, owner: str, argument: str) -> LinearOperator:
+    if isinstance(part, LinearOperator):
+        return part
+    if is_array(part) or isinstance(part, list):
+        return Dense(part)
+    raise ArgumentTypeError(owner, argument, f"must be structmat operators or arrays, got {type(part).__name__}")
 
 
 @compose.rule(Dense, Dense)

@@ -24,7 +24,7 @@ from structmat._arrays.libraries import namespace_of, rules_of
 from structmat._arrays.linear_algebra import even_factors
 from structmat._arrays.shapes import broadcast_shapes
 from structmat._arrays.typing import Array, DType, Namespace, Scalar
-from structmat._errors import ArgumentTypeError, ArgumentValueError
+from structmat._errors import ArgumentValueError
 from structmat._rules import Solver
 from structmat.operators._arithmetic import add, scale
 from structmat.operators._closed_forms import NoClosedFormError
@@ -104,7 +104,7 @@ class Eigendecomposition(LinearOperator):
     def __post_init__(self) -> None:
         owner = "Eigendecomposition"
         values = as_vectors(self.values, owner, "values")
-        (vectors,) = as_operators((self.vectors,))
+        (vectors,) = as_operators((self.vectors,), owner, "vectors")
         require_operators(owner, "vectors", (vectors,))
         if vectors.shape != (values.shape[-1], values.shape[-1]):
             n = values.shape[-1]
@@ -148,9 +148,7 @@ class Eigendecomposition(LinearOperator):
         Eigendecomposition(shape=(3, 3), dtype=float64, device=cpu)
         """
         owner = "Eigendecomposition.of"
-        (operator,) = as_operators((A,))
-        if not isinstance(operator, LinearOperator):
-            raise ArgumentTypeError(owner, "A", f"must be an operator or an array, got {type(A).__name__}")
+        (operator,) = as_operators((A,), owner, "A")
         if operator.shape[0] != operator.shape[1]:
             raise ArgumentValueError(owner, "A", f"must be square, got shape {operator.shape}")
         operator, xp = operator._to_working_precision(owner)

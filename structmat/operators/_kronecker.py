@@ -84,7 +84,7 @@ class Kronecker(ByEigenvalues):
     """The factors."""
 
     def __init__(self, *factors: Any) -> None:
-        operators = as_operators(factors)
+        operators = as_operators(factors, "Kronecker", "factors")
         require_operators("Kronecker", "factors", operators)
         inner = ((factor.factors if type(factor) is Kronecker else (factor,)) for factor in operators)
         object.__setattr__(self, "factors", tuple(part for parts in inner for part in parts))

@@ -74,7 +74,7 @@ class KroneckerSum(ByEigenvalues):
     """The terms."""
 
     def __init__(self, *terms: Any) -> None:
-        operators = as_operators(terms)
+        operators = as_operators(terms, "KroneckerSum", "terms")
         require_operators("KroneckerSum", "terms", operators)
         for term in operators:
             if term.shape[0] != term.shape[1]:

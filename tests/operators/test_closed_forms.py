@@ -220,6 +220,20 @@ def test_solutions_do_not_depend_on_the_scale(backend: Backend, entry: Entry, sc
     check(backend, entry, law, dtype="float64")
 
 
+@on("numpy")
+@each(SOLVED)
+def test_real_matrices_are_solved_for_complex_right_hand_sides(backend: Backend, entry: Entry) -> None:
+    def law(op: Any, dense: np.ndarray, sample: Sample, v: Vectors) -> None:
+        if np.max(np.linalg.cond(dense)) > 100:
+            return
+        x = v(*dense.shape[:-1]) + 1j * v(*dense.shape[:-1])
+        b = np.einsum("...ij,...j->...i", dense, x)
+        for solution in (op.inv_matvec(b), op.prepare().inv_matvec(b)):
+            np.testing.assert_allclose(solution, x, atol=1e-9 * np.max(np.abs(x)))
+
+    check(backend, entry, law, dtype="float64")
+
+
 @pytest.mark.parametrize("complex_", [False, True])
 @pytest.mark.parametrize("scale", [5e-310, 2.0**1022])
 @pytest.mark.parametrize("n", [4, 200, 251])

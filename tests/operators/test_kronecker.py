@@ -35,7 +35,7 @@ def test_factors_are_flat_and_products_stay_products() -> None:
 
 
 def test_what_is_no_part_is_an_error() -> None:
-    with pytest.raises(TypeError, match=r"Kronecker: factors must be structmat operators, got int"):
+    with pytest.raises(TypeError, match=r"Kronecker: factors must be structmat operators or arrays, got int"):
         sm.Kronecker(np.eye(2), 3)
     with pytest.raises(ValueError, match=r"Kronecker: factors must be at least one operator, got none"):
         sm.Kronecker()
@@ -45,6 +45,13 @@ def test_what_is_no_part_is_an_error() -> None:
         sm.Dense(np.ones(3))
     with pytest.raises(ValueError, match=r"Eigendecomposition: vectors must have shape \(2, 2\), got \(3, 3\)"):
         sm.Eigendecomposition(np.ones(2), np.eye(3))
+    with pytest.raises(TypeError, match=r"Eigendecomposition.of: A must be structmat operators or arrays, got str"):
+        sm.Eigendecomposition.of("A")
+    for method in ("inv", "solve"):
+        with pytest.raises(np.linalg.LinAlgError, match=rf"Dense\.{method}: Singular matrix"):
+            getattr(sm.Kronecker(np.ones((2, 2)), np.eye(2)), method)(*[np.ones(4)] * (method == "solve"))
+    with pytest.raises(np.linalg.LinAlgError, match=r"Dense\.cholesky: Matrix is not positive definite"):
+        sm.Kronecker(np.ones((2, 2)), -np.eye(2)).cholesky()
     lower = np.tril(np.ones((2, 2)))
     with pytest.raises(NotImplementedError, match=r"Sum.inv: no closed form for Dense operators; use structmat.solve"):
         (sm.Kronecker(lower, lower) + sm.Identity(4)).inv()
