@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
-from structmat._arguments import as_floating, grid, one_of, wrong_shape
+from structmat._arguments import as_floating, grid, one_of, positive, wrong_shape
 from structmat._arrays.arithmetic import conjugate, power_of_two_near, real_part
 from structmat._arrays.dtypes import complex_partner, is_complex, precision_of
 from structmat._arrays.libraries import can_raise_for_values, device_of, namespace_of
@@ -356,9 +356,10 @@ def laplacian(
     sizes = grid(shape if isinstance(shape, (tuple, list)) else (shape,), owner, "shape")
     names = _for_each_axis(boundary, len(sizes), owner, "boundary", tuple(TRANSFORMS))
     kinds = tuple(TRANSFORMS[name] for name in names)
-    steps = spacing if isinstance(spacing, (tuple, list)) else (spacing,) * len(sizes)
-    if len(steps) != len(sizes):
+    given: Any = spacing if np.ndim(spacing) == 1 else (spacing,) * len(sizes)
+    if len(given) != len(sizes):
         raise ArgumentValueError(owner, "spacing", f"must be one number, or one for each of {len(sizes)} axes")
+    steps = [positive(step, owner, "spacing") for step in given]
     xp: Namespace = numpy_namespace
     if like is not None:
         xp = namespace_of(owner, like)
@@ -369,8 +370,6 @@ def laplacian(
     total: Any = None
     held = held_sizes(sizes, kinds, real=True)
     for axis, (n, count, kind, step) in enumerate(zip(sizes, held, kinds, steps, strict=True)):
-        if not isinstance(step, (int, float)) or not 0.0 < step < math.inf:
-            raise ArgumentValueError(owner, "spacing", f"must be positive and finite, got {step!r}")
         k = np.arange(count)  # in double precision, whatever the dtype
         angle = {"dct2": k / n, "dst1": (k + 1) / (n + 1), "dst2": (k + 1) / n, FOURIER: 2 * k / n}[kind] * math.pi
         values = -((2 * np.sin(angle / 2) / step) ** 2)

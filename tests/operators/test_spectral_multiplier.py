@@ -87,6 +87,9 @@ def test_laplacians_are_those_of_scipy(shape: tuple[int, ...], boundary: Any, na
 
 def test_steps_and_edges_by_axis() -> None:
     L = sm.laplacian((3, 4), ("odd", "zero"), spacing=(0.5, 2.0))
+    for steps in ([0.5, 2], np.array([0.5, 2.0]), np.float32([0.5, 2]), (np.float32(0.5), np.int64(2))):
+        again = sm.laplacian((3, 4), ("odd", "zero"), spacing=steps)
+        np.testing.assert_array_equal(again.spectrum, L.spectrum)
     odd = np.array([[-3.0, 1.0, 0.0], [1.0, -2.0, 1.0], [0.0, 1.0, -3.0]])
     zero = -2 * np.eye(4) + np.eye(4, k=1) + np.eye(4, k=-1)
     np.testing.assert_allclose(L.to_dense(), 4 * np.kron(odd, np.eye(4)) + np.kron(np.eye(3), zero) / 4, atol=1e-14)
