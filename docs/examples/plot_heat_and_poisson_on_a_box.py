@@ -3,8 +3,8 @@ Heat and Poisson problems on a box
 ==================================
 
 How does heat spread in a room with insulated and with cold walls, and what does it look like in the end? The second
-differences on a box have eigenvectors of cosines and sines, whatever each pair of walls does. Solutions at any time,
-and steady ones, are two transforms, without time steps and without iterations.
+differences on a box have cosines and sines for eigenvectors, whichever kind of wall there is on each side. A solution
+at any time, or a steady one, takes two transforms, without time steps and without iterations.
 """
 
 # %%

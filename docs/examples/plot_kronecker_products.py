@@ -2,16 +2,17 @@
 A Gaussian process on a grid by Kronecker products
 ==================================================
 
-Forty stations along a coast measure every day for half a year, with noise. If the covariance of two measurements is one
-of their places times one of their times, the matrix of all 7,200 measurements is a Kronecker product of two small ones.
+Forty stations along a coast measure every day for half a year, with noise. If the covariance of two measurements is a
+function of their places times a function of their times, the covariance matrix of all 7,200 measurements is a Kronecker
+product of two small ones.
 Its likelihood is exact, with a gradient, in milliseconds.
 """
 
 # %%
 # A field in space and time
 # -------------------------
-# The stations are anywhere, so that the covariance of places is a dense matrix; days are evenly spaced, and theirs is a
-# `Toeplitz` matrix. :class:`~structmat.Kronecker` takes both. The square root of the product times white noise is a
+# The stations are unevenly spaced, so that the covariances of places are a dense matrix; days are evenly spaced, and
+# their covariances are a `Toeplitz` matrix. :class:`~structmat.Kronecker` takes both. The square root of the product times white noise is a
 # sample.
 
 import matplotlib.pyplot as plt
@@ -106,5 +107,6 @@ for preconditioner in ("nearest", None):
 # as long as the two matrix products of NumPy, and 683 in PyLops (one core, 2026-11-30, ``python
 # benchmarks/kronecker.py``).
 #
-# Where the covariance is not one of places times one of times, but stationary, `MultilevelToeplitz` is its matrix:
+# Where the covariance is not such a product, but depends on the differences of grid points alone, its matrix is a
+# `MultilevelToeplitz`:
 # :ref:`sphx_glr_auto_examples_plot_grids_with_gaps.py`.

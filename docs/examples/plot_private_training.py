@@ -33,8 +33,8 @@ def squared_errors(C, participations=1):
 # %%
 # The square root
 # ---------------
-# The largest error is nearly the least of all factorisations if C is the square root of A [#fhu]_: for large n it is
-# ``(log n + 0.5772 + 4 log 2) / pi``, and ``sqrt(n)`` for independent noise, ``C = 1``.
+# If C is the square root of A, the largest error is nearly the smallest that any factorisation has [#fhu]_. For large n
+# it is ``(log n + 0.5772 + 4 log 2) / pi``. Independent noise, where C is the identity, has ``sqrt(n)``.
 
 zeros = torch.zeros(n, dtype=torch.float64)
 root = sm.Toeplitz(torch.ones_like(zeros), zeros).sqrtm()
@@ -45,7 +45,8 @@ print(f"largest error of n = 2,048 sums: {squared_errors(root)[-1] ** 0.5:.4f}, 
 # %%
 # Bands
 # -----
-# Its first coefficients make a band [#kalinin]_. The best ones of a band follow by descent, as inverses have gradients.
+# The first coefficients of the square root make a banded C [#kalinin]_. The best coefficients of a band are found by
+# descent, as inverses have gradients.
 # Here the mean squared error over all steps is minimised. For 2,048 steps and 64 bands ``optimize_banded_toeplitz`` of
 # jax_privacy 2.0.0 finds 26.729.
 

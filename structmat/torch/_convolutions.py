@@ -100,6 +100,9 @@ def fft_conv(
     matrix product for each frequency. Dilation costs nothing. The backward pass keeps input and weight alone, as that
     of `conv1d` does, and can be differentiated again.
 
+    By transforms each output depends on all inputs of its tile: a NaN or an infinity spoils the outputs of a whole
+    tile, and rounding errors are relative to the largest outputs of the tile.
+
     The costs were measured on one core of a processor; other devices are judged by the same numbers of operations, and
     were not measured. Where these mislead, `method` says what to do. Exported programs contain direct convolutions.
 
