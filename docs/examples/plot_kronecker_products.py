@@ -12,8 +12,8 @@ Its likelihood is exact, with a gradient, in milliseconds.
 # A field in space and time
 # -------------------------
 # The stations are unevenly spaced, so that the covariances of places are a dense matrix; days are evenly spaced, and
-# their covariances are a `Toeplitz` matrix. :class:`~structmat.Kronecker` takes both. The square root of the product times white noise is a
-# sample.
+# their covariances are a `Toeplitz` matrix. :class:`~structmat.Kronecker` takes both. The square root of the product
+# times white noise is a sample.
 
 import matplotlib.pyplot as plt
 import numpy as np
