@@ -129,6 +129,30 @@ def test_factors_are_stored_where_nothing_is_recorded(monkeypatch: pytest.Monkey
     assert len(stored) <= trigonometric._STORED
 
 
+EIGENVECTORS = {
+    "Fourier": lambda n, axes: sm.Fourier(n, axes=axes),
+    "Fourier of blocks": lambda n, axes: sm.Fourier(n, 2, inverse=True, axes=axes),
+    **{f"DCT of type {k}": lambda n, axes, k=k: sm.CosineTransform(n, k, axes) for k in range(1, 5)},
+    **{f"DST of type {k}": lambda n, axes, k=k: sm.SineTransform(n, k, axes) for k in range(1, 5)},
+}
+
+
+@on("numpy", "torch")
+@pytest.mark.parametrize("make", EIGENVECTORS.values(), ids=EIGENVECTORS)
+def test_diagonals_of_matrices_with_such_eigenvectors(backend: Backend, make: Any) -> None:
+    rng = np.random.default_rng(0)
+    for n, axes in ((1, None), (2, None), (5, None), ((3, 4), None), ((3, 4), 1), ((2, 3, 2), (0, 2))):
+        vectors = make(n, axes)
+        values = rng.standard_normal((3, vectors.shape[0])) + 1j * rng.standard_normal((3, vectors.shape[0]))
+        A = sm.Eigendecomposition(backend.asarray(values), vectors)
+        expected = np.diagonal(backend.to_numpy(A.to_dense()), axis1=-2, axis2=-1)
+        np.testing.assert_allclose(backend.to_numpy(A.diagonal()), expected, atol=1e-13)
+    long = make(5000, None)  # which is not written out
+    K = sm.Kronecker(sm.Eigendecomposition(np.ones(long.shape[0]), long), np.array([[2.0, 1.0], [1.0, 2.0]]))
+    inverse = (K + sm.Identity(K.shape[0])).inv()
+    np.testing.assert_allclose(inverse.diagonal(), 3 / 8, atol=1e-12)
+
+
 @pytest.mark.parametrize("kind", [sm.CosineTransform, sm.SineTransform])
 def test_transposes_are_inverses(kind: Any) -> None:
     for of_type, of_transpose in ((1, 1), (2, 3), (3, 2), (4, 4)):

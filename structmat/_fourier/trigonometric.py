@@ -153,7 +153,7 @@ def _numbers(count: int, x: Array, xp: Namespace) -> Array:
     return xp.astype(xp.arange(count, device=device_of(x)), x.dtype)
 
 
-def _phases(angles: Array, xp: Namespace) -> Array:
+def phases(angles: Array, xp: Namespace) -> Array:
     """Return complex numbers of modulus one by their angles."""
     return _joined(xp.cos(angles), xp.sin(angles), xp)
 
@@ -164,13 +164,13 @@ def _phases(angles: Array, xp: Namespace) -> Array:
 def _factors_of_type_2(n: int, x: Array, xp: Namespace) -> tuple[Array, ...]:
     k = _numbers(n // 2 + 1, x, xp)
     sizes = xp.where(k == 0.0, math.sqrt(1 / n), math.sqrt(2 / n) * xp.ones_like(k))
-    return (_phases(k * (math.pi / (2 * n)), xp) * sizes,)
+    return (phases(k * (math.pi / (2 * n)), xp) * sizes,)
 
 
 def _factors_of_type_3(n: int, x: Array, xp: Namespace) -> tuple[Array, ...]:
     k = _numbers(n // 2 + 1, x, xp)
     sizes = xp.where(k == 0.0, math.sqrt(n), math.sqrt(n / 2) * xp.ones_like(k))
-    return (_phases(k * (-math.pi / (2 * n)), xp) * sizes,)
+    return (phases(k * (-math.pi / (2 * n)), xp) * sizes,)
 
 
 def _of_type_2(x: Array, kind: str, xp: Namespace) -> Array:
@@ -244,8 +244,8 @@ def _factors_of_type_4(n: int, x: Array, xp: Namespace) -> tuple[Array, ...]:
     """Return the factors before and after the transform, for odd n also the places and signs of either side."""
     if n % 2 == 0:
         k = _numbers(n // 2, x, xp)
-        before = _phases((4 * k + 1) * (-math.pi / (4 * n)), xp)
-        return before, _phases(k * (-math.pi / n), xp) * math.sqrt(2 / n)
+        before = phases((4 * k + 1) * (-math.pi / (4 * n)), xp)
+        return before, phases(k * (-math.pi / n), xp) * math.sqrt(2 / n)
     k = xp.arange(n, device=device_of(x))
     # The vectors continue evenly to the left, oddly to the right, and so have a period of 4 n.
     place = ((n - 1) // 2 + 4 * k) % (4 * n)

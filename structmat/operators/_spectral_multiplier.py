@@ -12,16 +12,17 @@ import numpy as np
 
 from structmat._arguments import as_floating, grid, one_of, positive, wrong_shape
 from structmat._arrays.arithmetic import conjugate, power_of_two_near, real_part
-from structmat._arrays.dtypes import complex_partner, is_complex, precision_of
+from structmat._arrays.dtypes import is_complex, precision_of
 from structmat._arrays.libraries import can_raise_for_values, device_of, namespace_of
 from structmat._arrays.namespaces import numpy_namespace
 from structmat._arrays.shapes import padded
 from structmat._arrays.typing import Array, ArrayLike, DType, Namespace
 from structmat._errors import ArgumentTypeError, ArgumentValueError
+from structmat._fourier.diagonals import diagonal_by_transform
 from structmat._fourier.grids import as_grid, from_grid, with_negative_frequencies
 from structmat._fourier.multipliers import FOURIER, KINDS, along, fourier_axes, held_sizes
 from structmat._fourier.plans import Plan
-from structmat._fourier.spectra import as_complex, from_spectrum, spectrum
+from structmat._fourier.spectra import as_complex, spectrum
 from structmat.operators._diagonalisation import Diagonalisation
 from structmat.operators._diagonalised import Diagonalised
 from structmat.operators._linear_operator import LinearOperator
@@ -296,7 +297,7 @@ class SpectralMultiplier(OnGrids, Diagonalised):
     def _diagonal(self, xp: Namespace) -> Array:
         values = as_grid(self._diagonalised(xp).all_values(xp), self.sizes, xp)
         for axis, kind in enumerate(self.transforms):
-            values = along(values, axis - len(self.sizes), lambda v: _diagonal_of_axis(v, kind, xp), xp)  # noqa: B023
+            values = along(values, axis - len(self.sizes), lambda v: diagonal_by_transform(v, kind, xp), xp)  # noqa: B023
         values = from_grid(values, self.sizes, xp)
         return real_part(values, xp) if self._is_real else values
 
@@ -426,58 +427,3 @@ def _of_symmetric(kernel: Array, n: int, kind: str, xp: Namespace) -> Array:
     if is_complex(kernel.dtype, xp):
         return spectrum(column, xp, real=False)[..., first : first + n]
     return xp.real(spectrum(column, xp, real=True))[..., first : first + n]
-
-
-_SHIFTS = {
-    "dct1": (0.0, 0.0, -1), "dct2": (0.5, 0.0, 0), "dct3": (0.0, 0.5, 0), "dct4": (0.5, 0.5, 0),
-    "dst1": (1.0, 1.0, 1), "dst2": (0.5, 1.0, 0), "dst3": (1.0, 0.5, 0), "dst4": (0.5, 0.5, 0),
-}  # fmt: skip
-"""For each transform the shifts a of the points and b of the frequencies, and what is added to the length n for the
-period P: its entries are multiples of the cosine or the sine of ``pi (i + a) (j + b) / P``."""
-
-_HALVED = {
-    "dct1": ((0, -1), (0, -1)), "dct2": ((), (0,)), "dct3": ((0,), ()), "dst2": ((), (-1,)), "dst3": ((-1,), ()),
-}  # fmt: skip
-"""The points and the frequencies whose entries have only half of the square of the others."""
-
-
-def _diagonal_of_axis(values: Array, kind: str, xp: Namespace) -> Array:
-    """Return the diagonals of matrices with these eigenvalues: sums of these with the squares of the transform."""
-    n = values.shape[-1]
-    if kind == FOURIER:
-        return xp.broadcast_to(xp.mean(values, axis=-1, keepdims=True), values.shape)
-    if n == 1 or 0 in values.shape:
-        return values
-    if is_complex(values.dtype, xp):
-        real, imag = (_diagonal_of_axis(part, kind, xp) for part in (xp.real(values), xp.imag(values)))
-        return as_complex(real, xp) + 1j * as_complex(imag, xp)
-    # The square of the cosine is that of the double angle plus one, halved; its sum is a Fourier transform.
-    of_points, of_frequencies, added = _SHIFTS[kind]
-    period = n + added
-    k = xp.astype(xp.arange(n, device=device_of(values)), values.dtype)
-    points, frequencies = _HALVED.get(kind, ((), ()))
-    weighted = values * _halved_at(frequencies, k, xp)
-    turn = 2 * math.pi / period
-    g = weighted * _phases(k * (turn * of_points), xp)
-    if added < 0:
-        g = xp.concat([g[..., :1] + g[..., -1:], g[..., 1:-1]], axis=-1)
-    sums = from_spectrum(padded(g, period, xp), period, xp, real=False)[..., : min(n, period)] * period
-    if added < 0:
-        sums = xp.concat([sums, sums[..., :1]], axis=-1)
-    sums = xp.real(sums * _phases((k + of_points) * (turn * of_frequencies), xp))
-    total = xp.sum(weighted, axis=-1, keepdims=True)
-    return (total + sums if kind[:3] == "dct" else total - sums) * (_halved_at(points, k, xp) / period)
-
-
-def _halved_at(places: tuple[int, ...], k: Array, xp: Namespace) -> Array:
-    """Return one half at some places, given as indices, and ones elsewhere."""
-    weights = xp.ones_like(k)
-    for place in places:
-        weights = xp.where(k == float(place % k.shape[0]), 0.5 * weights, weights)
-    return weights
-
-
-def _phases(angles: Array, xp: Namespace) -> Array:
-    """Return complex numbers of modulus one by their angles."""
-    dtype = complex_partner(angles.dtype, xp)
-    return xp.astype(xp.cos(angles), dtype) + 1j * xp.astype(xp.sin(angles), dtype)

@@ -12,7 +12,9 @@ from structmat._arguments import grid, integer
 from structmat._arrays.libraries import rules_of
 from structmat._arrays.typing import Array, Namespace
 from structmat._errors import ArgumentValueError
+from structmat._fourier.diagonals import diagonal_by_transform
 from structmat._fourier.grids import as_grid, from_grid, multilevel_fft, multilevel_ifft
+from structmat._fourier.multipliers import FOURIER, along
 from structmat._fourier.spectra import as_complex, no_transforms, transforms_of
 from structmat._fourier.trigonometric import INVERSES, GridTransform
 from structmat.operators._arithmetic import scale
@@ -50,6 +52,24 @@ class Transform(LinearOperator):
 
     def _frobenius(self, xp: Namespace) -> Array:
         return xp.asarray(math.sqrt(self.shape[0]))
+
+    @property
+    @abstractmethod
+    def _transformed_axes(self) -> tuple[int, ...]:
+        """The axes of the grid that are transformed, from zero on."""
+
+    @property
+    @abstractmethod
+    def _inverse_kind(self) -> str:
+        """The kind of the inverse transform of one axis."""
+
+    def _squared_moduli_times(self, X: Array, xp: Namespace) -> Array:
+        """Return it axis by axis: the diagonals of matrices with these eigenvalues, and with T for eigenvectors."""
+        sizes, kind = self._sizes, self._inverse_kind
+        values = as_grid(xp.matrix_transpose(X), sizes, xp)
+        for axis in self._transformed_axes:
+            values = along(values, axis - len(sizes), lambda v: diagonal_by_transform(v, kind, xp), xp)
+        return xp.matrix_transpose(from_grid(values, sizes, xp))
 
 
 def _checked_axes(axes: Any, sizes: tuple[int, ...], owner: str) -> tuple[int, ...] | None:
@@ -134,6 +154,15 @@ class Fourier(Transform):
         return (self.blocks, *(self.n if isinstance(self.n, tuple) else (self.n,)))
 
     @property
+    def _transformed_axes(self) -> tuple[int, ...]:
+        _, *sizes = self._sizes
+        return tuple(1 + axis for axis in (range(len(sizes)) if self.axes is None else self.axes))
+
+    @property
+    def _inverse_kind(self) -> str:
+        return FOURIER
+
+    @property
     def _forces_complex(self) -> bool:
         return True
 
@@ -191,13 +220,20 @@ class TrigonometricTransform(Transform):
     def _sizes(self) -> tuple[int, ...]:
         return self.n if isinstance(self.n, tuple) else (self.n,)
 
+    @property
+    def _transformed_axes(self) -> tuple[int, ...]:
+        return tuple(range(len(self._sizes))) if self.axes is None else self.axes
+
+    @property
+    def _inverse_kind(self) -> str:
+        return INVERSES[f"{self._family}{self.type}"]
+
     def _matvec(self, x: Array, xp: Namespace) -> Array:
-        sizes = self._sizes
-        axes = tuple(range(len(sizes))) if self.axes is None else self.axes
-        return rules_of(xp).compiled(GridTransform(f"{self._family}{self.type}", sizes, axes, xp))(x)
+        transform = GridTransform(f"{self._family}{self.type}", self._sizes, self._transformed_axes, xp)
+        return rules_of(xp).compiled(transform)(x)
 
     def _transpose(self) -> Self:
-        return self._replaced(type=int(INVERSES[f"{self._family}{self.type}"][-1]))
+        return self._replaced(type=int(self._inverse_kind[-1]))
 
     def _conj(self) -> Self:
         return self
