@@ -21,6 +21,8 @@ class NoClosedFormError(NotImplementedError):
     ----------
     operator : LinearOperator
         The operator, or the part of another one.
+    reason : str, optional
+        Why this operator has none, where others of its class have one.
 
     Examples
     --------
@@ -34,8 +36,8 @@ class NoClosedFormError(NotImplementedError):
     NotImplementedError: Fourier.trace: no closed form for Fourier operators; use numpy.trace(op.to_dense())
     """
 
-    def __init__(self, operator: Any) -> None:
-        super().__init__(f"no closed form for {operator._described()}")
+    def __init__(self, operator: Any, reason: str = "") -> None:
+        super().__init__(f"no closed form for {operator._described()}" + (f", since {reason}" if reason else ""))
 
 
 class ClosedForm(NamedTuple):

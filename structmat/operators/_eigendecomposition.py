@@ -312,12 +312,17 @@ def orthonormal_eig_of(operator: LinearOperator, xp: Namespace) -> tuple[Array, 
         return operator._orthonormal_eig(xp)
     except NoClosedFormError:
         m, n = operator.shape
-        is_traced = any(rules_of(xp).is_traced(array) for array in operator._arrays())
-        if m != n or n > _MOST_ROWS or is_traced:
+        if m != n:
             raise
+        if n > _MOST_ROWS:
+            reason = f"this one has {n} rows, and eigenvectors are computed of up to {_MOST_ROWS}"
+            raise NoClosedFormError(operator, reason) from None
+        if any(rules_of(xp).is_traced(array) for array in operator._arrays()):
+            reason = "its values are not known in a trace; give Eigendecomposition.of(matrix) if it is Hermitian"
+            raise NoClosedFormError(operator, reason) from None
         dense = operator.to_dense()
         if not rules_of(xp).untraced(_is_hermitian)(dense, xp):
-            raise
+            raise NoClosedFormError(operator, "this one is not Hermitian") from None
     values, vectors = xp.linalg.eigh(dense)
     return values, Dense(vectors), not is_complex(dense.dtype, xp)
 
