@@ -732,16 +732,22 @@ class LinearOperator(Parametrised, ABC):
 
         Notes
         -----
-        O(n log n) for a circulant: two transforms and a division when the spectrum is known. No inverse is formed.
+        The method is that of the kind of operator, and the dense inverse is never formed. A system with a circulant, a
+        diagonal or a product of both takes O(n log n) operations: transforms, and divisions by the eigenvalues or the
+        diagonal entries. Systems with Toeplitz and Hankel matrices are solved by direct methods; the notes of
+        `Toeplitz` and of the other classes describe theirs.
 
         Examples
         --------
         >>> import numpy as np
         >>> import structmat as sm
-        >>> C = sm.Circulant(np.array([3.0, 1.0, 0.0]))
-        >>> C.solve(C @ np.array([1.0, 2.0, 3.0])).round(12)
+        >>> T = sm.Toeplitz(np.array([3.0, 1.0, 0.0]))
+        >>> T.solve(T @ np.array([1.0, 2.0, 3.0])).round(12)
         array([1., 2., 3.])
         >>> B = np.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])  # two right-hand sides
+        >>> bool(np.allclose(T @ T.solve(B), B))
+        True
+        >>> C = sm.Circulant(np.array([3.0, 1.0, 0.0]))
         >>> bool(np.allclose(C @ C.solve(B), B))
         True
         """
