@@ -90,6 +90,7 @@ sphinx_gallery_conf = {
     "write_computation_times": False,
     "plot_gallery": "True",
     "image_scrapers": ("matplotlib", "gallery_figures.scrape"),
+    "reset_modules": ("matplotlib", "gallery_figures.enlarge_text"),  # in this order: the first restores the defaults
     "thumbnail_size": (640, 400),
     "min_reported_time": 1e9,
     "copyfile_regex": r".*\.npy",

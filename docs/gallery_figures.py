@@ -1,7 +1,13 @@
-"""Show figures in the gallery that pyplot does not manage, such as those of `structmat.plot`."""
+"""The figures of the gallery: the size of their text, and figures that pyplot does not manage (`structmat.plot`)."""
 
+import matplotlib as mpl
 from matplotlib.figure import Figure
 from sphinx_gallery.scrapers import figure_rst
+
+
+def enlarge_text(_gallery_conf, _fname):
+    """Set the size of text before each example: a figure 11 inches wide can be read at a width of 400 pixels."""
+    mpl.rcParams.update({"font.size": 14, "axes.titlesize": "medium", "legend.fontsize": "small"})
 
 
 def scrape(block, block_vars, gallery_conf):

@@ -82,7 +82,7 @@ measures = {
     "interference (SIR)": source / interference,
     "artifacts (SAR)": (source + interference) / artifacts,
 }
-figure, ax = plt.subplots(figsize=(7, 3.6), layout="constrained")
+figure, ax = plt.subplots(figsize=(9, 4.4), layout="constrained")
 for shift, (name, ratios) in enumerate(measures.items()):
     ax.bar(np.arange(n_stems) + 0.27 * (shift - 1), 10 * np.log10(ratios), 0.25, label=name)
 ax.set_xticks(range(n_stems), [f"leak {leak}, noise {noise}" for leak, noise in zip(leaks, noises, strict=True)])

@@ -54,7 +54,7 @@ plt.show()
 # --------------------------
 # Partial products of the factors of the permutation are not close to it; only the product of all factors is.
 
-figure, ax = plt.subplots(figsize=(8, 3.6), layout="constrained")
+figure, ax = plt.subplots(figsize=(9, 4.8), layout="constrained")
 result, W = products["random permutation"], matrices["random permutation"]
 partial, overlap = np.eye(n, dtype=complex), []
 for factor in result.operator.factors:

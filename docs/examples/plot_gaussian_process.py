@@ -99,7 +99,7 @@ for name, value, deviation, given in zip(("length", "noise"), best.exp(), deviat
 lengths = np.geomspace(60, 400, 13)
 logs = torch.log(torch.tensor([[each, best[1].exp()] for each in lengths], dtype=torch.float64))
 values = np.array([float(log_likelihood(each)) for each in logs])
-figure, ax = plt.subplots(figsize=(6, 3.5), layout="constrained")
+figure, ax = plt.subplots(figsize=(8, 5), layout="constrained")
 ax.semilogx(lengths, values - float(log_likelihood(best)), "o-", color="#0072B2")
 ax.set_xticks([50, 100, 200, 400], ["50", "100", "200", "400"])
 ax.minorticks_off()

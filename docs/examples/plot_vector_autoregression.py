@@ -59,14 +59,14 @@ best = int(orders[np.argmin(criteria)])
 found, left = yule_walker(best)
 print(f"order {best}; largest error of a coefficient: {np.abs(found - true[:best]).max():.3f}")
 
-figure, axes = plt.subplots(p, p, figsize=(7, 5), sharex=True, sharey=True, layout="constrained")
+figure, axes = plt.subplots(p, p, figsize=(9, 6.5), sharex=True, sharey=True, layout="constrained")
 for to in range(p):
     for of in range(p):
         ax = axes[to, of]
         ax.stem(np.arange(1, best + 1), found[:, to, of], basefmt="0.8", label="found")
         ax.plot(np.arange(1, order + 1), true[:, to, of], "x", color="black", label="true")
-        ax.set_title(f"series {of + 1} on {to + 1}", fontsize=9)
-axes[0, 0].legend(frameon=False, fontsize=8)
+        ax.set_title(f"series {of + 1} on {to + 1}")
+axes[0, 0].legend(frameon=False)
 figure.supxlabel("steps back")
 plt.show()
 
@@ -89,9 +89,10 @@ print(f"log-likelihood: {-(value + part.size * np.log(2 * np.pi)) / 2:.1f}")
 L = sm.BlockToeplitz(covariances[:200]).cholesky()
 new = (L @ rng.standard_normal(200 * p)).reshape(200, p)
 
-figure, ax = plt.subplots(figsize=(7, 3), layout="constrained")
+figure, ax = plt.subplots(figsize=(9, 4.4), layout="constrained")
 for k in range(p):
     ax.plot(new[:, k] + 6 * k, label=f"series {k + 1}")
-ax.set(xlabel="time", yticks=[], title="A sample with these covariances")
-ax.legend(frameon=False, ncols=3)
+ax.set(xlabel="time", yticks=[])
+figure.suptitle("A sample with these covariances")
+figure.legend(frameon=False, ncols=3, loc="outside lower center")
 plt.show()

@@ -78,10 +78,10 @@ for name, signal in (("one microphone", mixture[0]), ("its filter", by_one), ("t
 # -------------
 
 time = np.arange(samples) / rate
-figure, axes = plt.subplots(3, 1, figsize=(8, 4.5), sharex=True, sharey=True, layout="constrained")
+figure, axes = plt.subplots(3, 1, figsize=(9, 6.5), sharex=True, sharey=True, layout="constrained")
 parts = ("first microphone", mixture[0]), ("Wiener filter of four", cleaned), ("the voice alone", voice[0])
 for ax, (name, signal) in zip(axes, parts, strict=True):
     ax.plot(time, signal, linewidth=0.4, color="#0072B2")
-    ax.set_ylabel(name, fontsize=8)
+    ax.set_title(name, loc="left")
 axes[-1].set(xlabel="seconds", xlim=(0, time[-1]))
 plt.show()
