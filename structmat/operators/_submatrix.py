@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -138,15 +139,23 @@ class Submatrix(Wrapper):
         """
         rows, cols = (_between(*pair) for pair in zip((self.rows, self.cols), self.operator.shape, strict=True))
         if len(rows) * len(cols) > _MOST_LEFT_OUT * prod(self.shape):
-            return super()._to_dense(like)
+            return self._by_products(like)
         is_whole = (len(rows), len(cols)) == self.operator.shape
         block = self.operator if is_whole else self.operator._block(rows, cols, like.xp)
         if not isinstance(block, LinearOperator):
-            return super()._to_dense(like)
+            return self._by_products(like)
         xp, dense = like.xp, block._to_dense(like)
         if self.rows is not None:
             dense = self.rows._from(rows)._gathered(dense, xp, axis=-2)
         return dense if self.cols is None else self.cols._from(cols)._gathered(dense, xp)
+
+    def _by_products(self, like: Context) -> Array:
+        """Return the dense matrix from products with unit vectors: of the rows where these are fewer."""
+        rows, cols = self.shape
+        if rows < cols:
+            with suppress(NotImplementedError):  # not every operator has a transpose
+                return like.xp.matrix_transpose(LinearOperator._to_dense(self._transpose(), like))
+        return super()._to_dense(like)
 
     def _plan(self, xp: Namespace) -> SubmatrixPlan:
         return SubmatrixPlan((self.operator._plan(xp) or ByHooks(self.operator),), False, self.rows, self.cols)

@@ -177,3 +177,15 @@ def test_the_dense_matrix_of_chosen_rows_and_columns_has_their_exact_entries(mak
         np.testing.assert_array_equal(op[rows][:, cols].to_dense(), dense[np.ix_(rows, cols)])
         np.testing.assert_array_equal(op[rows].to_dense(), dense[rows])
         np.testing.assert_array_equal(op[:, cols].to_dense(), dense[:, cols])
+
+
+@pytest.mark.parametrize("index", [np.s_[5:8, 3:900], np.s_[3:900, 5:8]])
+def test_few_rows_or_columns_are_written_out_by_few_products(index: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    factors = [np.random.default_rng(k).standard_normal((2, 2)) for k in range(10)]
+    K = sm.Kronecker(*factors)
+    widths = []
+    products = sm.Kronecker._matvec
+    monkeypatch.setattr(sm.Kronecker, "_matvec", lambda op, x, xp: widths.append(x.shape) or products(op, x, xp))
+    found = K[index].to_dense()
+    np.testing.assert_allclose(found, K.to_dense()[index], atol=1e-12)
+    assert widths == [(3, 1024)]
