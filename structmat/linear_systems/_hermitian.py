@@ -24,13 +24,15 @@ def adjoint(dense: Array, xp: Namespace) -> Array:
 def require_hermitian(is_hermitian: Array) -> None:
     """Raise an error if a matrix is not Hermitian, as a boolean says."""
     if not bool(is_hermitian):
-        raise ArgumentValueError("slogdet", "A", "must be Hermitian where it has no closed form")
+        text = "must be Hermitian where it has no closed form; use numpy.linalg.slogdet(A.to_dense()) of small matrices"
+        raise ArgumentValueError("slogdet", "A", text)
 
 
 def require_positive(values: Array, xp: Namespace) -> None:
     """Raise an error if a logarithm is NaN, as it is for a matrix that is not positive definite."""
     if bool(xp.any(xp.isnan(values))):
-        raise np.linalg.LinAlgError("slogdet: the matrix is not positive definite, or holds NaN or infinity")
+        text = "slogdet: the matrix is not positive definite, or holds NaN or infinity"
+        raise np.linalg.LinAlgError(f"{text}; use numpy.linalg.slogdet(A.to_dense()) of small indefinite matrices")
 
 
 def is_nearly_hermitian(op: LinearOperator, z: Array, xp: Namespace) -> Array:
