@@ -292,6 +292,9 @@ def replace_convolutions(model: nn.Module, *, min_kernel: int = 16, method: Meth
     if not found:
         longest = max((max(module.kernel_size) for module in plain.values()), default=None)
         seen = "there is none at all" if longest is None else f"the longest one has {longest}"
+        changed = sum(isinstance(module, _FFTConv) for module in model.modules())
+        if changed:
+            seen += f" beside the {changed} that compute by transforms already; set `method` of these"
         text = f"has no Conv1d, Conv2d or Conv3d with a kernel of at least min_kernel={least}: {seen}"
         raise ArgumentValueError("replace_convolutions", "model", text)
     for module in found.values():

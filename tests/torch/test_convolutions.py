@@ -331,6 +331,8 @@ def test_other_classes_are_left_alone():
         replace_convolutions(model)
     with pytest.raises(ValueError, match="there is none at all"):
         replace_convolutions(nn.Linear(2, 2))
+    with pytest.raises(ValueError, match="none at all beside the 2 that compute by transforms already; set `method`"):
+        replace_convolutions(nn.Sequential(FFTConv1d(1, 1, 20), FFTConv1d(1, 1, 20)))
     with pytest.raises(TypeError, match=r"replace_convolutions: model must be a torch.nn.Module, got list"):
         replace_convolutions([])
     with pytest.raises(ValueError, match="min_kernel"):
