@@ -180,6 +180,21 @@ def test_an_ill_conditioned_matrix_is_solved_with_a_warning() -> None:
         (T + 1e-6 * sm.Identity(60)).solve(np.ones(60))
 
 
+@pytest.mark.parametrize("n", [17, 65, 100, 128])
+@pytest.mark.parametrize("family", ["Gaussian kernel", "prolate"])
+@pytest.mark.parametrize("kind", [sm.Toeplitz, sm.Hankel])
+def test_smooth_solutions_do_not_hide_the_condition(kind: Any, family: str, n: int) -> None:
+    """Their right-hand sides are so long that a small residual beside them tells nothing."""
+    k = np.arange(n)
+    c = np.exp(-0.5 * (k / (3.0 if n > 17 else 1e3)) ** 2) if family == "Gaussian kernel" else np.sinc(0.3 * k)
+    T = kind(c[::-1], c) if kind is sm.Hankel else kind(c)
+    dense, expected = T.to_dense(), np.cos(k / n)
+    with pytest.warns(scipy.linalg.LinAlgWarning, match=r"\.solve: the matrix is ill-conditioned"):
+        x = T.solve(dense @ expected)
+    error_of_lapack = np.max(np.abs(np.linalg.solve(dense, dense @ expected) - expected))
+    assert np.max(np.abs(x - expected)) <= 100 * error_of_lapack
+
+
 @pytest.mark.parametrize("n", [150, 500])
 def test_determinants_of_ill_conditioned_covariances_are_those_of_cholesky(n: int) -> None:
     c = np.exp(-((np.arange(n) / 20.0) ** 2))
