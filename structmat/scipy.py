@@ -390,7 +390,9 @@ def _toeplitz_operands(c_or_cr: Any, b: Any, owner: str, argument: str, *, check
     arrays = [_at_least_1d(v) for v in ((c, b) if r is None else (c, r, b))]
     xp = namespace_of(owner, *arrays)
     if is_numpy(xp):
-        arrays = [v if v.dtype.kind == "O" else v.astype(np.result_type(v, np.float64), copy=False) for v in arrays]
+        if any(v.dtype.kind == "O" for v in arrays):
+            raise ArgumentValueError(owner, None, "object arrays are not supported; give arrays of numbers")
+        arrays = [v.astype(np.result_type(v, np.float64), copy=False) for v in arrays]
     for each in arrays if check_finite else ():
         values = rules_of(xp).concrete(each)
         if values is not None and not bool(xp.all(xp.isfinite(values))):

@@ -181,6 +181,7 @@ def test_cases_of_special_matrices(family, ours):
 def test_what_scipy_refuses_is_refused_with_its_kinds_of_errors():
     c, bad = np.ones(3), np.array([1.0, np.nan, 0.0])
     for call, kind, text in (
+        (lambda: sm.scipy.solve_toeplitz(c.astype(object), c), ValueError, "object arrays are not supported"),
         (lambda: sm.scipy.solve_toeplitz(bad, c), ValueError, "infs or NaNs"),
         (lambda: sm.scipy.matmul_toeplitz(bad, c, check_finite=True), ValueError, "infs or NaNs"),
         (lambda: sm.scipy.solve_toeplitz((c, c[:2]), c), ValueError, "Incompatible dimensions: first column"),
