@@ -216,3 +216,13 @@ def test_jax_finds_out_in_a_trace_which_matrices_are_triangular() -> None:
     for T in (sm.Toeplitz(c, zeros), sm.Toeplitz(c, zeros).T):
         np.testing.assert_allclose(root(T) @ root(T), T.to_dense(), atol=1e3 * float(jax.numpy.finfo(c.dtype).eps))
     assert np.all(np.isnan(root(sm.Toeplitz(c))))
+
+
+@pytest.mark.parametrize("upper", [False, True])
+def test_what_no_substitution_finds_is_an_error(upper: bool) -> None:
+    n = 1023  # the entries of the inverse would be beyond the range of numbers
+    vector, zeros = np.random.default_rng(0).standard_normal(n), np.zeros(n)
+    vector[0] = 1e-3
+    T = sm.Toeplitz(zeros + vector * (np.arange(n) == 0), vector) if upper else sm.Toeplitz(vector, zeros)
+    with pytest.raises(np.linalg.LinAlgError, match=r"Toeplitz\.inv: the matrix is singular to working precision"):
+        T.inv()

@@ -100,7 +100,8 @@ class AcceptedSystem(ABC):
         """Warn if the rows of x are so much longer than those of b that the matrix is singular to working precision."""
         norms = np.abs(b).max(axis=-1)
         norms[norms == 0] = 1
-        growth = self.norm * (np.abs(x).max(axis=-1) / norms).max()
+        with np.errstate(over="ignore"):
+            growth = self.norm * (np.abs(x).max(axis=-1) / norms).max()
         if not growth <= 1 / self.eps:  # a lower bound of the condition number
             self._warn_of_condition(float(growth))
 

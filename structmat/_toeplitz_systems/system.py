@@ -168,6 +168,8 @@ class ToeplitzSystem(AcceptedSystem):
     def _solve_rows(self, b: NDArray[Any]) -> NDArray[Any]:
         if self.triangle:
             x = self.triangle.solve(b)
+            if np.isnan(x).any():
+                raise self._singular()
         elif self.band:
             x = self._solve_by_elimination(b)
         elif (quick := self._solve_quickly(b)) is not None:
