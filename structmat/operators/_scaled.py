@@ -266,5 +266,4 @@ def _number_divided(number: Any, divisor: Any) -> Any:
     if isinstance(divisor, (int, float, complex)):
         return number / divisor
     xp = namespace_of("Scaled", divisor)
-    dtype = complex_partner(divisor.dtype, xp) if isinstance(number, complex) else divisor.dtype
-    return quotient(xp.full(divisor.shape, number, dtype=dtype, device=device_of(divisor)), divisor, xp)
+    return quotient(number * xp.ones_like(divisor), divisor, xp)  # which leaves JAX's scalars without a dtype alone
