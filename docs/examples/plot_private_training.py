@@ -80,7 +80,7 @@ for (name, values), colour in zip(errors.items(), ("#0072B2", "#D55E00"), strict
     left.loglog(bands, values, "o-", color=colour, label=f"{name}, banded")
     last = banded(mechanisms[name][-1])
     right.plot(squared_errors(last, times) ** 0.5, color=colour, label=f"{name}, 64 bands")
-left.set(xlabel="bands", ylabel=f"root mean square error, {times} participations")
+left.set(xlabel="bands", ylabel="root mean square error", title=f"{times} participations")
 right.plot(np.sqrt(times * np.arange(1, n + 1)), color="0.6", label="independent noise")
 right.set(xlabel="step", ylabel="error of the sum", ylim=(0, 60))
 left.set_xticks(bands, list(map(str, bands)))
