@@ -643,5 +643,8 @@ def each(entries: list[Entry]) -> pytest.MarkDecorator:
 
 every_entry = each(REGISTRY)
 
+every_class = each([entry for entry in REGISTRY if not entry.is_variant])
+"""For what takes seconds for each of them, and depends on the class alone."""
+
 every_entry_of_the_package = each([entry for entry in REGISTRY if not entry.is_own])
 """For files, which hold operators of the package alone."""

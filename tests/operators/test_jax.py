@@ -12,7 +12,7 @@ import scipy.linalg
 
 import structmat as sm
 from tests import backends
-from tests.operator_registry import FUNCTIONS, REGISTRY, Entry, Vectors, arguments_of, each, every_entry
+from tests.operator_registry import FUNCTIONS, REGISTRY, Entry, Vectors, arguments_of, each, every_class, every_entry
 
 jax = pytest.importorskip("jax")
 jnp = backends.get("jax").xp
@@ -27,7 +27,7 @@ def drawn(entry: Entry, dtype: str = "float64") -> tuple[Any, np.ndarray]:
     return sample.make(jnp.asarray), sample.dense
 
 
-@every_entry
+@every_class
 def test_jit_takes_and_returns_operators(entry: Entry) -> None:
     op, dense = drawn(entry)
     x = np.random.default_rng(0).standard_normal((3, dense.shape[1]))
@@ -43,7 +43,7 @@ def default_precision() -> Iterator[None]:
     jax.config.update("jax_enable_x64", True)
 
 
-@every_entry
+@every_class
 @pytest.mark.usefixtures("default_precision")
 def test_nothing_asks_for_more_precision_than_there_is(entry: Entry) -> None:
     op, dense = drawn(entry, "float32")
@@ -175,7 +175,7 @@ def test_vmap_along_a_tree_of_axes() -> None:
         np.testing.assert_allclose(mapped, stack.matvec(x), atol=1e-12)
 
 
-@every_entry
+@every_class
 def test_derivatives_are_those_of_differences(entry: Entry) -> None:
     op, _ = drawn(entry)
     x = jnp.asarray(np.random.default_rng(0).standard_normal(op.shape[1]))
@@ -234,7 +234,7 @@ def test_optax_masks_and_trains_operators(entry: Entry) -> None:
         np.testing.assert_array_equal(a, b)
 
 
-@every_entry
+@every_class
 def test_lineax_multiplies_and_transposes(entry: Entry) -> None:
     pytest.importorskip("lineax")
     op, dense = drawn(entry)
