@@ -11,7 +11,7 @@ import pytest
 import structmat as sm
 from structmat._arrays.libraries import namespace
 from tests.backends import Backend
-from tests.operator_registry import REGISTRY, Entry, each
+from tests.operator_registry import Entry, every_class
 
 
 def _dask() -> Backend:
@@ -37,7 +37,7 @@ def library(request: pytest.FixtureRequest) -> Backend:
 
 
 @pytest.mark.parametrize("dtype", ["float32", "complex64"])
-@each(REGISTRY)
+@every_class
 def test_every_law_holds(library: Backend, entry: Entry, dtype: str) -> None:
     sample = entry.fixed_sample(3, dtype == "complex64", dtype=dtype)
     op = sample.make(library.asarray)

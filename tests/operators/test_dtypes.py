@@ -285,6 +285,8 @@ def vectors(backend: Backend) -> list[Any]:
 def test_multiples_of_the_identity_count_for_what_their_scalars_do(backend: Backend, name: str) -> None:
     if backend.name == "array_api_strict":
         pytest.skip("mixes no precisions")
+    if backend.compiles and name not in {"Circulant", "Toeplitz", "Product", "Sum"}:
+        pytest.skip("traces each of all pairs of dtypes")
 
     def dtypes_agree(c: Any, e: Any) -> None:
         try:
