@@ -42,12 +42,12 @@ class Backend:
 
 
 def _numpy() -> Backend:
-    return Backend("numpy", np, np.array, np.asarray, examples=24, half="float16")
+    return Backend("numpy", np, np.array, np.asarray, examples=16, half="float16")
 
 
 def _torch() -> Backend:
     torch = importlib.import_module("torch")
-    return Backend("torch", torch, lambda a: torch.from_numpy(np.array(a)), lambda t: t.numpy(), 8, half="bfloat16")
+    return Backend("torch", torch, lambda a: torch.from_numpy(np.array(a)), lambda t: t.numpy(), 6, half="bfloat16")
 
 
 def _jax() -> Backend:
@@ -66,7 +66,7 @@ def _strict() -> Backend:
         strict,
         lambda a: strict.asarray(np.array(a)),
         lambda a: np.asarray(a._array),
-        examples=6,
+        examples=4,
         checks_calls=True,
     )
 

@@ -17,7 +17,7 @@ from tests import backends
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test needs a model of the Hub, and some look for one
 
 settings.register_profile(
-    "ci", max_examples=50, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
+    "ci", max_examples=30, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
 )
 settings.register_profile("dev", deadline=None, suppress_health_check=list(HealthCheck))
 settings.load_profile("ci" if os.environ.get("CI") else "dev")
