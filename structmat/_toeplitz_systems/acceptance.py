@@ -67,14 +67,23 @@ class AcceptedSystem(ABC):
     def is_uneven(self) -> bool:
         """Whether the entries of some rows are so small that rounding errors of transforms would hide them."""
 
-    @property
     @abstractmethod
-    def factors(self) -> Factors:
-        """The triangular factors of the matrix."""
+    def _eliminated(self) -> Factors | None:
+        """Return the triangular factors of the matrix, or None where a pivot is zero."""
 
     @abstractmethod
     def _solvers(self, count: int) -> Iterator[Callable[[NDArray[Any]], Any]]:
         """Yield functions that solve `count` systems, more or less exactly, the fastest one first."""
+
+    @cached_property
+    def factors(self) -> Factors:
+        """The triangular factors of the matrix."""
+        factors = self._eliminated()
+        if factors is None:
+            raise self._singular()
+        if not factors.condition <= 1 / self.eps:
+            self._warn_of_condition(factors.condition)
+        return factors
 
     @cached_property
     def norm(self) -> Any:
@@ -95,6 +104,13 @@ class AcceptedSystem(ABC):
             self._has_warned = True
             text = f"{self.owner}: the matrix is ill-conditioned (about {value:.1g}); the result may be inaccurate"
             warn_caller(text, scipy.linalg.LinAlgWarning)
+
+    def _warn_of_logarithm(self, correction: float) -> None:
+        """Warn if that relative correction of what a recursion finds shows that its logarithm is not accurate."""
+        if self.owner and correction > thresholds.NOTICEABLE:
+            error = thresholds.LOGARITHM_PER_CORRECTION * correction
+            text = f"the logarithm may be off by about {error:.1g}, as leading sections are ill-conditioned"
+            warn_caller(f"{self.owner}: {text}", scipy.linalg.LinAlgWarning)
 
     def _warn_of_growth(self, x: NDArray[Any], b: NDArray[Any]) -> None:
         """Warn if the rows of x are so much longer than those of b that the matrix is singular to working precision."""

@@ -118,19 +118,12 @@ class ToeplitzSystem(AcceptedSystem):
         is_upper = bool(np.any(self.r[1:]))
         return TriangularSystem(self.r if is_upper else self.c, is_upper=is_upper)
 
-    @cached_property
-    def factors(self) -> Factors:
-        """The triangular factors of the matrix, of its band if it has one."""
+    def _eliminated(self) -> Factors | None:
+        """Return the triangular factors of the matrix, of its band if it has one."""
         if self.band:
             rounding = self.eps * self.norm
-            factors = band_factors(self._central_diagonals(), self.band, self.n, norm=self.norm, rounding=rounding)
-        else:
-            factors = dense_factors(dense_matrix(self.constants))
-        if factors is None:
-            raise self._singular()
-        if not factors.condition <= 1 / self.eps:
-            self._warn_of_condition(factors.condition)
-        return factors
+            return band_factors(self._central_diagonals(), self.band, self.n, norm=self.norm, rounding=rounding)
+        return dense_factors(dense_matrix(self.constants))
 
     @cached_property
     def least_eigenvalue(self) -> float:
@@ -402,10 +395,7 @@ class ToeplitzSystem(AcceptedSystem):
             return self._determinant_of_factors()
         if not correction <= thresholds.TRUSTED:
             self._refuse()
-        if self.owner and correction > thresholds.NOTICEABLE:
-            error = thresholds.LOGARITHM_PER_CORRECTION * correction
-            text = f"the logarithm may be off by about {error:.1g}, as leading sections are ill-conditioned"
-            warn_caller(f"{self.owner}: {text}", scipy.linalg.LinAlgWarning)
+        self._warn_of_logarithm(correction)
         return recursion.sign, recursion.log
 
     def _determinant_of_factors(self) -> tuple[Any, float]:

@@ -98,15 +98,8 @@ class BlockToeplitzSystem(AcceptedSystem):
         """Whether the entries of some rows are so small that rounding errors of transforms would hide them."""
         return bool(np.min(self.row_sums) < thresholds.UNEVEN * np.sum(np.abs(self.constants)) / self.p)
 
-    @cached_property
-    def factors(self) -> Factors:
-        """The triangular factors of the matrix."""
-        factors = dense_factors(self.dense)
-        if factors is None:
-            raise self._singular()
-        if not factors.condition <= 1 / self.eps:
-            self._warn_of_condition(factors.condition)
-        return factors
+    def _eliminated(self) -> Factors | None:
+        return dense_factors(self.dense)
 
     @cached_property
     def can_recur(self) -> bool:
@@ -322,10 +315,7 @@ class BlockToeplitzSystem(AcceptedSystem):
             return self._determinant_of_factors()
         if found is None or not found.first <= thresholds.TRUSTED:
             raise self._refusal()
-        if self.owner and found.first > thresholds.NOTICEABLE:
-            error = thresholds.LOGARITHM_PER_CORRECTION * found.first
-            text = f"the logarithm may be off by about {error:.1g}, as leading sections are ill-conditioned"
-            warn_caller(f"{self.owner}: {text}", scipy.linalg.LinAlgWarning)
+        self._warn_of_logarithm(found.first)
         return found.recursion.sign, found.recursion.log
 
 
