@@ -10,6 +10,7 @@ library the arrays belong to. From the bottom up:
 - `recursion_by_blocks`: Levinson's recursion by blocks of rows, for these two vectors;
 - `iteration`: GMRES with Strang's circulant as preconditioner;
 - `triangular`: triangular matrices as power series, by Newton's iteration, in any library;
+- `accuracy`: the warnings that a result may be inaccurate;
 - `acceptance`: which solutions are accepted by their residuals, and how they are refined;
 - `system`: `ToeplitzSystem`, which chooses between these for one matrix;
 - `small`: stacks of small matrices, which NumPy, torch or JAX eliminates all at once, on their device;

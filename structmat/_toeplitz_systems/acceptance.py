@@ -16,6 +16,7 @@ import scipy  # its `linalg` is imported on first use
 
 from structmat._errors import warn_caller
 from structmat._toeplitz_systems import thresholds
+from structmat._toeplitz_systems.accuracy import warn_of_condition
 from structmat._toeplitz_systems.elimination import Factors
 
 if TYPE_CHECKING:
@@ -102,8 +103,7 @@ class AcceptedSystem(ABC):
     def _warn_of_condition(self, value: float) -> None:
         if self.owner and not self._has_warned:
             self._has_warned = True
-            text = f"{self.owner}: the matrix is ill-conditioned (about {value:.1g}); the result may be inaccurate"
-            warn_caller(text, scipy.linalg.LinAlgWarning)
+            warn_of_condition(value, self.owner)
 
     def _warn_of_logarithm(self, correction: float) -> None:
         """Warn if that relative correction of what a recursion finds shows that its logarithm is not accurate."""

@@ -16,7 +16,6 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
-import scipy  # its `linalg` is imported on first use
 
 from structmat._arrays.arithmetic import times_power_of_two
 from structmat._arrays.conversion import on_host
@@ -25,9 +24,9 @@ from structmat._arrays.libraries import can_raise_for_values, device_of, is_nump
 from structmat._arrays.namespaces import numpy_namespace
 from structmat._arrays.shapes import broadcast_shapes
 from structmat._arrays.typing import Array, DType, Namespace
-from structmat._errors import warn_caller
 from structmat._rules import Solver
 from structmat._toeplitz_systems import thresholds
+from structmat._toeplitz_systems.accuracy import warn_of_condition, warn_of_lost_digits
 from structmat._toeplitz_systems.inverse import diagonal_sums
 from structmat._toeplitz_systems.numpy_stacks import solve_stack
 from structmat._toeplitz_systems.small import SmallSystems
@@ -241,7 +240,7 @@ def _vectors_in_library(c: Array, r: Array, dtype: DType, xp: Namespace, owner: 
         _warn_of_conditions(systems.condition(), systems.eps, xp, owner)
         lost = float(xp.max(systems.lost_digits(x, y, dtype)))
         if lost:
-            _warn_of_lost_digits(lost, owner)
+            warn_of_lost_digits(lost, owner)
     x = times_power_of_two(x, -systems.exponents[:, None], xp)
     return tuple(xp.reshape(v, (*batch, v.shape[-1])) for v in (x, y))
 
@@ -269,14 +268,7 @@ def _warn_of_conditions(condition: Array, eps: float, xp: Namespace, owner: str 
     """Warn of matrices with a condition number above the inverse of the machine epsilon; NaN stands for no solution."""
     found = float(xp.max(xp.where(xp.isnan(condition), xp.zeros_like(condition), condition)))
     if owner and found > 1 / eps:
-        text = f"{owner}: the matrix is ill-conditioned (about {found:.1g}); the result may be inaccurate"
-        warn_caller(text, scipy.linalg.LinAlgWarning)
-
-
-def _warn_of_lost_digits(lost: float, owner: str) -> None:
-    """Warn of inverses whose products are far less accurate than solutions."""
-    text = f"products with this inverse have relative errors of about {lost:.1g}; `solve` is more accurate"
-    warn_caller(f"{owner}: {text}", scipy.linalg.LinAlgWarning)
+        warn_of_condition(found, owner)
 
 
 # For NumPy arrays. If `strict`, a singular matrix is an error; if not, its results are NaN.

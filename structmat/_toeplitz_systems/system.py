@@ -15,15 +15,14 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import scipy  # its `linalg` is imported on first use
 
 from structmat._arrays.namespaces import numpy_namespace
-from structmat._errors import warn_caller
 from structmat._fourier.embedding import kernel_of_diagonals
 from structmat._fourier.plans import Convolution
 from structmat._fourier.spectra import spectrum
 from structmat._toeplitz_systems import thresholds
 from structmat._toeplitz_systems.acceptance import AcceptedSystem, extreme_exponents, is_ordinary, scaled
+from structmat._toeplitz_systems.accuracy import warn_of_lost_digits
 from structmat._toeplitz_systems.elimination import Factors, band_factors, dense_factors, dense_matrix, uneven_vector
 from structmat._toeplitz_systems.inverse import Bezoutian, bezoutian, with_shortest_y
 from structmat._toeplitz_systems.iteration import solve_by_iteration
@@ -342,10 +341,10 @@ class ToeplitzSystem(AcceptedSystem):
         norm_x, norm_y = (float(np.sum(np.abs(v))) for v in (x, y))
         most_lost = self.eps * norm_x * (1 + 2 * norm_y) * self.norm
         if self.owner and not most_lost <= thresholds.LOSSLESS * self.eps:
-            self._warn_of_lost_digits(x, y)
+            self._warn_of_lost_digits(x, y, self.owner)
         return scaled(x, -self.exponent), y
 
-    def _warn_of_lost_digits(self, x: NDArray[Any], y: NDArray[Any]) -> None:
+    def _warn_of_lost_digits(self, x: NDArray[Any], y: NDArray[Any], owner: str) -> None:
         """Warn if the product of the inverse with one vector is far less accurate than the solution for it."""
         double_precision = self.constants.dtype
         v = uneven_vector(self.n).astype(x.dtype)
@@ -358,8 +357,7 @@ class ToeplitzSystem(AcceptedSystem):
         by_solving = self._solve_rows(b[None].astype(double_precision))[0]
         lost, best = (float(np.linalg.norm(z - v)) / float(np.linalg.norm(v)) for z in (by_inverse, by_solving))
         if not lost <= thresholds.LOSSY * max(best, self.eps / 2):
-            text = f"products with this inverse have relative errors of about {lost:.1g}; `solve` is more accurate"
-            warn_caller(f"{self.owner}: {text}", scipy.linalg.LinAlgWarning)
+            warn_of_lost_digits(lost, owner)
 
     # The determinant
 

@@ -13,13 +13,12 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import scipy  # its `linalg` is imported on first use
 
 from structmat._arrays.namespaces import numpy_namespace
-from structmat._errors import warn_caller
 from structmat._fourier.blocks import BlockToeplitzConvolution
 from structmat._toeplitz_systems import thresholds
 from structmat._toeplitz_systems.acceptance import AcceptedSystem
+from structmat._toeplitz_systems.accuracy import warn_of_lost_digits
 from structmat._toeplitz_systems.blocks.inverse import InverseBlocks
 from structmat._toeplitz_systems.blocks.iteration import (
     block_circulant_inverse,
@@ -286,8 +285,7 @@ class BlockToeplitzSystem(AcceptedSystem):
         lost, best = (float(np.linalg.norm(z - v)) / float(np.linalg.norm(v)) for z in results)
         condition = float(self.norm) * float(np.max(np.abs(by_inverse(v[None].astype(lower.dtype)))))
         if not lost <= thresholds.LOSSY * max(best, self.eps * condition):
-            text = f"products with this inverse have relative errors of about {lost:.1g}; `solve` is more accurate"
-            warn_caller(f"{self.owner}: {text}", scipy.linalg.LinAlgWarning)
+            warn_of_lost_digits(lost, self.owner)
 
     # The determinant
 
