@@ -8,7 +8,7 @@ Map of the package; each file imports only from those below it:
 - `_fourier_convolution`: convolutions of several channels by Fourier transforms; pure functions
 - `_files`: an adapter in a folder, in the format of PEFT: `save_adapter`, `load_adapter`
 - `_model`: a whole model: `adapt`, `remove_adapters`
-- `_layers`: a frozen layer with a change: `CDDLinear` and its relatives, one class for each kind of layer
+- `_layers`: a frozen layer with a change: `CDDLinear` and its relatives, one file for each kind of layer
 - `_adapter`: the trainable vectors of a change, `CDDAdapter`
 - `_options`: what can be chosen for a change, with defaults and checks, `AdapterOptions`
 - `_autograd`: the one differentiable operation of changes, which keeps nothing but the input

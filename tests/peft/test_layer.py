@@ -18,7 +18,7 @@ from torch.nn.utils.prune import l1_unstructured
 from transformers.pytorch_utils import Conv1D
 
 from structmat.peft import CDDConfig, CDDTunerLinear
-from structmat.torch import CDDAdapter, CDDLinear, _layers, adapt, load_adapter, remove_adapters, save_adapter
+from structmat.torch import CDDAdapter, CDDLinear, adapt, load_adapter, remove_adapters, save_adapter
 from structmat.torch._layers import KINDS, AdaptedLayer
 from tests.peft import tiny
 from tests.torch.common import KINDS as KINDS_OF_TESTS
@@ -148,7 +148,7 @@ class TestKinds:
         for add in (lambda: adapt(base, ["0"]), lambda: get_peft_model(base, settings)):
             with pytest.raises(TypeError, match=r"can be adapted|is not supported"):
                 add()
-        monkeypatch.setattr(_layers, "KINDS", (*KINDS, AdaptedProduct))
+        monkeypatch.setattr("structmat.torch._layers.kinds.KINDS", (*KINDS, AdaptedProduct))
         ours, fresh = copy.deepcopy(base), copy.deepcopy(base)
         adapt(ours, ["0"])
         assert type(fill(ours)[0]) is AdaptedProduct

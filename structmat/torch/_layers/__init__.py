@@ -1,0 +1,17 @@
+"""A frozen layer with a change: one class in one file for each kind of layer.
+
+A kind of layer is a subclass of `AdaptedLayer` that stands in `KINDS`. Its hooks say which modules can be its bases,
+and how a change meets them; `adapt`, the files of adapters and `structmat.peft` ask nothing else.
+
+- `kinds`: all of them, and which one a module is the base of
+- `linear`, `convolution`, `embedding`: the kinds
+- `adapted_layer`: what they share
+"""
+
+from structmat.torch._layers.adapted_layer import AdaptedLayer
+from structmat.torch._layers.convolution import CDDConv
+from structmat.torch._layers.embedding import CDDEmbedding
+from structmat.torch._layers.kinds import KINDS, kind_of, kind_to_wrap
+from structmat.torch._layers.linear import CDDLinear
+
+__all__ = ["KINDS", "AdaptedLayer", "CDDConv", "CDDEmbedding", "CDDLinear", "kind_of", "kind_to_wrap"]

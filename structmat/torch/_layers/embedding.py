@@ -1,0 +1,109 @@
+"""`CDDEmbedding`: a frozen embedding with a change of its table."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from structmat._errors import ArgumentTypeError, ArgumentValueError
+from structmat.torch._adapter import CDDAdapter
+from structmat.torch._layers.adapted_layer import AdaptedLayer
+
+__all__ = ["CDDEmbedding"]
+
+
+class CDDEmbedding(AdaptedLayer):
+    """A frozen embedding and a trainable change ``alpha D C D`` of its table, of which rows are gathered.
+
+    Parameters
+    ----------
+    base : torch.nn.Embedding
+        Without ``max_norm``. It is frozen and shared, not copied.
+    **options
+        Arguments of `CDDAdapter`; three factors only, with which a row of the change is a gather and two products.
+
+    Raises
+    ------
+    TypeError
+        If the base is another module.
+    ValueError
+        If the base has a ``max_norm``, `n_factors` is not 3, or an option is wrong.
+
+    See Also
+    --------
+    CDDLinear : The same for linear layers.
+
+    Notes
+    -----
+    The first diagonal has one entry for each token. That of the base's ``padding_idx`` starts at zero and gets no
+    gradient, like that row of the table. Dropout sets the changes of whole tokens to zero.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from structmat.torch import CDDEmbedding
+    >>> layer = CDDEmbedding(torch.nn.Embedding(10, 4))
+    >>> layer(torch.tensor([[1, 2, 3]])).shape
+    torch.Size([1, 3, 4])
+    """
+
+    _plural = "embeddings"
+
+    def __init__(self, base: nn.Embedding, **options: Any) -> None:
+        super().__init__(base, *self._features(base), **options)
+
+    @classmethod
+    def _recognises(cls, module: nn.Module) -> bool:
+        return type(module) is nn.Embedding
+
+    @classmethod
+    def _features(cls, base: Any) -> tuple[int, int]:
+        if not cls._recognises(base):
+            raise ArgumentTypeError("CDDEmbedding", "base", f"must be a torch.nn.Embedding, got {type(base).__name__}")
+        if base.max_norm is not None:
+            raise ArgumentValueError("CDDEmbedding", "base", "has a max_norm, so that it rewrites its frozen table")
+        return base.embedding_dim, base.num_embeddings
+
+    @classmethod
+    def _prepare(cls, base: Any, adapter: CDDAdapter) -> None:
+        if adapter.n_factors != 3:
+            raise ArgumentValueError("CDDEmbedding", "n_factors", f"must be 3, got {adapter.n_factors}")
+        if base.padding_idx is not None:
+            with torch.no_grad():
+                adapter.vectors[0][base.padding_idx] = 0
+
+    @classmethod
+    def _add(cls, base: Any, adapter: CDDAdapter, y: Tensor, x: Tensor) -> Tensor:
+        # Row t of D C D is left[t] times a row of the circulants, which a gather finds, times the right diagonal.
+        left, grid, right = adapter.vectors.forward()
+        side = grid.shape[2]
+        lags = (x[..., None] - torch.arange(side, device=x.device)) % side
+        blocks = grid[x // side]  # (..., q, b)
+        rows = blocks.gather(-1, lags[..., None, :].expand(blocks.shape)).flatten(-2)[..., : len(right)]
+        gain = adapter.alpha * adapter.product_of_scales
+        scale = nn.functional.embedding(x, gain * left[:, None], base.padding_idx)
+        if adapter.training and adapter.dropout:
+            scale = nn.functional.dropout(torch.ones_like(scale), adapter.dropout) * scale
+        return (y + scale * rows * right).to(y.dtype)
+
+    @classmethod
+    def _multiplies_by_weight(cls, base: Any, features: tuple[int, int]) -> bool:
+        # No other class is recognised, and torch's own returns rows of its weight.
+        return True
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Return the embeddings of tokens.
+
+        Parameters
+        ----------
+        tokens : Tensor of integers, shape (...)
+            Rows of the table.
+
+        Returns
+        -------
+        Tensor, shape (..., embedding_dim)
+            Rows of the table with its changes.
+        """
+        return self._outputs(self.base, self.adapter, tokens, self.base)
