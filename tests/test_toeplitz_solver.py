@@ -180,7 +180,7 @@ def test_an_ill_conditioned_matrix_is_solved_with_a_warning() -> None:
         (T + 1e-6 * sm.Identity(60)).solve(np.ones(60))
 
 
-@pytest.mark.parametrize("n", [17, 65, 100, 128])
+@pytest.mark.parametrize("n", [17, 65, 100, 128, 129, 300, 1100])
 @pytest.mark.parametrize("family", ["Gaussian kernel", "prolate"])
 @pytest.mark.parametrize("kind", [sm.Toeplitz, sm.Hankel])
 def test_smooth_solutions_do_not_hide_the_condition(kind: Any, family: str, n: int) -> None:
@@ -193,6 +193,32 @@ def test_smooth_solutions_do_not_hide_the_condition(kind: Any, family: str, n: i
         x = T.solve(dense @ expected)
     error_of_lapack = np.max(np.abs(np.linalg.solve(dense, dense @ expected) - expected))
     assert np.max(np.abs(x - expected)) <= 100 * error_of_lapack
+
+
+def test_large_matrices_that_are_singular_but_for_rounding_come_with_a_warning() -> None:
+    n = 5000
+    T = sm.Toeplitz(np.exp(-0.5 * (np.arange(n) / 3.0) ** 2))
+    with pytest.warns(scipy.linalg.LinAlgWarning, match=r"Toeplitz\.solve: the matrix is ill-conditioned"):
+        T.solve(T @ np.ones(n))
+
+
+@pytest.mark.parametrize("kernel", ["exponential", "Matern", "Gaussian", "nugget", "noise", "complex"])
+def test_regular_kernels_come_without_a_warning(kernel: str) -> None:
+    """Of conditions up to 1e14."""
+    n = 200
+    k = np.arange(n)
+    c = {
+        "exponential": 0.999**k,
+        "Matern": (1 + k / 20) * np.exp(-k / 20),
+        "Gaussian": np.exp(-0.5 * (k / 2) ** 2),
+        "nugget": np.exp(-0.5 * (k / 50) ** 2) + 2e-12 * (k == 0),
+        "noise": np.cos(k / 3) + 1e-10 * (k == 0),
+        "complex": np.exp(1j * k - 0.5 * (k / 2) ** 2),
+    }[kernel]
+    T = sm.Toeplitz(c)
+    assert np.linalg.cond(T.to_dense()) < 1e14
+    for b in (np.ones(n), np.random.default_rng(0).standard_normal((n, 5))):
+        T.solve(b)  # any warning is an error
 
 
 @pytest.mark.parametrize("n", [150, 500])
@@ -332,7 +358,8 @@ def test_singular_systems_beyond_dense_matrices(monkeypatch: pytest.MonkeyPatch,
         with pytest.raises(np.linalg.LinAlgError, match=r"ill-conditioned; a relative residual of .* is left"):
             op.inv_matvec(b)
         return
-    x = op.inv_matvec(b)
+    with pytest.warns(scipy.linalg.LinAlgWarning, match="ill-conditioned"):  # for numbers of single precision
+        x = op.inv_matvec(b)
     assert x.dtype == dtype
     assert np.linalg.norm(op.matvec(x) - b) <= 1e-4 * np.linalg.norm(b)
 
