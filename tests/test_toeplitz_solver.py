@@ -296,7 +296,7 @@ def test_large_determinants_that_may_be_off_come_with_a_warning(monkeypatch: pyt
     outcomes = []
     for seed in range(10):
         c, r = vectors(257, "real", seed)
-        c[0] = r[0] = 1e-6
+        c[0] = r[0] = 1e-7  # about half of them are refused then, by the rounding of every processor
         exact = np.linalg.slogdet(scipy.linalg.toeplitz(c, r)).logabsdet
         with warnings.catch_warnings(record=True) as seen:
             warnings.simplefilter("always")
