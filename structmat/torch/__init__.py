@@ -9,6 +9,9 @@ Map of the package; each file imports only from those below it:
 - `_files`: an adapter in a folder, in the format of PEFT: `save_adapter`, `load_adapter`
 - `_model`: a whole model: `adapt`, `remove_adapters`
 - `_layers`: a frozen layer with a change: `CDDLinear` and its relatives, one file for each kind of layer
+- `_stacked_weight`: a module whose stacked matrices of experts are changed while it runs
+- `_stacked_adapter`: the trainable vectors of such changes, one for each expert, `StackedCDDAdapter`
+- `_stacked_product`: the differentiable operation of these
 - `_adapter`: the trainable vectors of a change, `CDDAdapter`
 - `_options`: what can be chosen for a change, with defaults and checks, `AdapterOptions`
 - `_autograd`: the one differentiable operation of changes, which keeps nothing but the input
@@ -40,6 +43,7 @@ from structmat.torch._files import load_adapter, save_adapter
 from structmat.torch._layers import CDDConv, CDDEmbedding, CDDLinear
 from structmat.torch._linear_operator import as_linear_operator
 from structmat.torch._model import AdapterSummary, adapt, remove_adapters
+from structmat.torch._stacked_adapter import StackedCDDAdapter
 
 __all__ = [
     "AdapterSummary",
@@ -50,6 +54,7 @@ __all__ = [
     "FFTConv1d",
     "FFTConv2d",
     "FFTConv3d",
+    "StackedCDDAdapter",
     "adapt",
     "as_linear_operator",
     "fft_conv",

@@ -157,10 +157,14 @@ class CDDAdapter(nn.Module):
         if not 1 / _LARGEST_SCALE < self.product_of_scales < _LARGEST_SCALE:
             text = f"is too large for the factor_scale {factor_scale}: the product of scales leaves single precision"
             raise ArgumentValueError("CDDAdapter", "n_factors", text)
-        self.vectors = Vectors(torch.empty(size, dtype=dtype, device=device) for size in self.layout.vector_shapes)
+        self.vectors = Vectors(torch.empty(size, dtype=dtype, device=device) for size in self._vector_shapes())
         self._init: Init = init
         self.reset_parameters()
         self.register_forward_pre_hook(no_fast_path)
+
+    def _vector_shapes(self) -> tuple[tuple[int, ...], ...]:
+        """Return the shapes of the vectors."""
+        return self.layout.vector_shapes
 
     @property
     def block_size(self) -> int:
@@ -178,6 +182,31 @@ class CDDAdapter(nn.Module):
         return self.layout.n_parameters
 
     @property
+    def gain(self) -> float:
+        """What products of the stored vectors are multiplied by: `alpha` and all `scales`."""
+        return self.alpha * self.product_of_scales
+
+    @property
+    def drops(self) -> bool:
+        """Whether some of the inputs are set to zero now."""
+        return self.training and self.dropout > 0
+
+    def dropped(self, x: Tensor) -> Tensor:
+        """Return the inputs of the change: in training some of those of the layer are set to zero.
+
+        Parameters
+        ----------
+        x : Tensor
+            Inputs of the layer.
+
+        Returns
+        -------
+        Tensor
+            `x` itself without dropout.
+        """
+        return drop(x, self.dropout) if self.drops else x
+
+    @property
     def factors(self) -> list[Tensor]:
         """The vectors of the factors as they are multiplied, `alpha` left out; assign to set them.
 
@@ -188,8 +217,8 @@ class CDDAdapter(nn.Module):
     @factors.setter
     def factors(self, values: Sequence[Tensor]) -> None:
         shapes = tuple(tuple(value.shape) for value in values)
-        if shapes != self.layout.vector_shapes:
-            text = f"must have shapes {self.layout.vector_shapes}, got {shapes}"
+        if shapes != self._vector_shapes():
+            text = f"must have shapes {self._vector_shapes()}, got {shapes}"
             raise ArgumentValueError("CDDAdapter", "factors", text)
         with torch.no_grad():
             for vector, value, scale in zip(self.vectors, values, self.scales, strict=True):
@@ -229,8 +258,9 @@ class CDDAdapter(nn.Module):
             # Tensors on the device meta have no values, and there are no generators for it.
             rng = None if place.type == "meta" else torch.Generator(place).manual_seed(seed)
         with torch.no_grad():
-            for vector, scale, (_, cols) in zip(self.vectors, self.scales, self.layout.factor_shapes, strict=True):
-                if vector.ndim == 1:
+            factors = zip(self.layout.kinds, self.layout.factor_shapes, strict=True)
+            for vector, scale, (kind, (_, cols)) in zip(self.vectors, self.scales, factors, strict=True):
+                if kind == "diagonal":
                     vector.bernoulli_(0.5, generator=rng).mul_(2 / scale).sub_(1 / scale)
                 else:
                     vector.normal_(0, cols**-0.5 / scale, generator=rng)
@@ -332,9 +362,7 @@ class CDDAdapter(nn.Module):
                 f"x must have shape (..., {self.in_features}) and y (..., {self.out_features}), "
                 f"got {tuple(x.shape)} and {tuple(y.shape)}",
             )
-        if self.training and self.dropout:
-            x = drop(x, self.dropout)
-        return apply_change(y, x, None, None, self.vectors.forward(), self.alpha * self.product_of_scales)
+        return apply_change(y, self.dropped(x), None, None, self.vectors.forward(), self.gain)
 
     def add_to_outputs_of(self, base: Any, x: Tensor) -> Tensor:
         """Return the outputs of a base layer plus the change: with a plain frozen linear layer in one operation.
@@ -351,10 +379,9 @@ class CDDAdapter(nn.Module):
         Tensor, shape (..., out_features)
             In the dtype of the base's outputs.
         """
-        if (self.training and self.dropout) or not fuses(base, x):
+        if self.drops or not fuses(base, x):
             return self.add_to(base(x), x)
-        gain = self.alpha * self.product_of_scales
-        return apply_change(None, x, base.weight, base.bias, self.vectors.forward(), gain)
+        return apply_change(None, x, base.weight, base.bias, self.vectors.forward(), self.gain)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the change of the rows of `x`.

@@ -17,7 +17,7 @@ from torch.nn.functional import linear
 from structmat.torch._change import Working, change_rows, chunked_change, chunked_gradients
 from structmat.torch._other_tools import change_by_matrices, for_compilers, has_transforms, sees_operations
 
-__all__ = ["apply_change", "autocast_dtype", "fuses"]
+__all__ = ["apply_change", "autocast_dtype", "fuses", "without_autocast"]
 
 
 def autocast_dtype(given: Tensor) -> torch.dtype | None:
@@ -29,7 +29,7 @@ def autocast_dtype(given: Tensor) -> torch.dtype | None:
     return torch.get_autocast_dtype(device) if casts else given.dtype
 
 
-def _without_autocast(x: Tensor) -> AbstractContextManager[object]:
+def without_autocast(x: Tensor) -> AbstractContextManager[object]:
     """Autocast would run the sums over rows in half precision."""
     return nullcontext() if autocast_dtype(x) is None else torch.autocast(x.device.type, enabled=False)
 
@@ -85,7 +85,7 @@ def _unchanged(
     y: Tensor | None, x: Tensor, weight: Tensor | None, bias: Tensor | None, vectors: Sequence[Tensor]
 ) -> Tensor:
     """Return the base's outputs of no rows, which transforms don't take; all vectors have a gradient: zeros."""
-    with _without_autocast(x):
+    with without_autocast(x):
         base = linear(x, cast("Tensor", weight), bias) if y is None else y + 0 * x.sum()
         return base + 0 * sum(vector.sum() for vector in vectors).to(base.dtype)
 
@@ -94,7 +94,7 @@ def _plainly(
     y: Tensor | None, x: Tensor, weight: Tensor | None, bias: Tensor | None, vectors: Sequence[Tensor], gain: float
 ) -> Tensor:
     """The same by plain operations on all rows at once."""
-    with _without_autocast(x):
+    with without_autocast(x):
         base = linear(x, cast("Tensor", weight), bias) if y is None else y
         working, rows = Working.of(vectors, gain, x, base), x.reshape(-1, x.shape[-1])
         if has_transforms(vectors):
@@ -127,7 +127,7 @@ class _AddedChange(torch.autograd.Function):
         ctx.save_for_backward(x, weight, *vectors)
         if dtype is None:
             return chunked_change(y, x, weight, bias, vectors, gain)
-        with _without_autocast(x):
+        with without_autocast(x):
             return chunked_change(y, x.to(dtype), _cast(weight, dtype), _cast(bias, dtype), vectors, gain)
 
     @staticmethod
@@ -138,7 +138,7 @@ class _AddedChange(torch.autograd.Function):
         needs_y, needs_x = ctx.needs_input_grad[:2]
         # With gradients enabled here, someone differentiates the gradient: nothing in place then.
         compute = _differentiable_gradients if torch.is_grad_enabled() else chunked_gradients
-        with _without_autocast(x):
+        with without_autocast(x):
             given = x, weight if needs_x else None
             if ctx.dtype is not None:
                 given = x.to(ctx.dtype), _cast(given[1], ctx.dtype)
@@ -177,7 +177,7 @@ def _compiled_change(
 ) -> Tensor:
     if not x.numel():
         return _empty(y, x, weight)
-    with _without_autocast(x):
+    with without_autocast(x):
         return chunked_change(y, x, weight, bias, vectors, gain)
 
 
@@ -191,7 +191,7 @@ def _compiled_gradients(
 ) -> list[Tensor]:
     if not x.numel():
         return [torch.zeros_like(x), *map(torch.zeros_like, vectors)]
-    with _without_autocast(x):
+    with without_autocast(x):
         return cast("list[Tensor]", chunked_gradients(dy, x, weight, vectors, gain))
 
 
