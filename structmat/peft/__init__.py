@@ -4,6 +4,7 @@ Map of the package; each file imports only from those below it:
 
 - `_model`: `CDDModel`, which puts adapters into a model and takes them out
 - `_layer`: `CDDTunerLinear`, a layer with its adapters; its kind and the mathematics are those of `structmat.torch`
+- `_tuner_layer`: what all layers with adapters share, which is merging and scaling
 - `_config`: `CDDConfig`, the settings, as they stand in ``adapter_config.json``
 - `_registration`: what makes "CDD" one of PEFT's methods; the versions it works with
 

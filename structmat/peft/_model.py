@@ -32,6 +32,7 @@ from structmat._adapter_format import exact_targets
 from structmat._errors import ArgumentTypeError, ArgumentValueError, naming, warn_caller
 from structmat.peft._config import CDDConfig
 from structmat.peft._layer import CDDTunerLinear
+from structmat.peft._tuner_layer import CDDTunerLayer
 from structmat.torch._layers import kind_of
 from structmat.torch._model import is_left_out
 from structmat.torch._other_tools import (
@@ -91,7 +92,7 @@ class CDDModel(BaseTuner):
     """
 
     prefix: str = "cdd_"
-    tuner_layer_cls = CDDTunerLinear
+    tuner_layer_cls = CDDTunerLayer
     target_module_mapping = TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
 
     peft_config: dict[str, CDDConfig]
@@ -110,11 +111,11 @@ class CDDModel(BaseTuner):
         """
         _warn_of_experts(model, self.peft_config[adapter_name])
         super().inject_adapter(model, adapter_name, *args, **kwargs)
-        leave_fast_paths(model, CDDTunerLinear)
+        leave_fast_paths(model, CDDTunerLayer)
         # `get_peft_model` calls this object in forward passes; after `inject_adapter_in_model` it is gone, and users
         # call the model itself.
         for root in (self, model):
-            watch_calls(root, CDDTunerLinear)
+            watch_calls(root, CDDTunerLayer)
 
     def _prepare_model(self, peft_config: CDDConfig, model: nn.Module) -> None:
         """Leave out of "all-linear" the layers that `structmat.torch.adapt` leaves out."""
@@ -175,13 +176,15 @@ class CDDModel(BaseTuner):
     def _check_merge_allowed(self) -> None:
         """Refuse what cannot be merged before the first layer is, and find the weights that have to be untied."""
         super()._check_merge_allowed()
-        layers = {path: each for path, each in self.model.named_modules() if isinstance(each, CDDTunerLinear)}
+        layers = {path: each for path, each in self.model.named_modules() if isinstance(each, CDDTunerLayer)}
         for path, layer in layers.items():
             with naming(path):
                 layer.require_own_weight()
         owners = Counter(p for module in self.model.modules() for p in module._parameters.values() if p is not None)
         for layer in layers.values():
-            layer.shares_weight = owners[getattr(layer.get_base_layer(), "weight", None)] > 1
+            base = layer.get_base_layer()
+            names = {name for adapter in layer.cdd_adapters for name in layer.changes(adapter)}
+            layer.shared_weights = {name for name in names if owners[getattr(base, name, None)] > 1}
 
     def _unload_and_optionally_merge(self, *args: Any, **kwargs: Any) -> nn.Module:
         model = super()._unload_and_optionally_merge(*args, **kwargs)
