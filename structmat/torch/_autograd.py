@@ -43,13 +43,24 @@ def fuses(base: Any, x: Tensor) -> bool:
     trained = weight.requires_grad or (bias is not None and bias.requires_grad)
     if watched or trained or type(weight) is not nn.Parameter:
         return False
-    if nn.modules.module._has_any_global_hook():  # of profilers, say, which see calls only
+    if _every_module_is_watched():
         return False
     same = weight.dtype == x.dtype and (bias is None or bias.dtype == x.dtype)
     dtype = None if same else autocast_dtype(x)
     if dtype is None:
         return same
     return autocast_dtype(weight) == dtype and (bias is None or autocast_dtype(bias) == dtype)
+
+
+def _every_module_is_watched() -> bool:
+    """Whether there are hooks for the calls of all modules, of a profiler, say; torch has no public name for them."""
+    hooks = nn.modules.module
+    return bool(
+        hooks._global_forward_hooks
+        or hooks._global_forward_pre_hooks
+        or hooks._global_backward_hooks
+        or hooks._global_backward_pre_hooks
+    )
 
 
 def apply_change(
