@@ -59,7 +59,9 @@ def package(session: nox.Session) -> None:
     """Build sdist and wheel into dist/, check both, and run the tests on the wheel where the sources are not."""
     dist = Path("dist").resolve()
     shutil.rmtree(dist, ignore_errors=True)
-    session.install("build", "check-wheel-contents", "twine")
+    session.install("build", "cffconvert", "check-wheel-contents", "twine")
+    session.run("python", ".ci/release_files.py", "--check")
+    session.run("cffconvert", "--validate")
     session.run("python", "-m", "build", "--outdir", str(dist))
     (sdist,), (wheel,) = dist.glob("*.tar.gz"), dist.glob("*.whl")
     session.run("twine", "check", "--strict", str(sdist), str(wheel))
@@ -73,6 +75,38 @@ def package(session: nox.Session) -> None:
     shutil.rmtree(unpacked / "structmat")
     with session.chdir(unpacked):
         session.run("python", "-m", "pytest", *(session.posargs or ["-n", "2", "tests"]))
+
+
+@nox.session(python=["3.11", "3.12", "3.13", "3.14"], venv_backend="uv", default=False)
+@nox.parametrize("versions", ["lowest-direct", "highest"])
+def wheel(session: nox.Session, versions: str) -> None:
+    """Build the wheel and try it in an empty environment, alone and with extras, on oldest and newest dependencies.
+
+    The oldest are the lower bounds of pyproject.toml, or, where these have no wheel for this Python, the next that do.
+    """
+    script, elsewhere = Path(".ci/try_installed.py").resolve(), Path(session.create_tmp()).resolve()
+    session.run("uv", "build", "--quiet", "--clear", f"--out-dir={elsewhere / 'dist'}", external=True)
+    (wheel,) = (elsewhere / "dist").glob("*.whl")
+    extras = ["cli", "distributed", "fast", "io", "jax", "peft", "plot", "studies", "torch"]
+    for chosen in ([], [f"--extra={extra}" for extra in extras]):
+        versions_file = elsewhere / "requirements.txt"
+        session.run(
+            *("uv", "pip", "compile", "pyproject.toml", "--quiet", "--upgrade", "--only-binary=:all:", *chosen),
+            *(f"--resolution={versions}", f"--python={session.virtualenv.location}", f"--output-file={versions_file}"),
+            external=True,
+        )
+        session.install("-r", str(versions_file))
+        session.install("--no-deps", "--reinstall", str(wheel))
+        with session.chdir(elsewhere):
+            session.run("python", str(script))
+
+
+@nox.session(python="3.13", default=False)
+def docs(session: nox.Session) -> None:
+    """Build the documentation for a public host into docs/_build/html, which can be copied there as it is."""
+    session.install(".[docs]")
+    environment = {"DOCS_ONLINE": "1", "OMP_NUM_THREADS": "1"}
+    session.run("sphinx-build", "-W", "--keep-going", "docs", "docs/_build/html", *session.posargs, env=environment)
 
 
 if __name__ == "__main__":

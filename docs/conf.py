@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import structmat
@@ -16,6 +17,8 @@ project = "structmat"
 author = "The structmat developers"
 copyright = f"2026, {author}"
 release = version = structmat.__version__
+tools = tomllib.loads((HERE.parent / "pyproject.toml").read_text("utf-8"))["tool"]
+addresses = tools["hatch"]["metadata"]["hooks"]["custom"]
 
 extensions = [
     "sphinx.ext.autodoc",
@@ -62,6 +65,7 @@ numpydoc_show_class_members = False  # the templates list them
 html_math_renderer = "mathml"
 html_theme = "pydata_sphinx_theme"
 html_title = f"structmat {release}"
+html_baseurl = os.environ.get("READTHEDOCS_CANONICAL_URL", addresses["documentation"])  # what search engines show
 html_static_path = ["_static"]
 html_css_files = ["structmat.css"]
 html_show_sourcelink = False
@@ -75,6 +79,10 @@ html_theme_options = {
     "footer_start": ["copyright"],
     "footer_end": [],
 }
+if addresses["repository"]:
+    html_theme_options["icon_links"] = [
+        {"name": "Repository", "url": addresses["repository"], "icon": "fa-solid fa-code-branch"}
+    ]
 html_sidebars = {page: [] for page in ("index", "quickstart", "faq")}
 
 sphinx_gallery_conf = {

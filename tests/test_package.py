@@ -116,10 +116,31 @@ def test_what_docstrings_of_modules_refer_to_exists() -> None:
 # What goes out with a release
 
 
-def test_the_citation_names_this_version() -> None:
-    stated = re.search(r"^version: (\S+)$", (ROOT / "CITATION.cff").read_text("utf-8"), re.MULTILINE)
-    assert stated is not None
-    assert stated[1] == sm.__version__
+def test_citation_and_recipe_are_up_to_date() -> None:
+    """Version, date, addresses and requirements: `python .ci/release_files.py` writes them."""
+    assert list(load(ROOT / ".ci/release_files.py").outdated()) == []
+    assert f"\nversion: {sm.__version__}\n" in (ROOT / "CITATION.cff").read_text("utf-8")
+    recipe = (ROOT / "conda/recipe.yaml").read_text("utf-8")
+    assert f'version: "{sm.__version__}"' in recipe
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    run = recipe.partition("  run:\n")[2].partition("  run_constraints:\n")[0].replace(" ", "").splitlines()
+    assert run == ["-python>=${{python_min}}", *(f"-{each}" for each in project["dependencies"])]
+    assert f'python_min: "{project["requires-python"].removeprefix(">=")}"' in recipe
+
+
+def test_addresses_come_from_one_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    script = load(ROOT / ".ci/release_files.py")
+    texts = {name: (ROOT / name).read_text("utf-8") for name in script.FILES}
+    addresses = {"repository": "https://host/us/structmat", "documentation": "https://docs"}
+    monkeypatch.setattr(script, "ADDRESSES", addresses)
+    filled = {name: change(texts[name]) for name, change in script.FILES.items()}
+    assert 'repository-code: "https://host/us/structmat"\nurl: "https://docs"\n' in filled["CITATION.cff"]
+    assert "  homepage: https://host/us/structmat\n" in filled["conda/recipe.yaml"]
+    assert {name: change(filled[name]) for name, change in script.FILES.items()} == filled
+    monkeypatch.setattr(script, "ADDRESSES", dict.fromkeys(addresses, ""))
+    assert {name: change(filled[name]) for name, change in script.FILES.items()} == {
+        name: change(texts[name]) for name, change in script.FILES.items()
+    }
 
 
 @pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "SECURITY.md", "benchmarks/README.md"])
@@ -130,10 +151,15 @@ def test_links_of_the_repository_lead_to_files(name: str) -> None:
 
 
 def test_the_readme_of_the_package_index_needs_no_files() -> None:
-    settings = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["hatch"]["metadata"]["hooks"]
+    pytest.importorskip("hatchling")
+    hook = load(ROOT / "hatch_build.py")
     text = (ROOT / "README.md").read_text("utf-8")
     assert LINK.search(text)
-    for rule in settings["fancy-pypi-readme"]["substitutions"]:
-        text = re.sub(rule["pattern"], rule["replacement"], text)
-    assert not LINK.search(text)
-    assert "](https://" in text
+    page = hook.index_page(text, "")
+    assert not LINK.search(page)
+    assert "](https://" in page
+    page = hook.index_page(text, "https://host/us/structmat")
+    assert not LINK.search(page)
+    assert "](https://host/us/structmat/raw/main/docs/_static/measured.png)" in page
+    assert "[changes](https://host/us/structmat/blob/main/CHANGELOG.md)" in page
+    assert set(hook.urls("https://host/us/structmat", "https://docs")) > {"Documentation", "Repository", "Changelog"}
