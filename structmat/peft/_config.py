@@ -14,6 +14,7 @@ from peft.utils import PeftType
 from structmat._adapter_format import REQUIRES
 from structmat._errors import ArgumentTypeError, ArgumentValueError
 from structmat._files import atomic_write
+from structmat.torch._from_lora import explaining
 from structmat.torch._options import AdapterOptions
 
 __all__ = ["CDDConfig"]
@@ -143,7 +144,8 @@ class CDDConfig(PeftConfig):
         if not isinstance(self.init_weights, bool):
             raise ArgumentTypeError("CDDConfig", "init_weights", f"must be True or False, got {self.init_weights!r}")
         if self.bias not in BIASES:
-            raise ArgumentValueError("CDDConfig", "bias", f"must be one of {', '.join(BIASES)}, got {self.bias!r}")
+            text = f"must be one of {', '.join(BIASES)} (in LoRA lora_only), got {self.bias!r}"
+            raise ArgumentValueError("CDDConfig", "bias", text)
         for name in ("target_modules", "exclude_modules", "modules_to_save"):
             _require_names(getattr(self, name), name, or_text=name != "modules_to_save")
         if isinstance(self.target_modules, list):
@@ -184,6 +186,9 @@ class CDDConfig(PeftConfig):
             text = text if _HEADING in text else f"{text}\n\n{_HEADING}"
             with atomic_write(card, force=True) as file:
                 file.write(text.replace(_HEADING, _HEADING + _HINT, 1).encode())
+
+
+CDDConfig.__init__ = explaining("CDDConfig")(CDDConfig.__init__)  # type: ignore[method-assign]
 
 
 def _require_names(value: Any, name: str, *, or_text: bool) -> None:

@@ -25,6 +25,7 @@ from peft.utils import (
     get_quantization_kwargs,
     resolve_quantization_backend,
 )
+from peft.utils.error import NoMatchingPeftModuleError
 from peft.utils.other import AuxiliaryTrainingWrapper, ModulesToSaveWrapper, TrainableTokensWrapper
 from torch import nn
 
@@ -34,7 +35,7 @@ from structmat.peft._config import CDDConfig
 from structmat.peft._layer import CDDTunerLinear
 from structmat.peft._tuner_layer import CDDTunerLayer
 from structmat.torch._layers import kind_of
-from structmat.torch._model import is_left_out
+from structmat.torch._model import adaptable_layers, is_left_out, near_names, text_of_adaptable
 from structmat.torch._other_tools import (
     is_tensor_parallel,
     leave_fast_paths,
@@ -109,8 +110,15 @@ class CDDModel(BaseTuner):
         *args, **kwargs
             As for all methods of PEFT.
         """
-        _warn_of_experts(model, self.peft_config[adapter_name])
-        super().inject_adapter(model, adapter_name, *args, **kwargs)
+        config = self.peft_config[adapter_name]
+        _warn_of_experts(model, config)
+        _warn_of_unknown(model, config)
+        try:
+            super().inject_adapter(model, adapter_name, *args, **kwargs)
+        except NoMatchingPeftModuleError as error:
+            paths = [path for path in adaptable_layers(model) if not path.endswith(".base_layer")]
+            could = text_of_adaptable(paths, config.target_modules or ())
+            raise type(error)(f"{error} Could be adapted: {could}") from error
         leave_fast_paths(model, CDDTunerLayer)
         # `get_peft_model` calls this object in forward passes; after `inject_adapter_in_model` it is gone, and users
         # call the model itself.
@@ -358,6 +366,18 @@ def _warn_of_experts(model: nn.Module, config: CDDConfig) -> None:
     ends = [] if isinstance(targets, str) else targets
     unknown = [name for name in ends if not any(f".{path}".endswith(f".{name}") for path in paths)]
     warn_caller(f"{text_of_unreached(experts, unknown)}.", RuntimeWarning, through=("peft",))
+
+
+def _warn_of_unknown(model: nn.Module, config: CDDConfig) -> None:
+    """Warn of names of target modules that no module has beside others that some have, for layers that are trained."""
+    targets = config.target_modules
+    if config.inference_mode or targets is None or isinstance(targets, str) or unreached_experts(model):
+        return
+    paths = [path for path, _ in model.named_modules()]
+    unknown = sorted(name for name in targets if not any(f".{path}".endswith(f".{name}") for path in paths))
+    if unknown and len(unknown) < len(targets):
+        text = f"target_modules: no module has the names {', '.join(unknown)}{near_names(unknown, paths)}"
+        warn_caller(text, RuntimeWarning, through=("peft",))
 
 
 def _require_adaptable(target: nn.Module, model: nn.Module, quantization: dict[str, Any]) -> None:

@@ -13,6 +13,7 @@ Map of the package; each file imports only from those below it:
 - `_stacked_adapter`: the trainable vectors of such changes, one for each expert, `StackedCDDAdapter`
 - `_stacked_product`: the differentiable operation of these
 - `_adapter`: the trainable vectors of a change, `CDDAdapter`
+- `_from_lora`: what users of LoRA write, and what to write instead
 - `_options`: what can be chosen for a change, with defaults and checks, `AdapterOptions`
 - `_autograd`: the one differentiable operation of changes, which keeps nothing but the input
 - `_change`: a change and its gradients, row by row and in chunks; pure functions

@@ -16,6 +16,7 @@ from structmat._errors import ArgumentTypeError, ArgumentValueError
 from structmat.fit import FitResult, fit_cdd
 from structmat.operators import CDDLayout, CDDProduct
 from structmat.torch._autograd import apply_change, fuses
+from structmat.torch._from_lora import explaining
 from structmat.torch._options import AdapterOptions
 from structmat.torch._other_tools import no_fast_path
 
@@ -115,6 +116,7 @@ class CDDAdapter(nn.Module):
     fit: FitResult | None
     """How well a given change was met, if there was one."""
 
+    @explaining("CDDAdapter")
     def __init__(
         self,
         in_features: int,

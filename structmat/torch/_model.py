@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from itertools import chain
 from math import log2
 from typing import Any, TypeAlias
@@ -30,11 +32,14 @@ from structmat.torch._other_tools import (
 __all__ = [
     "AdapterSummary",
     "adapt",
+    "adaptable_layers",
     "adapted_layers",
     "is_left_out",
+    "near_names",
     "recorded",
     "remove_adapters",
     "require_no_lazy_parameters",
+    "text_of_adaptable",
     "train_only",
     "wrap_layers",
 ]
@@ -351,7 +356,7 @@ def _require_matches(names: Targets, paths: Collection[str], argument: str) -> N
     """Refuse names if one of them matches no path, and a regular expression that matches none."""
     for each in [names] if isinstance(names, str) else [[name] for name in names]:
         if not any(_matches(path, each, argument) for path in paths):
-            raise ArgumentValueError("adapt", argument, f"{each!r} matches no module")
+            raise ArgumentValueError("adapt", argument, f"{each!r} matches no module{near_names(each, paths)}")
 
 
 def _unreached(model: nn.Module, targets: Targets, out: Collection[str]) -> dict[str, list[str]]:
@@ -381,8 +386,7 @@ def _targeted(
     taken = {id(inner) for path in out for inner in modules[path].modules()}
     for layer in adapted_layers(model).values():
         taken |= {id(inner) for inner in layer.modules() if inner is not layer or targets == "all-linear"}
-    kinds = {path: kind_of(module) for path, module in modules.items()}
-    could = {path: kind for path, kind in kinds.items() if kind is not None and not is_left_out(model, path)}
+    could = adaptable_layers(model)
     if targets == "all-linear":
         head = getattr(model, "get_output_embeddings", lambda: None)()
         chosen = [path for path, kind in could.items() if kind._is_linear and modules[path] is not head]
@@ -398,12 +402,52 @@ def _targeted(
             taken.add(id(modules[path]))
             found.append(path)
     if not found:
-        shown = first_names([path for path in could if id(modules[path]) not in taken])
-        text = f"{targets!r} match no layer; could be adapted: {shown or 'none'}"
+        free = [path for path in could if id(modules[path]) not in taken]
+        text = f"{targets!r} match no layer; could be adapted: {text_of_adaptable(free, targets)}"
         if experts:
             text = f"{text}; {text_of_unreached(experts)}"
         raise ArgumentValueError("adapt", "targets", text)
     return found
+
+
+def adaptable_layers(model: nn.Module) -> dict[str, type[AdaptedLayer]]:
+    """Return the kinds of all layers of a model that can be adapted and whose changes would take part, by path."""
+    kinds = {path: kind_of(module) for path, module in model.named_modules(remove_duplicate=False) if path}
+    return {path: kind for path, kind in kinds.items() if kind is not None and not is_left_out(model, path)}
+
+
+def text_of_adaptable(paths: Sequence[str], targets: Targets = ()) -> str:
+    """Return the layers that could be adapted, for errors of targets that match none, and names that may be meant.
+
+    Few layers are named by their paths, many by the ends of these: ``query (12), value (12), dense (24)``.
+    """
+    ends = Counter(map(_end, paths))
+    few = len(paths) <= _FEW
+    shown = first_names(list(paths) if few else [f"{end} ({count})" for end, count in ends.items()], 2 * _FEW)
+    return f"{shown or 'none'}{near_names(targets, paths)}"
+
+
+_FEW = 8
+"""So many paths of layers are named one by one in an error."""
+
+
+def _end(path: str) -> str:
+    """Return the name of a layer as in all blocks of a model: ``to_out.0`` of ``blocks.3.attention.to_out.0``."""
+    parts = path.split(".")
+    named = [i for i, part in enumerate(parts) if not part.isdecimal()]
+    return ".".join(parts[named[-1] if named else 0 :])
+
+
+def near_names(names: Targets, paths: Collection[str]) -> str:
+    """Return a question whether ends of some paths were meant by names that match none; nothing if none is similar."""
+    if isinstance(names, str):
+        is_end = any(path.endswith(f".{names}") for path in paths)
+        text = f"; a string is a regular expression for whole paths, write [{names!r}] for ends of them"
+        return text if is_end else ""
+    known = list(dict.fromkeys([*map(_end, paths), *paths]))
+    unknown = [name for name in names if not any(f".{path}".endswith(f".{name}") for path in paths)]
+    found = [repr(similar) for name in unknown for similar in get_close_matches(name, known, 1)]
+    return f"; did you mean {', '.join(found)}?" if found else ""
 
 
 def is_left_out(model: nn.Module, path: str) -> bool:

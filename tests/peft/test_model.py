@@ -53,7 +53,8 @@ class TestConfig:
     @pytest.mark.parametrize(
         ("settings", "error", "message"),
         [
-            ({"r": 8}, TypeError, "unexpected keyword argument 'r'"),
+            ({"r": 8}, TypeError, "CDDConfig: got an unexpected keyword argument 'r' of LoRA: leave it out, n_factors"),
+            ({"alfa": 8}, TypeError, "unexpected keyword argument 'alfa', did you mean 'alpha'?"),
             ({"block_size": 0}, ValueError, "CDDConfig: block_size"),
             ({"alpha": float("nan")}, ValueError, "CDDConfig: alpha must be finite"),
             ({"dropout": 1}, ValueError, "CDDConfig: dropout must be at least 0 and less than 1"),
@@ -65,7 +66,7 @@ class TestConfig:
             ({"target_modules": 5}, TypeError, "target_modules must be a list of names or a string, got 5"),
             ({"exclude_modules": {"a": 1}}, TypeError, "exclude_modules must be a list of names or a string, got {'a'"),
             ({"init_weights": "pissa"}, TypeError, "init_weights must be True or False"),
-            ({"bias": "lora_only"}, ValueError, "bias must be one of none, all, cdd_only"),
+            ({"bias": "lora_only"}, ValueError, r"bias must be one of none, all, cdd_only \(in LoRA lora_only\)"),
             ({"target_modules": "q", "layers_to_transform": 0}, ValueError, "`layers_to_transform` cannot be used"),
             ({"target_modules": ["q"], "layers_pattern": "h"}, ValueError, "`layers_to_transform` must also be"),
         ],
@@ -73,6 +74,16 @@ class TestConfig:
     def test_bad_settings(self, settings: dict[str, Any], error: type[Exception], message: str) -> None:
         with pytest.raises(error, match=message):
             CDDConfig(**settings)
+
+    def test_options_of_lora_have_counterparts(self) -> None:
+        """One line for all of them says what to write; so does a line for each that there is none of."""
+        with pytest.raises(TypeError, match=r"'r' of .*'lora_alpha' of .*'lora_dropout' of LoRA: write dropout=0.05$"):
+            CDDConfig(r=8, lora_alpha=16, lora_dropout=0.05)  # type: ignore[call-arg]
+        own = {field.name for field in dataclasses.fields(CDDConfig)}
+        for field in dataclasses.fields(peft.LoraConfig):
+            if field.name not in own:
+                with pytest.raises(TypeError, match=f"keyword argument '{field.name}' of LoRA: (leave it out|write )"):
+                    CDDConfig(**{field.name: None})
 
     def test_options_of_adapters_have_one_default(self) -> None:
         """In the record, as arguments of `CDDAdapter`, as settings, and in files that are written without torch."""
@@ -109,12 +120,22 @@ class TestTargets:
     @pytest.mark.parametrize(
         ("targets", "error", "message"),
         [
-            (["nowhere"], ValueError, "Target modules .* not found in the base model"),
+            (
+                ["nowhere"],
+                ValueError,
+                r"not found in the base model.* Could be adapted: embed_tokens \(1\), q_proj \(2\), ",
+            ),
+            (["q_porj"], ValueError, "Target modules .* not found in the base model.*; did you mean 'q_proj'?"),
+            (
+                "q_proj",
+                ValueError,
+                r"not found .* a string is a regular expression for whole paths, write \['q_proj'\]",
+            ),
             (["norm"], TypeError, "Target module LlamaRMSNorm.* is not supported"),
             (["complex"], TypeError, "complex weights"),
         ],
     )
-    def test_bad_ones(self, targets: list[str], error: type[Exception], message: str) -> None:
+    def test_bad_ones(self, targets: list[str] | str, error: type[Exception], message: str) -> None:
         model = tiny.model("llama")
         model.complex = nn.Linear(2, 2, dtype=torch.complex64)
         with pytest.raises(error, match=message):
@@ -266,6 +287,7 @@ class TestFlows:
             model.merge_adapter()
         assert_same_state(before, model)
 
+    @pytest.mark.filterwarnings("ignore:target_modules. no module has the names:RuntimeWarning")
     @pytest.mark.filterwarnings("ignore:Model .*`tie_word_embeddings=True`:UserWarning")
     @pytest.mark.filterwarnings("ignore:Input and output embeddings are no longer tied:UserWarning")
     @pytest.mark.parametrize("kind", ["llama", "gpt2"])

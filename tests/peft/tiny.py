@@ -76,7 +76,7 @@ SEVEN = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_p
 """The usual names of the linear layers of a block."""
 TARGETS = {
     "bert": ["query", "value", "intermediate.dense"],
-    "vit": ["query", "value", "fc1"],
+    "vit": ["q_proj", "v_proj", "fc1"],
     "llama": ["q_proj", "v_proj", "down_proj"],
     "gpt2": ["c_attn", "mlp.c_fc"],
     "t5": ["q", "v"],

@@ -76,13 +76,25 @@ class TestAdapt:
         (["query"], {"exclude": ["block"]}, ValueError, "match no layer"),
         (["query"], {"train": ["typo"]}, ValueError, r"train \['typo'\] matches no module"),
         (["query", "head"], {"block_size": 9}, ValueError, "block_size .*, in head"),
-        (["query"], {"modules_to_save": 1}, TypeError, "unexpected keyword argument 'modules_to_save'"),
+        (["query"], {"modules_to_save": 1}, TypeError, "keyword argument 'modules_to_save' of LoRA: write train"),
+        (["query"], {"r": 8}, TypeError, "'r' of LoRA: leave it out, n_factors and block_size set .*, in block.query"),
+        (["query"], {"alfa": 8}, TypeError, "unexpected keyword argument 'alfa', did you mean 'alpha'?"),
+        (["query"], {"bias": "lora_only"}, TypeError, "bias says whether a layer without a base has one"),
+        (["querry", "valu"], {}, ValueError, "match no layer; could be adapted: .*; did you mean 'query', 'value'?"),
+        (["query", "valu"], {}, ValueError, r"targets \['valu'\] matches no module; did you mean 'value'?"),
+        ("query", {}, ValueError, r"a string is a regular expression for whole paths, write \['query'\] for ends"),
     ])  # fmt: skip
     def test_what_is_refused_changes_nothing(self, net, targets, options, error, text):
         before = state(net)
         with pytest.raises(error, match=text):
             adapt(net, targets, **options)
         assert_same_state(before, net)
+
+    def test_many_layers_are_named_by_the_ends_of_their_paths(self):
+        block = nn.ModuleDict({"query": nn.Linear(2, 2), "out": nn.Sequential(nn.Linear(2, 2), nn.Dropout())})
+        model = nn.Sequential(*(copy.deepcopy(block) for _ in range(5)))
+        with pytest.raises(ValueError, match=r"could be adapted: query \(5\), out\.0 \(5\); did you mean 'out\.0'\?"):
+            adapt(model, ["out.1.0"])
 
     def test_further_calls_extend_the_adapter(self, net):
         adapt(net, ["query"], train=["norm"])

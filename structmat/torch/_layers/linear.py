@@ -85,6 +85,12 @@ class CDDLinear(AdaptedLayer):
         init: Init | None = None,
         **options: Any,
     ) -> None:
+        if not isinstance(bias, bool):
+            raise ArgumentTypeError(
+                "CDDLinear",
+                "bias",
+                f"says whether a layer without a base has one, True or False, got {bias!r}; a base keeps its own",
+            )
         if base is not None:
             columns, rows = self._features(base)
             if (columns, rows) != (in_features, out_features):
