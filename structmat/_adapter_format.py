@@ -38,8 +38,11 @@ WEIGHTS = "adapter_model.safetensors"
 PREFIX = "base_model.model."
 """PEFT puts this before the path of a module in the keys of its files, since it wraps the model twice."""
 
-FACTOR_KEY = re.compile(r"^(?:base_model\.model\.)?(?P<path>.*)\.cdd_adapters\.vectors\.(?P<index>\d+)$")
-"""The keys of the vectors of a product: the path of the module, and the place of the factor in the product."""
+FACTOR_KEY = re.compile(
+    r"^(?:base_model\.model\.)?(?P<path>.*)\.cdd_adapters(?:\.(?P<parameter>[^.]+))?\.vectors\.(?P<index>\d+)$"
+)
+"""The keys of the vectors of a product: the path of the module, the name of its parameter if that is no layer's weight
+but stacks matrices of experts, and the place of the factor in the product."""
 
 FACTOR_SCALE = 30.0
 """The vectors of diagonals are divided by this number to be stored and trained; `factor_scales` has the reason."""
@@ -48,9 +51,10 @@ REQUIRES = 'pip install "structmat[peft]"; import structmat.peft'
 """What PEFT needs to load an adapter, written into the settings for who opens them without this package."""
 
 
-def factor_key(name: str, index: int | str) -> str:
-    """Return the key of the vector of a factor of a module."""
-    return f"{PREFIX}{name}.cdd_adapters.vectors.{index}"
+def factor_key(name: str, index: int | str, parameter: str = "") -> str:
+    """Return the key of the vector of a factor of a module, or of one of its parameters."""
+    of_parameter = f".{parameter}" if parameter else ""
+    return f"{PREFIX}{name}.cdd_adapters{of_parameter}.vectors.{index}"
 
 
 def factor_scales(layout: CDDLayout, scale: float = FACTOR_SCALE) -> tuple[float, ...]:

@@ -41,10 +41,9 @@ from structmat.torch._other_tools import (
     leave_fast_paths,
     reads_weight,
     return_to_fast_paths,
-    text_of_unreached,
-    unreached_experts,
     watch_calls,
 )
+from structmat.torch._parameter_names import text_of_unreached, unreached_experts
 
 __all__ = ["CDDModel"]
 

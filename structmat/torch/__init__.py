@@ -8,6 +8,7 @@ Map of the package; each file imports only from those below it:
 - `_fourier_convolution`: convolutions of several channels by Fourier transforms; pure functions
 - `_files`: an adapter in a folder, in the format of PEFT: `save_adapter`, `load_adapter`
 - `_model`: a whole model: `adapt`, `remove_adapters`
+- `_parameter_names`: which stacked matrices of experts names mean
 - `_layers`: a frozen layer with a change: `CDDLinear` and its relatives, one file for each kind of layer
 - `_stacked_weight`: a module whose stacked matrices of experts are changed while it runs
 - `_stacked_adapter`: the trainable vectors of such changes, one for each expert, `StackedCDDAdapter`
@@ -41,7 +42,7 @@ from structmat.torch._adapter import CDDAdapter
 from structmat.torch._convolution_layers import FFTConv1d, FFTConv2d, FFTConv3d, replace_convolutions
 from structmat.torch._convolutions import fft_conv
 from structmat.torch._files import load_adapter, save_adapter
-from structmat.torch._layers import CDDConv, CDDEmbedding, CDDLinear
+from structmat.torch._layers import CDDConv, CDDEmbedding, CDDExperts, CDDLinear
 from structmat.torch._linear_operator import as_linear_operator
 from structmat.torch._model import AdapterSummary, adapt, remove_adapters
 from structmat.torch._stacked_adapter import StackedCDDAdapter
@@ -51,6 +52,7 @@ __all__ = [
     "CDDAdapter",
     "CDDConv",
     "CDDEmbedding",
+    "CDDExperts",
     "CDDLinear",
     "FFTConv1d",
     "FFTConv2d",

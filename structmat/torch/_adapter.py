@@ -159,13 +159,14 @@ class CDDAdapter(nn.Module):
         if not 1 / _LARGEST_SCALE < self.product_of_scales < _LARGEST_SCALE:
             text = f"is too large for the factor_scale {factor_scale}: the product of scales leaves single precision"
             raise ArgumentValueError("CDDAdapter", "n_factors", text)
-        self.vectors = Vectors(torch.empty(size, dtype=dtype, device=device) for size in self._vector_shapes())
+        self.vectors = Vectors(torch.empty(size, dtype=dtype, device=device) for size in self.vector_shapes)
         self._init: Init = init
         self.reset_parameters()
         self.register_forward_pre_hook(no_fast_path)
 
-    def _vector_shapes(self) -> tuple[tuple[int, ...], ...]:
-        """Return the shapes of the vectors."""
+    @property
+    def vector_shapes(self) -> tuple[tuple[int, ...], ...]:
+        """The shapes of the vectors."""
         return self.layout.vector_shapes
 
     @property
@@ -219,8 +220,8 @@ class CDDAdapter(nn.Module):
     @factors.setter
     def factors(self, values: Sequence[Tensor]) -> None:
         shapes = tuple(tuple(value.shape) for value in values)
-        if shapes != self._vector_shapes():
-            text = f"must have shapes {self._vector_shapes()}, got {shapes}"
+        if shapes != self.vector_shapes:
+            text = f"must have shapes {self.vector_shapes}, got {shapes}"
             raise ArgumentValueError("CDDAdapter", "factors", text)
         with torch.no_grad():
             for vector, value, scale in zip(self.vectors, values, self.scales, strict=True):

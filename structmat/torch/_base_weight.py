@@ -8,31 +8,38 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from structmat._errors import ArgumentTypeError
+from structmat._errors import ArgumentTypeError, ArgumentValueError
 from structmat.torch._other_tools import split_by
 
-__all__ = ["dtype_and_device", "has_computed_weight", "multiplies_by_weight", "own_weight", "weight_plus"]
+__all__ = [
+    "dtype_and_device",
+    "has_computed_weight",
+    "merged_weight",
+    "multiplies_by_weight",
+    "own_weight",
+    "weight_plus",
+]
 
 
-def has_computed_weight(base: Any) -> bool:
-    """Return whether a layer computes its weight from other parameters, as with weight_norm or pruning."""
-    stored = "weight" in base._parameters or "weight" in base._buffers
-    return not stored and isinstance(getattr(base, "weight", None), Tensor)
+def has_computed_weight(base: Any, name: str = "weight") -> bool:
+    """Return whether a base computes its weight from other parameters, as with weight_norm or pruning."""
+    stored = name in base._parameters or name in base._buffers
+    return not stored and isinstance(getattr(base, name, None), Tensor)
 
 
-def own_weight(base: Any, owner: str) -> Tensor:
-    """Return the weight of a base layer, if it is a parameter that a change may be added to.
+def own_weight(base: Any, owner: str, name: str = "weight") -> Tensor:
+    """Return the weight of a base, a parameter of some name, if a change may be added to it.
 
     Raises
     ------
     TypeError
         If it is quantised, computed from other parameters, a buffer, split among processes, or on the device meta.
     """
-    weight: Any = getattr(base, "weight", None)
+    weight: Any = getattr(base, name, None)
     problem = ""
-    if has_computed_weight(base):
+    if has_computed_weight(base, name):
         problem = "is no parameter, as after weight_norm or pruning; remove these before merging"
-    elif "weight" in base._buffers:
+    elif name in base._buffers:
         problem = "is a buffer, to be made a torch.nn.Parameter first"
     elif engine := split_by(base):
         problem = (
@@ -44,7 +51,7 @@ def own_weight(base: Any, owner: str) -> Tensor:
     elif weight.is_meta:
         problem = "is on the device meta, without values: merge before offloading"
     if problem:
-        raise ArgumentTypeError(owner, None, f"the weight of {type(base).__name__} {problem}")
+        raise ArgumentTypeError(owner, None, f"the {name} of {type(base).__name__} {problem}")
     return weight
 
 
@@ -102,3 +109,19 @@ def weight_plus(weight: Tensor, change: Tensor) -> Tensor:
     """Return a weight plus a change of the same layout, computed in float32 at least and rounded once."""
     wide = weight.to(torch.promote_types(weight.dtype, torch.float32))
     return (wide + change.to(wide)).to(weight.dtype)
+
+
+def merged_weight(weight: Tensor, change: Tensor, owner: str) -> nn.Parameter:
+    """Return a new frozen parameter: a weight plus a change of the same layout.
+
+    Raises
+    ------
+    ValueError
+        If it held NaN or infinity.
+    """
+    # In inference mode the new weight would become a tensor that autograd refuses for good.
+    with torch.inference_mode(mode=False), torch.no_grad():
+        merged = weight_plus(weight, change)
+        if not torch.isfinite(merged).all():
+            raise ArgumentValueError(owner, None, "NaN or infinity in the merged weight; the adapter is broken")
+        return nn.Parameter(merged, requires_grad=False)

@@ -21,8 +21,15 @@ from structmat._files import atomic_write, check_output, unwrapped
 from structmat.operators import CDDLayout
 from structmat.torch._adapter import VECTOR_DTYPES, CDDAdapter
 from structmat.torch._base_weight import dtype_and_device
-from structmat.torch._layers import AdaptedLayer, kind_to_wrap
-from structmat.torch._model import adapted_layers, recorded, require_no_lazy_parameters, train_only, wrap_layers
+from structmat.torch._layers import AdaptedModule, kind_to_wrap
+from structmat.torch._model import (
+    adapted_layers,
+    changes_of,
+    recorded,
+    require_no_lazy_parameters,
+    train_only,
+    wrap_layers,
+)
 from structmat.torch._options import AdapterOptions
 from structmat.torch._other_tools import (
     gathered,
@@ -31,6 +38,8 @@ from structmat.torch._other_tools import (
     rewritten_by,
     unwrapped_model,
 )
+from structmat.torch._stacked_adapter import StackedCDDAdapter
+from structmat.torch._stacked_weight import stack_of
 
 __all__ = ["load_adapter", "save_adapter"]
 
@@ -158,9 +167,20 @@ def load_adapter(model: nn.Module, folder: str | os.PathLike[str]) -> list[str]:
 # ---- the tensors of a model
 
 
-def _layers(model: nn.Module) -> dict[str, AdaptedLayer]:
-    """Return the adapted layers of a model by path, without the names that wrappers add to paths."""
+def _layers(model: nn.Module) -> dict[str, AdaptedModule]:
+    """Return the adapted layers and modules of a model by path, without the names that wrappers add to paths."""
     return {unwrapped(path): layer for path, layer in adapted_layers(model).items()}
+
+
+def _changes(model: nn.Module) -> dict[str, CDDAdapter]:
+    """Return the changes of a model by the path of the layer or parameter, without the names that wrappers add."""
+    return {unwrapped(path): adapter for path, adapter in changes_of(model).items()}
+
+
+def _key(path: str, index: int, *, of_parameter: bool) -> str:
+    """Return the key of the vector of a factor: of a layer with a path, or of a parameter with it."""
+    module, _, name = path.rpartition(".")
+    return factor_key(module, index, name) if of_parameter else factor_key(path, index)
 
 
 def _states(model: nn.Module) -> tuple[dict[str, list[Tensor]], dict[str, Tensor]]:
@@ -172,9 +192,10 @@ def _states(model: nn.Module) -> tuple[dict[str, list[Tensor]], dict[str, Tensor
     state = {unwrapped(key): value for key, value in items if isinstance(value, Tensor)}
     vectors = {}
     for name, layer in _layers(model).items():
-        own = [state[f"{name}.adapter.vectors.{i}"] for i in range(layer.adapter.n_factors)]
-        # Where accelerate keeps vectors elsewhere, a call of this method brings them.
-        vectors[name] = layer.adapter.vectors.forward() if own[0].is_meta else own
+        for end, adapter in layer._changes().items():
+            own = [state[f"{name}.{layer._prefix(end)}.vectors.{i}"] for i in range(adapter.n_factors)]
+            # Where accelerate keeps vectors elsewhere, a call of this method brings them.
+            vectors[f"{name}.{end}" if end else name] = adapter.vectors.forward() if own[0].is_meta else own
         for key in [key for key in state if key.startswith(f"{name}.")]:
             tensor = state.pop(key)
             end = key.removeprefix(f"{name}.")
@@ -189,7 +210,7 @@ def _states(model: nn.Module) -> tuple[dict[str, list[Tensor]], dict[str, Tensor
 class _Collected(NamedTuple):
     """What of a model belongs in a folder."""
 
-    layers: dict[str, AdaptedLayer]
+    layers: dict[str, AdaptedModule]
     """The adapted layers by path."""
     beside: dict[str, nn.Module]
     """The modules that are trained as a whole beside them, by path."""
@@ -218,7 +239,12 @@ def _whole_state(
 
     These are the vectors, what is trained beside them, and the statistics of batch normalisations.
     """
-    kept = {factor_key(path, i): vector for path, own in vectors.items() for i, vector in enumerate(own)}
+    stacked = {path for path, adapter in _changes(model).items() if isinstance(adapter, StackedCDDAdapter)}
+    kept = {
+        _key(path, i, of_parameter=path in stacked): vector
+        for path, own in vectors.items()
+        for i, vector in enumerate(own)
+    }
     collecting = {unwrapped(path) for path, each in model.named_modules() if isinstance(each, batchnorm._NormBase)}
     for key, tensor in plain.items():
         collected = key.rpartition(".")[0] in collecting and not isinstance(tensor, nn.Parameter)
@@ -241,16 +267,16 @@ def _trained_beside(
     module = model if module is None else module
     name = unwrapped(path)
     parameters = list(module.parameters())
-    if not any(isinstance(inner, AdaptedLayer) for inner in module.modules()):
+    if not any(isinstance(inner, AdaptedModule) for inner in module.modules()):
         trained = parameters and all(p.requires_grad for p in parameters)
         if path and (trained or any(f"{name}.".startswith(f"{kept}.") for kept in recorded(model))):
             yield name, module
             return
     for own, value in module.named_parameters(recurse=False):
-        if value.requires_grad and not isinstance(module, AdaptedLayer):
+        if value.requires_grad and not isinstance(module, AdaptedModule):
             text = f"trains {name}.{own} beside the adapter, but not the whole module: name the module in train"
             raise ArgumentValueError("save_adapter", "model", text)
-    if not isinstance(module, AdaptedLayer):
+    if not isinstance(module, AdaptedModule):
         for child, inner in module.named_children():
             yield from _trained_beside(model, inner, f"{path}.{child}" if path else child)
 
@@ -276,11 +302,16 @@ def _require_writable(collected: _Collected) -> None:
 def _settings(model: nn.Module, collected: _Collected) -> bytes:
     """Return the content of the file of settings."""
     others = (unwrapped(path) for path, _ in model.named_modules())
+    changes = _changes(model)
+    parameters = [path for path, adapter in changes.items() if isinstance(adapter, StackedCDDAdapter)]
+    layers = [path for path in changes if path not in parameters]
+    more: dict[str, Any] = {"target_parameters": parameters} if parameters else {}
     return config_bytes(
-        exact_targets(list(collected.layers), others),
-        **asdict(_common_options([layer.adapter for layer in collected.layers.values()])),
+        exact_targets(layers, others),
+        **asdict(_common_options(list(changes.values()))),
         base=getattr(model, "name_or_path", None),
         modules_to_save=list(collected.beside) or None,
+        **more,
     )
 
 
@@ -325,7 +356,9 @@ class _Stored(NamedTuple):
     has_biases: bool
     """Whether biases were trained too, of any module."""
     vectors: dict[str, list[Tensor]]
-    """The vectors of each layer, by its path."""
+    """The vectors of each layer, by its path, and of each parameter of experts."""
+    parameters: set[str]
+    """Those of the paths that are parameters."""
     beside: dict[str, Tensor]
     """All other tensors, by their keys in the plain model."""
 
@@ -343,16 +376,20 @@ def _read(folder: Path) -> _Stored:
             raise ArgumentTypeError(CONFIG, "modules_to_save", f"must be a list of names, got {saved!r}")
         has_biases = settings.get("bias") in {"all", "cdd_only"}
         state = safetensors.torch.load_file(folder / WEIGHTS)
-        vectors, beside = _sorted(state, options.n_factors)
+        vectors, parameters, beside = _sorted(state, options.n_factors)
     except (safetensors.SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         text = f"{folder} is no complete adapter of this method: {error}"
         raise ArgumentValueError("load_adapter", "folder", text) from error
     _require_finite(state, "load_adapter", "folder")
-    return _Stored(options, saved, has_biases, vectors, beside)
+    return _Stored(options, saved, has_biases, vectors, parameters, beside)
 
 
-def _sorted(state: Mapping[str, Tensor], n_factors: int) -> tuple[dict[str, list[Tensor]], dict[str, Tensor]]:
-    """Return the vectors of a file by layer, and its other tensors by their keys in the plain model."""
+def _sorted(state: Mapping[str, Tensor], n_factors: int) -> tuple[dict[str, list[Tensor]], set[str], dict[str, Tensor]]:
+    """Return the vectors of a file by layer or parameter, which of these are parameters, and its other tensors.
+
+    The latter have their keys in the plain model.
+    """
+    parameters: set[str] = set()
     parts: dict[str, dict[int, Tensor]] = {}
     beside: dict[str, Tensor] = {}
     for key, tensor in state.items():
@@ -362,7 +399,11 @@ def _sorted(state: Mapping[str, Tensor], n_factors: int) -> tuple[dict[str, list
         match = FACTOR_KEY.match(key)
         if match and tensor.dtype not in VECTOR_DTYPES:
             raise ValueError(f"{key} has dtype {tensor.dtype}, and vectors {', '.join(map(str, VECTOR_DTYPES))}")
-        place: dict[Any, Tensor] = parts.setdefault(match["path"], {}) if match else beside
+        path = ""
+        if match:
+            path = f"{match['path']}.{match['parameter']}" if match["parameter"] else match["path"]
+            parameters |= {path} if match["parameter"] else set()
+        place: dict[Any, Tensor] = parts.setdefault(path, {}) if match else beside
         name = int(match["index"]) if match else key.removeprefix(PREFIX).replace(".base_layer.", ".")
         if name in place:
             raise ValueError(f"it holds {key} twice, under two names")
@@ -372,7 +413,7 @@ def _sorted(state: Mapping[str, Tensor], n_factors: int) -> tuple[dict[str, list
             raise ValueError(f"it lacks vectors: those of {path} are {sorted(own)}, for n_factors={n_factors}")
     if not parts:
         raise ValueError("it lacks vectors")
-    return {path: [own[i] for i in range(n_factors)] for path, own in parts.items()}, beside
+    return {path: [own[i] for i in range(n_factors)] for path, own in parts.items()}, parameters, beside
 
 
 def _plan(model: nn.Module, stored: _Stored) -> dict[str, dict[str, Any]]:
@@ -381,28 +422,36 @@ def _plan(model: nn.Module, stored: _Stored) -> dict[str, dict[str, Any]]:
     Nothing is to be wrapped in a model that is adapted already.
     """
     require_no_lazy_parameters(model, "load_adapter")
-    layers = _layers(model)
+    changes = _changes(model)
     plan: dict[str, dict[str, Any]] = {}
-    if layers:
-        _require_alike(layers, stored)
+    if changes:
+        _require_alike(changes, stored)
     else:
         for path, base in _bases(model, stored).items():
-            columns, rows = kind_to_wrap(base)._features(base)
-            _require_fit(path, stored, (rows, columns))
+            _require_fit(path, stored, *_size(base, path, stored))
             plan[path] = {**asdict(stored.options), "dtype": _dtype(base, stored.vectors[path][0].dtype)}
     _require_places(model, stored)
     return plan
 
 
-def _require_alike(layers: Mapping[str, AdaptedLayer], stored: _Stored) -> None:
+def _size(base: nn.Module, path: str, stored: _Stored) -> tuple[tuple[int, int], tuple[int, ...]]:
+    """Return the shape of a layer's change, and no axes before it; or of a parameter's changes, and that of experts."""
+    if path in stored.parameters:
+        stack = stack_of(base, path.rpartition(".")[2], "load_adapter")
+        return (stack.out_features, stack.in_features), (stack.n_experts,)
+    columns, rows = kind_to_wrap(base)._features(base)
+    return (rows, columns), ()
+
+
+def _require_alike(changes: Mapping[str, CDDAdapter], stored: _Stored) -> None:
     """Refuse a folder of other layers than those of an adapted model, or with other settings."""
-    if layers.keys() != stored.vectors.keys():
-        differing = sorted(layers.keys() ^ stored.vectors.keys())
+    if changes.keys() != stored.vectors.keys():
+        differing = sorted(changes.keys() ^ stored.vectors.keys())
         raise ArgumentValueError("load_adapter", "folder", f"has other layers than the model: {differing[:3]}")
-    for path, layer in layers.items():
-        own = layer.adapter
-        _require_fit(path, stored, own.layout.shape)
-        _require_shapes(path, stored, own.layout.vector_shapes)
+    for path, own in changes.items():
+        batch = (own.n_experts,) if isinstance(own, StackedCDDAdapter) else ()
+        _require_fit(path, stored, own.layout.shape, batch)
+        _require_shapes(path, stored, own.vector_shapes)
         if own.factor_scale != stored.options.factor_scale:
             text = f"has factor_scale={stored.options.factor_scale}, the model {own.factor_scale}"
             raise ArgumentValueError("load_adapter", "folder", text)
@@ -411,19 +460,20 @@ def _require_alike(layers: Mapping[str, AdaptedLayer], stored: _Stored) -> None:
 
 
 def _bases(model: nn.Module, stored: _Stored) -> dict[str, nn.Module]:
-    """Return the modules of a plain model that the folder adapts, by path."""
+    """Return the modules of a plain model that the folder adapts, by their paths, or those of their parameters."""
     modules = {unwrapped(path): module for path, module in model.named_modules(remove_duplicate=False)}
+    found = {}
     for path in stored.vectors:
         try:
-            module = modules[path]
-            kind_to_wrap(module)._features(module)
-        except (KeyError, TypeError) as error:
+            module = found[path] = modules[path.rpartition(".")[0] if path in stored.parameters else path]
+            _size(module, path, stored)
+        except (KeyError, TypeError, ArgumentValueError) as error:
             text = f"has no layer {path!r} that can be adapted: {error}"
             raise ArgumentValueError("load_adapter", "model", text) from error
         device = dtype_and_device(module).get("device", torch.device("cpu"))
         if device.type == "meta":  # materialising its weights later would lose the vectors
             raise ArgumentValueError("load_adapter", "model", f"has {path} on the device meta: load its weights first")
-    return {path: modules[path] for path in stored.vectors}
+    return found
 
 
 def _dtype(base: nn.Module, stored: torch.dtype) -> torch.dtype:
@@ -432,11 +482,11 @@ def _dtype(base: nn.Module, stored: torch.dtype) -> torch.dtype:
     return torch.promote_types(dtype, torch.float32 if stored.itemsize > 4 else stored)
 
 
-def _require_fit(path: str, stored: _Stored, shape: tuple[int, int]) -> None:
-    """Refuse vectors that are not those which the settings tell for a change of a shape."""
+def _require_fit(path: str, stored: _Stored, shape: tuple[int, int], batch: tuple[int, ...]) -> None:
+    """Refuse vectors that are not those which the settings tell for a change of a shape, or for a stack of these."""
     with naming(path):
         told = CDDLayout(shape, stored.options.n_factors, stored.options.block_size, owner="load_adapter")
-    _require_shapes(path, stored, told.vector_shapes)
+    _require_shapes(path, stored, tuple((*batch, *each) for each in told.vector_shapes))
 
 
 def _require_shapes(path: str, stored: _Stored, wanted: tuple[tuple[int, ...], ...]) -> None:
@@ -486,11 +536,11 @@ def _apply(model: nn.Module, stored: _Stored, plan: dict[str, dict[str, Any]]) -
     if plan:
         wrap_layers(model, plan)
         train_only(model, trained)
-    layers = _layers(model)
+    changes = _changes(model)
     _, places = _states(model)
     with torch.no_grad():
         for path, given in stored.vectors.items():
-            adapter = layers[path].adapter
+            adapter = changes[path]
             adapter.alpha = stored.options.alpha
             for vector, value in zip(adapter.vectors, given, strict=True):
                 vector.copy_(_sharded(value, vector))

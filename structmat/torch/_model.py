@@ -17,16 +17,21 @@ from torch.nn.parameter import is_lazy
 from structmat._errors import ArgumentTypeError, ArgumentValueError, naming, warn_caller
 from structmat._files import counted, first_names
 from structmat.operators import CDDLayout
-from structmat.torch._layers import KINDS, AdaptedLayer, kind_of, kind_to_wrap
+from structmat.torch._adapter import CDDAdapter
+from structmat.torch._layers import KINDS, AdaptedLayer, AdaptedModule, CDDExperts, kind_of, kind_to_wrap
 from structmat.torch._other_tools import (
     is_tensor_parallel,
     leave_fast_paths,
     reads_weight,
     return_to_fast_paths,
-    text_of_unreached,
-    unreached_experts,
     watch_calls,
     whole_numel,
+)
+from structmat.torch._parameter_names import (
+    changeable_parameters,
+    parameters_meant,
+    text_of_unreached,
+    unreached_experts,
 )
 
 __all__ = [
@@ -34,8 +39,10 @@ __all__ = [
     "adapt",
     "adaptable_layers",
     "adapted_layers",
+    "changes_of",
     "is_left_out",
     "near_names",
+    "place_of",
     "recorded",
     "remove_adapters",
     "require_no_lazy_parameters",
@@ -57,7 +64,7 @@ class AdapterSummary:
     Attributes
     ----------
     layers : tuple of str
-        Paths of the adapted layers.
+        Paths of the adapted layers, and of the adapted parameters of experts.
     n_parameters : int
         Of the adapter.
     n_trainable : int
@@ -68,7 +75,7 @@ class AdapterSummary:
         Of the adapter's parameters.
     flops_per_token : int
         Real operations that the changes add to a forward pass, for each token: ``2.5 b log2(b)`` for a real transform
-        of length b, 8 for a complex product and addition, 1 for a real product.
+        of length b, 8 for a complex product and addition, 1 for a real product. Of experts one is counted.
     dense_flops_per_token : int
         Operations of the adapted layers themselves, ``2 rows cols`` each.
 
@@ -96,13 +103,13 @@ class AdapterSummary:
     @classmethod
     def of(cls, model: nn.Module) -> AdapterSummary:
         """Return what the adapter of a model adds to it."""
-        layers = adapted_layers(model)
+        adapters = changes_of(model)
         parameters = list(model.parameters())
-        layouts = [layer.adapter.layout for layer in layers.values()]
-        vectors = {vector for layer in layers.values() for vector in layer.adapter.parameters()}
+        layouts = [adapter.layout for adapter in adapters.values()]
+        vectors = {vector for adapter in adapters.values() for vector in adapter.parameters()}
         return cls(
-            tuple(layers),
-            sum(layout.n_parameters for layout in layouts),
+            tuple(adapters),
+            sum(adapter.n_parameters for adapter in adapters.values()),
             sum(whole_numel(p) for p in parameters if p.requires_grad),
             sum(map(whole_numel, parameters)),
             sum(vector.numel() * vector.element_size() for vector in vectors),
@@ -133,7 +140,13 @@ def _flops(layout: CDDLayout) -> int:
 
 
 def adapt(
-    model: nn.Module, targets: Targets = "all-linear", *, exclude: Targets = (), train: Targets = (), **options: Any
+    model: nn.Module,
+    targets: Targets = "all-linear",
+    *,
+    parameters: Targets = (),
+    exclude: Targets = (),
+    train: Targets = (),
+    **options: Any,
 ) -> AdapterSummary:
     """Freeze a model and add a trainable change to its layers, in place.
 
@@ -147,7 +160,13 @@ def adapt(
         Names are paths or ends of paths, such as ``["query", "value"]``; any other string is a regular expression for
         whole paths. Linear layers, transformers' ``Conv1D``, convolutions (with kernel size and stride 1, one group and
         no padding) and embeddings can be adapted; "all-linear" means the first two, except the layer that computes the
-        logits of a language model of transformers.
+        logits of a language model of transformers. May be empty if `parameters` is not.
+    parameters : regular expression or names, optional
+        Parameters that hold matrices and are no layer's weight, likewise: those of shape (experts, rows, columns), the
+        stacked experts of transformers, such as ``["experts.gate_up_proj", "experts.down_proj"]``, get a change for
+        each expert. Names in checkpoints mean them too: ``["w1", "w3", "w2"]``, or ``["gate_proj", "up_proj",
+        "down_proj"]``; what is fused in one parameter is named as a whole. Names, but no regular expression, also mean
+        parameters of two axes.
     exclude : regular expression or names, optional
         Layers to leave out, such as ``["lm_head"]``, and all in modules of such names.
     train : regular expression or names, optional
@@ -174,8 +193,9 @@ def adapt(
     -----
     RuntimeWarning
         If weights of experts are meant that are stacked in one parameter, as in mixtures of experts of transformers,
-        by its name or by those of the matrices in it, such as "gate_proj" or "w1": they stay as they are. Also after
-        the first forward pass in training, if that did not call some adapted layers.
+        by its name or by those of the matrices in it, such as "gate_proj" or "w1", in `targets`: they stay as they are
+        unless `parameters` name them. Also after the first forward pass in training, if that did not call some adapted
+        layers.
 
     See Also
     --------
@@ -200,11 +220,12 @@ def adapt(
     kept = [path for path in modules if _matches(path, train, "train")]
     _require_matches(train, modules, "train")
     left_out = [*kept, *(path for path in modules if _matches(path, exclude, "exclude"))]
-    experts = _unreached(model, targets, left_out)
-    found = _targeted(model, modules, targets, exclude, kept, experts)
+    stacks = _meant(model, parameters, left_out)
+    experts = {path: names for path, names in _unreached(model, targets, left_out).items() if path not in stacks}
+    found = _targeted(model, modules, targets, exclude, kept, experts, stacks)
     if experts:
-        warn_caller(f"adapt: {text_of_unreached(experts)}", RuntimeWarning)
-    wrap_layers(model, dict.fromkeys(found, options))
+        warn_caller(f"adapt: {text_of_unreached(experts, argument='parameters')}", RuntimeWarning)
+    wrap_layers(model, dict.fromkeys([*found, *stacks], options))
     train_only(model, kept)
     return AdapterSummary.of(model)
 
@@ -252,18 +273,26 @@ def remove_adapters(model: nn.Module, *, merge: bool = False) -> None:
         if layer.base is None:
             raise ArgumentValueError("remove_adapters", "model", f"has no base layer to put back at {path}")
         with naming(path):
-            merged.append(layer._merged_weight() if merge else layer.weight)
-    for layer, weight in zip(layers.values(), merged, strict=True):
-        if merge:
-            layer.base.weight = weight
+            merged.append(layer._merged() if merge else {})
+    for layer, weights in zip(layers.values(), merged, strict=True):
+        layer._set_merged(weights)
         _replace(model, layer, layer.base)
     model.__dict__.pop(_RECORD, None)
     return_to_fast_paths(model)
 
 
-def adapted_layers(model: nn.Module) -> dict[str, AdaptedLayer]:
-    """Return the adapted layers of a model by path."""
-    return {path: module for path, module in model.named_modules() if isinstance(module, AdaptedLayer)}
+def adapted_layers(model: nn.Module) -> dict[str, AdaptedModule]:
+    """Return the adapted layers and modules of experts of a model by path."""
+    return {path: module for path, module in model.named_modules() if isinstance(module, AdaptedModule)}
+
+
+def changes_of(model: nn.Module) -> dict[str, CDDAdapter]:
+    """Return the changes of a model by the path of the layer, or of the parameter of experts."""
+    return {
+        f"{path}.{end}".strip(".") if end else path: adapter
+        for path, layer in adapted_layers(model).items()
+        for end, adapter in layer._changes().items()
+    }
 
 
 def recorded(model: nn.Module) -> list[str]:
@@ -285,24 +314,40 @@ def wrap_layers(model: nn.Module, options: dict[str, dict[str, Any]]) -> None:
     A layer that stands in several places of the model is wrapped once, and replaced in all of them.
     """
     trainable = {parameter: parameter.requires_grad for parameter in model.parameters()}
-    new: dict[nn.Module, AdaptedLayer] = {}
+    new: dict[nn.Module, AdaptedModule] = {}
+    stacks: dict[nn.Module, dict[str, dict[str, Any]]] = {}
     try:
         for path, own in options.items():
-            module = model.get_submodule(path)
+            module, name = place_of(model, path)
             with naming(path):
                 if is_tensor_parallel(module, model):
                     text = "has a piece of a weight in each process, by tensor parallelism: FSDP works"
                     raise ArgumentTypeError("adapt", "model", text)  # noqa: TRY301  # handled below like all others
-                if module not in new:
+                if not name and module not in new:
                     new[module] = kind_to_wrap(module)._wrapped(module, **own)
+                elif name and module is model:
+                    text = f"has {name} itself: nothing could stand in its place; adapt a module around it"
+                    raise ArgumentValueError("adapt", "model", text)  # noqa: TRY301
+                elif name:
+                    stacks.setdefault(module, {})[name] = own
+        new |= {module: CDDExperts._of(module, own) for module, own in stacks.items()}
     except BaseException:
         for parameter, before in trainable.items():
             parameter.requires_grad_(before)
         raise
     for base, layer in new.items():
         _replace(model, base, layer)
-    leave_fast_paths(model, AdaptedLayer)
-    watch_calls(model, AdaptedLayer)
+    leave_fast_paths(model, AdaptedModule)
+    watch_calls(model, AdaptedModule)
+
+
+def place_of(model: nn.Module, path: str) -> tuple[nn.Module, str]:
+    """Return the layer of a path and no name; or, if it is the path of a parameter, its module and its name."""
+    try:
+        return model.get_submodule(path), ""
+    except AttributeError:
+        parent, _, name = path.rpartition(".")
+        return model.get_submodule(parent), name
 
 
 def train_only(model: nn.Module, kept: Iterable[str]) -> None:
@@ -321,7 +366,7 @@ def _own_parameters(module: nn.Module) -> Iterator[nn.Parameter]:
     """Yield the parameters of a module without those of the bases of adapted layers, which stay frozen."""
     yield from module.parameters(recurse=False)
     for name, child in module.named_children():
-        if not (isinstance(module, AdaptedLayer) and name == "base"):
+        if not (isinstance(module, AdaptedModule) and name == "base"):
             yield from _own_parameters(child)
 
 
@@ -359,6 +404,26 @@ def _require_matches(names: Targets, paths: Collection[str], argument: str) -> N
             raise ArgumentValueError("adapt", argument, f"{each!r} matches no module{near_names(each, paths)}")
 
 
+def _meant(model: nn.Module, names: Targets, out: Collection[str]) -> list[str]:
+    """Return the paths of the parameters to adapt, of those that are not in the modules to leave out."""
+    if not names:
+        return []
+    known = changeable_parameters(model)
+    is_pattern = isinstance(names, str)
+    found = parameters_meant(
+        model, lambda path: _matches(path, names, "parameters"), "adapt", "parameters", stacked=is_pattern
+    )
+    for each in [names] if isinstance(names, str) else [[name] for name in names]:
+        if not any(_matches(path, each, "parameters") for path in chain.from_iterable(known.values())):
+            text = f"{each!r} matches no parameter; could be adapted: {first_names(list(known)) or 'none'}"
+            raise ArgumentValueError("adapt", "parameters", text)
+    found = [path for path in found if not any(path.startswith(f"{other}.") for other in out)]
+    adapted = [path for path in found if path in changes_of(model)]
+    if adapted:
+        raise ArgumentValueError("adapt", "parameters", f"match {adapted[0]}, which is adapted already")
+    return found
+
+
 def _unreached(model: nn.Module, targets: Targets, out: Collection[str]) -> dict[str, list[str]]:
     """Return those of the `unreached_experts` that the targets mean and that are not in the modules to leave out."""
     return {
@@ -376,10 +441,12 @@ def _targeted(
     exclude: Targets,
     train: Collection[str],
     experts: Mapping[str, Sequence[str]],
+    stacks: Collection[str],
 ) -> list[str]:
     """Return the paths of the layers to adapt; a layer with several paths is named by one of them.
 
-    Targets may also mean weights of experts, by one of several names; such targets are no error.
+    Targets may also mean weights of experts, by one of several names; such targets are no error. There need be no layer
+    if there are stacks of experts to adapt.
     """
     _require_matches(exclude, modules, "exclude")
     out = [*train, *(path for path in modules if _matches(path, exclude, "exclude"))]
@@ -401,11 +468,11 @@ def _targeted(
         if id(modules[path]) not in taken:
             taken.add(id(modules[path]))
             found.append(path)
-    if not found:
+    if not found and not (stacks and targets in ("all-linear", (), [])):
         free = [path for path in could if id(modules[path]) not in taken]
         text = f"{targets!r} match no layer; could be adapted: {text_of_adaptable(free, targets)}"
         if experts:
-            text = f"{text}; {text_of_unreached(experts)}"
+            text = f"{text}; {text_of_unreached(experts, argument='parameters')}"
         raise ArgumentValueError("adapt", "targets", text)
     return found
 

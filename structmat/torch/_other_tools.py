@@ -5,7 +5,6 @@ A usual forward pass calls nothing of this file but `sees_operations`.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -35,8 +34,6 @@ __all__ = [
     "rewritten_by",
     "sees_operations",
     "split_by",
-    "text_of_unreached",
-    "unreached_experts",
     "unwrapped_model",
     "watch_calls",
     "whole_numel",
@@ -192,11 +189,11 @@ def is_tensor_parallel(layer: Any, model: nn.Module) -> bool:
 
     FSDP2 splits weights too, but gathers them for the forward pass. Modules around the layer tell that it is at work.
     """
-    # Older versions of transformers split plain tensors, and leave this attribute.
-    if getattr(layer, "_hf_tp_plan", None) is not None:
+    # Older versions of transformers split plain tensors, and leave this attribute; experts have the other one.
+    if getattr(layer, "_hf_tp_plan", None) is not None or getattr(layer, "_is_expert_parallel", False):
         return True
-    weight: Any = getattr(layer, "weight", None)
-    if not hasattr(weight, "device_mesh"):
+    weight = next((each for each in layer.parameters(recurse=False) if hasattr(each, "device_mesh")), None)
+    if weight is None:
         return False
     from torch.distributed.fsdp import FSDPModule  # noqa: PLC0415  # it is slow to import
 
@@ -238,43 +235,6 @@ def reads_weight(parent: Any, name: str) -> bool:
     if isinstance(parent, nn.MultiheadAttention):
         return True
     return name in {"dt_proj", "out_proj"} and hasattr(parent, "A_log") and hasattr(parent, "conv1d")
-
-
-_STACKED = {
-    "gate_up_proj": ("gate_proj", "up_proj", "w1", "w3", "input_linear"),
-    "down_proj": ("w2", "output_linear"),
-}
-"""By the name of a parameter that stacks matrices of experts, the names that checkpoints and models of other versions
-give to these matrices."""
-
-
-def unreached_experts(model: nn.Module) -> dict[str, list[str]]:
-    """Return the weights of experts that no adapter reaches, each with the paths by which targets may mean it.
-
-    Mixtures of experts of transformers keep the matrices of all experts of a block in one parameter, of shape (experts,
-    rows, columns), and call no layer. Targets may mean it by its own name, or by the name of a matrix alone:
-    ``experts.gate_up_proj`` holds what checkpoints call ``experts.0.gate_proj`` or ``experts.0.w1``.
-    """
-    found = {}
-    for path, module in model.named_modules():
-        of_experts = "experts" in path.split(".") or "Experts" in type(module).__name__
-        is_layer = hasattr(module, "in_features")  # such as a router
-        of_adapter = re.search(r"\.(adapter|cdd_adapters)\.", path)
-        if not of_experts or is_layer or of_adapter:
-            continue
-        for name, value in module.named_parameters(recurse=False):
-            if len(getattr(value, "ds_shape", value.shape)) > 1 and not name.endswith("bias"):
-                parent, _, own = (f"{path}.{name}").removesuffix(".weight").rpartition(".")
-                names = (own, *_STACKED.get(own, ()))
-                found[f"{path}.{name}"] = [f"{parent}.{part}{each}" for each in names for part in ("", "0.")]
-    return found
-
-
-def text_of_unreached(experts: Iterable[str], names: Iterable[str] = ()) -> str:
-    """Return the text of a warning: which weights of experts are not adapted, and which names match nothing at all."""
-    text = f"weights of experts that are stacked in one parameter are not adapted: {', '.join(experts)}"
-    unknown = sorted(names)
-    return f"{text}; and no module has the names {', '.join(unknown)}" if unknown else text
 
 
 _NEVER_CALLED = "_is_never_called"

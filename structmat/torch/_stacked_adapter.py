@@ -63,7 +63,9 @@ class StackedCDDAdapter(CDDAdapter):
         self.n_experts = integer(n_experts, "StackedCDDAdapter", "n_experts")
         super().__init__(in_features, out_features, **options)
 
-    def _vector_shapes(self) -> tuple[tuple[int, ...], ...]:
+    @property
+    def vector_shapes(self) -> tuple[tuple[int, ...], ...]:
+        """The shapes of the vectors, with the experts on the first axis."""
         return tuple((self.n_experts, *shape) for shape in self.layout.vector_shapes)
 
     @property

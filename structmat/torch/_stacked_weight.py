@@ -34,6 +34,8 @@ class Stack(NamedTuple):
     in_features: int
     transposed: bool
     """Whether it is (experts, in_features, out_features)."""
+    single: bool = False
+    """Whether it is one matrix without an axis of experts, of which there is one then."""
 
 
 def stack_of(module: nn.Module, name: str, owner: str) -> Stack:
@@ -42,7 +44,7 @@ def stack_of(module: nn.Module, name: str, owner: str) -> Stack:
     Raises
     ------
     ValueError
-        If it does not have three axes.
+        If it has neither three axes nor two.
     TypeError
         If it is no floating parameter of the module, as a quantised one.
     """
@@ -53,16 +55,21 @@ def stack_of(module: nn.Module, name: str, owner: str) -> Stack:
     if not parameter.is_floating_point() or parameter.element_size() < 2:
         raise ArgumentTypeError(owner, "parameters", f"name {text}, which is quantised, of dtype {parameter.dtype}")
     shape = tuple(getattr(parameter, "ds_shape", parameter.shape))  # whole, of DeepSpeed ZeRO-3
+    if len(shape) == 2:
+        return Stack(1, *shape, transposed=False, single=True)
     if len(shape) != 3:
-        wanted = "must have shape (experts, rows, columns); layers are named in targets"
+        wanted = "must have shape (experts, rows, columns)"
         raise ArgumentValueError(owner, "parameters", f"name {text} of shape {shape}, which {wanted}")
     transposed = bool(getattr(module, "is_transposed", False))
     n_experts, rows, columns = shape
-    return Stack(n_experts, columns, rows, True) if transposed else Stack(n_experts, rows, columns, False)
+    sizes = (columns, rows) if transposed else (rows, columns)
+    return Stack(n_experts, *sizes, transposed=transposed)
 
 
 def laid_out(stack: Stack, changes: Tensor) -> Tensor:
     """Return changes (experts, out_features, in_features) in the layout of the parameter."""
+    if stack.single:
+        return changes[0]
     return changes.transpose(1, 2) if stack.transposed else changes
 
 
@@ -81,7 +88,7 @@ def call_changed(
     active = {name: list(adapters) for name, adapters in changes.items() if adapters}
     if not active:
         return module(*args, **kwargs)
-    standing_in = {name: ChangedWeight(module, name, adapters) for name, adapters in active.items()}
+    standing_in = {name: ChangedWeight.of(module, name, adapters) for name, adapters in active.items()}
     if is_recorded():
         # Compilers and exporters see plain operations on dense sums.
         dense = {name: weight.dense() for name, weight in standing_in.items()}
@@ -116,25 +123,43 @@ class ChangedWeight:
         name: str,
         adapters: Sequence[StackedCDDAdapter],
         *,
-        turned: bool | None = None,
-        index: int | Tensor | None = None,
-        parts: list[list[tuple[Tensor, ...]]] | None = None,
+        transposed: bool,
+        turned: bool,
+        index: int | Tensor | None,
+        parts: list[list[tuple[Tensor, ...]]],
     ) -> None:
         self._module = module
         self._name = name
         self._adapters = adapters
-        self._transposed = bool(getattr(module, "is_transposed", False))
+        self._transposed = transposed
         # Whether the last two axes are (in, out): those of this view, not of the parameter.
-        self._turned = self._transposed if turned is None else turned
+        self._turned = turned
+        # The expert that this is a view of, or the experts; None for all of them.
         self._index = index
         # The vectors of single experts, which all views share: split once, so that gradients are put together once.
-        self._parts = [] if parts is None else parts
+        self._parts = parts
+
+    @classmethod
+    def of(cls, module: nn.Module, name: str, adapters: Sequence[StackedCDDAdapter]) -> ChangedWeight:
+        """Return what stands for a parameter of a module plus the changes of adapters."""
+        stack = stack_of(module, name, "CDDExperts")
+        index = 0 if stack.single else None
+        turned = stack.transposed
+        return cls(module, name, adapters, transposed=turned, turned=turned, index=index, parts=[])
 
     def _view(self, *, turned: bool | None = None, index: int | Tensor | None = None) -> ChangedWeight:
         """Return another view of the same sum."""
         turned = self._turned if turned is None else turned
         index = self._index if index is None else index
-        return ChangedWeight(self._module, self._name, self._adapters, turned=turned, index=index, parts=self._parts)
+        return ChangedWeight(
+            self._module,
+            self._name,
+            self._adapters,
+            transposed=self._transposed,
+            turned=turned,
+            index=index,
+            parts=self._parts,
+        )
 
     # ---- what a tensor answers without its entries
 
@@ -144,6 +169,8 @@ class ChangedWeight:
         The parameter is read when it is needed: engines that gather it do so after the module's call has begun.
         """
         parameter: Any = self._module._parameters[self._name]
+        if parameter.ndim == 2:
+            return parameter[None]
         return parameter.transpose(1, 2) if self._transposed else parameter
 
     def _plain(self) -> Tensor:
@@ -319,6 +346,22 @@ class ChangedWeight:
                 y = function(x) if y is None else y
                 y = stacked_change(y, adapter.dropped(x), None, ends, vectors, adapter.gain, dtype)
         return cast("Tensor", y)
+
+
+def _operator_of_sum(name: str) -> Callable[..., Any]:
+    """Return an operator of Python, which `ChangedWeight` applies to the dense sum."""
+
+    def operator(self: ChangedWeight, *others: Any) -> Any:
+        return getattr(self.dense(), name)(*others)
+
+    return operator
+
+
+for _each in ("add", "sub", "mul", "truediv", "pow"):
+    setattr(ChangedWeight, f"__{_each}__", _operator_of_sum(f"__{_each}__"))
+    setattr(ChangedWeight, f"__r{_each}__", _operator_of_sum(f"__r{_each}__"))
+for _each in ("neg", "abs"):
+    setattr(ChangedWeight, f"__{_each}__", _operator_of_sum(f"__{_each}__"))
 
 
 def _fuses(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:

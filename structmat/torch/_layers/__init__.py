@@ -6,12 +6,26 @@ and how a change meets them; `adapt`, the files of adapters and `structmat.peft`
 - `kinds`: all of them, and which one a module is the base of
 - `linear`, `convolution`, `embedding`: the kinds
 - `adapted_layer`: what they share
+- `experts`: a module of experts with changes of its parameters, which is no layer
+- `adapted_module`: what all of these share
 """
 
 from structmat.torch._layers.adapted_layer import AdaptedLayer
+from structmat.torch._layers.adapted_module import AdaptedModule
 from structmat.torch._layers.convolution import CDDConv
 from structmat.torch._layers.embedding import CDDEmbedding
+from structmat.torch._layers.experts import CDDExperts
 from structmat.torch._layers.kinds import KINDS, kind_of, kind_to_wrap
 from structmat.torch._layers.linear import CDDLinear
 
-__all__ = ["KINDS", "AdaptedLayer", "CDDConv", "CDDEmbedding", "CDDLinear", "kind_of", "kind_to_wrap"]
+__all__ = [
+    "KINDS",
+    "AdaptedLayer",
+    "AdaptedModule",
+    "CDDConv",
+    "CDDEmbedding",
+    "CDDExperts",
+    "CDDLinear",
+    "kind_of",
+    "kind_to_wrap",
+]

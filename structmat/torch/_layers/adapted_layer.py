@@ -5,23 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor, nn
 
 from structmat._errors import ArgumentTypeError, ArgumentValueError
 from structmat.operators import LinearOperator
 from structmat.torch._adapter import CDDAdapter
-from structmat.torch._base_weight import dtype_and_device, multiplies_by_weight, own_weight, weight_plus
+from structmat.torch._base_weight import dtype_and_device, merged_weight, multiplies_by_weight, own_weight
+from structmat.torch._layers.adapted_module import AdaptedModule
 from structmat.torch._other_tools import is_never_called
 
 __all__ = ["AdaptedLayer"]
 
 
-class AdaptedLayer(nn.Module):
+class AdaptedLayer(AdaptedModule):
     """A frozen base layer and the change that is added to it; what all kinds of layers share."""
 
-    base: Any
-    """The frozen layer, or None."""
     adapter: CDDAdapter
     """The change."""
 
@@ -107,26 +105,14 @@ class AdaptedLayer(nn.Module):
         """
         return self.adapter.operator()
 
-    def merge_into_base(self) -> nn.Module:
-        """Add the change to the base's weight, for good; see `remove_adapters`.
+    def _changes(self) -> dict[str, CDDAdapter]:
+        return {"": self.adapter}
 
-        Returns
-        -------
-        Module
-            The base. Its weight is a new parameter: layers that shared the old one keep that.
+    def _prefix(self, end: str) -> str:
+        return "adapter"
 
-        Raises
-        ------
-        TypeError
-            If there is no base, or its weight is quantised, split among processes, of another special kind, or not what
-            it multiplies by.
-        ValueError
-            If the merged weight held NaN or infinity, or nothing calls this layer and the change is not zero; nothing
-            has changed then.
-        """
-        weight = self._merged_weight()
-        self.base.weight = weight
-        return self.base
+    def _merged(self) -> dict[str, nn.Parameter]:
+        return {"weight": self._merged_weight()}
 
     def _merged_weight(self) -> nn.Parameter:
         """Return a new weight for the base, with the change added; the base has not changed yet."""
@@ -142,9 +128,4 @@ class AdaptedLayer(nn.Module):
         change = self.adapter.dense()
         if is_never_called(self) and change.any():
             raise ArgumentValueError(owner, None, "the layer was never called: its weight alone is read, unchanged")
-        # In inference mode the new weight would become a tensor that autograd refuses for good.
-        with torch.inference_mode(mode=False), torch.no_grad():
-            merged = weight_plus(weight, self._laid_out(self.base, change))
-            if not torch.isfinite(merged).all():
-                raise ArgumentValueError(owner, None, "NaN or infinity in the merged weight; the adapter is broken")
-            return nn.Parameter(merged, requires_grad=False)
+        return merged_weight(weight, self._laid_out(self.base, change), owner)

@@ -1,0 +1,59 @@
+"""`AdaptedModule`: a frozen base module with changes of its weights; what layers and modules of experts share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from structmat.torch._adapter import CDDAdapter
+
+__all__ = ["AdaptedModule"]
+
+
+class AdaptedModule(nn.Module):
+    """A frozen base module with changes of its weights."""
+
+    base: Any
+    """The frozen module, or None."""
+
+    def _changes(self) -> dict[str, CDDAdapter]:
+        """Return the changes by the ends of their paths in the plain model.
+
+        That is an empty string for the change of a layer, else the name of a parameter of the base.
+        """
+        raise NotImplementedError
+
+    def _prefix(self, end: str) -> str:
+        """Return the path within this module of the change with an end."""
+        raise NotImplementedError
+
+    def _merged(self) -> Mapping[str, nn.Parameter]:
+        """Return new parameters for the base by name, with the changes added; the base has not changed yet."""
+        raise NotImplementedError
+
+    def merge_into_base(self) -> nn.Module:
+        """Add the changes to the weights of the base, for good; see `remove_adapters`.
+
+        Returns
+        -------
+        Module
+            The base. Its changed weights are new parameters: modules that shared the old ones keep those.
+
+        Raises
+        ------
+        TypeError
+            If there is no base, or a weight is quantised, split among processes, of another special kind, or not what
+            the base multiplies by.
+        ValueError
+            If a merged weight held NaN or infinity, or nothing calls this module and a change is not zero; nothing has
+            changed then.
+        """
+        self._set_merged(self._merged())
+        return self.base
+
+    def _set_merged(self, merged: Mapping[str, nn.Parameter]) -> None:
+        """Put merged parameters into the base."""
+        for name, parameter in merged.items():
+            setattr(self.base, name, parameter)

@@ -1,0 +1,168 @@
+"""`CDDExperts`: a frozen module that holds the matrices of experts in parameters, with a change of each matrix."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from torch import nn
+
+from structmat._errors import ArgumentTypeError, ArgumentValueError
+from structmat.operators import LinearOperator
+from structmat.torch._adapter import CDDAdapter
+from structmat.torch._base_weight import dtype_and_device, merged_weight, own_weight
+from structmat.torch._layers.adapted_module import AdaptedModule
+from structmat.torch._other_tools import is_never_called
+from structmat.torch._stacked_adapter import StackedCDDAdapter
+from structmat.torch._stacked_weight import call_changed, laid_out, stack_of
+
+__all__ = ["CDDExperts"]
+
+
+class CDDExperts(AdaptedModule):
+    """A frozen module of experts and trainable changes ``alpha D C D``, one for each matrix in some of its parameters.
+
+    Mixtures of experts of transformers keep the matrices of all experts of a block in one parameter, and multiply by
+    parts of it. While the module runs, these products are those of the changed matrices.
+
+    Parameters
+    ----------
+    base : Module
+        Whose parameters are of shape (experts, out_features, in_features), or (experts, in_features, out_features) if
+        it has a true attribute ``is_transposed``. It is frozen and shared, not copied.
+    parameters : collection of str
+        Names of these parameters.
+    **options
+        Arguments of `StackedCDDAdapter`: `n_factors`, `block_size`, `alpha`, `dropout`, ... Dtype and device are by
+        default those of the base.
+
+    Raises
+    ------
+    TypeError
+        If the base is no module, a parameter is missing, computed from others or quantised, or there is no such option.
+    ValueError
+        If there is no name, a parameter has another number of axes, or an option is wrong.
+
+    See Also
+    --------
+    adapt : Wraps the modules of a whole model that `parameters` name.
+    StackedCDDAdapter : The changes of one parameter.
+
+    Notes
+    -----
+    Experts without inputs cost no time. Nothing of the matrices is kept for the backward pass, and no second stack of
+    them is made, in loops over the experts and in the grouped and batched products of transformers; compiled and
+    exported modules, and functions of torch that are no products, get the dense sum. A parameter with two axes has one
+    matrix.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from structmat.torch import CDDExperts
+    >>> class Experts(torch.nn.Module):
+    ...     def __init__(self):
+    ...         super().__init__()
+    ...         self.up_proj = torch.nn.Parameter(torch.randn(4, 6, 5))
+    ...
+    ...     def forward(self, x, expert):
+    ...         return torch.nn.functional.linear(x, self.up_proj[expert])
+    >>> experts = CDDExperts(Experts(), ["up_proj"])
+    >>> experts(torch.randn(3, 5), 2).shape, experts.adapters["up_proj"].n_parameters
+    (torch.Size([3, 6]), 68)
+    """
+
+    adapters: nn.ModuleDict
+    """The changes, `StackedCDDAdapter`, by name of the parameter."""
+
+    def __init__(self, base: nn.Module, parameters: Collection[str], **options: Any) -> None:
+        super().__init__()
+        if not isinstance(base, nn.Module):
+            raise ArgumentTypeError("CDDExperts", "base", f"must be a torch.nn.Module, got {type(base).__name__}")
+        if isinstance(parameters, str) or not parameters:
+            text = f"must be names of parameters, got {parameters!r}"
+            raise ArgumentValueError("CDDExperts", "parameters", text)
+        adapters = {name: self._adapter_of(base, name, options) for name in parameters}
+        self._adopt(base, adapters)
+
+    @classmethod
+    def _of(cls, base: nn.Module, options: Mapping[str, Mapping[str, Any]]) -> CDDExperts:
+        """Return a module with options of its own for each parameter; one that is adapted keeps its other changes."""
+        changed = base if isinstance(base, CDDExperts) else None
+        inner: Any = base if changed is None else changed.base
+        adapters = {} if changed is None else dict(changed.adapters.items())
+        adapters |= {name: cls._adapter_of(inner, name, own) for name, own in options.items()}
+        self = cls.__new__(cls)
+        super(CDDExperts, self).__init__()
+        self._adopt(inner, adapters)
+        return self
+
+    @staticmethod
+    def _adapter_of(base: nn.Module, name: str, options: Mapping[str, Any]) -> StackedCDDAdapter:
+        """Return new changes for a parameter, with dtype and device of the base unless these are given."""
+        stack = stack_of(base, name, "CDDExperts")
+        given = {key: value for key, value in options.items() if value is not None}
+        return StackedCDDAdapter(
+            stack.n_experts, stack.in_features, stack.out_features, **dtype_and_device(base) | given
+        )
+
+    def _adopt(self, base: nn.Module, adapters: Mapping[str, Any]) -> None:
+        """Take a base and its changes."""
+        self.base = base
+        self.adapters = nn.ModuleDict(adapters)
+        self.train(base.training)
+        base.requires_grad_(requires_grad=False)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Return the outputs of the module with changed matrices.
+
+        Parameters
+        ----------
+        *args, **kwargs
+            Those of the base.
+
+        Returns
+        -------
+        Tensor
+            Or whatever the base returns.
+        """
+        changes: Any = {name: [adapter] for name, adapter in self.adapters.items()}
+        return call_changed(self.base, changes, *args, **kwargs)
+
+    def delta(self, name: str) -> LinearOperator:
+        """Return the changes of a parameter as an operator.
+
+        Parameters
+        ----------
+        name : str
+            Of the parameter.
+
+        Returns
+        -------
+        LinearOperator
+            Of shape (experts, out_features, in_features), `alpha` included; gradients flow to the vectors.
+        """
+        changes: Any = self.adapters[name]
+        return changes.operator()
+
+    def _changes(self) -> dict[str, CDDAdapter]:
+        found: Any = dict(self.adapters.items())
+        return found
+
+    def _prefix(self, end: str) -> str:
+        return f"adapters.{end}"
+
+    def _merged(self) -> dict[str, nn.Parameter]:
+        merged = {}
+        for name, adapter in self._changes().items():
+            if adapter.vectors[0].is_meta:
+                raise ArgumentValueError(
+                    "CDDExperts", None, "the vectors are on the device meta: merge before offloading"
+                )
+            weight = own_weight(self.base, "CDDExperts", name)
+            dense = adapter.dense()
+            if is_never_called(self) and dense.any():
+                text = "the module was never called: its parameters alone are read, unchanged"
+                raise ArgumentValueError("CDDExperts", None, text)
+            change = laid_out(stack_of(self.base, name, "CDDExperts"), dense)
+            merged[name] = merged_weight(weight, change, "CDDExperts")
+        return merged
