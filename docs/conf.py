@@ -90,6 +90,9 @@ sphinx_gallery_conf = {
     "gallery_dirs": "auto_examples",
     "filename_pattern": r"plot_",
     "ignore_pattern": r"__init__\.py|finetune_minilm\.py|likelihood_with_gaps\.py",  # these are commands
+    "subsection_order": [
+        f"examples/{group}" for group in ("series", "images", "sound", "physics", "systems", "products")
+    ],
     "within_subsection_order": "FileNameSortKey",
     "abort_on_example_error": True,
     "show_memory": False,

@@ -22,8 +22,8 @@ import numpy as np
 import structmat as sm
 from structmat.plot import draw_curve
 
-# beside this script, or in the working directory where there is no script
-folder = Path(globals().get("__file__", "here")).parent / "data"
+# beside the folder of this script, or the working directory where there is no script
+folder = Path(globals().get("__file__", "here")).parent / "../data"
 n = 64
 W = np.load(folder / "minilm_banking77_l3_value.npy").astype(float)[:n, :n]
 S = np.load(folder / "minilm_banking77_l3_value_S.npy").astype(float)[:n, :n]

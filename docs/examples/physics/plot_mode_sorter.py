@@ -154,7 +154,7 @@ figure.colorbar(image, ax=right, label="share of light in dB")
 plt.show()
 
 # %%
-# With enough factors every matrix is such a product (:doc:`../exact_products`), but a matrix of 16,384 rows takes
+# With enough factors every matrix is such a product (:doc:`/exact_products`), but a matrix of 16,384 rows takes
 # about twice as many factors. A device for ten modes has to be right for ten vectors alone, for which seven masks
 # go a long way. The rest of the light is scattered beside the spots. Reference:
 #

@@ -42,7 +42,7 @@ for strength, operator in filters.items():
 
 # %%
 # With too little regularisation noise remains, with too much blur. This scene ends where it begins, on a torus. For a
-# photograph, whose scene goes on outside, see :doc:`../tutorials/edges`.
+# photograph, whose scene goes on outside, see :doc:`/tutorials/edges`.
 
 figure, axes = plt.subplots(1, 5, figsize=(13, 3), layout="constrained")
 shown = {"image": image, "blurred, with noise": blurred}

@@ -99,7 +99,7 @@ plt.show()
 
 # %%
 # These are products whose factors have a formula. :func:`structmat.fit_cdd` looks for such products of any matrix,
-# and :doc:`../exact_products` tells how many factors an exact one takes. References:
+# and :doc:`/exact_products` tells how many factors an exact one takes. References:
 #
 # .. [#strang] Strang, G., On the construction and comparison of difference schemes, SIAM Journal on Numerical
 #    Analysis 5, 1968.

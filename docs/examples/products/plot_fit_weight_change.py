@@ -13,7 +13,7 @@ The result: such matrices are not close to any short CDD product. This says litt
 # One fit
 # -------
 # The attention query weights of the last layer of all-MiniLM-L6-v2, fine-tuned on BANKING77; the file
-# ``data/README.md`` beside the matrices says how they were made.
+# ``README.md`` beside the matrices says how they were made.
 
 from pathlib import Path
 
@@ -22,8 +22,8 @@ import numpy as np
 
 from structmat import fit_cdd
 
-# beside this script, or in the working directory where there is no script
-folder = Path(globals().get("__file__", "here")).parent / "data"
+# beside the folder of this script, or the working directory where there is no script
+folder = Path(globals().get("__file__", "here")).parent / "../data"
 W = np.load(folder / "minilm_banking77_l5_query.npy")
 result = fit_cdd(W, rng=0)
 result

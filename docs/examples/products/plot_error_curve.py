@@ -22,8 +22,8 @@ import structmat as sm
 
 n = 32
 rng = np.random.default_rng(0)
-# beside this script, or in the working directory where there is no script
-folder = Path(globals().get("__file__", "here")).parent / "data"
+# beside the folder of this script, or the working directory where there is no script
+folder = Path(globals().get("__file__", "here")).parent / "../data"
 change = np.load(folder / "minilm_banking77_l3_value.npy").astype(float)[:n, :n]
 matrices = {
     "weight change": change,
@@ -76,6 +76,6 @@ curves["weight change"]
 
 # %%
 # The same as a figure. Sparse Fourier matrices look best because the positions of their coefficients are not counted as
-# parameters; :doc:`../theory` says more.
+# parameters; :doc:`/theory` says more.
 
 curves["weight change"].plot().figure

@@ -109,4 +109,4 @@ for preconditioner in ("nearest", None):
 #
 # Where the covariance is not such a product, but depends on the differences of grid points alone, its matrix is a
 # `MultilevelToeplitz`:
-# :ref:`sphx_glr_auto_examples_plot_grids_with_gaps.py`.
+# :doc:`/auto_examples/series/plot_grids_with_gaps`.

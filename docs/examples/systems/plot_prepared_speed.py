@@ -43,7 +43,7 @@ for n in sizes:
 
 # %%
 # For small sizes a prepared operator uses the dense matrix, so it costs little more than the dense product; from a few
-# hundred entries on transforms are faster. :doc:`../performance` has all measurements.
+# hundred entries on transforms are faster. :doc:`/performance` has all measurements.
 
 figure, ax = plt.subplots(figsize=(8, 4.2), layout="constrained")
 styles = {"dense": ("0.4", "s"), "operator": ("#0072B2", "^"), "prepared": ("#D55E00", "o")}

@@ -141,4 +141,4 @@ plt.show()
 # On a grid without gaps GPyTorch takes 4.1 seconds for 6,000 points with its own matrix, and 0.2 with that of
 # :func:`structmat.torch.as_linear_operator` (2026-11-29, ``python benchmarks/gaussian_processes.py``). Such a grid is a
 # `Toeplitz` matrix, whose determinant is exact:
-# :ref:`sphx_glr_auto_examples_plot_gaussian_process.py`.
+# :doc:`plot_gaussian_process`.

@@ -10,7 +10,7 @@ diagonal in cosines, so that a hundred steps take about as long as two hundred t
 # %%
 # A blurred image
 # ---------------
-# The scene goes on beyond the edges of the image, as in :doc:`../tutorials/edges`: it is taken to be reflected
+# The scene goes on beyond the edges of the image, as in :doc:`/tutorials/edges`: it is taken to be reflected
 # there.
 
 import time

@@ -116,7 +116,7 @@ for ax, (title, picture) in zip(axes, pictures.items(), strict=True):
 plt.show()
 
 # %%
-# :doc:`../guide/questions` has the Gram matrix in three lines. Reference:
+# :doc:`/guide/questions` has the Gram matrix in three lines. Reference:
 #
 # Fessler, J. A., Lee, S., Olafsson, V. T., Shi, H. R., Noll, D. C., Toeplitz-based iterative image reconstruction
 # for MRI with correction for magnetic field inhomogeneity, IEEE Transactions on Signal Processing 53, 2005.
