@@ -1,9 +1,10 @@
 """
-Sharpen a blurred image
-=======================
+Can a blurred image be sharpened?
+=================================
 
-Can a blurred image be sharpened, and how does noise affect the result? Blur that is the same everywhere is a circulant
-of two levels (BCCB), and so is every filter that removes it.
+Whoever takes a picture out of focus asks this, and the answer depends on the noise. Blur that is the same everywhere is
+a circulant of two levels (also called BCCB), and so is every filter that removes it: both are given by an array of the
+size of the image.
 """
 
 # %%

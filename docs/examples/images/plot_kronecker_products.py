@@ -1,11 +1,10 @@
 """
-A Gaussian process on a grid by Kronecker products
-==================================================
+How does a field vary in space and time? Kronecker products
+===========================================================
 
 Forty stations along a coast measure every day for half a year, with noise. If the covariance of two measurements is a
 function of their places times a function of their times, the covariance matrix of all 7,200 measurements is a Kronecker
-product of two small ones.
-Its likelihood is exact, with a gradient, in milliseconds.
+product of two small ones. Its likelihood is exact, with a gradient, in milliseconds.
 """
 
 # %%
@@ -108,5 +107,4 @@ for preconditioner in ("nearest", None):
 # benchmarks/kronecker.py``).
 #
 # Where the covariance is not such a product, but depends on the differences of grid points alone, its matrix is a
-# `MultilevelToeplitz`:
-# :doc:`/auto_examples/series/plot_grids_with_gaps`.
+# `MultilevelToeplitz`: :doc:`/auto_examples/series/plot_grids_with_gaps`.

@@ -1,10 +1,10 @@
 """
-Heat and Poisson problems on a box
-==================================
+How does heat spread in a room?
+===============================
 
-How does heat spread in a room with insulated and with cold walls, and what does it look like in the end? The second
-differences on a box have cosines and sines for eigenvectors, whichever kind of wall there is on each side. A solution
-at any time, or a steady one, takes two transforms, without time steps and without iterations.
+Some walls of the room are insulated, others are cold, and the temperature is wanted at any time and in the end. The
+second differences on a box have cosines and sines for eigenvectors, whichever kind of wall there is on each side. So a
+solution at any time, or a steady one, takes two transforms, without time steps and without iterations.
 """
 
 # %%

@@ -1,9 +1,10 @@
 """
-Heat on a ring by the matrix exponential
-========================================
+How does heat spread on a ring?
+===============================
 
-How does heat spread on a ring? The second difference on a ring is a circulant, and functions of a circulant are
-computed from its eigenvalues: the solution at any time is one product, without time steps.
+Whoever solves a linear differential equation usually takes many small steps of time. The second difference on a ring is
+a circulant, and functions of a circulant, such as its exponential, are computed from its eigenvalues: the solution at
+any time is one product.
 """
 
 # %%

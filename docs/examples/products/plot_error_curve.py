@@ -1,16 +1,18 @@
 """
-Error against the number of factors
-===================================
+How many factors does a matrix need?
+====================================
 
-How many diagonal and circulant factors does a matrix need? It depends on the matrix. Some have a short exact form; most
-have none below the counting bound of n + 1 factors. For a matrix without structure every factor lowers the error by
-about the same amount.
+Whoever wants to write a matrix as a product of diagonals and circulants asks how long the product must be, and it
+depends on the matrix. Some matrices have a short exact form. Most have none with fewer than n + 1 factors, as shorter
+products have fewer parameters than the matrix has entries. For a matrix without structure every factor lowers the error
+by about the same amount.
 """
 
 # %%
 # Seven matrices
 # --------------
-# All have 32 rows: a part of the change of a weight matrix in fine-tuning, and six matrices of known structure.
+# All of them have 32 rows. One is a part of the change of a weight matrix in fine-tuning, and six have a known
+# structure.
 
 from pathlib import Path
 
@@ -60,8 +62,8 @@ plt.show()
 # %%
 # Observations:
 #
-# - The planted product is found with three factors, the matrix of rank two with fewer factors than the known bound of
-#   4 k + 1 = 9.
+# - The planted product is found with three factors, the matrix of rank two with fewer factors than nine, the
+#   known bound of 4 k + 1 for the rank k.
 # - For the Toeplitz matrix, whose structure is close to that of a circulant, every factor lowers the error much.
 # - For the Gaussian matrix, which has no structure, every factor lowers the error by about the same amount.
 # - The curve of the weight change is similar, except for the effect of a few larger singular values.
@@ -70,7 +72,7 @@ plt.show()
 # %%
 # Compared with other families
 # ----------------------------
-# The table has the least error of each family with at most as many parameters.
+# The table has the least error of each family of matrices with at most as many parameters as the product has.
 
 curves["weight change"]
 

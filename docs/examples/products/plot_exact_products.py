@@ -1,9 +1,10 @@
 """
-Exact factorisations of famous matrices
-=======================================
+Which product of circulants and diagonals equals a matrix?
+==========================================================
 
-Which product of circulants and diagonals equals a given matrix? The Fourier matrix has three factors, a random
-permutation about twice as many factors as rows, and a matrix of low rank or few diagonals only a few.
+Every matrix is a product of circulants and diagonals, and the question is how many factors it takes. The Fourier matrix
+has three factors, a random permutation has about twice as many factors as rows, and a matrix of low rank or with few
+diagonals has only a few.
 """
 
 # %%

@@ -1,6 +1,6 @@
 """
-Fitting a real weight change
-============================
+Is the change of a trained matrix close to a short product?
+===========================================================
 
 The change of one weight matrix of a language model in fine-tuning is fitted by a product of a diagonal, a circulant and
 a diagonal matrix, and compared with the truncated singular value decomposition (SVD) with at most as many parameters.
@@ -12,8 +12,9 @@ The result: such matrices are not close to any short CDD product. This says litt
 # %%
 # One fit
 # -------
-# The attention query weights of the last layer of all-MiniLM-L6-v2, fine-tuned on BANKING77; the file
-# ``README.md`` beside the matrices says how they were made.
+# The matrix is the change of the attention query weights in the last layer of the sentence encoder all-MiniLM-L6-v2,
+# fine-tuned to classify questions of a bank's customers (BANKING77). The file ``README.md`` beside the matrices says
+# how they were made.
 
 from pathlib import Path
 

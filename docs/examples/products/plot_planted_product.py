@@ -1,15 +1,15 @@
 """
-Recovery of a product under noise
-=================================
+How much noise can hide a product?
+==================================
 
-How much noise can be added to a product of a diagonal, a circulant and a diagonal before a fit no longer finds it? With
-noise as large as the product itself it is still found, and most of the noise is removed.
+Noise is added to a product of a diagonal, a circulant and a diagonal matrix, more and more, until a fit no longer finds
+the product. With noise as large as the product itself it is still found, and most of the noise is removed.
 """
 
 # %%
 # The matrix, and noise
 # ---------------------
-# A kernel whose gain varies with row and column: three vectors of 64 entries.
+# The product is a filter whose gain varies with row and column. It is given by three vectors of 64 entries.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -28,8 +28,8 @@ noise /= np.linalg.norm(noise)
 # %%
 # Fits
 # ----
-# The distance to the true product of the noisy matrix itself, of the fit, and of the best truncated SVD, whose rank is
-# chosen with knowledge of the true product.
+# Three distances to the true product are compared: that of the noisy matrix itself, that of the fit, and that of the
+# best truncated SVD, whose rank is chosen with knowledge of the true product.
 
 levels = np.geomspace(0.06, 4, 9)
 distances = {"noisy matrix": [], "best truncated SVD": [], "fit D C D": []}

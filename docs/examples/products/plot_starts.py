@@ -1,6 +1,6 @@
 """
-The effect of the starting point
-================================
+Does the starting point of a fit matter?
+========================================
 
 The error of a product of three factors has many local minima. For a matrix that *is* such a product, with or without
 noise, alternating least squares does not find it from the obvious starting points, but finds it from shift
@@ -46,9 +46,9 @@ def alternate(W, c, b, sweeps=300):
 # %%
 # Planted products
 # ----------------
-# Twenty matrices: random products, with noise of 0 to 2 times their norm. The obvious starts are the nearest circulant,
-# the nearest matrix of rank one, and the best of ten random choices of signs. ``fit_cdd`` starts from these too, and
-# from shift synchronisation.
+# The twenty matrices are random products with noise of 0 to 2 times their norm. The obvious starts are the nearest
+# circulant, the nearest matrix of rank one, and the best of ten random choices of signs. ``fit_cdd`` starts from these
+# too, and from shift synchronisation.
 
 levels, seeds = (0.0, 0.25, 0.5, 1.0, 2.0), range(4)
 errors = {name: [] for name in ("nearest circulant", "rank one", "random signs, best of 10", "fit_cdd", "truth")}

@@ -1,14 +1,16 @@
 """
-D C D and LoRA on two kinds of changes
-======================================
+Which adapter learns which change? D C D and LoRA
+=================================================
 
-Which adapter learns which change? A layer is trained to imitate a frozen layer plus a known change: one of low rank, or
-a filter between two gains. Each of the two changes suits one of the methods.
+An adapter is a small change that is trained beside a frozen layer. Here a layer is trained to imitate a frozen layer
+plus a known change, which is either of low rank or a filter between two gains. Each of the two changes suits one of two
+adapters: low-rank matrices (LoRA), and the product of a diagonal, a circulant and a diagonal matrix (D C D).
 """
 
 # %%
 # Two tasks
 # ---------
+# Both changes are matrices of 64 rows with the same norm.
 
 import copy
 

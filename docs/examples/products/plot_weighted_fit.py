@@ -1,6 +1,6 @@
 """
-Fits weighted by the inputs of a layer
-======================================
+Which errors of a layer matter?
+===============================
 
 For a layer the error of the output matters, not that of the weight matrix. The inputs of a real layer are not spread
 evenly over all directions, and a fit weighted by their second moments has its errors in directions in which there are
@@ -10,9 +10,10 @@ no inputs.
 # %%
 # A layer and its inputs
 # ----------------------
-# The change of the attention value weights in layer 3 (counted from 0) of all-MiniLM-L6-v2, fine-tuned on BANKING77,
-# and the second moments ``S = E[x x^T]`` of the inputs `x` of that layer on its test questions. The squared error of
-# the output is on average ``norm((W - P) S^(1/2))**2``. The fits here are of a corner, inputs and outputs 0 to 63.
+# The matrix is the change of the attention value weights in layer 3 (counted from 0) of all-MiniLM-L6-v2, fine-tuned on
+# BANKING77. With it come the second moments ``S = E[x x^T]`` of the inputs `x` of that layer on the test questions. The
+# squared error of the output is on average ``norm((W - P) S^(1/2))**2``. The fits here are of a corner, inputs and
+# outputs 0 to 63.
 
 from pathlib import Path
 

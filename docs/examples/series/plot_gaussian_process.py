@@ -1,17 +1,17 @@
 """
-A Gaussian process on a grid
-============================
+What do noisy measurements say about a curve?
+=============================================
 
-What do noisy measurements at four thousand grid points say about the true curve, and about the process that it is a
-sample of? The covariance of a stationary process on a grid is a Toeplitz matrix, whose linear systems and determinant
-take a fraction of a second.
+Four thousand noisy measurements at the points of a grid tell much about the true curve, and about the process that it
+is a sample of. The covariance matrix of a stationary process on a grid is a Toeplitz matrix, whose linear systems and
+determinant take a fraction of a second.
 """
 
 # %%
 # The model
 # ---------
-# A Matérn covariance of order 3/2, plus the variance of the noise on the diagonal. The dense matrix would hold 16.8
-# million entries; the operator holds 4,096.
+# The curve has a Matérn covariance of order 3/2, and the variance of the noise is added on the diagonal. The dense
+# matrix would hold 16.8 million entries, while the operator holds 4,096.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -58,10 +58,10 @@ plt.show()
 # %%
 # Length scale and noise
 # ----------------------
-# Suppose that neither is known. The log-likelihood of measurements y with covariance C is
-# ``-(y^T C^-1 y + log det C + n log(2 pi)) / 2``; :meth:`~structmat.LinearOperator.solve` and
-# :meth:`~structmat.LinearOperator.slogdet` compute it exactly, and in torch its gradient, so that L-BFGS finds where it
-# is largest. The standard deviations come from the second derivatives there.
+# Suppose that neither is known. The log-likelihood of measurements y with covariance C is ``-(y^T C^-1 y + log det C +
+# n log(2 pi)) / 2``; :meth:`~structmat.LinearOperator.solve` and :meth:`~structmat.LinearOperator.slogdet` compute it
+# exactly, and in torch its gradient, so that L-BFGS finds where it is largest. The standard deviations come from the
+# second derivatives there.
 
 steps, y = torch.arange(n, dtype=torch.float64), torch.from_numpy(measured)
 

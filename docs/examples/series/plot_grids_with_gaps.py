@@ -1,10 +1,11 @@
 """
-Gaussian processes with gaps
-============================
+What may have happened in the gaps of a series?
+===============================================
 
-A series of 20,000 points and a field of 4,096, both with noise, and with points that nobody measured: how long is the
-correlation, how strong the noise, and what may have happened in the gaps? Without gaps the covariance matrix would be
-Toeplitz. With them it is a part of such a matrix, and its products, systems and determinants still cost little.
+A series of 20,000 points and a field of 4,096 were measured with noise, and some points were not measured at all. The
+page finds how long the correlation is and how strong the noise, and draws what may have happened in the gaps. Without
+gaps the covariance matrix would be Toeplitz. With them it is a part of such a matrix, and its products, systems and
+determinants still cost little.
 """
 
 # %%
@@ -96,10 +97,10 @@ plt.show()
 # %%
 # A field
 # -------
-# The same on a grid of 64 x 64 points with a hole, where the matrix is Toeplitz of two levels. For two axes there is no
-# direct factor: :func:`structmat.solve` iterates, with a preconditioner made of the whole grid, and
-# :func:`structmat.slogdet` estimates the logarithm by a few random vectors, and says how exactly. The gradient is an
-# estimate too, so that steps far below the standard error mean nothing.
+# The second example is a field on a grid of 64 x 64 points with a hole, where the matrix is Toeplitz of two levels. For
+# two axes there is no direct factor: :func:`structmat.solve` iterates, with a preconditioner made of the whole grid,
+# and :func:`structmat.slogdet` estimates the logarithm by a few random vectors, and says how exactly. The gradient is
+# an estimate too, so that steps far below the standard error mean nothing.
 
 side = 64
 row, col = np.indices((side, side))
@@ -134,11 +135,10 @@ plt.show()
 # ----------------------
 # The exact likelihood of a series of 100,000 points, of which a tenth is missing, takes 1.1 seconds for a squared
 # exponential covariance, and 2.2 with its gradient; george takes 48 for the value. GPyTorch and LAPACK factor dense
-# matrices: of 4,000 points a gradient takes 0.1 seconds here and 7 in GPyTorch. For a Matérn covariance of order 3/2
-# as above tinygp and celerite2 are better, as their recursions take O(n): 0.008 and 0.007 seconds for 100,000 points,
+# matrices: of 4,000 points a gradient takes 0.1 seconds here and 7 in GPyTorch. For a Matérn covariance of order 3/2 as
+# above tinygp and celerite2 are better, as their recursions take O(n): 0.008 and 0.007 seconds for 100,000 points,
 # where structmat takes 0.7 (one core, 2026-11-30, ``python benchmarks/likelihoods.py``).
 #
 # On a grid without gaps GPyTorch takes 4.1 seconds for 6,000 points with its own matrix, and 0.2 with that of
 # :func:`structmat.torch.as_linear_operator` (2026-11-29, ``python benchmarks/gaussian_processes.py``). Such a grid is a
-# `Toeplitz` matrix, whose determinant is exact:
-# :doc:`plot_gaussian_process`.
+# `Toeplitz` matrix, whose determinant is exact: :doc:`plot_gaussian_process`.

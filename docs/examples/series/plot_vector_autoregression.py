@@ -1,10 +1,10 @@
 """
-An autoregression of several series
-===================================
+Which series drives which?
+==========================
 
-Which of several series drives which, and how many steps back? The coefficients of a vector autoregression solve the
-multichannel equations of Yule and Walker. Their matrix holds the covariances at all pairs of lags: it is block
-Toeplitz.
+Of several series measured together one often follows another some steps later, and a vector autoregression tells which,
+and how many steps. Its coefficients solve the multichannel equations of Yule and Walker. Their matrix holds the
+covariances at all pairs of lags, so it is block Toeplitz.
 """
 
 # %%

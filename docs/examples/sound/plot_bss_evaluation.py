@@ -10,8 +10,8 @@ delayed by 0 to 511 samples: 4,096 unknowns for four stereo stems. Their Gram ma
 # %%
 # Stems and estimates
 # -------------------
-# Three stereo stems of a second with the spectra of music; the estimates are filtered, and mixed with the other stems
-# and with noise, more and more from the first to the last. Here the filters have 256 taps.
+# There are three stereo stems of a second, with the spectra of music. The estimates of them are filtered, and mixed
+# with the other stems and with noise, more and more from the first to the last. Here the filters have 256 taps.
 
 import time
 

@@ -1,9 +1,10 @@
 """
-Learn the echoes of a room, with long convolutions in PyTorch
-=============================================================
+What does a room do to a sound? Long convolutions in PyTorch
+============================================================
 
-Two loudspeakers play, two microphones record: what does the room do to a sound on its way? A convolution layer can
-learn it, if its kernels are as long as the echoes: thousands of samples.
+Two loudspeakers play, two microphones record, and the delays and echoes on the way are wanted. A convolution layer can
+learn them if its kernels are as long as the echoes, which are thousands of samples: ``torch.nn.Conv1d`` is slow with
+such kernels, and transforms are not.
 """
 
 # %%

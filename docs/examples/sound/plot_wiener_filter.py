@@ -1,10 +1,11 @@
 """
-A Wiener filter of several microphones
-======================================
+Can a voice be separated from a fan?
+====================================
 
-Four microphones hear a voice, a fan and noise. The best linear filter of all their past, in the mean square, solves a
-system with the covariances of the channels at all pairs of delays, which is block Toeplitz. Where the voice and the fan
-are known apart for a while, to learn the covariances, it takes out most of the fan.
+Four microphones hear a voice, a fan and noise, and a filter shall leave the voice. The linear filter of the last
+samples of all microphones with the least mean squared error solves a system with the covariances of the channels at all
+pairs of delays, which is block Toeplitz. It takes out most of the fan if both were heard apart for a while, so that the
+covariances are known.
 """
 
 # %%
@@ -47,7 +48,8 @@ mixture = voice + fan + noise
 # %%
 # The filter
 # ----------
-# Covariances of the mixture, and of the mixture with the wanted signal, at the delays 0 to 255: 1,024 unknowns.
+# The system is made of the covariances of the mixture, and of the mixture with the wanted signal, at the delays 0 to
+# 255. It has 1,024 unknowns.
 
 
 def covariances(left, right):

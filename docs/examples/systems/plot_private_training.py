@@ -1,6 +1,6 @@
 """
-Noise for private training
-==========================
+Which noise harms private training least?
+=========================================
 
 Training with differential privacy adds noise to each gradient, and what harms the model is the noise in the sums of all
 gradients so far. Noise that is correlated in time harms these sums far less: ``C^-1`` times white noise, with a banded
@@ -46,9 +46,8 @@ print(f"largest error of n = 2,048 sums: {squared_errors(root)[-1] ** 0.5:.4f}, 
 # Bands
 # -----
 # The first coefficients of the square root make a banded C [#kalinin]_. The best coefficients of a band are found by
-# descent, as inverses have gradients.
-# Here the mean squared error over all steps is minimised. For 2,048 steps and 64 bands ``optimize_banded_toeplitz`` of
-# jax_privacy 2.0.0 finds 26.729.
+# descent, as inverses have gradients. Here the mean squared error over all steps is minimised. For 2,048 steps and 64
+# bands ``optimize_banded_toeplitz`` of jax_privacy 2.0.0 finds 26.729.
 
 
 def banded(coefficients):

@@ -1,10 +1,10 @@
 """
-Circulant preconditioners for Toeplitz systems
-==============================================
+How many iterations does a Toeplitz system take?
+================================================
 
-A Toeplitz matrix multiplies a vector in O(n log n), so conjugate gradients are a natural method for Toeplitz systems.
-How many iterations it takes depends on the spectrum. A circulant that is close to the matrix makes a good
-preconditioner: to apply its inverse costs two transforms.
+A Toeplitz matrix multiplies a vector in O(n log n) operations, so conjugate gradients are a natural method for Toeplitz
+systems. How many iterations the method takes depends on the eigenvalues, and it can be hundreds. With a circulant that
+is close to the matrix as preconditioner, whose inverse costs two transforms, it is a few.
 
 This example solves two symmetric positive definite systems with SciPy's ``cg``, without a preconditioner and with those
 of Strang and T. Chan.
@@ -20,8 +20,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from scipy.sparse.linalg import cg
 
-from structmat import preconditioners
-from structmat.operators._toeplitz import Toeplitz
+from structmat import Toeplitz, preconditioners
 from structmat.scipy import as_linear_operator
 
 n = 1024
