@@ -677,9 +677,9 @@ class LinearOperator(Parametrised, ABC):
         Returns
         -------
         LinearOperator
-            Of the same family wherever that is closed under inversion: ``1 / spectrum`` for a circulant, the inverse of
-            one small matrix per frequency for a square block circulant, the reciprocal power series for a triangular
-            `Toeplitz`, the inverses of the factors in reverse order for a product.
+            Of the same kind where the inverses of such matrices are of this kind again, as those of circulants and
+            diagonals are. The inverse of a `Toeplitz` is a `ToeplitzInverse`, and that of a product is the product of
+            the inverses in reverse order.
 
         Raises
         ------
@@ -732,10 +732,13 @@ class LinearOperator(Parametrised, ABC):
 
         Notes
         -----
-        The method is that of the kind of operator, and the dense inverse is never formed. A system with a circulant, a
-        diagonal or a product of both takes O(n log n) operations: transforms, and divisions by the eigenvalues or the
-        diagonal entries. Systems with Toeplitz and Hankel matrices are solved by direct methods; the notes of
-        `Toeplitz` and of the other classes describe theirs.
+        Each kind of operator has a method of its own, and none forms the dense inverse:
+
+        - Systems with Toeplitz and Hankel matrices are solved by elimination, recursion or iteration, as the notes of
+          `Toeplitz.solve` say. `BlockToeplitz` describes its own methods.
+        - A system with a circulant, a diagonal or a product of both takes O(n log n) operations: Fourier transforms,
+          and divisions by the eigenvalues or the diagonal entries.
+        - A system with a `Kronecker` product is one for each of its factors.
 
         Examples
         --------
@@ -970,8 +973,8 @@ class LinearOperator(Parametrised, ABC):
         eigenvalues : array, shape (..., n)
             Complex, in the order of `eigvals`.
         eigenvectors : LinearOperator
-            V, whose columns they are (the unitary discrete Fourier transform for a circulant), so that nothing of size
-            n^2 is stored; ``V.to_dense()`` writes them out.
+            The operator V, whose columns they are. For a circulant it is the unitary discrete Fourier transform. So
+            nothing of size n^2 is stored; ``V.to_dense()`` writes the vectors out.
 
         Raises
         ------

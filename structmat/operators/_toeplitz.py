@@ -37,7 +37,7 @@ from structmat._toeplitz_systems import (
 )
 from structmat.operators._arithmetic import scale
 from structmat.operators._closed_forms import NoClosedFormError
-from structmat.operators._linear_operator import Context, LinearOperator, Planned
+from structmat.operators._linear_operator import Context, LinearOperator, Planned, SlogdetResult
 from structmat.operators._spectral_functions import SpectralFunction, function_of_entries
 
 
@@ -337,42 +337,37 @@ class Toeplitz(ConstantDiagonals):
 
     Notes
     -----
-    A product is a convolution of the m + n - 1 constants with the vector, of which m entries are kept: three transforms
-    of a fast length not below m + n - 1, real ones for real data.
+    A product with a vector is a convolution of the vector with the m + n - 1 constants of the diagonals, of which m
+    entries are kept. It takes three Fourier transforms of a fast length not below m + n - 1, which are real ones for
+    real data.
 
-    The inverse of a square one is not Toeplitz unless it is triangular, but two vectors determine it
-    (`ToeplitzInverse`). `solve` eliminates dense matrices of few rows, and the band of a matrix with at most 32
-    diagonals beside the main one: second differences of 100,000 points take as long as a few products. Of others it
-    takes Levinson's recursion, from 1,024 rows on by blocks, and from 2,048 rows on first some steps of GMRES with
-    Strang's circulant as preconditioner [1]_, which are given up soon where they do not converge. Many right-hand
-    sides share the inverse, and each of them then costs O(n log n). A solution is accepted if its residual is at the
-    level of rounding in every row, if need be after refinement, and a correction hardly changes it; otherwise the
-    dense matrix is eliminated, up to 4,096 rows. Larger matrices of which recursions find no accurate inverse or
-    determinant are an error, and solutions with larger residuals come with a warning.
+    The inverse of a square Toeplitz matrix is not a Toeplitz matrix in general, but two vectors determine it
+    (`ToeplitzInverse`). The notes of `solve` say how systems are solved, and which solutions are accepted.
 
-    Stacks of NumPy matrices of up to 128 rows are eliminated all at once, and so are one matrix or a stack of up to 512
-    rows in torch and JAX, by the library itself, on the device of the arrays and inside of ``jax.jit``: `solve`, `inv`,
-    `slogdet` and their derivatives. Larger ones, and those of other libraries, are computed with NumPy on the host. All
-    is in double precision, whatever the dtype of the arrays, in JAX also where they cannot have it; where a device has
-    none (MPS, TPU, JAX before 0.8 without ``jax_enable_x64``), on the host. `torch.compile` makes one graph of
-    solutions of up to 512 rows, with their derivatives, and compiles what stands around the others.
+    **Libraries and devices.** `solve`, `inv`, `slogdet` and their derivatives compute in double precision, whatever the
+    dtype of the arrays. For matrices of up to 512 rows, one or a stack of them, torch and JAX do this themselves, on
+    the device of the arrays and inside of ``jax.jit``. Matrices with more rows, and those of other libraries, are
+    brought to the host and computed with NumPy. The same holds for devices without double precision (MPS, TPU, and JAX
+    before 0.8 without ``jax_enable_x64``). `torch.compile` makes one graph of solutions of up to 512 rows with their
+    derivatives; of programs with larger ones it compiles what stands around them.
 
-    A triangular matrix, whose first row or first column is zero but for the corner, is a power series: its inverse,
-    square root and other powers are Toeplitz matrices again, which Newton's iteration finds in O(n log n) [2]_. They
-    are accepted by their residuals too, and found by substitution otherwise. `inv`, `sqrtm` and
-    `fractional_matrix_power` then return a `Toeplitz`; the zeros count as constants in derivatives. torch and JAX
-    compute on the device of the arrays. In a trace of JAX the first row can be seen to be zero if it is a constant,
-    made outside of the traced function; if it is not, solutions are those of any matrix, `inv` is a `ToeplitzInverse`,
-    and the roots of other than triangular matrices are NaN.
+    **Triangular matrices.** If the first row or the first column is zero except for the corner, the matrix acts as a
+    power series. Its inverse, its square root and its other powers are then triangular Toeplitz matrices too, and
+    `inv`, `sqrtm` and `fractional_matrix_power` return a `Toeplitz`. Newton's iteration finds them in O(n log n)
+    operations [1]_. They are accepted by their residuals, and computed by substitution where these are too large. torch
+    and JAX compute on the device of the arrays. In derivatives the zeros count as constants.
 
-    There is a `scipy.linalg.LinAlgWarning`, but in JAX and in what torch compiles, where elimination or a solution
-    shows a condition number above the inverse of the machine epsilon, and where products with the inverse are far less
-    accurate than solutions.
+    A function that JAX traces has no values to look at. It takes a matrix as triangular if the row of zeros is a
+    constant that was made outside of the function. Otherwise systems are solved as for any Toeplitz matrix, `inv`
+    returns a `ToeplitzInverse`, and the roots of a matrix that is not triangular are NaN.
+
+    **Warnings.** A `scipy.linalg.LinAlgWarning` says that results are inaccurate: because the condition number is above
+    the inverse of the machine epsilon, or because products with the inverse are far less accurate than solutions. There
+    are no warnings in JAX, and in what torch compiles.
 
     References
     ----------
-    .. [1] Chan, R. H., Ng, M. K., Conjugate gradient methods for Toeplitz systems, SIAM Rev. 38, 1996.
-    .. [2] Brent, R. P., Kung, H. T., Fast algorithms for manipulating formal power series, J. ACM 25, 1978.
+    .. [1] Brent, R. P., Kung, H. T., Fast algorithms for manipulating formal power series, J. ACM 25, 1978.
 
     Examples
     --------
@@ -414,6 +409,154 @@ class Toeplitz(ConstantDiagonals):
         if r is None:
             r = conjugate(c, namespace_of("Toeplitz", c))
         self._set_vectors(c, r)
+
+    def solve(self, b: ArrayLike, /) -> Array:
+        """Return the solution x of the Toeplitz system ``T @ x = b``.
+
+        Parameters
+        ----------
+        b : array, shape (n,) or (..., n, k)
+            One right-hand side, or right-hand sides in columns, as for ``@`` and `scipy.linalg.solve_toeplitz`.
+
+        Returns
+        -------
+        array, shape (..., n) or (..., n, k)
+            The solutions, of the common dtype of matrix and right-hand side.
+
+        Raises
+        ------
+        ValueError
+            If the matrix is not square, or `b` has another length.
+        TypeError
+            If `b` belongs to another array library than the matrix.
+        numpy.linalg.LinAlgError
+            If a NumPy matrix is singular, or too ill-conditioned and too large for an accurate solution. Other
+            libraries return infinities or NaN for a singular one.
+
+        Warns
+        -----
+        scipy.linalg.LinAlgWarning
+            If the matrix is so ill-conditioned that the solution is inaccurate.
+
+        See Also
+        --------
+        Toeplitz.inv : The inverse, for many right-hand sides that come one after the other.
+        LinearOperator.inv_matvec : For vectors along the last axis.
+        structmat.solve : For sums with a diagonal, chosen rows and columns, and other methods.
+
+        Notes
+        -----
+        How one right-hand side is solved depends on the matrix:
+
+        - Up to 64 rows the dense matrix is eliminated. Stacks of NumPy matrices are eliminated all at once up to 128
+          rows, and those of torch and JAX up to 512 rows.
+        - A matrix with at most 32 diagonals beside the main one is eliminated as a band, in O(n) operations. For
+          100,000 second differences that takes as long as a few products.
+        - A triangular matrix is inverted as a power series, as the notes of `Toeplitz` describe.
+        - For all other matrices Levinson's recursion takes O(n^2) operations. It goes by blocks from 1,024 rows on.
+        - From 2,048 rows on some steps of GMRES are tried first, with Strang's circulant as preconditioner [1]_. Where
+          they converge, the solution takes O(n log n) operations. Where they do not, they are given up soon.
+
+        With three or more right-hand sides the inverse is computed once. Each of them then costs O(n log n) operations.
+
+        A solution is accepted if its residual is at the level of rounding in every row, and a further correction would
+        hardly change it. One that is not is refined. If that does not help, the dense matrix is eliminated, which is
+        possible up to 4,096 rows. For larger matrices a solution with a small residual above that level comes with a
+        warning, and one with a large residual is an error.
+
+        References
+        ----------
+        .. [1] Chan, R. H., Ng, M. K., Conjugate gradient methods for Toeplitz systems, SIAM Rev. 38, 1996.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import structmat as sm
+        >>> T = sm.Toeplitz(np.array([3.0, 1.0, 0.0]), np.array([3.0, 2.0, 1.0]))
+        >>> T.solve(T @ np.array([1.0, 2.0, 3.0])).round(12)
+        array([1., 2., 3.])
+        >>> B = np.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])  # two right-hand sides
+        >>> bool(np.allclose(T @ T.solve(B), B))
+        True
+        """
+        return super().solve(b)
+
+    def inv(self) -> LinearOperator:
+        """Return the inverse of a square Toeplitz matrix as an operator.
+
+        Returns
+        -------
+        ToeplitzInverse or Toeplitz
+            The inverse, determined by two vectors, with products in O(n log n) operations. That of a triangular matrix
+            is a triangular `Toeplitz`.
+
+        Raises
+        ------
+        ValueError
+            If the matrix is not square.
+        numpy.linalg.LinAlgError
+            If a NumPy matrix is singular, or too large and too ill-conditioned for an accurate inverse.
+
+        Warns
+        -----
+        scipy.linalg.LinAlgWarning
+            If products with the inverse are far less accurate than `solve`.
+
+        See Also
+        --------
+        Toeplitz.solve : More accurate for an ill-conditioned matrix, and faster for one or two right-hand sides.
+        ToeplitzInverse : The formula.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import structmat as sm
+        >>> T = sm.Toeplitz(np.array([3.0, 1.0, 0.0]))
+        >>> T.inv()
+        ToeplitzInverse(shape=(3, 3), dtype=float64, device=cpu)
+        >>> (T.inv() @ (T @ np.array([1.0, 2.0, 3.0]))).round(12)
+        array([1., 2., 3.])
+        """
+        return super().inv()
+
+    def slogdet(self) -> SlogdetResult:
+        """Return sign and logarithm of the determinant of a square Toeplitz matrix.
+
+        Returns
+        -------
+        sign : array, shape (...)
+            Of modulus one, or zero for a singular matrix.
+        logabsdet : array, shape (...)
+            Natural logarithm of the absolute value, real.
+
+        Raises
+        ------
+        ValueError
+            If the matrix is not square.
+        numpy.linalg.LinAlgError
+            If a NumPy matrix is too large and too ill-conditioned for an accurate determinant.
+
+        See Also
+        --------
+        structmat.slogdet : For sums with a diagonal, and chosen rows and columns.
+
+        Notes
+        -----
+        The determinant is the product of the pivots, which the elimination or the recursion of `solve` finds. It takes
+        O(n^2) operations, or O(n) for a band or a triangular matrix. In torch and JAX the derivatives are those of the
+        exact determinant, and are computed from the inverse.
+
+        Examples
+        --------
+        The log-determinant of a covariance matrix, as in the likelihood of a Gaussian process:
+
+        >>> import numpy as np
+        >>> import structmat as sm
+        >>> sign, logabsdet = sm.Toeplitz(0.9 ** np.arange(1000)).slogdet()
+        >>> float(sign), float(logabsdet.round(3))
+        (1.0, -1659.07)
+        """
+        return super().slogdet()
 
     def cholesky(self) -> Array:
         """Return the Cholesky factor of a Hermitian positive definite matrix.
