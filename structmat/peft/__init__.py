@@ -2,6 +2,7 @@
 
 Map of the package; each file imports only from those below it:
 
+- `_hotswap`: `hotswap_adapter`, vectors replaced in place by those of a folder
 - `_model`: `CDDModel`, which puts adapters into a model and takes them out
 - `_layer`: `CDDTunerLinear`, a layer with its adapters; its kind and the mathematics are those of `structmat.torch`
 - `_tuner_layer`: what all layers with adapters share, which is merging and scaling
@@ -29,9 +30,10 @@ from structmat.peft._registration import register, require_supported
 require_supported()
 
 from structmat.peft._config import CDDConfig  # noqa: E402
+from structmat.peft._hotswap import hotswap_adapter  # noqa: E402
 from structmat.peft._layer import CDDTunerLinear  # noqa: E402
 from structmat.peft._model import CDDModel  # noqa: E402
 
 register(CDDConfig, CDDModel)
 
-__all__ = ["CDDConfig", "CDDModel", "CDDTunerLinear"]
+__all__ = ["CDDConfig", "CDDModel", "CDDTunerLinear", "hotswap_adapter"]

@@ -6,7 +6,7 @@ Map of the package; each file imports only from those below it:
 - `_convolutions`: the differentiable operation of these, `fft_conv`
 - `_convolution_plan`: whether and in which tiles a convolution is transformed, by what measured faster
 - `_fourier_convolution`: convolutions of several channels by Fourier transforms; pure functions
-- `_files`: an adapter in a folder, in the format of PEFT: `save_adapter`, `load_adapter`
+- `_files`: an adapter in a folder, in the format of PEFT: `save_adapter`, `load_adapter`, `using_adapter`
 - `_model`: a whole model: `adapt`, `remove_adapters`
 - `_parameter_names`: which stacked matrices of experts names mean
 - `_layers`: a frozen layer with a change: `CDDLinear` and its relatives, one file for each kind of layer
@@ -41,7 +41,7 @@ except ModuleNotFoundError as error:
 from structmat.torch._adapter import CDDAdapter
 from structmat.torch._convolution_layers import FFTConv1d, FFTConv2d, FFTConv3d, replace_convolutions
 from structmat.torch._convolutions import fft_conv
-from structmat.torch._files import load_adapter, save_adapter
+from structmat.torch._files import load_adapter, save_adapter, using_adapter
 from structmat.torch._layers import CDDConv, CDDEmbedding, CDDExperts, CDDLinear
 from structmat.torch._linear_operator import as_linear_operator
 from structmat.torch._model import AdapterSummary, adapt, remove_adapters
@@ -65,4 +65,5 @@ __all__ = [
     "remove_adapters",
     "replace_convolutions",
     "save_adapter",
+    "using_adapter",
 ]

@@ -6,7 +6,7 @@ import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.modules import batchnorm
 
 from structmat._adapter_format import CONFIG, FACTOR_KEY, PREFIX, WEIGHTS, config_bytes, exact_targets, factor_key
-from structmat._errors import ArgumentTypeError, ArgumentValueError, naming
+from structmat._errors import ArgumentTypeError, ArgumentValueError, as_own, naming
 from structmat._files import atomic_write, check_output, unwrapped
 from structmat.operators import CDDLayout
 from structmat.torch._adapter import VECTOR_DTYPES, CDDAdapter
@@ -41,7 +41,7 @@ from structmat.torch._other_tools import (
 from structmat.torch._stacked_adapter import StackedCDDAdapter
 from structmat.torch._stacked_weight import stack_of
 
-__all__ = ["load_adapter", "save_adapter"]
+__all__ = ["load_adapter", "save_adapter", "using_adapter"]
 
 
 def save_adapter(model: nn.Module, folder: str | os.PathLike[str], *, force: bool = False) -> Path:
@@ -154,14 +154,98 @@ def load_adapter(model: nn.Module, folder: str | os.PathLike[str]) -> list[str]:
     True
     """
     stored = _read(Path(folder))
+    inside = _taking_values(model)
+    plan = _plan(inside, stored)
+    _apply(inside, stored, plan)
+    return list(stored.vectors)
+
+
+@contextmanager
+def using_adapter(model: nn.Module, folder: str | os.PathLike[str]) -> Iterator[list[str]]:
+    """Serve another folder's adapter, and what was trained beside it, inside a ``with`` block.
+
+    At its end, also after an error, the model is as before, bit for bit.
+
+    Parameters
+    ----------
+    model : Module
+        With an adapter for the same layers, which `adapt` or `load_adapter` has put there.
+    folder : path-like
+        As for `load_adapter`. What it does not hold stays as it is.
+
+    Yields
+    ------
+    list of str
+        Paths of the layers.
+
+    Raises
+    ------
+    ValueError
+        If the model is not adapted, or as from `load_adapter`; it has not changed then.
+    FileNotFoundError
+        If there is no such file.
+
+    See Also
+    --------
+    load_adapter : Puts the adapter of a folder into a model to stay.
+    structmat.peft.hotswap_adapter : The same in a model of PEFT, for good.
+
+    Notes
+    -----
+    Vectors are copied in place, so that a compiled model is not compiled again, unless the folder has another `alpha`.
+    Do not train inside: what was trained would be lost.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import torch
+    >>> from structmat.torch import adapt, save_adapter, using_adapter
+    >>> model = torch.nn.Sequential(torch.nn.Linear(4, 4))
+    >>> _ = adapt(model, init="normal")
+    >>> x = torch.ones(4)
+    >>> before = model(x)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = save_adapter(model, folder)
+    ...     model[0].adapter.reset_parameters("normal")
+    ...     with using_adapter(model, folder):
+    ...         torch.equal(model(x), before)
+    True
+    >>> torch.equal(model(x), before)
+    False
+    """
+    with as_own("using_adapter", "load_adapter"):
+        stored = _read(Path(folder))
+        inside = _taking_values(model)
+        changes = _changes(inside)
+        if not changes:
+            raise ArgumentValueError("load_adapter", "model", "has no adapter that could give way: call load_adapter")
+        plan = _plan(inside, stored)
+    _, places = _states(inside)
+    adapters = [changes[path] for path in stored.vectors]
+    tensors = [*(vector for adapter in adapters for vector in adapter.vectors), *(places[key] for key in stored.beside)]
+    alphas = [adapter.alpha for adapter in adapters]
+    values = [tensor.detach().clone() for tensor in tensors]
+    trainable = {parameter: parameter.requires_grad for parameter in inside.parameters()}
+    try:
+        _apply(inside, stored, plan)
+        yield list(stored.vectors)
+    finally:
+        with torch.no_grad():
+            for tensor, value in zip(tensors, values, strict=True):
+                tensor.copy_(value)
+        for adapter, alpha in zip(adapters, alphas, strict=True):
+            adapter.alpha = alpha
+        for parameter, before in trainable.items():
+            parameter.requires_grad_(before)
+
+
+def _taking_values(model: nn.Module) -> nn.Module:
+    """Return the model inside of wrappers; refuse one in which an engine would write over what is loaded."""
     engine = rewritten_by(model, model.parameters())
     if engine:
         text = f"has parameters that are written anew from copies: load the adapter before {engine}"
         raise ArgumentValueError("load_adapter", "model", text)
-    inside = unwrapped_model(model)
-    plan = _plan(inside, stored)
-    _apply(inside, stored, plan)
-    return list(stored.vectors)
+    return unwrapped_model(model)
 
 
 # ---- the tensors of a model

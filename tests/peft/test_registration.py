@@ -21,7 +21,6 @@ import peft
 from peft import PeftType, get_peft_model
 
 from structmat.peft import CDDConfig, CDDModel
-from structmat.torch import CDDAdapter
 from tests.peft import tiny
 from tests.peft.tiny import adapted
 
@@ -155,23 +154,6 @@ def test_what_this_version_cannot_do_says_so() -> None:
         get_peft_model(tiny.model("llama"), CDDConfig(target_modules=["q_proj"]), mixed=True)
     with pytest.raises(ValueError, match="version of PEFT you are using is not compatible"):
         tiny.model("llama").add_adapter(CDDConfig(target_modules=["q_proj"]))
-
-
-def test_an_adapter_is_swapped_in_place(tmp_path: Path) -> None:
-    from peft.utils.hotswap import hotswap_adapter
-
-    config = CDDConfig(target_modules=["q_proj"], init_weights=False)
-    first, second = (get_peft_model(tiny.model("llama"), config) for _ in range(2))
-    for layer in (m for m in second.modules() if isinstance(m, CDDAdapter)):
-        layer.reset_parameters("normal", rng=1)
-    second.save_pretrained(tmp_path)
-    expected, vectors = tiny.logits("llama", second), [p for p in first.parameters() if p.requires_grad]
-    assert not torch.equal(tiny.logits("llama", first), expected)
-    with pytest.raises(ValueError, match="Hotswapping only supports LORA"):
-        hotswap_adapter(first, tmp_path, "default")
-    peft.set_peft_model_state_dict(first, peft.load_peft_weights(tmp_path))
-    assert torch.equal(tiny.logits("llama", first), expected)
-    assert all(a is b for a, b in zip(vectors, (p for p in first.parameters() if p.requires_grad), strict=True))
 
 
 def test_model_is_exported() -> None:

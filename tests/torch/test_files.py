@@ -17,7 +17,7 @@ safetensors = pytest.importorskip("safetensors.torch")
 from torch import nn
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 
-from structmat.torch import CDDLinear, adapt, load_adapter, remove_adapters, save_adapter
+from structmat.torch import CDDLinear, adapt, load_adapter, remove_adapters, save_adapter, using_adapter
 from tests.torch.common import adapted_by_peft, adapted_mlp, assert_same_state, fill, mlp, state
 
 X, W0 = torch.randn(5, 6, dtype=torch.float64), torch.zeros(8, 6, dtype=torch.float64)
@@ -456,3 +456,29 @@ class TestRefusals:
             save_adapter(CDDLinear.from_linear(nn.Linear(3, 3)), folder, force=True)
         with pytest.raises(FileNotFoundError):
             load_adapter(mlp(), folder / "nothing")
+
+
+class TestUsingAnother:
+    def test_it_serves_inside_and_all_is_as_before_afterwards(self, plain, folder, tmp_path):
+        other = copy.deepcopy(plain)
+        adapt(other, ["0"], block_size=3, alpha=-2.0, train=["2"])
+        model = fill(copy.deepcopy(other)).requires_grad_(requires_grad=False)
+        save_adapter(fill(other), tmp_path / "other")
+        model[0].adapter.alpha = 0.25
+        before = state(model)
+        x = torch.randn(3, 6, dtype=model[0].weight.dtype)
+        first = model(x)
+        with using_adapter(model, tmp_path / "other") as layers:
+            assert layers == ["0"]
+            assert torch.equal(model(x), other(x))
+            assert not torch.equal(model(x), first)
+        assert torch.equal(model(x), first)
+        with pytest.raises(ZeroDivisionError), using_adapter(model, tmp_path / "other"):
+            1 / 0  # noqa: B018
+        assert_same_state(before, model)
+        assert model[0].adapter.alpha == 0.25
+        for bad, text in ((plain, "using_adapter: model has no adapter that could give way"), (model, "other layers")):
+            kept = state(bad)
+            with pytest.raises(ValueError, match=text), using_adapter(bad, folder):
+                pass
+            assert_same_state(kept, bad)

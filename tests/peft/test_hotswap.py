@@ -1,0 +1,134 @@
+"""One adapter replaced in place by that of a folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("peft")
+safetensors = pytest.importorskip("safetensors.torch")
+
+import peft
+from peft import PeftModel, get_peft_model
+from torch import nn
+
+from structmat.peft import CDDConfig, hotswap_adapter
+from structmat.torch import adapt, save_adapter
+from tests.peft import tiny
+from tests.torch.common import assert_same_state, compiler, state
+
+pytestmark = tiny.QUIET
+
+X = torch.randn(3, 6, generator=torch.Generator().manual_seed(0))
+
+
+def base() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(6, 8), nn.GELU(), nn.Linear(8, 4), nn.Linear(4, 2)).eval()
+
+
+def small(name: str = "default", **settings: Any) -> PeftModel:
+    config = CDDConfig(**{"target_modules": ["0", "2"], "init_weights": False, **settings})
+    return get_peft_model(base(), config, name).eval()
+
+
+def outputs(model: Any) -> torch.Tensor:
+    with torch.no_grad():
+        return model(X)
+
+
+@compiler
+def test_compiled_models_are_not_compiled_again(tmp_path: Path) -> None:
+    """Neither by other vectors nor by another alpha or dropout; the parameters are the same objects."""
+    others = {
+        "plain": small(),
+        "alpha": small(alpha=0.3),
+        "negative": small(alpha=-2.0, dropout=0.5),
+    }
+    for name, other in others.items():
+        other.save_pretrained(tmp_path / name)
+    model = small(alpha=1.5)
+    parameters = list(model.parameters())
+    compiled = torch.compile(model, backend="eager")
+    before = outputs(compiled)
+    with torch.compiler.set_stance("fail_on_recompile"):
+        for name, other in others.items():
+            hotswap_adapter(compiled, tmp_path / name)
+            torch.testing.assert_close(outputs(compiled), outputs(other))
+            assert not torch.allclose(outputs(compiled), before)
+    assert all(a is b for a, b in zip(parameters, model.parameters(), strict=True))
+    # What is saved afterwards is what was swapped in.
+    model.save_pretrained(tmp_path / "again")
+    torch.testing.assert_close(outputs(PeftModel.from_pretrained(base(), tmp_path / "again")), outputs(model))
+
+
+def test_one_of_several_with_what_was_trained_beside_it(tmp_path: Path) -> None:
+    settings = {"modules_to_save": ["classifier"], "target_modules": ["query"], "task_type": "SEQ_CLS"}
+    other = tiny.adapted("bert", **settings)
+    tiny.train("bert", other)
+    other.save_pretrained(tmp_path)
+    model = tiny.adapted("bert", **settings)
+    model.add_adapter("second", CDDConfig(**settings))
+    first = tiny.logits("bert", model)
+    hotswap_adapter(model, tmp_path, "second")
+    assert torch.equal(tiny.logits("bert", model), first)
+    model.set_adapter("second")
+    assert torch.equal(tiny.logits("bert", model), tiny.logits("bert", other))
+
+
+def test_folders_of_structmat_torch_are_taken(tmp_path: Path) -> None:
+    plain = base()
+    adapt(plain, ["0", "2"], init="normal")
+    model = small()
+    hotswap_adapter(model, save_adapter(plain, tmp_path))
+    torch.testing.assert_close(outputs(model), outputs(plain))
+
+
+def broken(folder: Path) -> None:
+    path = folder / "adapter_model.safetensors"
+    tensors = safetensors.load_file(path)
+    next(iter(tensors.values()))[0] = float("nan")
+    safetensors.save_file(tensors, path)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"block_size": 3}, r"folder holds .*vectors\.1 of shape \(3, 2, 3\), the adapter \(2, 1, 6\)"),
+        ({"n_factors": 5}, "has other layers than the adapter: lacks none, and has in addition .*vectors.3"),
+        ({"target_modules": ["2"]}, "has other layers than the adapter: lacks base_model.model.0.cdd_adapters.vectors"),
+        ({"factor_scale": 7.0}, r"has factor_scale=7\.0, the adapter in the model 30\.0"),
+        ({"modules_to_save": ["3"]}, "lacks none, and has in addition base_model.model.3.bias"),
+        ({"broken": True}, "folder holds NaN or infinity in base_model"),
+        ({"lora": True}, "folder holds an adapter of the method PeftType.LORA"),
+    ],
+)
+def test_what_does_not_fit_changes_nothing(settings: dict[str, Any], message: str, tmp_path: Path) -> None:
+    if "lora" in settings:
+        get_peft_model(base(), peft.LoraConfig(target_modules=["0"])).save_pretrained(tmp_path)
+    else:
+        small(**{key: value for key, value in settings.items() if key != "broken"}).save_pretrained(tmp_path)
+    if "broken" in settings:
+        broken(tmp_path)
+    model = small()
+    before = state(model)
+    with pytest.raises(ValueError, match=message):
+        hotswap_adapter(model, tmp_path)
+    assert_same_state(before, model)
+
+
+def test_models_and_adapters_that_cannot_be_swapped(tmp_path: Path) -> None:
+    model = small()
+    model.save_pretrained(tmp_path)
+    with pytest.raises(TypeError, match="model must be a model of PEFT, got Sequential"):
+        hotswap_adapter(base(), tmp_path)
+    with pytest.raises(ValueError, match="adapter_name must be one of this method, default, got 'nobody'"):
+        hotswap_adapter(model, tmp_path, "nobody")
+    with pytest.raises(ValueError, match=r"has alpha=1\.0, the adapter in the model 0"):
+        hotswap_adapter(small(alpha=0.0), tmp_path)
+    model.merge_adapter()
+    with pytest.raises(ValueError, match="'default' is merged into the weights now"):
+        hotswap_adapter(model, tmp_path)
