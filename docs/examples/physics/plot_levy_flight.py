@@ -2,9 +2,9 @@
 How long does a Lévy flight stay in an interval?
 ================================================
 
-A random walk with rare long jumps, as animals in search of food make, leaves a region in another way than diffusion
-does. The mean time until it leaves solves an equation with the *fractional Laplacian*, whose matrix is Toeplitz and
-full: :class:`~structmat.Toeplitz` solves it directly, and agrees with a formula.
+A random walk with rare long jumps, as animals are thought to make in search of food, leaves a region in another way
+than diffusion does. The mean time until it leaves solves an equation with the *fractional Laplacian*, whose matrix
+is Toeplitz and full: :class:`~structmat.Toeplitz` solves it directly, and agrees with a formula.
 """
 
 # %%

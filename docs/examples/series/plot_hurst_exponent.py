@@ -4,8 +4,8 @@ Does a series have a long memory? The Hurst exponent with gaps
 
 Levels of rivers, traffic in networks and prices may depend on their past over years. The *Hurst exponent* says how
 strongly, and two graphical estimates of it see a memory where there is none, or scatter widely. Its exact
-likelihood does not, even with gaps, and takes some milliseconds, as the covariance matrix is a part of a Toeplitz
-matrix.
+likelihood does not, even with gaps, and takes tens of milliseconds, as the covariance matrix is a part of a
+Toeplitz matrix.
 """
 
 # %%
