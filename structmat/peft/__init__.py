@@ -4,6 +4,8 @@ Map of the package; each file imports only from those below it:
 
 - `_hotswap`: `hotswap_adapter`, vectors replaced in place by those of a folder
 - `_model`: `CDDModel`, which puts adapters into a model and takes them out
+- `_target_parameters`: which parameters the settings mean, such as stacked experts
+- `_parameter_layer`: `CDDTunerParameters`, a module of which parameters have adapters
 - `_layer`: `CDDTunerLinear`, a layer with its adapters; its kind and the mathematics are those of `structmat.torch`
 - `_tuner_layer`: what all layers with adapters share, which is merging and scaling
 - `_config`: `CDDConfig`, the settings, as they stand in ``adapter_config.json``
@@ -33,7 +35,8 @@ from structmat.peft._config import CDDConfig  # noqa: E402
 from structmat.peft._hotswap import hotswap_adapter  # noqa: E402
 from structmat.peft._layer import CDDTunerLinear  # noqa: E402
 from structmat.peft._model import CDDModel  # noqa: E402
+from structmat.peft._parameter_layer import CDDTunerParameters  # noqa: E402
 
 register(CDDConfig, CDDModel)
 
-__all__ = ["CDDConfig", "CDDModel", "CDDTunerLinear", "hotswap_adapter"]
+__all__ = ["CDDConfig", "CDDModel", "CDDTunerLinear", "CDDTunerParameters", "hotswap_adapter"]

@@ -69,6 +69,10 @@ class CDDConfig(PeftConfig):
         1, one group and no padding) can be adapted.
     exclude_modules : list of str or str, optional
         Modules to leave out, likewise.
+    target_parameters : list of str, optional
+        Parameters that no layer of its own holds, by their names or ends of names, such as "experts.gate_up_proj": each
+        matrix of a stack (experts, rows, columns) gets a change of its own. Names of experts in checkpoints, such as
+        "gate_proj" or "w1" among `target_modules`, and "all-linear" mean such parameters too, and are added here.
     init_weights : bool, default True
         True: the change starts at exactly zero. False: it starts at random, so that outputs differ at once; for tests,
         and for layers trained from scratch.
@@ -118,6 +122,9 @@ class CDDConfig(PeftConfig):
         default=None, metadata={"help": "Names, a regular expression or 'all-linear'; default: as for LoRA."}
     )
     exclude_modules: list[str] | str | None = field(default=None, metadata={"help": "Modules to leave out."})
+    target_parameters: list[str] | None = field(
+        default=None, metadata={"help": "Names of parameters, such as stacked weights of experts."}
+    )
     init_weights: bool = field(default=True, metadata={"help": "True: no change; False: a random one."})
     bias: Literal["none", "all", "cdd_only"] = field(
         default="none", metadata={"help": "Biases trained as well: 'none', 'all' or 'cdd_only'."}
@@ -146,12 +153,11 @@ class CDDConfig(PeftConfig):
         if self.bias not in BIASES:
             text = f"must be one of {', '.join(BIASES)} (in LoRA lora_only), got {self.bias!r}"
             raise ArgumentValueError("CDDConfig", "bias", text)
-        for name in ("target_modules", "exclude_modules", "modules_to_save"):
-            _require_names(getattr(self, name), name, or_text=name != "modules_to_save")
-        if isinstance(self.target_modules, list):
-            self.target_modules = set(self.target_modules)  # type: ignore[assignment]
-        if isinstance(self.exclude_modules, list):
-            self.exclude_modules = set(self.exclude_modules)  # type: ignore[assignment]
+        for name in ("target_modules", "exclude_modules", "target_parameters", "modules_to_save"):
+            _require_names(getattr(self, name), name, or_text=name in {"target_modules", "exclude_modules"})
+        for name, kind in (("target_modules", set), ("exclude_modules", set), ("target_parameters", sorted)):
+            if isinstance(getattr(self, name), list):
+                setattr(self, name, kind(getattr(self, name)))
         for name in ("layers_to_transform", "layers_pattern"):
             if isinstance(self.target_modules, str) and getattr(self, name) is not None:
                 raise ArgumentValueError("CDDConfig", None, f"`{name}` cannot be used when `target_modules` is a str.")

@@ -6,19 +6,14 @@ import copy
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from itertools import chain
 from typing import Any
 
 import torch
-from peft.tuners.tuners_utils import (
-    BaseTuner,
-    BaseTunerLayer,
-    _maybe_include_all_linear_layers,
-    check_target_module_exists,
-)
+from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer, _get_submodules, _maybe_include_all_linear_layers
 from peft.utils import (
     INCLUDE_LINEAR_LAYERS_SHORTHAND,
     TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING,
@@ -26,13 +21,23 @@ from peft.utils import (
     resolve_quantization_backend,
 )
 from peft.utils.error import NoMatchingPeftModuleError
+from peft.utils.integrations import init_empty_weights
 from peft.utils.other import AuxiliaryTrainingWrapper, ModulesToSaveWrapper, TrainableTokensWrapper
 from torch import nn
 
-from structmat._adapter_format import exact_targets
+from structmat._adapter_format import FACTOR_KEY, PREFIX, exact_targets
 from structmat._errors import ArgumentTypeError, ArgumentValueError, naming, warn_caller
 from structmat.peft._config import CDDConfig
 from structmat.peft._layer import CDDTunerLinear
+from structmat.peft._parameter_layer import CDDTunerParameters
+from structmat.peft._target_parameters import (
+    has_forward,
+    is_router,
+    keep_meaning,
+    matching,
+    take_over_parameters,
+    without_wrappers,
+)
 from structmat.peft._tuner_layer import CDDTunerLayer
 from structmat.torch._layers import kind_of
 from structmat.torch._model import adaptable_layers, is_left_out, near_names, text_of_adaptable
@@ -43,7 +48,7 @@ from structmat.torch._other_tools import (
     return_to_fast_paths,
     watch_calls,
 )
-from structmat.torch._parameter_names import text_of_unreached, unreached_experts
+from structmat.torch._parameter_names import unreached_experts
 
 __all__ = ["CDDModel"]
 
@@ -77,9 +82,9 @@ class CDDModel(BaseTuner):
     Warns
     -----
     RuntimeWarning
-        If weights of experts are meant that are stacked in one parameter, by its name or by those of the matrices in
-        it, such as "gate_proj" or "w1": they stay as they are. Names that no module has are told of then, too. Also
-        after the first forward pass in training, if that did not call some adapted layers.
+        If "all-linear" or names such as "gate_proj" mean parameters of experts that cannot be adapted, such as
+        quantised ones: they stay as they are. Names that no module has are told of then, too. Also after the first
+        forward pass in training, if that did not call some adapted layers.
 
     Examples
     --------
@@ -97,8 +102,15 @@ class CDDModel(BaseTuner):
 
     peft_config: dict[str, CDDConfig]
 
-    def inject_adapter(self, model: nn.Module, adapter_name: str, *args: Any, **kwargs: Any) -> None:
-        """Add an adapter to all target modules.
+    def inject_adapter(
+        self,
+        model: nn.Module,
+        adapter_name: str,
+        autocast_adapter_dtype: bool = True,
+        low_cpu_mem_usage: bool = False,
+        state_dict: dict[str, torch.Tensor] | None = None,
+    ) -> None:
+        """Add an adapter to all target modules and parameters.
 
         Parameters
         ----------
@@ -106,23 +118,32 @@ class CDDModel(BaseTuner):
             Whose modules are replaced.
         adapter_name : str
             Name of the adapter, which has its settings already.
-        *args, **kwargs
+        autocast_adapter_dtype, low_cpu_mem_usage, state_dict : optional
             As for all methods of PEFT.
         """
         config = self.peft_config[adapter_name]
-        _warn_of_experts(model, config)
+        if state_dict is None:
+            take_over_parameters(model, config)
         _warn_of_unknown(model, config)
         try:
-            super().inject_adapter(model, adapter_name, *args, **kwargs)
+            super().inject_adapter(model, adapter_name, autocast_adapter_dtype, low_cpu_mem_usage, state_dict)
         except NoMatchingPeftModuleError as error:
             paths = [path for path in adaptable_layers(model) if not path.endswith(".base_layer")]
             could = text_of_adaptable(paths, config.target_modules or ())
             raise type(error)(f"{error} Could be adapted: {could}") from error
+        keep_meaning(model, config)
         leave_fast_paths(model, CDDTunerLayer)
         # `get_peft_model` calls this object in forward passes; after `inject_adapter_in_model` it is gone, and users
         # call the model itself.
         for root in (self, model):
             watch_calls(root, CDDTunerLayer)
+
+    def _prepare_adapter_config(self, peft_config: CDDConfig, model_config: dict[str, Any]) -> CDDConfig:
+        # Parameters alone may be targets in a model of an architecture that PEFT does not know.
+        known = model_config["model_type"] in self.target_module_mapping
+        if peft_config.target_modules is None and peft_config.target_parameters and not known:
+            return peft_config
+        return super()._prepare_adapter_config(peft_config, model_config)
 
     def _prepare_model(self, peft_config: CDDConfig, model: nn.Module) -> None:
         """Leave out of "all-linear" the layers that `structmat.torch.adapt` leaves out."""
@@ -146,6 +167,8 @@ class CDDModel(BaseTuner):
         current_key: str,
         **_: Any,
     ) -> None:
+        if is_router(target.get_base_layer() if isinstance(target, BaseTunerLayer) else target):
+            return  # its weight is one of the target parameters
         if reads_weight(parent, target_name):
             text = (
                 f"match {current_key}, whose weight {type(parent).__name__} reads without calling it; name it in "
@@ -161,24 +184,104 @@ class CDDModel(BaseTuner):
             layer = CDDTunerLinear(target, **quantization).train(target.training)
             layer._active_adapter = adapter_name
             layer.update_layer(adapter_name, peft_config)
+        self._put_in_place(parent, target_name, layer, adapter_name)
+
+    def _put_in_place(self, parent: nn.Module, name: str, layer: CDDTunerLayer, adapter_name: str) -> None:
+        """Replace a module by a layer around it that has its first adapter."""
         if adapter_name not in self.active_adapters:
             layer.requires_grad_(requires_grad=False)
         # `_replace_module` would move the adapter to the device of the weight, which is meta where accelerate keeps it
         # elsewhere; the adapter is already where the base needs it.
-        setattr(parent, target_name, layer)
+        setattr(parent, name, layer)
+
+    def _inject_parameters(
+        self, peft_config: CDDConfig, model: nn.Module, adapter_name: str, low_cpu_mem_usage: bool
+    ) -> list[str]:
+        """Adapt the target parameters; return their paths.
+
+        PEFT would nest one layer for each parameter of a module, and know them by the name of LoRA's class.
+        """
+        found = []
+        for path, module in list(model.named_modules()):
+            plain = without_wrappers(path)
+            own = {f"{plain}.{name}": name for name in (*module._parameters, *getattr(module, "parametrizations", ()))}
+            chosen = matching(peft_config.target_parameters or (), own)
+            if not chosen or ".cdd_adapters." in path:
+                continue
+            if not path:
+                text = f"Targeting an nn.Parameter on the top-level module is not supported (parameter {chosen[0]!r})."
+                raise ArgumentValueError("CDDConfig", "target_parameters", text)
+            with init_empty_weights() if low_cpu_mem_usage else nullcontext(), naming(plain):
+                self._adapt_parameters(peft_config, adapter_name, model, plain, [own[each] for each in chosen])
+            found += chosen
+        return found
+
+    def _adapt_parameters(
+        self, config: CDDConfig, adapter_name: str, model: nn.Module, path: str, names: Sequence[str]
+    ) -> None:
+        """Add an adapter to some parameters of the module of a path, which a layer may be around already."""
+        parent, target, target_name = _get_submodules(model, path)
+        base = target.get_base_layer() if isinstance(target, BaseTunerLayer) else target
+        is_weight_of_layer = list(names) == ["weight"] and kind_of(base) is not None
+        expected = CDDTunerLinear if is_weight_of_layer else CDDTunerParameters
+        if isinstance(target, BaseTunerLayer) and (type(target) is not expected or adapter_name in target.cdd_adapters):
+            text = (
+                f"Trying to wrap an `nn.Parameter` of layer {path!r} of type {type(target).__name__}, which is not a "
+                "valid target. Make sure that this layer is not also targeted with `target_modules`."
+            )
+            raise ArgumentValueError("CDDConfig", "target_parameters", text)
+        if is_weight_of_layer:  # as by `target_modules`
+            self._create_and_replace(config, adapter_name, target, target_name, parent, path)
+            return
+        if is_tensor_parallel(base, model):
+            text = f"name {', '.join(names)}, of which each process holds a piece, by tensor parallelism; FSDP works"
+            raise ArgumentTypeError("CDDConfig", "target_parameters", text)
+        if not has_forward(base):
+            text = (
+                f"name {', '.join(names)} of a {type(base).__name__}, which is never called: others read its parameters"
+            )
+            raise ArgumentTypeError("CDDConfig", "target_parameters", text)
+        if isinstance(target, CDDTunerParameters):
+            target.update_layer(adapter_name, config, names)
+            return
+        layer = CDDTunerParameters(target).train(target.training)
+        layer._active_adapter = adapter_name
+        layer.update_layer(adapter_name, config, names)
+        self._put_in_place(parent, target_name, layer, adapter_name)
 
     def _replace_module(self, parent: nn.Module, child_name: str, new_module: nn.Module, child: nn.Module) -> None:
         # PEFT would give the weight of the layer that is unpacked to the one in its place. Such a wrapper computes its
-        # weight, and the embedding in it keeps its own.
-        if isinstance(child, TrainableTokensWrapper):
+        # weight, and the embedding in it keeps its own; modules of experts have none.
+        if isinstance(child, (TrainableTokensWrapper, CDDTunerParameters)):
             setattr(parent, child_name, new_module)
         else:
             super()._replace_module(parent, child_name, new_module, child)
 
     @classmethod
     def _remove_adapter_name_from_key(cls, key: str, adapter_name: str) -> str:
-        found = re.fullmatch(rf"(.*\.cdd_adapters)\.{re.escape(adapter_name)}(\.vectors\.\d+)", key)
+        found = re.fullmatch(rf"(.*\.cdd_adapters)\.{re.escape(adapter_name)}((?:\.[^.]+)?\.vectors\.\d+)", key)
         return found[1] + found[2] if found else super()._remove_adapter_name_from_key(key, adapter_name)
+
+    @classmethod
+    def _remap_adapter_state_dict_for_load(
+        cls, model: nn.Module, config: CDDConfig, adapter_name: str, state_dict: dict[str, torch.Tensor]
+    ) -> dict[str, torch.Tensor]:
+        """Find the places of what a file holds.
+
+        Names in settings that were written before experts could be adapted mean experts now, for which such a file has
+        nothing. They stay as they are then.
+        """
+        matches = (FACTOR_KEY.match(key) for key in state_dict)
+        if not any(found and found["parameter"] for found in matches):
+            left = []
+            for path, layer in model.named_modules():
+                if isinstance(layer, CDDTunerParameters) and adapter_name in layer.cdd_adapters:
+                    layer.delete_adapter(adapter_name)
+                    left.append(path.removeprefix(PREFIX))
+            if left:
+                text = f"the file has no vectors of parameters that its settings mean, which stay as they are: {left}"
+                warn_caller(text, RuntimeWarning, through=("peft",))
+        return super()._remap_adapter_state_dict_for_load(model, config, adapter_name, state_dict)
 
     def _check_merge_allowed(self) -> None:
         """Refuse what cannot be merged before the first layer is, and find the weights that have to be untied."""
@@ -216,8 +319,8 @@ class CDDModel(BaseTuner):
         if self.training:
             text = "Cannot pass `adapter_names` when the model is in training mode."
             raise ArgumentValueError("CDDModel", None, text)
-        layers = [each for each in self.modules() if isinstance(each, (CDDTunerLinear, AuxiliaryTrainingWrapper))]
-        known = {_BASE}.union(*(layer.cdd_adapters for layer in layers if isinstance(layer, CDDTunerLinear)))
+        layers = [each for each in self.modules() if isinstance(each, (CDDTunerLayer, AuxiliaryTrainingWrapper))]
+        known = {_BASE}.union(*(layer.cdd_adapters for layer in layers if isinstance(layer, CDDTunerLayer)))
         unknown = set(names) - known
         if unknown:
             text = f"Trying to infer with non-existing adapter(s): {', '.join(sorted(unknown))}"
@@ -235,7 +338,7 @@ class CDDModel(BaseTuner):
 
     # ---- weighted sums
 
-    def add_weighted_adapter(  # noqa: C901  # all checks come before the first change
+    def add_weighted_adapter(  # noqa: C901, PLR0912  # all checks come before the first change
         self, adapters: Sequence[str], weights: Sequence[float], adapter_name: str, combination_type: str = "linear"
     ) -> None:
         """Add an adapter whose change is exactly a weighted sum of the changes of others.
@@ -288,6 +391,10 @@ class CDDModel(BaseTuner):
         if len(adapters) > 1 and any(self._wrappers(name) for name in adapters):
             text = "include one with modules_to_save or trained tokens, which have no sum; scale one alone"
             raise ArgumentValueError(owner, "adapters", text)
+        for path, layer in self.model.named_modules():
+            if isinstance(layer, CDDTunerParameters) and any(name in layer.cdd_adapters for name in adapters):
+                text = f"change parameters of {path}, which have no sums; set_adapter with all of them adds exactly"
+                raise ArgumentValueError(owner, "adapters", text)
         first = self.peft_config[adapters[0]]
         sums = {}
         paths = []
@@ -348,31 +455,12 @@ def _weighted_sum(layer: CDDTunerLinear, names: Sequence[str], weights: Sequence
     return vectors
 
 
-def _warn_of_experts(model: nn.Module, config: CDDConfig) -> None:
-    """Warn of weights of experts that target modules mean and cannot reach, and of names that match nothing then."""
-    targets = config.target_modules
-    if targets is None:  # then the targets are those that PEFT knows for the architecture, no experts among them
-        return
-    if isinstance(targets, str) and targets.lower() == INCLUDE_LINEAR_LAYERS_SHORTHAND:
-        config = replace(config, target_modules=".*")
-    known = unreached_experts(model)
-    experts = {
-        path: names for path, names in known.items() if any(check_target_module_exists(config, name) for name in names)
-    }
-    if not experts:
-        return
-    paths = [*(path for path, _ in model.named_modules()), *chain.from_iterable(known.values())]
-    ends = [] if isinstance(targets, str) else targets
-    unknown = [name for name in ends if not any(f".{path}".endswith(f".{name}") for path in paths)]
-    warn_caller(f"{text_of_unreached(experts, unknown)}.", RuntimeWarning, through=("peft",))
-
-
 def _warn_of_unknown(model: nn.Module, config: CDDConfig) -> None:
     """Warn of names of target modules that no module has beside others that some have, for layers that are trained."""
     targets = config.target_modules
-    if config.inference_mode or targets is None or isinstance(targets, str) or unreached_experts(model):
+    if config.inference_mode or targets is None or isinstance(targets, str):
         return
-    paths = [path for path, _ in model.named_modules()]
+    paths = [*(path for path, _ in model.named_modules()), *chain.from_iterable(unreached_experts(model).values())]
     unknown = sorted(name for name in targets if not any(f".{path}".endswith(f".{name}") for path in paths))
     if unknown and len(unknown) < len(targets):
         text = f"target_modules: no module has the names {', '.join(unknown)}{near_names(unknown, paths)}"

@@ -144,12 +144,12 @@ def split_by(module: nn.Module) -> str:
     return ""
 
 
-def is_gathered(layer: Any) -> bool:
-    """Return whether ``deepspeed.zero.GatheredParameters`` holds the weight of a layer whole just now.
+def is_gathered(layer: Any, name: str = "weight") -> bool:
+    """Return whether ``deepspeed.zero.GatheredParameters`` holds a parameter of a layer whole just now.
 
-    It keeps what is written into the weight in the meantime.
+    It keeps what is written into the parameter in the meantime.
     """
-    return bool(getattr(getattr(layer, "weight", None), "_ds_z3_gathered_param_context_depth", 0))
+    return bool(getattr(getattr(layer, name, None), "_ds_z3_gathered_param_context_depth", 0))
 
 
 def is_of_several_processes(model: nn.Module) -> bool:

@@ -10,7 +10,6 @@ import os
 import pickle
 import subprocess
 import sys
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -167,48 +166,6 @@ class TestTargets:
                 with pytest.raises(ValueError, match=r"never called.*, in read"):
                     model.merge_adapter()
                 assert not model.base_model.model.called.merged
-
-    def test_experts_are_warned_of(self) -> None:
-        model = nn.ModuleDict({"q": nn.Linear(3, 3), "experts": nn.ParameterDict({"up": torch.ones(4, 2, 3)})})
-        for targets in ("all-linear", ["q", "up"]):
-            with pytest.warns(RuntimeWarning, match=r"not adapted: experts\.up\."):
-                get_peft_model(copy.deepcopy(model), CDDConfig(target_modules=targets))
-
-    @pytest.mark.parametrize("kind", tiny.MIXTURES)
-    @pytest.mark.parametrize(("targets", "options", "meant"), [
-        (tiny.SEVEN, {}, ["gate_up_proj", "down_proj"]),
-        ("all-linear", {}, ["gate_up_proj", "down_proj"]),
-        (["o_proj", "w1", "w2", "w3"], {}, ["gate_up_proj", "down_proj"]),
-        (["o_proj", "w3"], {}, ["gate_up_proj"]),
-        (["o_proj", "experts.0.up_proj"], {}, ["gate_up_proj"]),
-        (r".*\.(o_proj|down_proj)", {}, ["down_proj"]),
-        (["o_proj", "down_proj"], {"layers_to_transform": [0]}, ["down_proj"]),
-        (["o_proj", "down_proj"], {"exclude_modules": ["experts.down_proj", "experts.0.down_proj"]}, []),
-        (["o_proj"], {}, []),
-    ])  # fmt: skip
-    def test_all_weights_of_experts_that_are_meant_are_named(
-        self, kind: str, targets: Any, options: dict[str, Any], meant: list[str]
-    ) -> None:
-        model = tiny.model(kind)
-        first = 1 if kind == "deepseek_v3" else 0  # whose first layer is dense
-        layers = [i for i in options.get("layers_to_transform", range(2)) if i >= first]
-        names = [f"model.layers.{i}.mlp.experts.{name}" for i in layers for name in meant]
-        with warnings.catch_warnings(record=True) as found:
-            warnings.simplefilter("always")
-            get_peft_model(model, CDDConfig(target_modules=targets, **options))
-        texts = [str(each.message) for each in found if each.category is RuntimeWarning]
-        assert len(texts) == bool(names)
-        if names:
-            text = f"stacked in one parameter are not adapted: {', '.join(names)}"
-            unknown = "; and no module has the names k_proj, q_proj, v_proj" if targets is tiny.SEVEN and first else ""
-            assert texts[0].endswith(f"{text}{unknown}.")
-
-    def test_experts_are_named_where_nothing_else_is_meant(self) -> None:
-        with (
-            pytest.warns(RuntimeWarning, match=r"not adapted: model\.layers\.0\.mlp\.experts\.gate_up_proj"),
-            pytest.raises(ValueError, match=r"Target modules .* not found"),
-        ):
-            get_peft_model(tiny.model("mixtral"), CDDConfig(target_modules=["w1", "w2", "w3"]))
 
 
 class TestFlows:

@@ -28,10 +28,13 @@ _TEXT = dict(vocab_size=VOCABULARY, max_position_embeddings=32)
 
 
 MIXTURES = {"mixtral": "Mixtral", "qwen3_moe": "Qwen3Moe", "olmoe": "Olmoe", "deepseek_v3": "DeepseekV3"}
+TRANSPOSED = {"gpt_oss": "GptOss"}
+"""A mixture whose experts are stored as inputs by outputs, without names of before."""
 _EXPERTS: dict[str, dict[str, int]] = {
     "mixtral": dict(num_local_experts=4),
     "qwen3_moe": dict(num_experts=4, moe_intermediate_size=8, head_dim=8),
     "olmoe": dict(num_experts=4),
+    "gpt_oss": dict(num_local_experts=4, head_dim=8),
     "deepseek_v3": dict(
         n_routed_experts=4, n_shared_experts=1, n_group=1, topk_group=1, first_k_dense_replace=1,
         moe_intermediate_size=8, kv_lora_rank=8, q_lora_rank=8, qk_rope_head_dim=4, qk_nope_head_dim=4, v_head_dim=8,
@@ -52,9 +55,11 @@ def config(name: str) -> Any:
     if name == "qwen2_moe":
         sizes = dict(num_experts=4, num_experts_per_tok=2, moe_intermediate_size=8, shared_expert_intermediate_size=8)
         return transformers.Qwen2MoeConfig(**SIZES, **_TEXT, **sizes, num_key_value_heads=2)
-    if name in MIXTURES:
+    if name in MIXTURES | TRANSPOSED:
         sizes = dict(num_experts_per_tok=2, num_key_value_heads=2)
-        return getattr(transformers, f"{MIXTURES[name]}Config")(**SIZES, **_TEXT, **sizes, **_EXPERTS.get(name, {}))
+        return getattr(transformers, f"{(MIXTURES | TRANSPOSED)[name]}Config")(
+            **SIZES, **_TEXT, **sizes, **_EXPERTS.get(name, {})
+        )
     if name == "mamba":
         return transformers.MambaConfig(vocab_size=VOCABULARY, hidden_size=16, num_hidden_layers=2, state_size=4)
     assert name == "t5"
@@ -70,7 +75,7 @@ CLASSES = {
     "t5": "T5ForConditionalGeneration",
     "qwen2_moe": "Qwen2MoeForCausalLM",
     "mamba": "MambaForCausalLM",
-    **{name: f"{prefix}ForCausalLM" for name, prefix in MIXTURES.items()},
+    **{name: f"{prefix}ForCausalLM" for name, prefix in (MIXTURES | TRANSPOSED).items()},
 }
 SEVEN = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 """The usual names of the linear layers of a block."""
