@@ -104,15 +104,25 @@ def config_bytes(
     return json.dumps(settings, indent=2).encode() + b"\n"
 
 
-def weights_bytes(layers: Mapping[str, Mapping[str, NDArray[Any]]]) -> bytes:
-    """Return the file of weights, from the vectors of the factors: by module, and by their place in the product."""
+def weights_bytes(
+    layers: Mapping[str, Mapping[str, NDArray[Any]]], stacks: Mapping[str, Mapping[str, NDArray[Any]]] | None = None
+) -> bytes:
+    """Return the file of weights, from the vectors of the factors, by their place in the product.
+
+    They are given by path of the module, and for stacks of matrices, with these on the first axis, by path of the
+    parameter.
+    """
     from safetensors.numpy import save  # noqa: PLC0415  # an extra
 
     arrays = {}
-    for name, vectors in layers.items():
+    owners = {(name, ""): vectors for name, vectors in layers.items()}
+    for path, vectors in (stacks or {}).items():
+        module, _, name = path.rpartition(".")
+        owners[module, name] = vectors
+    for (module, parameter), vectors in owners.items():
         rows, grid, *_, columns = vectors.values()
-        layout = CDDLayout((len(rows), len(columns)), len(vectors), grid.shape[-1])
+        layout = CDDLayout((rows.shape[-1], columns.shape[-1]), len(vectors), grid.shape[-1])
         scales = factor_scales(layout)
         for (i, vector), scale in zip(vectors.items(), scales, strict=True):
-            arrays[factor_key(name, i)] = vector / np.asarray(scale, vector.dtype)
+            arrays[factor_key(module, i, parameter)] = vector / np.asarray(scale, vector.dtype)
     return save(arrays, {"format": "pt"})

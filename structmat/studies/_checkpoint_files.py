@@ -8,7 +8,7 @@ import math
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from pickle import UnpicklingError
@@ -21,7 +21,7 @@ from structmat._files import DTYPES, one_line, open_safetensors, require_regular
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Checkpoint", "CheckpointError", "Entry"]
+__all__ = ["Checkpoint", "CheckpointError", "Entry", "JoinedEntry"]
 
 _PATTERNS = ("model*.safetensors", "*.safetensors", "pytorch_model*.bin", "*.bin", "*.pt", "*.pth")
 """Of a folder without an index, the files are read that match the first of these patterns which any file matches."""
@@ -51,15 +51,24 @@ class CheckpointError(ValueError):
 
 @dataclass(frozen=True)
 class Entry:
-    """One weight of a checkpoint: where it is, and what its header says."""
+    """One weight of a checkpoint, or one matrix of a stack in it: where it is, and what its header says."""
 
     file: Path
     key: str
     dtype: str
     shape: tuple[int, ...]
+    index: int | None = None
+    """Which matrix of the stack; None if the whole weight is meant."""
+    count: int = 0
+    """How many matrices the stack has."""
 
     def __str__(self) -> str:
-        return f"{self.file}: {self.key}"
+        return f"{self.file}: {self.key}" + ("" if self.index is None else f"[{self.index}]")
+
+    def matrices(self) -> list[Entry]:
+        """Return the matrices of a stack, of which each is read alone."""
+        count, *shape = self.shape
+        return [replace(self, shape=tuple(shape), index=i, count=count) for i in range(count)]
 
     def check_floats(self) -> None:
         """Refuse what cannot be read as real numbers."""
@@ -105,23 +114,75 @@ class Entry:
                 held: Any = _torch_content(self.file)[0].get(self.key)
                 self._check(None if held is None else _spec(held))
                 for part in parts:
-                    yield part, _to_numpy(held[part] if self.shape else held)
+                    yield part, _to_numpy(held[self._at(part)] if self.shape else held)
                 return
             with open_safetensors(self.file) as file:
                 there: Any = file.get_slice(self.key) if self.key in file.keys() else None  # noqa: SIM118  # no mapping
                 self._check(there and (DTYPES.get(there.get_dtype(), there.get_dtype()), tuple(there.get_shape())))
                 for part in parts:
-                    yield part, there[part] if self.shape else file.get_tensor(self.key)
+                    yield part, there[self._at(part)] if self.shape else file.get_tensor(self.key)
         except CheckpointError:
             raise
         except (ValueError, AttributeError, TypeError) as error:
             # The library raises the last two for dtypes that NumPy does not have.
             raise CheckpointError(f"{self}: {one_line(error)}") from error
 
+    def _at(self, rows: slice) -> Any:
+        """Return the place of some rows in the weight as it is stored."""
+        return rows if self.index is None else (self.index, rows)
+
     def _check(self, there: tuple[str, tuple[int, ...]] | None) -> None:
         """Refuse a weight whose dtype or shape is no longer what the header said when the checkpoint was opened."""
-        if there != (self.dtype, self.shape):
+        stored = self.shape if self.index is None else (self.count, *self.shape)
+        if there != (self.dtype, stored):
             raise CheckpointError(f"{self}: the file has changed meanwhile")
+
+
+@dataclass(frozen=True)
+class JoinedEntry:
+    """One matrix whose parts are several weights of a checkpoint, which lie side by side or one below the other."""
+
+    entries: tuple[Entry, ...]
+    axis: int
+    """The axis along which they are joined."""
+
+    def __str__(self) -> str:
+        return " and ".join(map(str, self.entries))
+
+    @property
+    def dtype(self) -> str:
+        return " and ".join(sorted({entry.dtype for entry in self.entries}))
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        first = list(self.entries[0].shape)
+        if len(first) == 2:
+            first[self.axis] = sum(entry.shape[self.axis] for entry in self.entries if len(entry.shape) == 2)
+        return tuple(first)
+
+    def check_floats(self) -> None:
+        """Refuse what cannot be read as real numbers, or does not fit together."""
+        for entry in self.entries:
+            entry.check_floats()
+        across = {entry.shape[1 - self.axis] if len(entry.shape) == 2 else None for entry in self.entries}
+        if len(across) > 1 or None in across:
+            shapes = ", ".join(str(entry.shape) for entry in self.entries)
+            raise CheckpointError(f"{self}: matrices of shapes {shapes} are no parts of one matrix")
+
+    def chunks(self) -> Iterator[tuple[slice, NDArray[Any]]]:
+        """Read the matrix in float32, or float64 if a part is stored so, a few rows at a time."""
+        if self.axis == 1:
+            yield slice(0, self.shape[0]), np.concatenate([entry.read() for entry in self.entries], axis=1)
+            return
+        start = 0
+        for entry in self.entries:
+            for rows, part in entry.chunks():
+                yield slice(start + rows.start, start + rows.stop), part
+            start += entry.shape[0]
+
+    def read(self) -> NDArray[Any]:
+        """Read the matrix."""
+        return np.concatenate([entry.read() for entry in self.entries], axis=self.axis)
 
 
 class Checkpoint:

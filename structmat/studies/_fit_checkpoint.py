@@ -7,7 +7,9 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
 
 from structmat._adapter_format import CONFIG, WEIGHTS, config_bytes, exact_targets, weights_bytes
 from structmat._arguments import integer, non_negative, odd_factors, side_of_blocks
@@ -20,6 +22,9 @@ from structmat.studies._layer_fit import LayerTask
 from structmat.studies._models import model_of
 from structmat.studies._plans import Plan, plan_delta, plan_pair
 from structmat.studies._study import OUTPUTS, TABLE, Row, Study, rows_of
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 __all__ = ["fit_checkpoint"]
 
@@ -164,9 +169,13 @@ def fit_checkpoint(
     vectors = {name: record["vectors"] for name, record in done.items() if record["vectors"]}
     if not vectors:
         raise CheckpointError(_nothing(study.failed, study.left_out))
-    sizes = {name: options[name] for name in ("n_factors", "block_size")}
-    config = config_bytes(exact_targets([*vectors], plan.modules), base=plan.base, **sizes)
-    _write(out, study, weights_bytes(vectors), config)
+    layers = {name: own for name, own in vectors.items() if name not in plan.experts}
+    stacks = _stacked(plan, vectors)
+    written = {name: options[name] for name in ("n_factors", "block_size")}
+    if stacks:
+        written["target_parameters"] = [*stacks]
+    config = config_bytes(exact_targets([*layers], plan.modules) if layers else [], base=plan.base, **written)
+    _write(out, study, weights_bytes(layers, stacks), config)
     return study
 
 
@@ -259,6 +268,34 @@ def _units(plan: Plan, moments: Mapping[str, Entry], options: Mapping[str, Any])
     if plan.pairs:
         units[_OTHERS] = _Others(tuple(plan.pairs))
     return units
+
+
+def _stacked(plan: Plan, vectors: Mapping[str, Mapping[str, NDArray[Any]]]) -> dict[str, dict[str, NDArray[Any]]]:
+    """Return the vectors of all experts of each parameter that has some; those of others make a change of zero."""
+    found: dict[str, dict[int, Mapping[str, NDArray[Any]]]] = {}
+    for name, own in vectors.items():
+        if name in plan.experts:
+            parameter, expert = plan.experts[name]
+            found.setdefault(parameter, {})[expert] = own
+    stacks = {}
+    for parameter, experts in found.items():
+        like = next(iter(experts.values()))
+        none = _without_change(like)
+        several = [experts.get(expert, none) for expert in range(plan.stacks[parameter])]
+        stacks[parameter] = {i: np.stack([each[i] for each in several]) for i in like}
+    return stacks
+
+
+def _without_change(like: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """Return vectors of such shapes that make a change of zero.
+
+    As at the start of training, one factor is zero, and the others are not: these are identities.
+    """
+    vectors = {i: np.zeros_like(vector) for i, vector in like.items()}
+    for i, vector in vectors.items():
+        if i != "0":
+            vector[..., : 1 if vector.ndim == 3 else None] = 1
+    return vectors
 
 
 # What is checked before any work

@@ -13,7 +13,7 @@ import numpy as np
 from structmat._arrays.conversion import to_numpy
 from structmat.fit import baseline_errors, fit_cdd
 from structmat.operators import CDDLayout
-from structmat.studies._checkpoint_files import CheckpointError, Entry
+from structmat.studies._checkpoint_files import CheckpointError, Entry, JoinedEntry
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -28,8 +28,8 @@ _ROWS = 256
 class Change:
     """The change of one weight: the tuned one minus that of the base, read when it is needed."""
 
-    tuned: Entry
-    base: Entry | None = None
+    tuned: Entry | JoinedEntry
+    base: Entry | JoinedEntry | None = None
     """None if the file holds the change itself, which then stands in the place of the tuned weight."""
 
     @property
@@ -38,9 +38,9 @@ class Change:
 
     def check(self, *, cast: bool = False) -> None:
         """Refuse weights that cannot be read, or have other shapes or dtypes than each other; `cast` allows dtypes."""
-        for entry in filter(None, (self.base, self.tuned)):
-            entry.check_floats()
         base = self.base or self.tuned
+        for entry in (base, self.tuned):
+            entry.check_floats()
         if self.tuned.shape != base.shape:
             raise CheckpointError(f"{self.tuned} has shape {self.tuned.shape}, but {base} has {base.shape}")
         if self.tuned.dtype != base.dtype and not cast:

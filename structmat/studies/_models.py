@@ -3,14 +3,45 @@
 from __future__ import annotations
 
 import json
+import re
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from structmat._files import one_line, unwrapped
 
-__all__ = ["Model", "model_of"]
+__all__ = ["Model", "Part", "Stack", "model_of"]
+
+
+class Stack(NamedTuple):
+    """A parameter that holds a matrix for each of several experts."""
+
+    n_experts: int
+    shape: tuple[int, int]
+    """Of a matrix as it is stored."""
+    transposed: bool
+    """Whether that is inputs by outputs."""
+
+
+class Part(NamedTuple):
+    """What a stored weight is of a stack: all of it, or a part of the matrix of one expert."""
+
+    parameter: str
+    """The path of the parameter."""
+    expert: int | None = None
+    """Its number; None if the weight is the whole stack."""
+    place: int = 0
+    """Which of the parts of the matrix it is."""
+    n_parts: int = 1
+    axis: int = 0
+    """The axis of the matrix along which the parts are joined."""
+
+
+def _no_part(_: str) -> Part | None:
+    """Return what a stored weight is of a stack where nothing is known."""
+    return None
 
 
 @dataclass(frozen=True)
@@ -30,6 +61,11 @@ class Model:
     """The linear layers that can be adapted, by path, and whether each stores its weight as inputs by outputs."""
     loaded_as: Callable[[str], str] = unwrapped
     """Returns the name of the parameter that a stored weight becomes, or nothing if it becomes only a part of one."""
+
+    stacks: Mapping[str, Stack] = field(default_factory=dict)
+    """The parameters that stack matrices of experts, by path."""
+    part_of: Callable[[str], Part | None] = _no_part
+    """Returns what a stored weight is of a stack, or None if it is nothing of one."""
 
     def layer_of(self, key: str) -> str:
         """Return the path of the linear layer whose weight a stored one may be, or nothing if it is no such weight."""
@@ -62,6 +98,8 @@ def _built(folder: Path) -> Model:
     from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key  # noqa: PLC0415
 
     from structmat.torch._other_tools import has_transposed_weight, reads_weight  # noqa: PLC0415
+    from structmat.torch._parameter_names import unreached_experts  # noqa: PLC0415
+    from structmat.torch._stacked_weight import stack_of  # noqa: PLC0415
 
     config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     kind = getattr(transformers, *(config.architectures or ["architectures"])[:1])
@@ -87,4 +125,35 @@ def _built(folder: Path) -> Model:
             name, converted = key, None
         return "" if converted else name
 
-    return Model(f"{kind.__name__} of transformers {transformers.__version__}", "", {*modules}, layers, loaded_as)
+    stacks = {}
+    for path in unreached_experts(model):
+        parent, _, name = path.rpartition(".")
+        held = stack_of(modules[parent], name, "fit_checkpoint")
+        if not held.single:
+            rows, cols = (held.in_features, held.out_features) if held.transposed else held[1:3]
+            stacks[path] = Stack(held.n_experts, (rows, cols), held.transposed)
+    converters = {pattern: each for each in by_kind[1] for pattern in each.source_patterns}
+
+    def part_of(key: str) -> Part | None:
+        key = unwrapped(key)
+        name, pattern = rename_source_key(key, *by_kind, model.base_model_prefix, state)
+        if key in stacks or (name in stacks and not pattern):
+            return Part(key if key in stacks else name)
+        return _part(key, name, pattern, converters[pattern]) if pattern and name in stacks else None
+
+    name = f"{kind.__name__} of transformers {transformers.__version__}"
+    return Model(name, "", {*modules}, layers, loaded_as, stacks, part_of)
+
+
+def _part(key: str, parameter: str, pattern: str, converter: Any) -> Part | None:
+    """Return which part of an expert's matrix a weight is that transformers puts into a stack.
+
+    None if it does more with it than to join matrices and to stack them.
+    """
+    first, *others = ((type(each).__name__, getattr(each, "dim", None)) for each in converter.operations)
+    experts = re.findall(r"\.(\d+)(?=\.)", key)
+    patterns = list(converter.source_patterns)
+    joins = [axis - 1 for name, axis in others if name == "Concatenate" and axis in {1, 2}]
+    if first != ("MergeModulelist", 0) or len(joins) != len(others) or len(joins) > 1 or not experts:
+        return None
+    return Part(parameter, int(experts[-1]), patterns.index(pattern), len(patterns), *joins)

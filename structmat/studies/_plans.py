@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from structmat._adapter_format import PREFIX
 from structmat._errors import ArgumentValueError
 from structmat._files import unwrapped
-from structmat.studies._checkpoint_files import Checkpoint, CheckpointError, Entry
+from structmat.studies._checkpoint_files import Checkpoint, CheckpointError, Entry, JoinedEntry
 from structmat.studies._layer_fit import Change
-from structmat.studies._models import Model
+from structmat.studies._models import Model, Part
 
 __all__ = ["Plan", "is_found", "plan_delta", "plan_pair"]
 
@@ -49,6 +50,10 @@ class Plan:
     """The modules that could be fitted, whether `targets` chose them or not."""
     model: str | None = None
     """The class that the modules are known from, as `Model.name` has it."""
+    experts: dict[str, tuple[str, int]] = field(default_factory=dict)
+    """Of the layers that are matrices of a stack: the path of the parameter, and the number of the expert."""
+    stacks: dict[str, int] = field(default_factory=dict)
+    """The numbers of experts of these parameters."""
     modules: set[str] | None = None
     """The paths of all modules that have weights, and of those around them; None if only some of them are known."""
 
@@ -74,8 +79,9 @@ def plan_pair(old: Path, new: Path, targets: str | None, model: Model, *, cast: 
     if plan.modules is None:
         plan.modules = {path[: dot.start()] for path in map(unwrapped, tuned) for dot in re.finditer(r"\.", path)}
     tied = {side: _tied(side) if targets is None else set() for side in (base, tuned)}
-    partners = base.partners(tuned)
-    for key in tuned:
+    partners = _partners(base, tuned, model)
+    taken = _add_experts(plan, base, tuned, targets, model, cast=cast)
+    for key in (key for key in tuned if key not in taken):
         layer = model.layer_of(key)
         name, fitted = layer or _module_of(key), False
         try:
@@ -96,12 +102,116 @@ def plan_pair(old: Path, new: Path, targets: str | None, model: Model, *, cast: 
         else:
             plan.left_out.append(key)
     plan.transposed = _stored_by_inputs(plan, tuned, model)
+    plan.transposed |= {name for name, (path, _) in plan.experts.items() if model.stacks[path].transposed}
     alone = set(base) - set(partners.values()) - tied[base]
     for key in sorted(alone):
         name = model.layer_of(key)
         if name and _is_target(name, targets, model):
             plan.faults |= _lost_layer(name, base, key, tuned)
     return plan
+
+
+def _partners(base: Checkpoint, tuned: Checkpoint, model: Model) -> dict[str, str]:
+    """Return the names in the base of the weights that the tuned checkpoint has too, perhaps by other names.
+
+    Names of one model may differ if different versions of transformers have written them.
+    """
+    found = base.partners(tuned)
+    if model.name is not None:
+        left = set(base) - set(found.values())
+        loaded = {name: key for key in sorted(left) if (name := model.loaded_as(key))}
+        names = {key: model.loaded_as(key) for key in tuned if key not in found}
+        found |= {key: loaded[name] for key, name in names.items() if name in loaded}
+    return found
+
+
+def _add_experts(
+    plan: Plan, base: Checkpoint, tuned: Checkpoint, targets: str | None, model: Model, *, cast: bool
+) -> set[str]:
+    """Take in the matrices of experts that are to be fitted; return the names of the tuned weights that hold them.
+
+    The two checkpoints may store them in different ways: stacked, or each by itself.
+    """
+    before, after = _experts(base, model), _experts(tuned, model)
+    taken: set[str] = set()
+    for parameter, stack in model.stacks.items():
+        for expert in range(stack.n_experts):
+            name = f"{parameter}.{expert}"
+            sources = [side.get((parameter, expert)) for side in (before, after)]
+            if not any(sources):
+                continue
+            plan.seen.append(name)
+            if targets is not None and not is_found(targets, name):
+                continue
+            plan.experts[name] = parameter, expert
+            plan.stacks[parameter] = stack.n_experts
+            for source, side in zip(sources, (base, tuned), strict=True):
+                if source is None:
+                    plan.faults[name] = f"{side.path} has no weight of {name}"
+                elif source.fault:
+                    plan.faults[name] = source.fault
+                elif source.matrix.shape != stack.shape:
+                    text = f"{source.matrix} has shape {source.matrix.shape}, but {name} has {stack.shape}"
+                    plan.faults[name] = text
+            old, new = sources
+            taken |= set(new.keys if new else ())
+            if old and new and name not in plan.faults:
+                plan.add(name, Change(new.matrix, old.matrix), cast=cast)
+    return taken
+
+
+class _Expert(NamedTuple):
+    """Where a checkpoint holds the matrix of an expert."""
+
+    keys: tuple[str, ...]
+    """The names of the weights that hold it, or parts of it."""
+    matrix: Any = None
+    """The entry, or the joined one, unless something is wrong."""
+    fault: str = ""
+    """What is wrong."""
+
+
+def _experts(checkpoint: Checkpoint, model: Model) -> dict[tuple[str, int], _Expert]:
+    """Return where the matrices of experts are, by path of the parameter and number of the expert."""
+    found: dict[tuple[str, int], _Expert] = {}
+    parts: dict[tuple[str, int], dict[int, tuple[Part, str]]] = {}
+    for key in checkpoint if model.stacks else ():
+        part = model.part_of(key)
+        if part is None:
+            continue
+        if part.expert is not None:
+            parts.setdefault((part.parameter, part.expert), {})[part.place] = part, key
+            continue
+        count = model.stacks[part.parameter].n_experts
+        for expert in range(count):
+            found[part.parameter, expert] = _of_stack(checkpoint, key, expert, count)
+    return found | {place: _of_parts(checkpoint, own) for place, own in parts.items()}
+
+
+def _of_stack(checkpoint: Checkpoint, key: str, expert: int, count: int) -> _Expert:
+    """Return the matrix of an expert in a stored stack."""
+    try:
+        entry = checkpoint.entry(key)
+    except CheckpointError as error:
+        return _Expert((key,), fault=str(error))
+    if entry.shape[:1] != (count,):
+        return _Expert((key,), fault=f"{entry} has shape {entry.shape}, but there are {count} experts")
+    return _Expert((key,), entry.matrices()[expert])
+
+
+def _of_parts(checkpoint: Checkpoint, own: Mapping[int, tuple[Part, str]]) -> _Expert:
+    """Return the matrix of an expert whose parts are stored by themselves."""
+    keys = tuple(key for _, key in own.values())
+    part, _ = next(iter(own.values()))
+    if len(own) < part.n_parts:
+        return _Expert(keys, fault=f"{checkpoint.path} lacks weights that are one matrix with {', '.join(keys)}")
+    try:
+        entries = tuple(checkpoint.entry(own[place][1]) for place in range(part.n_parts))
+        matrix = entries[0] if len(entries) == 1 else JoinedEntry(entries, part.axis)
+        matrix.check_floats()
+    except CheckpointError as error:
+        return _Expert(keys, fault=str(error))
+    return _Expert(keys, matrix)
 
 
 def _lost_layer(name: str, base: Checkpoint, key: str, tuned: Checkpoint) -> dict[str, str]:
@@ -122,12 +232,20 @@ def plan_delta(path: Path, targets: str | None) -> Plan:
             plan.faults[name] = deltas.faults[key]
             continue
         entry = deltas.entries[key]
-        if len(entry.shape) == 2:
-            plan.seen.append(name)
-        if len(entry.shape) == 2 and _is_target(name, targets, Model()):
-            plan.add(name, Change(entry))
-        else:
+        # A file of changes is named by paths: stacks of experts are known by these alone.
+        stacked = len(entry.shape) == 3 and "experts" in name.split(".")
+        found = {f"{name}.{i}": each for i, each in enumerate(entry.matrices())} if stacked else {name: entry}
+        if stacked or len(entry.shape) == 2:
+            plan.seen += found
+        chosen = [each for each in found if _is_target(each, targets, Model())]
+        if not chosen or not (stacked or len(entry.shape) == 2):
             plan.left_out.append(key)
+            continue
+        for each in chosen:
+            if stacked:
+                plan.experts[each] = name, int(each.rpartition(".")[2])
+                plan.stacks[name] = entry.shape[0]
+            plan.add(each, Change(found[each]))
     return plan
 
 
@@ -180,7 +298,7 @@ def _stored_by_inputs(plan: Plan, tuned: Checkpoint, model: Model) -> set[str]:
     each output. All layers of one stack are stored alike, so that those with a bias tell it for the others.
     """
     if model.name is not None:
-        return {name for name in plan.changes if model.layers[name]}
+        return {name for name in plan.changes if model.layers.get(name)}
     stacks: dict[str, list[str]] = {}
     for name in plan.seen:
         if _CONV1D.fullmatch(name):
