@@ -16,8 +16,8 @@ from structmat._errors import ArgumentTypeError, ArgumentValueError
 from structmat.peft._config import CDDConfig
 from structmat.peft._tuner_layer import CDDTunerLayer, Merged
 from structmat.torch import CDDAdapter
-from structmat.torch._base_weight import has_computed_weight, weight_plus
-from structmat.torch._layers import AdaptedLayer, CDDLinear, kind_of
+from structmat.torch._base_weight import has_computed_weight, owner_of, weight_plus
+from structmat.torch._layers import AdaptedLayer, CDDLinear, Change, kind_of
 from structmat.torch._options import AdapterOptions
 from structmat.torch._other_tools import is_gathered, is_never_called, split_by
 
@@ -30,15 +30,16 @@ class CDDTunerLinear(CDDTunerLayer):
     Parameters
     ----------
     base_layer : Module
-        `torch.nn.Linear`, transformers' ``Conv1D``, a quantised linear layer, a base of `structmat.torch.CDDConv` or
-        `structmat.torch.CDDEmbedding`, or another tuner's layer around one of these.
+        `torch.nn.Linear`, transformers' ``Conv1D``, a quantised linear layer, a base of `structmat.torch.CDDConv`,
+        `structmat.torch.CDDEmbedding` or `structmat.torch.CDDMultiheadAttention`, or another tuner's layer around one
+        of the first three.
     get_apply_tensor_subclass : callable, optional
         How torchao quantises, for merging; known by PEFT for models of transformers.
 
     Raises
     ------
     TypeError
-        If the layer has no features.
+        If the layer has no features, or an adapter of another tuner that it would not call.
 
     See Also
     --------
@@ -74,6 +75,12 @@ class CDDTunerLinear(CDDTunerLayer):
             raise ArgumentTypeError("CDDTunerLinear", "base_layer", text)
         self.in_features, self.out_features = (int(size) for size in features)
         self._kind = kind or CDDLinear
+        if base_layer is not inner and not self._kind._calls_base:
+            text = (
+                f"has an adapter of {type(base_layer).__module__}, which {self._kind.__name__} would not call: merge "
+                "or unload it first"
+            )
+            raise ArgumentTypeError("CDDTunerLinear", "base_layer", text)
 
     def update_layer(self, adapter_name: str, config: CDDConfig) -> None:
         """Add an adapter.
@@ -123,44 +130,43 @@ class CDDTunerLinear(CDDTunerLayer):
             If there are more or fewer names than samples, or adapters are merged.
         """
         names = kwargs.pop("adapter_names", None)
-        base = (lambda x: self.base_layer(x, *args, **kwargs)) if args or kwargs else self.base_layer
         if self._disable_adapters and self.merged_adapters:
             self.unmerge()
+        changes: Sequence[Change] = ()
         if names is not None:
-            return self._mixed(base, x, names)
-        if self._disable_adapters or self.merged_adapters:
-            return base(x)
-        kind = self._kind
-        inner = self.get_base_layer()
-        adapters = self.cdd_adapters._modules
-        active = self._active_adapter
-        y: Tensor | None = None
-        for name in [active] if isinstance(active, str) else active:
-            adapter: Any = adapters.get(name)
-            if adapter is not None:
-                y = kind._outputs(inner, adapter, x, base) if y is None else kind._add(inner, adapter, y, x)
-        return base(x) if y is None else y
+            changes = self._changes_of_samples(x, names)
+        elif not self.merged_adapters:
+            active: Any = self._active_adapter
+            adapters: Any = self.cdd_adapters._modules
+            names = [active] if isinstance(active, str) else active
+            changes = [(adapters[name], None) for name in names if name in adapters]
+        if self._disable_adapters:
+            changes = ()
+        return self._kind._with_changes(self.get_base_layer(), changes, self.base_layer, x, *args, **kwargs)
 
-    def _mixed(self, base: Callable[[Tensor], Tensor], x: Tensor, names: Sequence[str]) -> Tensor:
-        """Add to each sample, along the first axis, the change of an adapter of its own."""
-        if len(x) != len(names):
+    def _changes_of_samples(self, x: Tensor, names: Sequence[str]) -> list[Change]:
+        """Return the changes of a mixed batch, each with the samples that it is for."""
+        samples = x.shape[self._kind._batch_axis(self.get_base_layer())]
+        if samples != len(names):
             text = (
                 "Length of `adapter_names` should be the same as the number of inputs, but got "
-                f"{len(names)} and {len(x)} respectively."
+                f"{len(names)} and {samples} respectively."
             )
             raise ArgumentValueError("CDDTunerLinear", None, text)
         if self.merged:
             text = "Cannot pass `adapter_names` when there are merged adapters, please call `unmerge_adapter` first."
             raise ArgumentValueError("CDDTunerLinear", None, text)
-        y = base(x)
-        if self._disable_adapters:
-            return y
-        out = y.clone()
-        for name in set(names) & set(self.cdd_adapters):
-            index = torch.tensor([i for i, each in enumerate(names) if each == name], device=x.device)
-            changed = self._kind._add(self.get_base_layer(), self.cdd_adapters[name], y[index], x[index])
-            out = out.index_copy(0, index, changed)
-        return out
+        adapters: Any = self.cdd_adapters._modules
+        return [
+            (adapters[name], torch.tensor([i for i, each in enumerate(names) if each == name], device=x.device))
+            for name in sorted(set(names) & set(adapters))
+        ]
+
+    def __getattr__(self, name: str) -> Any:
+        kind = self.__dict__.get("_kind")
+        if kind is not None and name in kind._shown:
+            return getattr(self.get_base_layer(), name)
+        return super().__getattr__(name)
 
     # ---- merging
 
@@ -202,7 +208,7 @@ class CDDTunerLinear(CDDTunerLayer):
             problem = "the layer has the trained rows of a tied embedding, by trainable_token_indices; save it unmerged"
         elif self.quantization_backend is not None:
             pass
-        elif has_computed_weight(base):
+        elif any(has_computed_weight(*owner_of(base, name)) for name in self._kind._weight_names(base)):
             problem = (
                 f"the weight of {type(base).__name__} is no parameter, as after weight_norm or pruning; remove these "
                 "from the layer before merging"
@@ -216,7 +222,7 @@ class CDDTunerLinear(CDDTunerLayer):
             raise ArgumentValueError("CDDTunerLinear", None, text)
 
     def changes(self, adapter: str) -> Mapping[str, CDDAdapter]:
-        """Return the change of one adapter, by the name of the base layer's weight.
+        """Return the change of one adapter, by the names of the base layer's weights that it is a change of.
 
         Parameters
         ----------
@@ -229,16 +235,24 @@ class CDDTunerLinear(CDDTunerLayer):
             Empty if the layer has no such adapter.
         """
         found: Any = self.cdd_adapters._modules.get(adapter)
-        return {} if found is None else {"weight": found}
+        return {} if found is None else dict.fromkeys(self._kind._weight_names(self.get_base_layer()), found)
 
     def _weight_of(self, name: str) -> Tensor:
-        return self.get_base_weight()
+        if self.quantization_backend is not None:
+            return self.get_base_weight()
+        base, own = owner_of(self.get_base_layer(), name)
+        weight: Tensor = getattr(base, own).data
+        return weight
 
     def _assign_weight(self, name: str, value: Tensor) -> None:
-        self.set_base_weight(value)
+        if self.quantization_backend is not None:
+            self.set_base_weight(value)
+            return
+        base, own = owner_of(self.get_base_layer(), name)
+        getattr(base, own).data = value
 
     def _plus(self, name: str, weight: Tensor, merged: Merged, sign: int = 1) -> Tensor:
-        return weight_plus(weight, self._kind._laid_out(self.get_base_layer(), sign * merged.change()))
+        return weight_plus(weight, self._kind._pieces(self.get_base_layer(), sign * merged.change())[name])
 
     def supports_lora_conversion(self, adapter_name: str = "default") -> bool:
         """Return whether `peft.convert_to_lora` works: for linear layers it does.

@@ -170,8 +170,10 @@ class CDDModel(BaseTuner):
         if is_router(target.get_base_layer() if isinstance(target, BaseTunerLayer) else target):
             return  # its weight is one of the target parameters
         if reads_weight(parent, target_name):
+            owner = current_key.rpartition(".")[0]
+            instead = f"name the whole module, {owner}, or name" if kind_of(parent) is not None else "name"
             text = (
-                f"match {current_key}, whose weight {type(parent).__name__} reads without calling it; name it in "
+                f"match {current_key}, whose weight {type(parent).__name__} reads without calling it; {instead} it in "
                 "exclude_modules"
             )
             raise ArgumentTypeError("CDDConfig", "target_modules", text)
@@ -250,9 +252,10 @@ class CDDModel(BaseTuner):
         self._put_in_place(parent, target_name, layer, adapter_name)
 
     def _replace_module(self, parent: nn.Module, child_name: str, new_module: nn.Module, child: nn.Module) -> None:
-        # PEFT would give the weight of the layer that is unpacked to the one in its place. Such a wrapper computes its
-        # weight, and the embedding in it keeps its own; modules of experts have none.
-        if isinstance(child, (TrainableTokensWrapper, CDDTunerParameters)):
+        # PEFT would give the weight of the layer that is unpacked to the one in its place. A base that was merged into
+        # has it, or has weights of other names, as modules of experts; a wrapper of tokens computes its weight, and the
+        # embedding in it keeps its own.
+        if isinstance(child, (CDDTunerLayer, TrainableTokensWrapper)):
             setattr(parent, child_name, new_module)
         else:
             super()._replace_module(parent, child_name, new_module, child)
@@ -480,7 +483,8 @@ def _require_adaptable(target: nn.Module, model: nn.Module, quantization: dict[s
         problem = (
             "is not supported. Currently, only the following modules are supported: "
             "`torch.nn.Linear`, `transformers.pytorch_utils.Conv1D`, quantized linear layers, `torch.nn.Embedding`, "
-            "and `torch.nn.Conv1d` and `torch.nn.Conv2d` with kernel size and stride 1, one group and no padding."
+            "`torch.nn.MultiheadAttention`, and `torch.nn.Conv1d` and `torch.nn.Conv2d` with kernel size and stride 1, "
+            "one group and no padding."
         )
     elif any(parameter.is_complex() for parameter in base.parameters()):
         problem = "has complex weights; the vectors of an adapter are real."

@@ -222,7 +222,7 @@ class CDDTunerLayer(nn.Module, BaseTunerLayer):
             Factor.
         """
         for name in self.active_adapters:
-            for change in self.changes(name).values():
+            for change in set(self.changes(name).values()):  # one may be of several weights
                 change.alpha *= scale
 
     def unscale_layer(self, scale: float | None = None) -> None:
@@ -234,7 +234,7 @@ class CDDTunerLayer(nn.Module, BaseTunerLayer):
             Divisor. Default: back to the configured `alpha`.
         """
         for name in self.active_adapters:
-            for change in self.changes(name).values():
+            for change in set(self.changes(name).values()):
                 change.alpha = self.cdd_alpha[name] if scale is None else change.alpha / scale
 
     def __repr__(self) -> str:

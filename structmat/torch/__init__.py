@@ -42,7 +42,7 @@ from structmat.torch._adapter import CDDAdapter
 from structmat.torch._convolution_layers import FFTConv1d, FFTConv2d, FFTConv3d, replace_convolutions
 from structmat.torch._convolutions import fft_conv
 from structmat.torch._files import load_adapter, save_adapter, using_adapter
-from structmat.torch._layers import CDDConv, CDDEmbedding, CDDExperts, CDDLinear
+from structmat.torch._layers import CDDConv, CDDEmbedding, CDDExperts, CDDLinear, CDDMultiheadAttention
 from structmat.torch._linear_operator import as_linear_operator
 from structmat.torch._model import AdapterSummary, adapt, remove_adapters
 from structmat.torch._stacked_adapter import StackedCDDAdapter
@@ -54,6 +54,7 @@ __all__ = [
     "CDDEmbedding",
     "CDDExperts",
     "CDDLinear",
+    "CDDMultiheadAttention",
     "FFTConv1d",
     "FFTConv2d",
     "FFTConv3d",

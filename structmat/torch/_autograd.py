@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from structmat.torch._change import Working, change_rows, chunked_change, chunked_gradients
-from structmat.torch._other_tools import change_by_matrices, for_compilers, has_transforms, sees_operations
+from structmat.torch._other_tools import change_by_matrices, for_compilers, has_transforms, is_watched, sees_operations
 
 __all__ = ["apply_change", "autocast_dtype", "fuses", "without_autocast"]
 
@@ -36,31 +36,17 @@ def without_autocast(x: Tensor) -> AbstractContextManager[object]:
 
 def fuses(base: Any, x: Tensor) -> bool:
     """Whether a base is a plain frozen linear layer that nobody watches, so that one operation can do it all."""
-    if type(base) is not nn.Linear or "forward" in vars(base):  # some replace its method
+    if type(base) is not nn.Linear:
         return False
-    watched = base._forward_hooks or base._forward_pre_hooks or base._backward_hooks or base._backward_pre_hooks
     weight, bias = base.weight, base.bias
     trained = weight.requires_grad or (bias is not None and bias.requires_grad)
-    if watched or trained or type(weight) is not nn.Parameter:
-        return False
-    if _every_module_is_watched():
+    if trained or type(weight) is not nn.Parameter or is_watched(base):
         return False
     same = weight.dtype == x.dtype and (bias is None or bias.dtype == x.dtype)
     dtype = None if same else autocast_dtype(x)
     if dtype is None:
         return same
     return autocast_dtype(weight) == dtype and (bias is None or autocast_dtype(bias) == dtype)
-
-
-def _every_module_is_watched() -> bool:
-    """Whether there are hooks for the calls of all modules, of a profiler, say; torch has no public name for them."""
-    hooks = nn.modules.module
-    return bool(
-        hooks._global_forward_hooks
-        or hooks._global_forward_pre_hooks
-        or hooks._global_backward_hooks
-        or hooks._global_backward_pre_hooks
-    )
 
 
 def apply_change(

@@ -17,8 +17,15 @@ __all__ = [
     "merged_weight",
     "multiplies_by_weight",
     "own_weight",
+    "owner_of",
     "weight_plus",
 ]
+
+
+def owner_of(base: nn.Module, name: str) -> tuple[nn.Module, str]:
+    """Return the module that has a parameter itself, and its name there; `name` may be a path such as "out.weight"."""
+    path, _, own = name.rpartition(".")
+    return base.get_submodule(path), own
 
 
 def has_computed_weight(base: Any, name: str = "weight") -> bool:
@@ -35,6 +42,7 @@ def own_weight(base: Any, owner: str, name: str = "weight") -> Tensor:
     TypeError
         If it is quantised, computed from other parameters, a buffer, split among processes, or on the device meta.
     """
+    base, name = owner_of(base, name)
     weight: Any = getattr(base, name, None)
     problem = ""
     if has_computed_weight(base, name):

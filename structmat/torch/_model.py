@@ -159,8 +159,9 @@ def adapt(
     targets : "all-linear", a regular expression, or names, default "all-linear"
         Names are paths or ends of paths, such as ``["query", "value"]``; any other string is a regular expression for
         whole paths. Linear layers, transformers' ``Conv1D``, convolutions (with kernel size and stride 1, one group and
-        no padding) and embeddings can be adapted; "all-linear" means the first two, except the layer that computes the
-        logits of a language model of transformers. May be empty if `parameters` is not.
+        no padding), embeddings and `torch.nn.MultiheadAttention` can be adapted; "all-linear" means the first two,
+        except the layer that computes the logits of a language model of transformers. May be empty if `parameters` is
+        not.
     parameters : regular expression or names, optional
         Parameters that hold matrices and are no layer's weight, likewise: those of shape (experts, rows, columns), the
         stacked experts of transformers, such as ``["experts.gate_up_proj", "experts.down_proj"]``, get a change for
@@ -536,4 +537,6 @@ def _require_adaptable(model: nn.Module, path: str, module: nn.Module) -> None:
     owner = model.get_submodule(parent)
     if reads_weight(owner, name):
         text = f"match {path}, whose weight {type(owner).__name__} reads without calling it"
+        if kind_of(owner) is not None:
+            text = f"{text}: name the whole module, {parent or 'the model'}, instead"
         raise ArgumentTypeError("adapt", "targets", text)

@@ -27,6 +27,7 @@ __all__ = [
     "is_of_several_processes",
     "is_recorded",
     "is_tensor_parallel",
+    "is_watched",
     "leave_fast_paths",
     "no_fast_path",
     "reads_weight",
@@ -221,6 +222,26 @@ def gathered(tensors: Iterable[Tensor]) -> Iterator[None]:
 def whole_numel(parameter: Tensor) -> int:
     """Return the number of entries of a whole parameter, of which this process may hold a part, by DeepSpeed ZeRO-3."""
     return int(getattr(parameter, "ds_numel", parameter.numel()))
+
+
+# ---- hooks of those who watch a module
+
+
+def is_watched(module: Any) -> bool:
+    """Return whether somebody sees the calls of a module: by hooks, or by a forward pass of his own."""
+    own = module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
+    return bool(own) or "forward" in vars(module) or _every_module_is_watched()
+
+
+def _every_module_is_watched() -> bool:
+    """Return whether there are hooks for all modules, of a profiler, say; torch has no public name for them."""
+    hooks = nn.modules.module
+    return bool(
+        hooks._global_forward_hooks
+        or hooks._global_forward_pre_hooks
+        or hooks._global_backward_hooks
+        or hooks._global_backward_pre_hooks
+    )
 
 
 # ---- modules that read the weight of a layer without calling it

@@ -158,7 +158,7 @@ TWO_ADAPTERS = [
 # Tests that would get cases here but cannot pass, with the reason.
 IMPOSSIBLE: dict[str, str] = {
     "test_mixed_adapter_batches_lora_conv2d": "targets a convolution with a kernel, which LoRA adapts only",
-    "test_mixed_adapter_batches_mha_raises": "targets MultiheadAttention as a whole, which LoRA adapts only",
+    "test_mixed_adapter_batches_mha_raises": "wants an error where mixed batches work, and for LoRA do not",
     "test_disable_adapter_with_bias_warns": "skips itself for all methods but LoRA and BOFT, by a list in its source",
 }
 

@@ -72,7 +72,7 @@ class TestAdapt:
         (["query", "nothing"], {}, ValueError, r"targets \['nothing'\] matches no module"),
         ("(", {}, ValueError, "no regular expression"),
         (7, {}, TypeError, "targets must be a regular expression or a list of names, got 7"),
-        (["wide"], {}, TypeError, "match wide, a Conv1d; linear layers, convolutions of kernel size 1 and embeddings"),
+        (["wide"], {}, TypeError, r"match wide, a Conv1d; linear layers, .* and attention modules of torch can be"),
         (["query"], {"exclude": ["block"]}, ValueError, "match no layer"),
         (["query"], {"train": ["typo"]}, ValueError, r"train \['typo'\] matches no module"),
         (["query", "head"], {"block_size": 9}, ValueError, "block_size .*, in head"),

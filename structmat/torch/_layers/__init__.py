@@ -4,14 +4,15 @@ A kind of layer is a subclass of `AdaptedLayer` that stands in `KINDS`. Its hook
 and how a change meets them; `adapt`, the files of adapters and `structmat.peft` ask nothing else.
 
 - `kinds`: all of them, and which one a module is the base of
-- `linear`, `convolution`, `embedding`: the kinds
+- `linear`, `convolution`, `embedding`, `attention`: the kinds
 - `adapted_layer`: what they share
 - `experts`: a module of experts with changes of its parameters, which is no layer
 - `adapted_module`: what all of these share
 """
 
-from structmat.torch._layers.adapted_layer import AdaptedLayer
+from structmat.torch._layers.adapted_layer import AdaptedLayer, Change
 from structmat.torch._layers.adapted_module import AdaptedModule
+from structmat.torch._layers.attention import CDDMultiheadAttention
 from structmat.torch._layers.convolution import CDDConv
 from structmat.torch._layers.embedding import CDDEmbedding
 from structmat.torch._layers.experts import CDDExperts
@@ -26,6 +27,8 @@ __all__ = [
     "CDDEmbedding",
     "CDDExperts",
     "CDDLinear",
+    "CDDMultiheadAttention",
+    "Change",
     "kind_of",
     "kind_to_wrap",
 ]

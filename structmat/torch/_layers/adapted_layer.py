@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, ClassVar
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, ClassVar, TypeAlias
 
 from torch import Tensor, nn
 
@@ -14,7 +15,10 @@ from structmat.torch._base_weight import dtype_and_device, merged_weight, multip
 from structmat.torch._layers.adapted_module import AdaptedModule
 from structmat.torch._other_tools import is_never_called
 
-__all__ = ["AdaptedLayer"]
+__all__ = ["AdaptedLayer", "Change"]
+
+Change: TypeAlias = tuple[CDDAdapter, Tensor | None]
+"""A change, and the samples of a batch that it is for, by their numbers; None for all of them."""
 
 
 class AdaptedLayer(AdaptedModule):
@@ -27,6 +31,10 @@ class AdaptedLayer(AdaptedModule):
     """What the bases of this kind are called in errors."""
     _is_linear: ClassVar[bool] = False
     """Whether the targets "all-linear" mean the bases of this kind."""
+    _calls_base: ClassVar[bool] = True
+    """Whether the base computes its outputs itself, so that it may be another library's layer around the module."""
+    _shown: ClassVar[frozenset[str]] = frozenset()
+    """The names of attributes of a base that modules around read from the layer in its place."""
 
     def __init__(self, base: nn.Module | None, in_features: int, out_features: int, **options: Any) -> None:
         super().__init__()
@@ -78,6 +86,36 @@ class AdaptedLayer(AdaptedModule):
         return cls._add(base, adapter, call(x), x)
 
     @classmethod
+    def _with_changes(
+        cls, base: Any, changes: Sequence[Change], call: Callable[..., Any], x: Tensor, *args: Any, **kwargs: Any
+    ) -> Any:
+        """Return what `call`, which is the base or calls it, returns for some arguments, with changes added up."""
+        outputs = partial(_called, call, args, kwargs) if args or kwargs else call
+        y: Tensor | None = None
+        for adapter, samples in changes:
+            if samples is not None:
+                y = outputs(x) if y is None else y
+                y = y.index_copy(0, samples, cls._add(base, adapter, y[samples], x[samples]))
+            else:
+                y = cls._outputs(base, adapter, x, outputs) if y is None else cls._add(base, adapter, y, x)
+        return outputs(x) if y is None else y
+
+    @classmethod
+    def _batch_axis(cls, base: Any) -> int:
+        """Return the axis of the inputs along which samples lie."""
+        return 0
+
+    @classmethod
+    def _weight_names(cls, base: Any) -> tuple[str, ...]:
+        """Return the names of the parameters of a base that the change is a change of."""
+        return ("weight",)
+
+    @classmethod
+    def _pieces(cls, base: Any, change: Tensor) -> dict[str, Tensor]:
+        """Return a change (out_features, in_features) as changes of parameters, in their layouts, by name."""
+        return {"weight": cls._laid_out(base, change)}
+
+    @classmethod
     def _laid_out(cls, base: Any, change: Tensor) -> Tensor:
         """Return a change (out_features, in_features) in the layout of the base's weight."""
         return change
@@ -89,6 +127,9 @@ class AdaptedLayer(AdaptedModule):
         return multiplies_by_weight(base, (rows, columns))
 
     # ---- the weight
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.base, name) if name in self._shown else super().__getattr__(name)
 
     @property
     def weight(self) -> Any:
@@ -112,20 +153,22 @@ class AdaptedLayer(AdaptedModule):
         return "adapter"
 
     def _merged(self) -> dict[str, nn.Parameter]:
-        return {"weight": self._merged_weight()}
-
-    def _merged_weight(self) -> nn.Parameter:
-        """Return a new weight for the base, with the change added; the base has not changed yet."""
         owner = type(self).__name__
         if self.base is None:
             raise ArgumentTypeError(owner, None, "the layer has no base, whose weight could be changed")
         if self.adapter.vectors[0].is_meta:
             raise ArgumentValueError(owner, None, "the vectors are on the device meta: merge before offloading")
-        weight = own_weight(self.base, owner)
+        weights = {name: own_weight(self.base, owner, name) for name in self._weight_names(self.base)}
         if not self._multiplies_by_weight(self.base, (self.in_features, self.out_features)):
             text = f"the weight of {type(self.base).__name__} is not what it multiplies by"
             raise ArgumentTypeError(owner, None, text)
         change = self.adapter.dense()
         if is_never_called(self) and change.any():
             raise ArgumentValueError(owner, None, "the layer was never called: its weight alone is read, unchanged")
-        return merged_weight(weight, self._laid_out(self.base, change), owner)
+        pieces = self._pieces(self.base, change)
+        return {name: merged_weight(weight, pieces[name], owner) for name, weight in weights.items()}
+
+
+def _called(base: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], x: Tensor) -> Any:
+    """Call a base with further arguments; with these bound it is a function of the inputs alone."""
+    return base(x, *args, **kwargs)

@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from structmat.torch._adapter import CDDAdapter
+from structmat.torch._base_weight import owner_of
 
 __all__ = ["AdaptedModule"]
 
@@ -56,4 +57,5 @@ class AdaptedModule(nn.Module):
     def _set_merged(self, merged: Mapping[str, nn.Parameter]) -> None:
         """Put merged parameters into the base."""
         for name, parameter in merged.items():
-            setattr(self.base, name, parameter)
+            module, own = owner_of(self.base, name)
+            setattr(module, own, parameter)

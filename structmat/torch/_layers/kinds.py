@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from structmat.torch._layers.adapted_layer import AdaptedLayer
+from structmat.torch._layers.attention import CDDMultiheadAttention
 from structmat.torch._layers.convolution import CDDConv
 from structmat.torch._layers.embedding import CDDEmbedding
 from structmat.torch._layers.linear import CDDLinear
 
 __all__ = ["KINDS", "kind_of", "kind_to_wrap"]
 
-KINDS: tuple[type[AdaptedLayer], ...] = (CDDLinear, CDDConv, CDDEmbedding)
+KINDS: tuple[type[AdaptedLayer], ...] = (CDDLinear, CDDConv, CDDEmbedding, CDDMultiheadAttention)
 """The kinds of layers; the first that recognises a module takes it."""
 
 

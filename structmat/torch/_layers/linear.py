@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import torch
@@ -218,9 +217,7 @@ class CDDLinear(AdaptedLayer):
             text = f"must have shape (..., {self.in_features}), got (..., {x.size(-1)})"
             raise ArgumentValueError("CDDLinear", "x", text)
         base = self._own_bias_alone if self.base is None else self.base
-        if args or kwargs:
-            base = partial(_called, base, args, kwargs)
-        return self._outputs(self.base, self.adapter, x, base)
+        return self._with_changes(self.base, [(self.adapter, None)], base, x, *args, **kwargs)
 
     def _own_bias_alone(self, x: Tensor) -> Tensor:
         """Return what a layer without a base adds its change to: its bias, or zeros."""
@@ -246,7 +243,7 @@ class CDDLinear(AdaptedLayer):
         if self.base is None:
             weight = self.adapter.dense().to(self.adapter.vectors[0])
         else:
-            merged = self._merged_weight()
+            merged = self._merged()["weight"]
             weight = merged.T if has_transposed_weight(self.base) else merged
         linear = nn.utils.skip_init(
             nn.Linear,
@@ -268,8 +265,3 @@ class CDDLinear(AdaptedLayer):
         bias = self.own_bias if self.base is None else getattr(self.base, "bias", None)
         # The quantised layers of torch.ao have a method instead.
         return bias() if inspect.ismethod(bias) else bias
-
-
-def _called(base: Any, args: tuple[Any, ...], kwargs: dict[str, Any], x: Tensor) -> Tensor:
-    """Call a base with further arguments; with these bound it is a function of the inputs alone."""
-    return base(x, *args, **kwargs)
