@@ -21,12 +21,12 @@ def main() -> None:
     lines = {"2n + 1, construction": [2 * n + 1 for n in sides], "2n - 1, theorem": [2 * n - 1 for n in sides]}
     lines["n + 1, count of parameters"] = [n + 1 for n in sides]
     points = {"exact by search": ("o", "#e07b24", True), "not exact in time": ("x", "#7a828e", False)}
-    with rc_context({"font.size": 11, "axes.spines.top": False, "axes.spines.right": False, "svg.hashsalt": "exact"}):
-        figure = Figure(figsize=(7, 4), layout="constrained")
+    with rc_context({"font.size": 16, "axes.spines.top": False, "axes.spines.right": False, "svg.hashsalt": "exact"}):
+        figure = Figure(figsize=(7, 5), layout="constrained")
         axes = figure.subplots()
         for (label, counts), colour in zip(lines.items(), ("#2f7fc8", "#4a4f57", "#4a4f57"), strict=True):
             style = ":" if label.startswith("n") else "-"
-            axes.plot(sides, counts, style, color=colour, label=label, linewidth=1.3)
+            axes.plot(sides, counts, style, color=colour, label=label, linewidth=2)
         for label, (marker, colour, exact) in points.items():
             chosen = [(n, count) for n, count, error in rows if (error <= EXACT) == exact]
             axes.plot(*zip(*chosen, strict=True), marker, color=colour, label=label)

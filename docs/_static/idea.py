@@ -9,7 +9,7 @@ import numpy as np
 
 import structmat as sm
 
-CELL, GAP, TOP, LEFT = 22, 46, 44, 14
+CELL, GAP, TOP, LEFT = 22, 40, 52, 14
 POSITIVE, NEGATIVE, INK = "#e07b24", "#2f7fc8", "#7a828e"
 FONT = "font-family='system-ui, -apple-system, Segoe UI, Helvetica, Arial, sans-serif'"
 TARGET = Path(__file__).with_name("idea.svg")
@@ -40,7 +40,7 @@ def matrix(x: float, values: np.ndarray, title: str, caption: str) -> list[str]:
     cells = [cell(x + CELL * j, TOP + CELL * i, v) for i, row in enumerate(values) for j, v in enumerate(row)]
     frame = f"<rect x='{x}' y='{TOP}' width='{side}' height='{side}' fill='none' stroke='{INK}' stroke-width='1.5'/>"
     middle = x + side / 2
-    return [*cells, frame, text(middle, TOP - 16, title, 17, "600"), text(middle, TOP + side + 27, caption, 15)]
+    return [*cells, frame, text(middle, TOP - 16, title, 30, "600"), text(middle, TOP + side + 36, caption, 27)]
 
 
 def picture() -> str:
@@ -58,8 +58,8 @@ def picture() -> str:
         parts += matrix(x, values, title, caption)
         x += side + GAP
         if sign:
-            parts.append(text(x - GAP / 2, TOP + side / 2 + 10, sign, 30))
-    width, height = x - GAP + LEFT, TOP + side + 44
+            parts.append(text(x - GAP / 2, TOP + side / 2 + 12, sign, 38))
+    width, height = x - GAP + LEFT, TOP + side + 52
     head = (
         f"<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 {width} {height}' width='{width}' height='{height}' "
         "role='img' aria-label='A dense matrix is approximated by a diagonal times a circulant times a diagonal'>"
