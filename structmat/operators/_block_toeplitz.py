@@ -74,21 +74,30 @@ class BlockToeplitz(Planned):
     A product transforms each of the q components once, multiplies by one p x q matrix per frequency, and transforms
     each of the p components of the result back: p + q transforms of a fast length not below m + n - 1.
 
-    Of a square matrix of square blocks `inv` is the product of two block Toeplitz matrices, block triangular ones of p
-    x 2p and of 2p x p blocks [1]_. `solve` eliminates the dense matrix up to 128 rows, and takes the inverse of larger
-    ones, by Whittle's recursion [2]_ in O(p^3 n^2) operations, which has the determinant as well. Where there are 4,096
-    rows for each right-hand side or more it iterates first, with T. Chan's block circulant as preconditioner [3]_: by
-    conjugate gradients where the matrix is Hermitian positive definite, else by GMRES. A solution is accepted if its
-    residual is at the level of rounding in every row, if need be after refinement, and a correction hardly changes it;
-    otherwise the dense matrix is eliminated, up to 4,096 rows. Larger matrices of which the recursion finds no accurate
-    inverse or determinant, or would take minutes, are an error, and solutions with larger residuals come with a
-    warning. Components of different units may differ in size by any factor.
+    **Inverses.** The inverse of a square matrix of square blocks is the product of two block Toeplitz matrices [1]_:
+    block triangular ones, the first of p x 2p blocks and the second of 2p x p blocks. `inv` returns them. They come
+    from Whittle's recursion [2]_, which takes O(p^3 n^2) operations and finds the determinant as well.
 
-    The same block circulant preconditions `structmat.solve` for sums with a `Diagonal`, and where rows and columns are
-    missing.
+    **Systems.** How `solve` computes depends on the number of rows:
 
-    All this is computed with NumPy in double precision, also for other libraries, with derivatives in torch and JAX.
-    There is a `scipy.linalg.LinAlgWarning`, but in JAX, as for `Toeplitz`.
+    - Up to 128 rows the dense matrix is eliminated.
+    - Larger systems are solved by the inverse.
+    - If there are at least 4,096 rows for each right-hand side, iteration is tried first, with T. Chan's block
+      circulant as preconditioner [3]_. The method is that of conjugate gradients if the matrix is Hermitian positive
+      definite, and GMRES otherwise.
+
+    A solution is accepted if its residual is at the level of rounding in every row, and a further correction would
+    hardly change it. One that is not is refined. If that does not help, the dense matrix is eliminated, which is
+    possible up to 4,096 rows. For larger matrices a solution with a larger residual comes with a warning. It is an
+    error if the recursion finds no accurate inverse or determinant, or would take minutes. Components of different
+    units may differ in size by any factor.
+
+    The same block circulant is the preconditioner of `structmat.solve` for sums with a `Diagonal`, and for chosen rows
+    and columns.
+
+    **Libraries.** All this is computed with NumPy in double precision, also for other libraries, with derivatives in
+    torch and JAX. Where results are inaccurate there is a `scipy.linalg.LinAlgWarning`, as for `Toeplitz`, but not in
+    JAX.
 
     References
     ----------

@@ -53,12 +53,16 @@ class Kronecker(ByEigenvalues):
     A vector is a grid with one axis for each factor, the last one fastest. A product multiplies by each factor along
     its axis: for d factors of n rows O(d n^(d + 1)) where these are dense, in place of n^(2 d).
 
-    Inverses, determinants, norms and entries are those of the factors. Functions, and a multiple of the identity added
-    to the product (a covariance matrix on a grid, with noise), are by orthonormal eigenvectors of the factors: those
-    that are known, as of circulants, else those of the dense matrix of a Hermitian factor of up to 2,048 rows. With
-    noise of uneven size, or some rows and columns chosen, `structmat.solve` and `structmat.slogdet` iterate, and take
-    the eigenvectors for their preconditioner. `pinv` has one relative cut-off for all singular values where
-    eigenvectors are known, else it is that of each factor.
+    Inverses, determinants, norms and entries follow from those of the factors.
+
+    Functions of the matrix are computed by orthonormal eigenvectors of the factors. The same holds for a multiple of
+    the identity added to the product, such as a covariance matrix on a grid with noise. The eigenvectors of circulants
+    and their like are known. Those of other Hermitian factors are computed from the dense factor, which may have up to
+    2,048 rows. If the noise is uneven, or some rows and columns are chosen, `structmat.solve` and `structmat.slogdet`
+    iterate, and use the eigenvectors in their preconditioner.
+
+    `pinv` cuts off singular values relative to the largest one of the whole matrix where eigenvectors are known, and
+    relative to the largest one of each factor otherwise.
 
     Whether a factor is Hermitian is read from its entries. Where these are not known, as under ``jax.jit``, give
     ``Eigendecomposition.of(matrix)`` in its place. Derivatives of `solve` are those of the system, not of the

@@ -587,11 +587,13 @@ class LinearOperator(Parametrised, ABC):
 
         Notes
         -----
-        For a circulant or Toeplitz matrix the spectrum is computed, for a block-circulant one the matrices per
-        frequency; for matrices so small that a dense product is faster the dense matrix is used. Single long vectors of
-        NumPy and torch are transformed by the four-step method [1]_. Results agree with those of the operator itself up
-        to rounding. Besides the copies of the parameters it takes the memory of four vectors of the transformed
-        length, or of one copy of the matrices per frequency; as much again after the first product with the adjoint,
+        What is computed depends on the matrix: the spectrum of a circulant or Toeplitz matrix, and the matrices for
+        each frequency of a block circulant one. If the matrix is so small that a dense product is faster, it is the
+        dense matrix. Single long vectors of NumPy and torch are transformed by the four-step method [1]_. Results agree
+        with those of the operator itself up to rounding.
+
+        Besides the copies of the parameters the result takes the memory of four vectors of the transformed length, or
+        of one copy of the matrices for each frequency. It takes as much again after the first product with the adjoint,
         and three vectors more after the first `solve`.
 
         References

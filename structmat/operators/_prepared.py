@@ -163,10 +163,12 @@ class Prepared(Wrapper):
     as well; inverses and functions are those of the operator. It is immutable and has no work arrays of its own, so any
     number of threads may use it at the same time. Vectors of a higher precision are multiplied by the operator itself.
 
-    What `rmatvec` needs is prepared when that is first called. For NumPy vectors the first `solve` finds the reciprocal
-    spectra of circulants and their products with diagonals; later ones cost as much as a product. `structmat.solve` and
-    `structmat.slogdet` keep the direct factor of a series, `structmat.Superfast`. An array `out` is written to directly
-    if it is contiguous, apart from the vectors, and of the dtype of both.
+    Some values are computed when they are first needed, and kept from then on. These are what `rmatvec` needs; for
+    NumPy vectors what `solve` needs, such as the reciprocal spectra of circulants and of their products with diagonals;
+    and the direct factor of a series, `structmat.Superfast`, which `structmat.solve` and `structmat.slogdet` use. So
+    the second `solve` with circulants costs as much as a product.
+
+    An array `out` is written to directly if it is contiguous, does not overlap the vectors, and has the dtype of both.
 
     Examples
     --------
