@@ -118,18 +118,19 @@ def sample_stationary(
     Notes
     -----
     The values at the lags ``0, ..., m, 1 - m, ..., -1`` along every axis are the first column of a circulant matrix of
-    ``2 m`` rows a level, with eigenvalues ``s``. Real and imaginary part of ``fftn(sqrt(s / N) * z)``, with N complex
-    standard normal numbers z, are two independent vectors with that matrix for covariance, and so are their parts on
-    the grid [1]_ [2]_: ``E[z z^T] = 0`` and ``E[z z^H] = 2 I`` make the products of the vector x ``E[x x^T] = 0`` and
-    ``E[x x^H] = 2 C``, a real matrix, so both parts have the covariance C, and none with each other.
+    ``2 m`` rows a level, with eigenvalues ``s``. Let z be N complex standard normal numbers, with ``E[z z^T] = 0`` and
+    ``E[z z^H] = 2 I``. Then the vector ``x = fftn(sqrt(s / N) * z)`` has ``E[x x^T] = 0`` and ``E[x x^H] = 2 C``, with
+    the real matrix C of the circulant. So its real and its imaginary part are two independent vectors with the
+    covariance C, and their parts on the grid have the covariance that was asked for [1]_ [2]_. Two samples cost one
+    transform.
 
-    For an array ``m = n - 1``, for a function ``m`` is n or a little more at first; it is enlarged, a quarter at a
-    time, until no eigenvalue is negative. The samples are exact then, up to rounding. Two samples cost one transform.
-    If that fails on up to 1,024 points, the eigenvectors of the covariance matrix take the place of the transform. On a
-    line of up to 4,096 points its Cholesky factor does, by `structmat.BlockToeplitz`, if it is positive definite.
+    For an array ``m = n - 1``. For a function ``m`` is n or a little more at first, and is enlarged by a quarter at a
+    time until no eigenvalue is negative. The samples are then exact up to rounding. If no ``m`` serves and there are up
+    to 1,024 points, the eigenvectors of the covariance matrix take the place of the transform. On a line of up to 4,096
+    points its Cholesky factor does, by `structmat.BlockToeplitz`, if it is positive definite.
 
-    With p variables there is a Hermitian p x p matrix in the place of each eigenvalue, the transform of the blocks, and
-    its square root by `eigh` in that of ``sqrt(s)`` [3]_. A pair of samples costs p transforms and p^2 N products.
+    With p variables there is a Hermitian p x p matrix in the place of each eigenvalue, the transform of the blocks. Its
+    square root, by `eigh`, takes the place of ``sqrt(s)`` [3]_. Two samples cost p transforms and p^2 N products.
 
     References
     ----------

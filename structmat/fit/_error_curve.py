@@ -276,9 +276,10 @@ def error_curve(
     Notes
     -----
     A product of fewer factors is one of more factors, with identities appended. The previous product is one of the
-    starting points of each fit, and replaces it if its error is smaller: the error never rises along the curve. So the
-    error for a number of factors depends on which smaller ones the curve has, and, as all fits draw from one generator,
-    so do the random starting points.
+    starting points of each fit, and replaces it if its error is smaller. So the error never rises along the curve.
+
+    The error for a number of factors therefore depends on which smaller numbers the curve has. So do the random
+    starting points, as all fits draw from one generator.
 
     Examples
     --------

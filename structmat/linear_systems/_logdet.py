@@ -99,32 +99,37 @@ def slogdet(
 
     Notes
     -----
-    The result is exact for a positive definite Toeplitz matrix plus a diagonal one, a `Submatrix` of such a matrix with
-    the same rows and columns included (a series with gaps and uneven noise), where its blocks beside the diagonal have
-    low rank, as those of most covariances: a factor in hierarchically semiseparable form takes O(n r^2) for n points
-    and ranks r, of 4 for Matérn covariances and about 30 for a squared exponential, with an error near that of
-    elimination. Periodic covariances may have high ranks, for which there are estimates. Under ``jax.jit`` ranks up to
-    64 are allowed for, and where they do not suffice the result is NaN; ``method=Superfast(rank=100)`` allows for more,
-    `n_probes` asks for an estimate. A prepared operator keeps the factor for `solve`. Gradients of exact results in
-    torch (reverse mode) and JAX are exact.
+    **Series.** The matrix of a series with gaps and uneven noise is a positive definite Toeplitz matrix plus a diagonal
+    one, or a `Submatrix` of it with the same rows and columns. Its log-determinant is exact if its blocks beside the
+    diagonal have a low rank r, as those of most covariances: 4 for Matérn covariances, and about 30 for a squared
+    exponential. A factor in hierarchically semiseparable form then takes O(n r^2) operations for n points, with an
+    error near that of elimination. A prepared operator keeps the factor for `solve`. Periodic covariances may have high
+    ranks; their log-determinants are estimated.
 
-    Else, without a closed form, it takes a dense Cholesky factor, O(n^3), or an estimate. With a random vector z of
-    signs, ``log(det(A))`` is the mean of ``z^H log(A) z``, for which k steps of Lanczos' method give a quadrature rule
-    of order 2 k [1]_. Where the nearest circulant (of several levels on a grid) or diagonal matrix M is known, as for
-    sums and products of circulant, Toeplitz and diagonal parts, ``log(det(A))`` is ``log(det(M))``, which is exact,
-    plus that of ``M^(-1/2) A M^(-1/2)``, which is near the identity: that takes few steps, and its standard error is
-    small. For a Kronecker product or sum plus a diagonal matrix M is that with even noise. Where A is a principal
-    `Submatrix` (a grid with gaps), also with a diagonal matrix added, M is that of the whole grid, and ``z^H log(M) z``
-    is a control variate: it is subtracted for each z, and its exact mean added. If the whole matrix has a closed form
-    and few rows are missing, the result is exact: the determinant of the whole times that of the missing rows and
-    columns of its inverse.
+    Under ``jax.jit`` the factor has room for ranks up to 64, and the result is NaN where these do not suffice.
+    ``method=Superfast(rank=100)`` makes room for more, and `n_probes` asks for an estimate.
 
-    Each step costs a product with A and two with roots of M. An estimate has converged where the last fifth of all
-    steps shows that what is left is below a tenth of its standard error. Under ``jax.jit`` no value can be looked at:
-    an estimate that has not converged is NaN.
+    **Estimates.** Of a matrix without a closed form or such a factor it takes a dense Cholesky factor, in O(n^3)
+    operations, or an estimate. With a random vector z of signs, ``log(det(A))`` is the mean of ``z^H log(A) z``, for
+    which k steps of Lanczos' method give a quadrature rule of order 2 k [1]_.
 
-    Gradients of estimates in torch (reverse mode) and JAX (reverse mode) are unbiased estimates by the same vectors;
-    they take one solution for each, by `solve`.
+    The estimate is made more accurate by a matrix M near A whose determinant is known. ``log(det(A))`` is then
+    ``log(det(M))``, which is exact, plus that of ``M^(-1/2) A M^(-1/2)``. This matrix is near the identity, so that few
+    steps suffice and the standard error is small. For sums and products of circulant, Toeplitz and diagonal parts M is
+    the nearest circulant, of several levels on a grid, or diagonal matrix. For a Kronecker product or sum plus a
+    diagonal matrix it is the same with even noise.
+
+    If A is a principal `Submatrix`, as of a grid with gaps, also with a diagonal matrix added, M is the matrix of the
+    whole grid. There ``z^H log(M) z`` is a control variate: it is subtracted for each z, and its exact mean is added.
+    If the whole matrix has a closed form and few rows are missing, the result is exact: the determinant of the whole
+    times that of the missing rows and columns of its inverse.
+
+    Each step costs a product with A and two with roots of M. An estimate has converged if the last fifth of all steps
+    shows that the error left is below a tenth of its standard error. Under ``jax.jit``, where values are not known, an
+    estimate that has not converged is NaN.
+
+    **Gradients.** Those of exact results are exact, in torch (reverse mode) and JAX. Those of estimates (reverse mode)
+    are unbiased estimates by the same vectors, and take one solution by `solve` for each of these.
 
     References
     ----------

@@ -103,19 +103,24 @@ def solve(
 
     Notes
     -----
-    For many right-hand sides of a positive definite Toeplitz matrix plus a diagonal, and for one where rows and columns
-    are left out (a `Submatrix`, as of a series with gaps) and the noise is small, there is a direct factor from 1,025
-    unknowns on, as for `slogdet`: for 100,000 points and a condition number of 2,500 it takes 0.7 s, iteration 1.8 s.
-    It is taken where no method, preconditioner or `max_iter` is asked for, and the residual is small enough; it finds
-    itself whether the matrix is positive definite. For right-hand sides that are traced by JAX it is taken only as
-    ``method=Superfast()``. A prepared operator (`LinearOperator.prepare`) keeps it, for `slogdet` too, so that further
-    solutions take a tenth of the time, and has one for any noise and any number of right-hand sides.
+    **Direct factor.** The matrix of a series is a positive definite Toeplitz matrix plus a diagonal, of which rows and
+    columns may be left out (a `Submatrix`). For such matrices with more than 1,024 rows there is a direct factor, that
+    of `slogdet`. For 100,000 points and a condition number of 2,500 it takes 0.7 s, and iteration takes 1.8 s. It is
+    taken for many right-hand sides; and for a single one if rows are left out and the noise is small.
 
-    The methods are the same for all array libraries, and solve all right-hand sides of a batch at once [1]_. The
-    residual is computed anew from the solution, and the solver runs again on what it left, as in iterative refinement.
+    It is not taken if a method, a preconditioner or `max_iter` is asked for, if the matrix turns out not to be positive
+    definite, or if the residual is too large. For right-hand sides that JAX traces it is taken only as
+    ``method=Superfast()``.
 
-    Derivatives in torch and JAX by A and b are those of the solution itself, and cost one more solution: in torch in
-    reverse mode. There ``vmap`` does not reach an iteration: solve all systems of a stack at once.
+    A prepared operator (`LinearOperator.prepare`) keeps the factor, so that further solutions take a tenth of the time.
+    It has one for any noise and any number of right-hand sides, and uses it for `slogdet` too.
+
+    **Iteration.** The methods are the same for all array libraries, and solve all right-hand sides of a batch at once
+    [1]_. The residual is computed anew from the solution, and the solver runs again on what it left, as in iterative
+    refinement.
+
+    **Derivatives.** Derivatives by A and b in torch (reverse mode) and JAX are those of the exact solution, and cost
+    one more solution. In torch ``vmap`` does not reach an iteration: solve all systems of a stack at once.
 
     References
     ----------

@@ -71,12 +71,14 @@ class CDDProduct(Chain):
 
     Notes
     -----
-    A product with a vector costs O(n log n) per factor. Every complex square matrix is a finite product of circulant
-    and diagonal matrices [1]_, a generic one a product of at most 2n - 1 [2]_. Three factors, D C D, are the form used
-    for fine-tuning [3]_. Products with a CDD product, a diagonal or a circulant are CDD products again: adjacent
-    factors of the same kind are merged. `inv`, `solve`, `det` and `slogdet` use those of the factors if these are
-    square; `diagonal`, `trace` and the Frobenius, 1 and infinity norms are known with at most one circulant-like
-    factor; these norms are made of all entries, O(n^2).
+    A product with a vector costs O(n log n) operations for each factor. Every complex square matrix is a finite product
+    of circulant and diagonal matrices [1]_, and a generic one is a product of at most 2n - 1 of them [2]_. Three
+    factors, D C D, are the form used for fine-tuning [3]_.
+
+    The product with a CDD product, a diagonal or a circulant is a CDD product again, in which adjacent factors of the
+    same kind are merged. `inv`, `solve`, `det` and `slogdet` follow from those of the factors if these are square.
+    `diagonal`, `trace` and the Frobenius, 1 and infinity norms are known if at most one factor is a circulant or made
+    of circulants. These norms are computed from all entries, in O(n^2) operations.
 
     References
     ----------

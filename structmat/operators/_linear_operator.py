@@ -1134,9 +1134,9 @@ class LinearOperator(Parametrised, ABC):
 
         Notes
         -----
-        Whether the root of a real operator is real depends on values, so under ``jit`` make the operator complex first;
-        of a triangular `Toeplitz` it is real there, and NaN if the diagonal is negative.
-        `logm` and `fractional_matrix_power` follow the same rule.
+        Whether the root of a real operator is real depends on values, which ``jit`` does not know. So make the operator
+        complex first there. The root of a real triangular `Toeplitz` is real under ``jit``, and NaN if the diagonal is
+        negative. `logm` and `fractional_matrix_power` follow the same rule.
 
         Examples
         --------
