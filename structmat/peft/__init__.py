@@ -6,8 +6,10 @@ Map of the package; each file imports only from those below it:
 - `_model`: `CDDModel`, which puts adapters into a model and takes them out
 - `_target_parameters`: which parameters the settings mean, such as stacked experts
 - `_parameter_layer`: `CDDTunerParameters`, a module of which parameters have adapters
+- `_weighted_sums`: the changes of an adapter that is a weighted sum of others
 - `_layer`: `CDDTunerLinear`, a layer with its adapters; its kind and the mathematics are those of `structmat.torch`
 - `_tuner_layer`: what all layers with adapters share, which is merging and scaling
+- `_sum`: several changes of one layer under the name of one adapter
 - `_config`: `CDDConfig`, the settings, as they stand in ``adapter_config.json``
 - `_registration`: what makes "CDD" one of PEFT's methods; the versions it works with
 

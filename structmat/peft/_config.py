@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -87,6 +87,8 @@ class CDDConfig(PeftConfig):
         Indices of the layers to adapt. Default: all.
     layers_pattern : list of str or str, optional
         Name of the list of layers, where PEFT does not know it; only with `layers_to_transform`.
+    terms : list of dict, optional
+        Set by ``add_weighted_adapter(..., combination_type="cat")``: the options of each change of a sum.
 
     Raises
     ------
@@ -141,6 +143,9 @@ class CDDConfig(PeftConfig):
     layers_pattern: list[str] | str | None = field(
         default=None, metadata={"help": "Name of the list of layers, only with layers_to_transform."}
     )
+    terms: list[dict[str, Any]] | None = field(
+        default=None, metadata={"help": "Options of each change of a sum; set by add_weighted_adapter."}
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -148,6 +153,7 @@ class CDDConfig(PeftConfig):
         self.requires = REQUIRES
         for name, value in vars(AdapterOptions.checked(vars(self), "CDDConfig")).items():
             setattr(self, name, value)
+        self.terms = self.terms and [asdict(AdapterOptions.checked(term, "CDDConfig")) for term in self.terms]
         if not isinstance(self.init_weights, bool):
             raise ArgumentTypeError("CDDConfig", "init_weights", f"must be True or False, got {self.init_weights!r}")
         if self.bias not in BIASES:

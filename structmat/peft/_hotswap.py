@@ -112,6 +112,8 @@ def _ratio_of_alphas(own: CDDConfig, config: PeftConfig) -> float:
     if config.factor_scale != own.factor_scale:
         text = f"has factor_scale={config.factor_scale}, the adapter in the model {own.factor_scale}"
         raise ArgumentValueError(_OWNER, "folder", text)
+    if config.terms != own.terms:
+        raise ArgumentValueError(_OWNER, "folder", "is a sum of adapters of other settings than the one in the model")
     if config.alpha == own.alpha:
         return 1.0
     if own.alpha == 0:

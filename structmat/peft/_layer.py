@@ -14,8 +14,10 @@ from torch import Tensor, nn
 
 from structmat._errors import ArgumentTypeError, ArgumentValueError
 from structmat.peft._config import CDDConfig
+from structmat.peft._sum import CDDSum, terms_of
 from structmat.peft._tuner_layer import CDDTunerLayer, Merged
 from structmat.torch import CDDAdapter
+from structmat.torch._adapter import Init
 from structmat.torch._base_weight import has_computed_weight, owner_of, weight_plus
 from structmat.torch._layers import AdaptedLayer, CDDLinear, Change, kind_of
 from structmat.torch._options import AdapterOptions
@@ -98,14 +100,14 @@ class CDDTunerLinear(CDDTunerLayer):
             If an option does not suit the size of the layer; nothing has changed then.
         """
         base = self.get_base_layer()
-        adapter = CDDAdapter(
-            self.in_features,
-            self.out_features,
-            **{name: getattr(config, name) for name in AdapterOptions.names()},
-            init="zero" if config.init_weights else "normal",
-        )
-        self._kind._prepare(base, adapter)
-        self._take_in(adapter_name, adapter, config)
+        init: Init = "zero" if config.init_weights else "normal"
+        options = [{name: getattr(config, name) for name in AdapterOptions.names()}]
+        terms = []
+        for own in options if config.terms is None else config.terms:
+            term = CDDAdapter(self.in_features, self.out_features, **own, init=init)
+            self._kind._prepare(base, term)
+            terms.append(term)
+        self._take_in(adapter_name, terms[0] if config.terms is None else CDDSum(terms), config)
 
     # ---- the forward pass
 
@@ -139,7 +141,7 @@ class CDDTunerLinear(CDDTunerLayer):
             active: Any = self._active_adapter
             adapters: Any = self.cdd_adapters._modules
             names = [active] if isinstance(active, str) else active
-            changes = [(adapters[name], None) for name in names if name in adapters]
+            changes = [(term, None) for name in names if name in adapters for term in terms_of(adapters[name])]
         if self._disable_adapters:
             changes = ()
         return self._kind._with_changes(self.get_base_layer(), changes, self.base_layer, x, *args, **kwargs)
@@ -157,10 +159,11 @@ class CDDTunerLinear(CDDTunerLayer):
             text = "Cannot pass `adapter_names` when there are merged adapters, please call `unmerge_adapter` first."
             raise ArgumentValueError("CDDTunerLinear", None, text)
         adapters: Any = self.cdd_adapters._modules
-        return [
-            (adapters[name], torch.tensor([i for i, each in enumerate(names) if each == name], device=x.device))
-            for name in sorted(set(names) & set(adapters))
-        ]
+        changes: list[Change] = []
+        for name in sorted(set(names) & set(adapters)):
+            samples_of_it = torch.tensor([i for i, each in enumerate(names) if each == name], device=x.device)
+            changes += [(term, samples_of_it) for term in terms_of(adapters[name])]
+        return changes
 
     def __getattr__(self, name: str) -> Any:
         kind = self.__dict__.get("_kind")

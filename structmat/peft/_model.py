@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -39,6 +40,7 @@ from structmat.peft._target_parameters import (
     without_wrappers,
 )
 from structmat.peft._tuner_layer import CDDTunerLayer
+from structmat.peft._weighted_sums import COMBINATIONS, Vectors, fill_terms, options_of_terms
 from structmat.torch._layers import kind_of
 from structmat.torch._model import adaptable_layers, is_left_out, near_names, text_of_adaptable
 from structmat.torch._other_tools import (
@@ -346,10 +348,10 @@ class CDDModel(BaseTuner):
     ) -> None:
         """Add an adapter whose change is exactly a weighted sum of the changes of others.
 
-        A sum of products is not a product of the same length, unless they differ in one factor only; then that factor
-        is summed. So this scales or negates one adapter, and adds adapters that share the other factors. Others add up
-        exactly where they are active together. Of one adapter the modules of `modules_to_save` and the trained tokens
-        are copied as they are; of several they have no sum.
+        A sum of products is not a product of the same length, unless they differ in one factor only. "linear" sums that
+        factor: so it scales or negates one adapter, and adds adapters that share the other factors, at the cost of one.
+        "cat" adds any adapters: the new one holds a copy of each, and costs as much as all of them. Of one adapter the
+        modules of `modules_to_save` and the trained tokens are copied as they are; of several they have no sum.
 
         Parameters
         ----------
@@ -359,14 +361,14 @@ class CDDModel(BaseTuner):
             One for each.
         adapter_name : str
             A new name.
-        combination_type : {"linear"}, default "linear"
-            As LoRA calls it.
+        combination_type : {"linear", "cat"}, default "linear"
+            As LoRA calls them.
 
         Raises
         ------
         ValueError
-            If names or weights are wrong, one of several adapters has modules or tokens of its own, adapters are of
-            other numbers of factors or block sizes, or the sum is no product; nothing has changed then.
+            If names or weights are wrong, one of several adapters has modules or tokens of its own, or, with "linear",
+            the sum is no product of the same length and sizes; nothing has changed then.
 
         Examples
         --------
@@ -382,6 +384,10 @@ class CDDModel(BaseTuner):
         ...     base = model(x)
         >>> torch.allclose(model(x), base, atol=1e-6)
         True
+        >>> model.add_weighted_adapter(["default", "negated"], [2.0, 2.0], "nothing", combination_type="cat")
+        >>> model.set_adapter("nothing")
+        >>> torch.allclose(model(x), base, atol=1e-5)
+        True
         """
         owner = "add_weighted_adapter"
         if adapter_name in self.peft_config:
@@ -389,8 +395,11 @@ class CDDModel(BaseTuner):
         if not adapters or len(adapters) != len(weights) or not set(adapters) <= self.peft_config.keys():
             text = f"must be names of adapters, one for each of {len(weights)} weights, got {list(adapters)}"
             raise ArgumentValueError(owner, "adapters", text)
-        if combination_type != "linear":
-            raise ArgumentValueError(owner, "combination_type", f'must be "linear", got {combination_type!r}')
+        if not all(map(math.isfinite, weights)):
+            raise ArgumentValueError(owner, "weights", f"must be finite, got {list(weights)}")
+        if combination_type not in COMBINATIONS:
+            text = f'must be "linear" or "cat", which adds any adapters exactly, got {combination_type!r}'
+            raise ArgumentValueError(owner, "combination_type", text)
         if len(adapters) > 1 and any(self._wrappers(name) for name in adapters):
             text = "include one with modules_to_save or trained tokens, which have no sum; scale one alone"
             raise ArgumentValueError(owner, "adapters", text)
@@ -399,24 +408,23 @@ class CDDModel(BaseTuner):
                 text = f"change parameters of {path}, which have no sums; set_adapter with all of them adds exactly"
                 raise ArgumentValueError(owner, "adapters", text)
         first = self.peft_config[adapters[0]]
-        sums = {}
+        own = [(name, self.peft_config[name]) for name in adapters]
+        sums: dict[CDDTunerLinear, list[Vectors | None]] = {}
         paths = []
         for path, layer in self.model.named_modules():
             if isinstance(layer, CDDTunerLinear) and any(name in layer.cdd_adapters for name in adapters):
                 with naming(path):
-                    sums[layer] = _weighted_sum(layer, adapters, weights)
+                    sums[layer] = COMBINATIONS[combination_type](layer, own, weights)
                 paths.append(path)
         # The new adapter has the layers of all of them; the settings of the first may name a part of these.
         chosen = exact_targets(paths, [path for path, _ in self.model.named_modules()])
         config = replace(first, alpha=1.0, init_weights=True, target_modules=chosen)
+        config.terms = options_of_terms(own, weights) if combination_type == "cat" else None
         config.exclude_modules = config.layers_to_transform = config.layers_pattern = None
         self.peft_config[adapter_name] = config
         self.inject_adapter(self.model, adapter_name)
-        for layer, vectors in sums.items():
-            adapter = layer.cdd_adapters[adapter_name].to(vectors[0].dtype)
-            with torch.no_grad():
-                for vector, value in zip(adapter.vectors, vectors, strict=True):
-                    vector.copy_(value)
+        for layer, given in sums.items():
+            fill_terms(layer.cdd_adapters[adapter_name], given)
         for wrapper in self._wrappers(adapters[0]):
             if isinstance(wrapper, ModulesToSaveWrapper):
                 held: Any = wrapper.modules_to_save
@@ -435,27 +443,6 @@ def _with_names(names: Sequence[str], _: nn.Module, args: Any, kwargs: dict[str,
     return args, {**kwargs, "adapter_names": names}
 
 
-def _weighted_sum(layer: CDDTunerLinear, names: Sequence[str], weights: Sequence[float]) -> list[torch.Tensor]:
-    """Return the vectors of a product, with alpha 1, that is the weighted sum of the changes of a layer."""
-    pairs = zip(names, weights, strict=True)
-    terms = [(weight, layer.cdd_adapters[name]) for name, weight in pairs if name in layer.cdd_adapters]
-    _, first = terms[0]
-    vectors = [vector.detach() for vector in first.vectors.forward()]
-    if any((each.layout, each.scales) != (first.layout, first.scales) for _, each in terms):
-        text = "have other numbers of factors, block sizes or scales"
-        raise ArgumentValueError("add_weighted_adapter", "adapters", text)
-    others = [each.vectors.forward() for _, each in terms]
-    differing = [k for k, vector in enumerate(vectors) if any(not torch.equal(each[k], vector) for each in others)]
-    if len(differing) > 1:
-        text = (
-            f"have no sum that is a product of {first.n_factors} factors: they differ in {len(differing)} of them; "
-            "set_adapter with all of them adds exactly"
-        )
-        raise ArgumentValueError("add_weighted_adapter", "adapters", text)
-    k = differing[0] if differing else 0
-    parts = [weight * each.alpha * own[k].detach() for (weight, each), own in zip(terms, others, strict=True)]
-    vectors[k] = torch.stack(parts).sum(0)
-    return vectors
 
 
 def _warn_of_unknown(model: nn.Module, config: CDDConfig) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from structmat._errors import ArgumentValueError
 from structmat.operators import CDDProduct
 from structmat.peft._config import CDDConfig
+from structmat.peft._sum import CDDSum, terms_of
 from structmat.torch import CDDAdapter
 from structmat.torch._base_weight import dtype_and_device
 
@@ -22,21 +23,25 @@ __all__ = ["CDDTunerLayer", "Merged"]
 class Merged(NamedTuple):
     """A change as it was merged, with copies of the vectors: the adapter may be another one when it is unmerged."""
 
-    product: CDDProduct
-    alpha: float
+    products: list[tuple[float, CDDProduct]]
+    """The products that were added, each with what it was multiplied by."""
     before: Tensor | None
     """The weight before, unless the layer is quantised."""
 
     @classmethod
-    def of(cls, adapter: CDDAdapter, before: Tensor | None) -> Merged:
+    def of(cls, adapter: CDDAdapter | CDDSum, before: Tensor | None) -> Merged:
         """Keep the change that an adapter makes now."""
-        dtype = torch.promote_types(adapter.vectors[0].dtype, torch.float32)
-        product = adapter.layout.product([factor.detach().to(dtype, copy=True) for factor in adapter.factors])
-        return cls(product, adapter.alpha, before)
+        products = []
+        for term in terms_of(adapter):
+            dtype = torch.promote_types(term.vectors[0].dtype, torch.float32)
+            copies = [factor.detach().to(dtype, copy=True) for factor in term.factors]
+            products.append((term.alpha, term.layout.product(copies)))
+        return cls(products, before)
 
     def change(self) -> Tensor:
         """Return the change as a dense matrix, or a stack of such matrices."""
-        return self.alpha * self.product.to_dense()
+        first, *others = (alpha * product.to_dense() for alpha, product in self.products)
+        return sum(others, first)
 
 
 class CDDTunerLayer(nn.Module, BaseTunerLayer):

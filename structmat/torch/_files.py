@@ -454,6 +454,8 @@ def _read(folder: Path) -> _Stored:
         settings = json.loads((folder / CONFIG).read_text("utf-8"))
         if settings["peft_type"] != "CDD":
             raise ValueError(f"the method is {settings['peft_type']!r}")  # noqa: TRY301  # the text is completed below
+        if settings.get("terms"):
+            raise ValueError("it is a sum of adapters, which structmat.peft alone loads")  # noqa: TRY301  # as above
         options = AdapterOptions.checked(settings, CONFIG)
         saved = settings.get("modules_to_save") or []
         if not isinstance(saved, list) or not all(isinstance(name, str) for name in saved):

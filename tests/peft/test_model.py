@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import inspect
 import json
+import math
 import os
 import pickle
 import subprocess
@@ -367,6 +368,46 @@ class TestWeightedSums:
             torch.testing.assert_close(layer.get_delta_weight("sum"), 2 * first - second)
             torch.testing.assert_close(layer.get_delta_weight("negated"), -first)
 
+    def test_any_adapters_are_added_by_keeping_each(self, tmp_path: Path) -> None:
+        """As if they were active together: in outputs, gradients, files, merged, scaled, in mixed batches and again."""
+        model = adapted("llama", target_modules=["q_proj"], init_weights=False, alpha=0.5, layers_to_transform=[0])
+        settings = {"target_modules": ["q_proj", "embed_tokens"], "init_weights": False, "block_size": 8}
+        model.add_adapter("other", CDDConfig(**settings))
+        layers = [layer for layer in model.modules() if isinstance(layer, CDDTunerLinear)]
+        for layer in layers:
+            layer.set_scale("other", 2.0)
+        model.add_weighted_adapter(["default", "other", "other"], [3.0, -1.0, 0.25], "sum", combination_type="cat")
+        assert len(model.peft_config["sum"].terms) == 3
+        expected = {}
+        for layer in layers:
+            parts = {name: layer.get_delta_weight(name) for name in layer.cdd_adapters if name != "sum"}
+            expected[layer] = 3 * parts.get("default", 0) - 0.75 * parts["other"]
+            torch.testing.assert_close(layer.get_delta_weight("sum"), expected[layer])
+        model.set_adapter("sum")
+        unmerged, before = logits("llama", model), state(model)
+        model.merge_adapter(safe_merge=True)
+        torch.testing.assert_close(logits("llama", model), unmerged, atol=1e-5, rtol=1e-4)
+        model.unmerge_adapter()
+        assert_same_state(before, model)
+        names = ["sum", "__base__", "sum"]
+        mixed = model(**tiny.inputs("llama"), adapter_names=names).logits
+        torch.testing.assert_close(mixed[[0, 2]], unmerged[[0, 2]], atol=1e-5, rtol=1e-4)
+        model.add_weighted_adapter(["sum"], [-2.0], "twice", combination_type="cat")
+        for layer in layers:
+            layer.scale_layer(0.5)
+            torch.testing.assert_close(layer.get_delta_weight("sum"), 0.5 * expected[layer])
+            layer.unscale_layer()
+            torch.testing.assert_close(layer.get_delta_weight("twice"), -2 * expected[layer])
+        model.save_pretrained(tmp_path, save_embedding_layers=False)
+        loaded = PeftModel.from_pretrained(tiny.model("llama"), tmp_path / "sum", is_trainable=True)
+        assert torch.equal(logits("llama", loaded), unmerged)
+        train("llama", loaded, steps=1)
+        assert not torch.equal(logits("llama", loaded), unmerged)
+        with pytest.raises(ValueError, match="it is a sum of adapters, which structmat"):
+            load_adapter(tiny.model("llama"), tmp_path / "sum")
+        with pytest.raises(ValueError, match='have a sum among them, which is no product; combination_type="cat"'):
+            model.add_weighted_adapter(["sum"], [2.0], "new")
+
     def test_the_layers_are_those_of_all(self) -> None:
         model = adapted("llama", target_modules=["q_proj"], init_weights=False, layers_to_transform=[0])
         model.add_adapter("other", CDDConfig(target_modules=["v_proj"], init_weights=False))
@@ -393,8 +434,9 @@ class TestWeightedSums:
             ((["default"], [1.0], "default"), "already exists"),
             ((["default"], [1.0, 2.0], "new"), "one for each of 2 weights"),
             ((["nobody"], [1.0], "new"), "must be names of adapters"),
-            ((["default"], [1.0], "new", "svd"), 'combination_type must be "linear"'),
-            ((["default", "other"], [1.0, 1.0], "new"), "set_adapter with all of them adds exactly, in .*q_proj"),
+            ((["default"], [1.0], "new", "svd"), 'combination_type must be "linear" or "cat", which adds any adapters'),
+            ((["default"], [math.inf], "new", "cat"), "weights must be finite"),
+            ((["default", "other"], [1.0, 1.0], "new"), 'combination_type="cat" adds exactly, in .*q_proj'),
         ],
     )
     def test_bad_ones_change_nothing(self, arguments: tuple[Any, ...], message: str) -> None:
