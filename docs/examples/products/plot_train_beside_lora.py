@@ -98,7 +98,7 @@ for task, change in changes.items():
 # minimum from its default start. Changes for real tasks are of neither kind, and there the methods are closer:
 # :doc:`/measured`.
 
-figure, axes = plt.subplots(1, 2, figsize=(11, 4.4), sharey=True, layout="constrained")
+figure, axes = plt.subplots(1, 2, figsize=(11, 4.8), sharey=True, layout="constrained")
 colours = dict(
     zip(
         ("D C D", "D C D from the gradient", "LoRA r = 2", "LoRA r = 8"),
@@ -113,5 +113,5 @@ for ax, task in zip(axes, changes, strict=True):
     ax.set(title=task, xlabel="step", ylim=(1e-4, 2))
     ax.grid(color="0.9")
 axes[0].set_ylabel("loss relative to no change")
-figure.legend(*axes[1].get_legend_handles_labels(), frameon=False, ncols=4, loc="outside lower center")
+figure.legend(*axes[1].get_legend_handles_labels(), frameon=False, ncols=2, loc="outside lower center")
 plt.show()
