@@ -65,8 +65,8 @@ class CDDConfig(PeftConfig):
         learning rates of LoRA, 1e-4 to 1e-3, suit layers of every size.
     target_modules : list of str or str, optional
         Names of modules, or ends of names; a regular expression for whole paths; or "all-linear". Default: as for LoRA,
-        for the architectures that PEFT knows. Linear layers, embeddings, convolutions (with kernel size and stride 1,
-        one group and no padding) and `torch.nn.MultiheadAttention` can be adapted.
+        for the architectures that PEFT knows. Linear layers, embeddings, convolutions and
+        `torch.nn.MultiheadAttention` can be adapted.
     exclude_modules : list of str or str, optional
         Modules to leave out, likewise.
     target_parameters : list of str, optional

@@ -470,8 +470,8 @@ def _require_adaptable(target: nn.Module, model: nn.Module, quantization: dict[s
         problem = (
             "is not supported. Currently, only the following modules are supported: "
             "`torch.nn.Linear`, `transformers.pytorch_utils.Conv1D`, quantized linear layers, `torch.nn.Embedding`, "
-            "`torch.nn.MultiheadAttention`, and `torch.nn.Conv1d` and `torch.nn.Conv2d` with kernel size and stride 1, "
-            "one group and no padding."
+            "`torch.nn.MultiheadAttention`, and `torch.nn.Conv1d`, `torch.nn.Conv2d` and `torch.nn.Conv3d`, without a "
+            "forward pass of their own."
         )
     elif any(parameter.is_complex() for parameter in base.parameters()):
         problem = "has complex weights; the vectors of an adapter are real."

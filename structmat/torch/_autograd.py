@@ -6,7 +6,7 @@ Compilers take the same as one operation; exporters and the transforms of `torch
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, cast
 
@@ -34,9 +34,9 @@ def without_autocast(x: Tensor) -> AbstractContextManager[object]:
     return nullcontext() if autocast_dtype(x) is None else torch.autocast(x.device.type, enabled=False)
 
 
-def fuses(base: Any, x: Tensor) -> bool:
-    """Whether a base is a plain frozen linear layer that nobody watches, so that one operation can do it all."""
-    if type(base) is not nn.Linear:
+def fuses(base: Any, x: Tensor, classes: Collection[type] = (nn.Linear,)) -> bool:
+    """Whether a base is a plain frozen layer of a class that nobody watches, so that one operation can do it all."""
+    if type(base) not in classes:
         return False
     weight, bias = base.weight, base.bias
     trained = weight.requires_grad or (bias is not None and bias.requires_grad)

@@ -14,7 +14,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear, pad
 
-__all__ = ["Working", "change_rows", "chunked_change", "chunked_gradients"]
+__all__ = [
+    "Working",
+    "change_rows",
+    "chunked_change",
+    "chunked_gradients",
+    "dense_gradients",
+    "weight_plus_change",
+]
 
 # On a CPU, measured on one and two threads. A chunk has so many elements at most, or it leaves the cache; more threads
 # get as much each. Below, the cost of calls counts.
@@ -250,13 +257,47 @@ def weight_plus_change(weight: Tensor, vectors: Sequence[Tensor], gain: float) -
     return result[:rows, :cols]
 
 
+def dense_gradients(gradient: Tensor, vectors: Sequence[Tensor], gain: float) -> list[Tensor]:
+    """Return the gradients of the three vectors from that of the dense change, (rows, cols), in its dtype.
+
+    It goes over the entries in the pieces of `weight_plus_change`, whose adjoint it is.
+    """
+    left, circulants, right = (vector.to(gradient.dtype) for vector in vectors)
+    (rows, cols), (p, q, b) = gradient.shape, circulants.shape
+    if (rows, cols) != (p * b, q * b):
+        gradient = pad(gradient, (0, q * b - cols, 0, p * b - rows))
+    scaled_left = pad(gain * left, (0, p * b - rows))
+    padded_right = pad(right, (0, q * b - cols))
+    lefts = gradient.new_empty(p * b)
+    rights = torch.zeros_like(padded_right)
+    sums = torch.zeros_like(circulants)
+    for here, pieces in _circulant_rows(circulants):
+        s, h = pieces.shape[:2]
+        part = gradient[here]
+        product = part * pieces.reshape(s * h, q * b)
+        torch.mv(product, padded_right, out=lefts[here])
+        rights.addmv_(product.T, scaled_left[here])
+        # Entry (r, j) of a block belongs to the circulant's entry top + r - j. With each row written twice behind each
+        # other, those of one entry of the circulant stand on one diagonal, without a wrap.
+        twice = gradient.new_empty(s, h, q, 2, b)
+        torch.mul(part.view(s, h, q, b), padded_right.view(q, b), out=twice[..., 0, :])
+        twice[..., 0, :] *= scaled_left[here].view(s, h, 1, 1)
+        twice[..., 1, :] = twice[..., 0, :]
+        diagonals = twice.as_strided((s, h, q, b), (h * q * 2 * b, q * 2 * b + 1, 2 * b, 1)).sum(1)
+        block, top = divmod(here.start, b)
+        sums[block : block + s] += diagonals.flip(2).roll(top + 1, 2)
+    found = (gain * lefts[:rows], sums, rights[:cols])
+    return [each.to(vector.dtype) for each, vector in zip(found, vectors, strict=True)]
+
+
 def _circulant_rows(circulants: Tensor) -> Iterator[tuple[slice, Tensor]]:
     """Return rows of the matrix (p b, q b) of a grid of circulants (p, q, b), in order, as views (s, h, q, b).
 
     Each has all rows of s block rows, or h of one.
     """
     p, q, b = circulants.shape
-    height, several = min(b, max(1, _PIECE // (q * b))), max(1, _PIECE // (q * b * b))
+    piece = _PIECE if circulants.device.type == "cpu" else _DEVICE_CHUNK
+    height, several = min(b, max(1, piece // (q * b))), max(1, piece // (q * b * b))
     period = (height + 1) * b
     first_rows = circulants.flip(2).roll(1, 2)
     for i in range(0, p, several):

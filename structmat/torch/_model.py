@@ -158,10 +158,9 @@ def adapt(
         The model.
     targets : "all-linear", a regular expression, or names, default "all-linear"
         Names are paths or ends of paths, such as ``["query", "value"]``; any other string is a regular expression for
-        whole paths. Linear layers, transformers' ``Conv1D``, convolutions (with kernel size and stride 1, one group and
-        no padding), embeddings and `torch.nn.MultiheadAttention` can be adapted; "all-linear" means the first two,
-        except the layer that computes the logits of a language model of transformers. May be empty if `parameters` is
-        not.
+        whole paths. Linear layers, transformers' ``Conv1D``, convolutions, embeddings and `torch.nn.MultiheadAttention`
+        can be adapted; "all-linear" means the first two, except the layer that computes the logits of a language model
+        of transformers. May be empty if `parameters` is not.
     parameters : regular expression or names, optional
         Parameters that hold matrices and are no layer's weight, likewise: those of shape (experts, rows, columns), the
         stacked experts of transformers, such as ``["experts.gate_up_proj", "experts.down_proj"]``, get a change for

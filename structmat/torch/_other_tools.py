@@ -16,6 +16,7 @@ from torch.autograd import forward_ad
 from structmat._errors import warn_caller
 
 __all__ = [
+    "change_as_matrix",
     "change_by_matrices",
     "for_compilers",
     "gathered",
@@ -88,12 +89,26 @@ def change_by_matrices(x: Tensor, vectors: Sequence[Tensor], gain: float, dtype:
     wide = [vector.to(dtype) for vector in vectors]
     h = x.to(dtype)
     for left, circulants, right in zip(wide[-3::-2], wide[-2::-2], wide[-1::-2], strict=False):
-        p, q, side = circulants.shape
-        lags = torch.arange(side, device=x.device)
-        blocks = circulants[:, :, (lags[:, None] - lags) % side]  # (p, q, b, b)
-        matrix = blocks.transpose(1, 2).reshape(p * side, q * side)[: left.shape[0], : right.shape[0]]
-        h = (h * right) @ matrix.T
+        h = (h * right) @ _block_circulant(circulants, left.shape[0], right.shape[0]).T
     return gain * (h * wide[0])
+
+
+def change_as_matrix(vectors: Sequence[Tensor], gain: float, dtype: torch.dtype) -> Tensor:
+    """Return the change as a dense matrix (rows, cols), by plain operations that can be differentiated."""
+    wide = [vector.to(dtype) for vector in vectors]
+    matrix = None
+    for left, circulants, right in zip(wide[-3::-2], wide[-2::-2], wide[-1::-2], strict=False):
+        step = _block_circulant(circulants, left.shape[0], right.shape[0]) * right
+        matrix = step if matrix is None else step @ matrix
+    return (gain * wide[0])[:, None] * matrix
+
+
+def _block_circulant(circulants: Tensor, rows: int, cols: int) -> Tensor:
+    """Return the matrix (rows, cols) of a grid of circulants (p, q, b), gathered from it."""
+    p, q, side = circulants.shape
+    lags = torch.arange(side, device=circulants.device)
+    blocks = circulants[:, :, (lags[:, None] - lags) % side]  # (p, q, b, b)
+    return blocks.transpose(1, 2).reshape(p * side, q * side)[:rows, :cols]
 
 
 # ---- layers of transformers
@@ -255,7 +270,7 @@ def reads_weight(parent: Any, name: str) -> bool:
     """
     if isinstance(parent, nn.MultiheadAttention):
         return True
-    return name in {"dt_proj", "out_proj"} and hasattr(parent, "A_log") and hasattr(parent, "conv1d")
+    return name in {"conv1d", "dt_proj", "out_proj"} and hasattr(parent, "A_log") and hasattr(parent, "conv1d")
 
 
 _NEVER_CALLED = "_is_never_called"

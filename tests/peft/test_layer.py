@@ -173,7 +173,7 @@ class TestKinds:
             assert type(merged[0]) is Product
             torch.testing.assert_close(merged(x), expected)
 
-    @pytest.mark.parametrize("base", [nn.Conv2d(3, 4, 3), nn.Conv1d(4, 4, 1, groups=2), nn.LayerNorm(3)], ids=str)
+    @pytest.mark.parametrize("base", [nn.ConvTranspose1d(4, 4, 1), nn.LayerNorm(3)], ids=str)
     def test_what_adapt_refuses_is_refused(self, base: nn.Module) -> None:
         for add in (adapt, lambda model, targets: get_peft_model(model, CDDConfig(target_modules=targets))):
             with pytest.raises(TypeError, match=r"can be adapted|is not supported"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import itertools
+import math
 import warnings
 
 import numpy as np
@@ -146,11 +147,14 @@ def base_of(kind, rows=5, cols=7, dtype=torch.float64):
             return torch.nn.Conv1d(cols, rows, 1, dtype=dtype)
         case "conv 2":
             return torch.nn.Conv2d(cols, rows, 1, dtype=dtype)
+        case "conv 3 x 2":
+            settings = {"stride": (2, 1), "padding": (1, 2), "dilation": (1, 2)}
+            return torch.nn.Conv2d(cols, rows, (3, 2), **settings, dtype=dtype)
         case "embedding":
             return torch.nn.Embedding(rows, cols, dtype=dtype)
 
 
-WRAPPERS = {"embedding": CDDEmbedding, "conv 1": CDDConv, "conv 2": CDDConv}
+WRAPPERS = {"embedding": CDDEmbedding, "conv 1": CDDConv, "conv 2": CDDConv, "conv 3 x 2": CDDConv}
 """What makes a layer of a base; that of all other kinds is `CDDLinear.from_linear`."""
 
 
@@ -171,11 +175,13 @@ def input_of(kind, dtype=torch.float64):
             return torch.randn(4, 7, 3, dtype=dtype)
         case "conv 2":
             return torch.randn(4, 7, 3, 2, dtype=dtype)
+        case "conv 3 x 2":
+            return torch.randn(4, 7, 5, 3, dtype=dtype)
         case _:
             return torch.randn(4, 6, 7, dtype=dtype)
 
 
-KINDS = ["linear", "no bias", "Conv1D", "conv 1", "conv 2", "embedding"]
+KINDS = ["linear", "no bias", "Conv1D", "conv 1", "conv 2", "conv 3 x 2", "embedding"]
 
 kinds = pytest.mark.parametrize("kind", KINDS)
 
@@ -184,11 +190,43 @@ def with_weight(base, weight):
     """A copy of a base with another weight, given as (rows, cols)."""
     other = copy.deepcopy(base)
     with torch.no_grad():
-        transposed = type(base).__name__ == "Conv1D"
-        other.weight.copy_((weight.T if transposed else weight).reshape(other.weight.shape))
+        if hasattr(base, "kernel_size"):
+            other.weight.copy_(kernel_of(base, weight))
+        else:
+            other.weight.copy_(weight.T if type(base).__name__ == "Conv1D" else weight)
     return other
 
 
 def dense_of(base):
     weight = base.weight.detach()
-    return weight.T if type(base).__name__ == "Conv1D" else weight.flatten(1)
+    if hasattr(base, "kernel_size"):
+        rows, cols, places = places_of(base)
+        matrix = weight.new_zeros(rows, cols)
+        for kernel, at in places:
+            matrix[at] = weight[kernel]
+        return matrix
+    return weight.T if type(base).__name__ == "Conv1D" else weight
+
+
+def kernel_of(base, matrix):
+    """A matrix (rows, cols) as a kernel of a convolution."""
+    kernel = matrix.new_zeros(base.weight.shape)
+    for here, at in places_of(base)[2]:
+        kernel[here] = matrix[at]
+    return kernel
+
+
+def places_of(base):
+    """Rows and columns of the change of a kernel, and where each of its channels by channels stands there.
+
+    Some first axes of space belong to the rows, so many that rows and columns together are fewest.
+    """
+    (m, n), sizes = base.weight.shape[:2], base.weight.shape[2:]
+    shapes = [(m * math.prod(sizes[:s]), n * math.prod(sizes[s:])) for s in range(len(sizes) + 1)]
+    split = min(range(len(shapes)), key=lambda s: sum(shapes[s]))
+    places = []
+    for above, row in enumerate(itertools.product(*map(range, sizes[:split]))):
+        for left, column in enumerate(itertools.product(*map(range, sizes[split:]))):
+            at = (slice(m * above, m * (above + 1)), slice(n * left, n * (left + 1)))
+            places.append(((slice(None), slice(None), *row, *column), at))
+    return *shapes[split], places

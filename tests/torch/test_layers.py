@@ -111,7 +111,7 @@ def test_outputs_may_be_changed_in_place(shape, autocast):
         assert all(map(torch.equal, *gradients))
 
 
-@pytest.mark.parametrize("kind", ["conv 1", "conv 2"])
+@pytest.mark.parametrize("kind", ["conv 1", "conv 2", "conv 3 x 2"])
 @pytest.mark.parametrize("single", [False, True])
 def test_outputs_of_convolutions_are_stored_as_those_of_the_base(kind, single):
     layer, base = layer_of(kind)
@@ -298,8 +298,8 @@ def test_from_delta():
     (lambda: CDDLinear.from_linear(nn.LayerNorm(3)), TypeError, "base must have in_features and out_features"),
     (lambda: CDDLinear(4, 4, base=nn.Linear(4, 5)), ValueError, "base maps 4 to 5 features, got in_features=4"),
     (lambda: CDDLinear.from_linear(nn.Linear(4, 4, dtype=torch.complex64)), TypeError, "complex weights"),
-    (lambda: CDDConv(nn.Conv2d(3, 4, 3)), TypeError, "base must be a Conv1d or Conv2d with kernel size and stride 1"),
-    (lambda: CDDConv(nn.Conv1d(4, 4, 1, groups=2)), TypeError, "one group and no padding"),
+    (lambda: CDDConv(nn.ConvTranspose2d(3, 4, 3)), TypeError, "base must be a Conv1d, Conv2d or Conv3d"),
+    (lambda: CDDConv(Standardised(3, 4, 3)), TypeError, "with kernel size and stride 1, one group and no padding only"),
     (lambda: CDDEmbedding(nn.Linear(3, 4)), TypeError, "base must be a torch.nn.Embedding"),
     (lambda: CDDEmbedding(nn.Embedding(3, 4, max_norm=1.0)), ValueError, "base has a max_norm"),
     (lambda: CDDEmbedding(nn.Embedding(3, 4), n_factors=5), ValueError, "n_factors must be 3"),

@@ -72,7 +72,7 @@ class TestAdapt:
         (["query", "nothing"], {}, ValueError, r"targets \['nothing'\] matches no module"),
         ("(", {}, ValueError, "no regular expression"),
         (7, {}, TypeError, "targets must be a regular expression or a list of names, got 7"),
-        (["wide"], {}, TypeError, r"match wide, a Conv1d; linear layers, .* and attention modules of torch can be"),
+        (["norm"], {}, TypeError, r"match norm, a LayerNorm; linear layers, .* and attention modules of torch can be"),
         (["query"], {"exclude": ["block"]}, ValueError, "match no layer"),
         (["query"], {"train": ["typo"]}, ValueError, r"train \['typo'\] matches no module"),
         (["query", "head"], {"block_size": 9}, ValueError, "block_size .*, in head"),
@@ -352,7 +352,7 @@ class TestReadersOfWeights:
                 warnings.simplefilter("ignore", UserWarning)
                 assert torch.equal(encoder(x, src_key_padding_mask=mask), plain(x, src_key_padding_mask=mask))
 
-    @pytest.mark.parametrize("name", ["dt_proj", "out_proj"])
+    @pytest.mark.parametrize("name", ["dt_proj", "out_proj", "conv1d"])
     @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # which PEFT reads
     def test_projections_of_mamba(self, name):
         transformers = pytest.importorskip("transformers")

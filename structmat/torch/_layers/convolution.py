@@ -1,32 +1,42 @@
-"""`CDDConv`: a frozen convolution with a change over its channels."""
+"""`CDDConv`: a frozen convolution with a change of its kernel."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn.functional import dropout
 
 from structmat._errors import ArgumentTypeError
 from structmat.torch._adapter import CDDAdapter
+from structmat.torch._autograd import fuses
+from structmat.torch._changed_convolution import changed_convolution, takes_rows
+from structmat.torch._convolution_layers import FFTConv1d, FFTConv2d, FFTConv3d
+from structmat.torch._kernel_geometry import KernelGeometry
 from structmat.torch._layers.adapted_layer import AdaptedLayer
 
 __all__ = ["CDDConv"]
 
+_CLASSES = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+_FORWARDS = {(each.forward, each._conv_forward) for each in (*_CLASSES, FFTConv1d, FFTConv2d, FFTConv3d)}
+"""The passes of classes that convolve with their weight as it is."""
+
 
 class CDDConv(AdaptedLayer):
-    """A frozen convolution of kernel size 1 and a trainable change ``alpha D C D`` over its channels.
+    """A frozen convolution and a trainable change ``alpha D C D`` of its kernel.
 
     Parameters
     ----------
-    base : torch.nn.Conv1d or torch.nn.Conv2d
-        With kernel size and stride 1, one group, no padding. It is frozen and shared, not copied.
+    base : torch.nn.Conv1d, torch.nn.Conv2d or torch.nn.Conv3d
+        With any kernel, stride, padding, dilation and groups. It is frozen and shared, not copied.
     **options
         Arguments of `CDDAdapter`.
 
     Raises
     ------
     TypeError
-        If the base is another module.
+        If the base is another module, or has a forward pass of its own and not kernel size and stride 1.
     ValueError
         If an option is wrong.
 
@@ -34,51 +44,69 @@ class CDDConv(AdaptedLayer):
     --------
     CDDLinear : The same for linear layers.
 
+    Notes
+    -----
+    The change is a matrix. Each of its rows belongs to an output channel and a place of the kernel along the first axes
+    of space, each of its columns to an input channel of a group and a place along the others. How many axes the rows
+    have is chosen so that the matrix is as square as it can be. So a kernel of 3 x 3 for n channels gets 9 n
+    parameters, where LoRA of rank r has 10 r n; a depthwise convolution with such a kernel gets about 2 n.
+
+    The layer keeps only its input for the backward pass, which computes the changed kernel again. Dropout sets single
+    entries of the inputs of the change to zero, as that of LoRA.
+
     Examples
     --------
     >>> import torch
     >>> from structmat.torch import CDDConv
-    >>> layer = CDDConv(torch.nn.Conv2d(3, 5, 1))
-    >>> layer(torch.ones(2, 3, 4, 4)).shape
-    torch.Size([2, 5, 4, 4])
+    >>> layer = CDDConv(torch.nn.Conv2d(6, 6, 3, padding=1))
+    >>> layer(torch.ones(2, 6, 4, 4)).shape
+    torch.Size([2, 6, 4, 4])
+    >>> [tuple(p.shape) for p in layer.parameters() if p.requires_grad]
+    [(18,), (1, 1, 18), (18,)]
     """
 
-    _plural = "convolutions of kernel size 1"
+    _plural = "convolutions"
 
-    def __init__(self, base: nn.Conv1d | nn.Conv2d, **options: Any) -> None:
+    def __init__(self, base: nn.Conv1d | nn.Conv2d | nn.Conv3d, **options: Any) -> None:
         super().__init__(base, *self._features(base), **options)
 
     @classmethod
     def _recognises(cls, module: nn.Module) -> bool:
-        return (
-            isinstance(module, (nn.Conv1d, nn.Conv2d))
-            and all(size == 1 for size in (*module.kernel_size, *module.stride, module.groups))
-            # The paddings "valid" and "same" add nothing around a kernel of size 1.
-            and (isinstance(module.padding, str) or not any(module.padding))
-        )
+        return isinstance(module, _CLASSES) and (_convolves_with_weight(module) or _is_pointwise(module))
 
     @classmethod
     def _features(cls, base: Any) -> tuple[int, int]:
         if not cls._recognises(base):
-            text = f"must be a Conv1d or Conv2d with kernel size and stride 1, one group and no padding, got {base!r}"
+            text = (
+                "must be a Conv1d, Conv2d or Conv3d, and its class may have a forward pass of its own with kernel size "
+                f"and stride 1, one group and no padding only, got {base!r}"
+            )
             raise ArgumentTypeError("CDDConv", "base", text)
-        return base.in_channels, base.out_channels
+        rows, columns = KernelGeometry.of(base).matrix_shape
+        return columns, rows
+
+    @classmethod
+    def _outputs(cls, base: Any, adapter: CDDAdapter, x: Tensor, call: Callable[[Tensor], Tensor]) -> Tensor:
+        # The sum with a weight of half precision would lose digits of the change.
+        apart = _drops(adapter) or base.weight.element_size() < 4 or not fuses(call, x, _CLASSES)
+        geometry = KernelGeometry.of(base)
+        if apart or takes_rows(_batch(x, geometry), geometry, adapter.n_factors):
+            return cls._add(base, adapter, call(x), x)
+        return _changed(None, x, base.weight, base.bias, geometry, adapter)
 
     @classmethod
     def _add(cls, base: Any, adapter: CDDAdapter, y: Tensor, x: Tensor) -> Tensor:
-        channels = 0 if x.ndim == len(base.kernel_size) + 1 else 1
-        # The last axis is not called -1, which the older exporter to ONNX writes into the file as it is.
-        last = x.ndim - 1
-        changed = adapter.add_to(y.movedim(channels, last), x.movedim(channels, last)).movedim(last, channels)
-        return changed.contiguous() if y.is_contiguous() else changed
+        if _drops(adapter):
+            x = dropout(x, adapter.dropout)
+        return _changed(y, x, None, None, KernelGeometry.of(base), adapter)
 
     @classmethod
     def _laid_out(cls, base: Any, change: Tensor) -> Tensor:
-        return change.reshape(*change.shape, *base.kernel_size)
+        return KernelGeometry.of(base).as_kernel(change)
 
     @classmethod
     def _multiplies_by_weight(cls, base: Any, features: tuple[int, int]) -> bool:
-        return type(base) in {nn.Conv1d, nn.Conv2d} or super()._multiplies_by_weight(base, features)
+        return _convolves_with_weight(base) or super()._multiplies_by_weight(base, features)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the outputs of the layer.
@@ -94,3 +122,43 @@ class CDDConv(AdaptedLayer):
             Outputs.
         """
         return self._outputs(self.base, self.adapter, x, self.base)
+
+
+def _convolves_with_weight(base: Any) -> bool:
+    """Return whether a layer is a convolution with its weight, as those of torch are, and no more."""
+    return (type(base).forward, type(base)._conv_forward) in _FORWARDS
+
+
+def _is_pointwise(base: Any) -> bool:
+    """Return whether a convolution is a linear map of the channels at each place."""
+    return (
+        all(size == 1 for size in (*base.kernel_size, *base.stride, base.groups))
+        # The paddings "valid" and "same" add nothing around a kernel of size 1.
+        and (isinstance(base.padding, str) or not any(base.padding))
+    )
+
+
+def _drops(adapter: CDDAdapter) -> bool:
+    """Return whether the change gets other inputs than the base: some are dropped."""
+    return bool(adapter.training and adapter.dropout)
+
+
+def _batch(x: Tensor, geometry: KernelGeometry) -> Tensor:
+    """Return inputs with an axis of samples, which a single one may lack."""
+    return x.unsqueeze(0) if x.ndim == len(geometry.sizes) + 1 else x
+
+
+def _changed(
+    y: Tensor | None,
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    geometry: KernelGeometry,
+    adapter: CDDAdapter,
+) -> Tensor:
+    """Return `y` plus the change of `x`, or the outputs of a layer with the weight and the bias."""
+    several = _batch(x, geometry)
+    y_several = y if y is None or several is x else y.unsqueeze(0)
+    gain = adapter.alpha * adapter.product_of_scales
+    out = changed_convolution(y_several, several, weight, bias, geometry, adapter.vectors.forward(), gain)
+    return out if several is x else out.squeeze(0)

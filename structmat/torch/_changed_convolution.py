@@ -1,0 +1,207 @@
+"""Convolutions whose kernel has a change D C D: one differentiable operation, which keeps the input alone.
+
+The kernel and its change are matrices, see `KernelGeometry`. There are two ways to add the change, which give the same
+but for rounding:
+
+- The dense change, whose entries are single products, is added to the kernel, and the convolution is one. The backward
+  pass computes the kernel again, and gets the gradients of the vectors from that of the kernel. It is the faster way
+  where the kernel has many places, compared with its entries, and the only one for several groups.
+- The change is multiplied by rows, as in a linear layer, and its outputs are added to those of the base.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from structmat.torch._autograd import autocast_dtype, without_autocast
+from structmat.torch._change import chunked_change, chunked_gradients, dense_gradients, weight_plus_change
+from structmat.torch._kernel_geometry import KernelGeometry
+from structmat.torch._other_tools import change_as_matrix, sees_operations
+
+__all__ = ["changed_convolution", "takes_rows"]
+
+# Nanoseconds on a CPU, of one thread: of the way by rows for each entry of a row and of its product, and of the dense
+# way for each entry of the kernel and for each product by one; all for a forward and a backward pass.
+_OF_ROWS, _OF_ENTRIES, _OF_PRODUCTS = 15.0, 25.0, 1 / 30
+
+
+def takes_rows(x: Tensor, geometry: KernelGeometry, n_factors: int) -> bool:
+    """Return whether the change is better multiplied by rows than made dense."""
+    if geometry.groups > 1 or sees_operations() or not x.numel():
+        return False
+    if n_factors > 3:
+        return True
+    if x.device.type != "cpu":
+        return False
+    entries = prod(geometry.matrix_shape)
+    by_rows = _OF_ROWS * geometry.n_rows(x) * sum(geometry.matrix_shape)
+    return by_rows < entries * (_OF_ENTRIES + _OF_PRODUCTS * x.shape[0] * prod(geometry.places(x)))
+
+
+def changed_convolution(
+    y: Tensor | None,
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    geometry: KernelGeometry,
+    vectors: Sequence[Tensor],
+    gain: float,
+) -> Tensor:
+    """Return `y` plus the convolution of `x` with a change; or, for a given weight, the convolution with their sum.
+
+    Neither is changed. Under autocast all is cast as for a convolution. The sum with a weight of half precision would
+    lose digits of the change: give `y` there.
+    """
+    dtype = autocast_dtype(x) or x.dtype
+    if sees_operations():
+        with without_autocast(x):
+            return _plainly(y, x, weight, bias, geometry, dtype, vectors, gain)
+    by_rows = weight is None and takes_rows(x, geometry, len(vectors))
+    return _ChangedConvolution.apply(y, x, weight, bias, geometry, by_rows, dtype, gain, *vectors)
+
+
+def _cast(given: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+    return None if given is None else given.to(dtype)
+
+
+def _wide(weight: Tensor | None, vectors: Sequence[Tensor]) -> torch.dtype:
+    """Return the dtype in which a change of a kernel is computed, never below float32."""
+    dtype = torch.promote_types(vectors[0].dtype, torch.float32)
+    return dtype if weight is None else torch.promote_types(weight.dtype, dtype)
+
+
+def _plainly(
+    y: Tensor | None,
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    geometry: KernelGeometry,
+    dtype: torch.dtype,
+    vectors: Sequence[Tensor],
+    gain: float,
+) -> Tensor:
+    """The same by plain operations, in the dense way."""
+    kernel = geometry.as_kernel(change_as_matrix(vectors, gain, _wide(weight, vectors)))
+    if weight is not None:
+        kernel = weight + kernel
+    out = geometry.convolve(x.to(dtype), kernel.to(dtype), _cast(bias, dtype))
+    return out if y is None else (y + out).to(y.dtype)
+
+
+class _ChangedConvolution(torch.autograd.Function):
+    """`changed_convolution`, in one of the two ways."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        y: Tensor | None,
+        x: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        geometry: KernelGeometry,
+        by_rows: bool,
+        dtype: torch.dtype,
+        gain: float,
+        *vectors: Tensor,
+    ) -> Tensor:
+        ctx.geometry, ctx.by_rows, ctx.dtype, ctx.gain = geometry, by_rows, dtype, gain
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(x, weight, *vectors)
+        with without_autocast(x):
+            if by_rows:
+                added = _convolved_by_rows(x, geometry, vectors, gain)
+            else:
+                kernel = _changed_kernel(weight, geometry, vectors, gain, dtype)
+                added = geometry.convolve(x.to(dtype), kernel, _cast(bias, dtype))
+            return added if y is None else torch.empty_like(y).copy_(y + added)
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor | None) -> tuple[Tensor | None, ...]:
+        x, weight, *vectors = ctx.saved_tensors
+        if dy is None:
+            return (None,) * (8 + len(vectors))
+        needs_y, needs_x = ctx.needs_input_grad[:2]
+        with without_autocast(x):
+            # With gradients enabled here, someone differentiates the gradient.
+            compute = _differentiable_gradients if torch.is_grad_enabled() else _gradients
+            dx, gradients = compute(ctx, dy, x, weight, vectors, needs_x=needs_x)
+        return dy if needs_y else None, _cast(dx, x.dtype), *(None,) * 6, *gradients
+
+
+def _gradients(
+    ctx: Any, dy: Tensor, x: Tensor, weight: Tensor | None, vectors: Sequence[Tensor], *, needs_x: bool
+) -> tuple[Tensor | None, Sequence[Tensor | None]]:
+    """Return the gradients of `x` and of the vectors."""
+    if ctx.by_rows:
+        return _gradients_by_rows(dy, x, ctx.geometry, vectors, ctx.gain, needs_x=needs_x)
+    kernel = _changed_kernel(weight, ctx.geometry, vectors, ctx.gain, ctx.dtype)
+    dx, dkernel = ctx.geometry.gradients(
+        dy.to(ctx.dtype), x.to(ctx.dtype), kernel, needs_x=needs_x, needs_kernel=any(ctx.needs_input_grad[8:])
+    )
+    if dkernel is None:
+        return dx, [None] * len(vectors)
+    gradient = ctx.geometry.as_matrix(dkernel).to(_wide(weight, vectors))
+    if len(vectors) == 3:
+        return dx, dense_gradients(gradient, vectors, ctx.gain)
+    with torch.enable_grad():
+        leaves = [vector.detach().requires_grad_() for vector in vectors]
+        change = change_as_matrix(leaves, ctx.gain, gradient.dtype)
+    return dx, torch.autograd.grad(change, leaves, gradient)
+
+
+def _differentiable_gradients(
+    ctx: Any, dy: Tensor, x: Tensor, weight: Tensor | None, vectors: Sequence[Tensor], *, needs_x: bool
+) -> tuple[Tensor | None, Sequence[Tensor | None]]:
+    """Return the same by plain operations, which can be differentiated again."""
+    wanted = [each for each in (x, *vectors) if each.requires_grad]
+    if not wanted:
+        return None, [None] * len(vectors)
+    out = _plainly(None, x, weight, None, ctx.geometry, ctx.dtype, vectors, ctx.gain)
+    found = iter(torch.autograd.grad(out, wanted, dy.to(out.dtype), create_graph=True, allow_unused=True))
+    dx, *gradients = [next(found) if each.requires_grad else None for each in (x, *vectors)]
+    return dx if needs_x else None, gradients
+
+
+# ---- the dense way
+
+
+def _changed_kernel(
+    weight: Tensor | None, geometry: KernelGeometry, vectors: Sequence[Tensor], gain: float, dtype: torch.dtype
+) -> Tensor:
+    """Return a weight plus its change, or the change alone, in a dtype."""
+    wide = _wide(weight, vectors)
+    if len(vectors) == 3:
+        nothing = vectors[0].new_zeros(1, dtype=wide).expand(geometry.matrix_shape)
+        change = geometry.as_kernel(weight_plus_change(nothing, vectors, gain))
+    else:
+        change = geometry.as_kernel(change_as_matrix(vectors, gain, wide))
+    # Outputs are stored as the kernel is: with the channels last, say.
+    if weight is None:
+        return change.new_empty(change.shape, dtype=dtype).copy_(change)
+    if weight.dtype == wide == dtype:
+        return torch.add(weight, change, out=torch.empty_like(weight))
+    return torch.empty_like(weight, dtype=dtype).copy_(weight + change)
+
+
+# ---- the way by rows
+
+
+def _convolved_by_rows(x: Tensor, geometry: KernelGeometry, vectors: Sequence[Tensor], gain: float) -> Tensor:
+    """Return the convolution of `x` with the change, in float32 at least."""
+    rows = geometry.windows(x)
+    dtype = torch.promote_types(rows.dtype, _wide(None, vectors))
+    nothing = rows.new_zeros(1, dtype=dtype).expand(rows.shape[0], geometry.matrix_shape[0])
+    return geometry.folded(chunked_change(nothing, rows, None, None, vectors, gain), x)
+
+
+def _gradients_by_rows(
+    dy: Tensor, x: Tensor, geometry: KernelGeometry, vectors: Sequence[Tensor], gain: float, *, needs_x: bool
+) -> tuple[Tensor | None, Sequence[Tensor | None]]:
+    rows, dproducts = geometry.windows(x), geometry.gradient_of_products(dy, x)
+    drows, *gradients = chunked_gradients(dproducts, rows, None, vectors, gain, needs_x=needs_x)
+    return None if drows is None else geometry.gradient_of_windows(drows, x), gradients
