@@ -21,6 +21,7 @@ __all__ = [
     "for_compilers",
     "gathered",
     "has_pieces",
+    "has_scaled_rows",
     "has_transforms",
     "has_transposed_weight",
     "is_gathered",
@@ -120,6 +121,15 @@ def has_transposed_weight(base: Any) -> bool:
     The class is known by its name, so that transformers need not be imported.
     """
     return type(base).__name__ == "Conv1D" and hasattr(base, "nx") and hasattr(base, "nf")
+
+
+def has_scaled_rows(base: Any) -> bool:
+    """Return whether an embedding multiplies rows of its table by one number, as those of Gemma and BART do.
+
+    The classes of transformers are known by the end of their names.
+    """
+    scaled = type(base).__name__.endswith("ScaledWordEmbedding") and hasattr(base, "embed_scale")
+    return isinstance(base, nn.Embedding) and scaled
 
 
 # ---- engines for several processes, and other wrappers of whole models

@@ -15,6 +15,8 @@ transformers = pytest.importorskip("transformers")
 from peft import PeftModel, get_peft_model
 from torch import Tensor, nn
 from torch.nn.utils.prune import l1_unstructured
+from transformers.models.bart.modeling_bart import BartScaledWordEmbedding
+from transformers.models.gemma3.modeling_gemma3 import Gemma3TextScaledWordEmbedding
 from transformers.pytorch_utils import Conv1D
 
 from structmat.peft import CDDConfig, CDDTunerLinear
@@ -151,6 +153,22 @@ class TestKinds:
             get_peft_model(base, CDDConfig(target_modules=["0"], n_factors=5))
         assert type(base[0]) is nn.Embedding
 
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+    @pytest.mark.parametrize("scaled", [BartScaledWordEmbedding, Gemma3TextScaledWordEmbedding])
+    def test_embeddings_of_transformers_scale_their_change_too(self, scaled: Any, dtype: torch.dtype) -> None:
+        torch.manual_seed(0)
+        base = scaled(7, 12, padding_idx=0, embed_scale=12**0.5).to(dtype)
+        plain = copy.deepcopy(base)
+        model = get_peft_model(nn.Sequential(base), CDDConfig(target_modules=["0"], init_weights=False, alpha=0.1))
+        layer, tokens = model.base_model.model[0], torch.arange(7)[None]
+        assert layer.embed_scale is layer.get_base_layer().embed_scale
+        with torch.no_grad():
+            plain.weight += layer.get_delta_weight("default").to(dtype)
+        expected = plain(tokens)
+        torch.testing.assert_close(model(tokens), expected, rtol=4 * torch.finfo(dtype).eps, atol=1e-6)
+        model.merge_adapter()
+        torch.testing.assert_close(model(tokens), expected, rtol=4 * torch.finfo(dtype).eps, atol=1e-6)
+
     def test_a_new_kind_is_one_class(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         base = nn.Sequential(Product())
         settings = CDDConfig(target_modules=["0"])
@@ -173,7 +191,7 @@ class TestKinds:
             assert type(merged[0]) is Product
             torch.testing.assert_close(merged(x), expected)
 
-    @pytest.mark.parametrize("base", [nn.ConvTranspose1d(4, 4, 1), nn.LayerNorm(3)], ids=str)
+    @pytest.mark.parametrize("base", [nn.ConvTranspose1d(4, 4, 1), nn.LayerNorm(3), nn.EmbeddingBag(3, 4)], ids=str)
     def test_what_adapt_refuses_is_refused(self, base: nn.Module) -> None:
         for add in (adapt, lambda model, targets: get_peft_model(model, CDDConfig(target_modules=targets))):
             with pytest.raises(TypeError, match=r"can be adapted|is not supported"):

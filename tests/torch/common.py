@@ -134,6 +134,15 @@ def conv1d(rows, cols, dtype=torch.float64):
     return layer
 
 
+class ScaledWordEmbedding(torch.nn.Embedding):
+    """As in BART and its relatives; Gemma has a tensor in the place of the number."""
+
+    embed_scale = 3.0
+
+    def forward(self, tokens):
+        return super().forward(tokens) * self.embed_scale
+
+
 def base_of(kind, rows=5, cols=7, dtype=torch.float64):
     match kind:
         case "linear":
@@ -152,9 +161,17 @@ def base_of(kind, rows=5, cols=7, dtype=torch.float64):
             return torch.nn.Conv2d(cols, rows, (3, 2), **settings, dtype=dtype)
         case "embedding":
             return torch.nn.Embedding(rows, cols, dtype=dtype)
+        case "scaled embedding":
+            return ScaledWordEmbedding(rows, cols, dtype=dtype)
 
 
-WRAPPERS = {"embedding": CDDEmbedding, "conv 1": CDDConv, "conv 2": CDDConv, "conv 3 x 2": CDDConv}
+WRAPPERS = {
+    "embedding": CDDEmbedding,
+    "scaled embedding": CDDEmbedding,
+    "conv 1": CDDConv,
+    "conv 2": CDDConv,
+    "conv 3 x 2": CDDConv,
+}
 """What makes a layer of a base; that of all other kinds is `CDDLinear.from_linear`."""
 
 
@@ -169,7 +186,7 @@ def layer_of(kind, dtype=torch.float64, **options):
 
 def input_of(kind, dtype=torch.float64):
     match kind:
-        case "embedding":
+        case "embedding" | "scaled embedding":
             return torch.randint(0, 5, (4, 6))
         case "conv 1":
             return torch.randn(4, 7, 3, dtype=dtype)
@@ -181,7 +198,7 @@ def input_of(kind, dtype=torch.float64):
             return torch.randn(4, 6, 7, dtype=dtype)
 
 
-KINDS = ["linear", "no bias", "Conv1D", "conv 1", "conv 2", "conv 3 x 2", "embedding"]
+KINDS = ["linear", "no bias", "Conv1D", "conv 1", "conv 2", "conv 3 x 2", "embedding", "scaled embedding"]
 
 kinds = pytest.mark.parametrize("kind", KINDS)
 

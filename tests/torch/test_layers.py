@@ -60,7 +60,7 @@ def test_dtypes_are_those_of_the_base(kind, dtype):
     wide, _ = layer_of(kind)
     wide.base.load_state_dict(base.state_dict())
     wide.adapter.factors = factors_of(layer.adapter)
-    expected = wide(x if kind == "embedding" else x.double())
+    expected = wide(x.double() if x.is_floating_point() else x)
     assert (y.double() - expected).norm() <= 8 * torch.finfo(dtype).eps * expected.norm()
 
 
@@ -74,7 +74,7 @@ def test_layers_are_in_the_mode_of_their_base(kind):
     assert not evaluated.adapter.training
 
 
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "embedding"])  # which gathers, and keeps that
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if "embedding" not in kind])  # which gather, and keep that
 @pytest.mark.parametrize("needs_gradient", [False, True])
 def test_layers_keep_nothing_but_their_input(kind, needs_gradient):
     layer, _ = layer_of(kind)

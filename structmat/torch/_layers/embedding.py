@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from structmat._errors import ArgumentTypeError, ArgumentValueError
 from structmat.torch._adapter import CDDAdapter
 from structmat.torch._layers.adapted_layer import AdaptedLayer
+from structmat.torch._other_tools import has_scaled_rows
 
 __all__ = ["CDDEmbedding"]
 
@@ -20,7 +21,8 @@ class CDDEmbedding(AdaptedLayer):
     Parameters
     ----------
     base : torch.nn.Embedding
-        Without ``max_norm``. It is frozen and shared, not copied.
+        Without ``max_norm``; or one of transformers that multiplies rows of its table by ``embed_scale``, as those of
+        Gemma and BART do. It is frozen and shared, not copied.
     **options
         Arguments of `CDDAdapter`; three factors only, with which a row of the change is a gather and two products.
 
@@ -50,18 +52,22 @@ class CDDEmbedding(AdaptedLayer):
     """
 
     _plural = "embeddings"
+    _shown = frozenset({"num_embeddings", "embedding_dim", "padding_idx", "embed_scale", "scalar_embed_scale"})
 
     def __init__(self, base: nn.Embedding, **options: Any) -> None:
         super().__init__(base, *self._features(base), **options)
 
     @classmethod
     def _recognises(cls, module: nn.Module) -> bool:
-        return type(module) is nn.Embedding
+        return type(module) is nn.Embedding or has_scaled_rows(module)
 
     @classmethod
     def _features(cls, base: Any) -> tuple[int, int]:
         if not cls._recognises(base):
-            raise ArgumentTypeError("CDDEmbedding", "base", f"must be a torch.nn.Embedding, got {type(base).__name__}")
+            text = (
+                f"must be a torch.nn.Embedding, or one of transformers with an embed_scale, got {type(base).__name__}"
+            )
+            raise ArgumentTypeError("CDDEmbedding", "base", text)
         if base.max_norm is not None:
             raise ArgumentValueError("CDDEmbedding", "base", "has a max_norm, so that it rewrites its frozen table")
         return base.embedding_dim, base.num_embeddings
@@ -86,11 +92,14 @@ class CDDEmbedding(AdaptedLayer):
         scale = nn.functional.embedding(x, gain * left[:, None], base.padding_idx)
         if adapter.training and adapter.dropout:
             scale = nn.functional.dropout(torch.ones_like(scale), adapter.dropout) * scale
+        if has_scaled_rows(base):
+            # Where it is a tensor, some classes round it to the dtype of the table.
+            scale = scale * (base.embed_scale.to(y.dtype) if isinstance(base.embed_scale, Tensor) else base.embed_scale)
         return (y + scale * rows * right).to(y.dtype)
 
     @classmethod
     def _multiplies_by_weight(cls, base: Any, features: tuple[int, int]) -> bool:
-        # No other class is recognised, and torch's own returns rows of its weight.
+        # No other classes are recognised, and these return rows of their weight, or multiples of them by one number.
         return True
 
     def forward(self, tokens: Tensor) -> Tensor:
