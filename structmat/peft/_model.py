@@ -226,7 +226,8 @@ class CDDModel(BaseTuner):
         """Add an adapter to some parameters of the module of a path, which a layer may be around already."""
         parent, target, target_name = _get_submodules(model, path)
         base = target.get_base_layer() if isinstance(target, BaseTunerLayer) else target
-        is_weight_of_layer = list(names) == ["weight"] and kind_of(base) is not None
+        kind = kind_of(base) if list(names) == ["weight"] else None
+        is_weight_of_layer = kind is not None and kind._multiplies_by_weight(base, kind._features(base))
         expected = CDDTunerLinear if is_weight_of_layer else CDDTunerParameters
         if isinstance(target, BaseTunerLayer) and (type(target) is not expected or adapter_name in target.cdd_adapters):
             text = (

@@ -106,7 +106,12 @@ CHANGED = {
     "_test_disable_adapter",
     "_test_lora_conversion",
 }
-MODELS = {"tiny-llama": ["q_proj", "v_proj"], "tiny-conv1d": ["c_attn"]}
+MODELS: dict[str, dict[str, Any]] = {
+    "tiny-llama": {"target_modules": ["q_proj", "v_proj"], "block_size": 5},
+    "tiny-conv1d": {"target_modules": ["c_attn"]},
+    # That of PEFT's own tests of target parameters is on the Hub.
+    "tiny-mixtral": {"target_modules": [], "target_parameters": ["experts.down_proj", "experts.gate_up_proj"]},
+}
 
 
 class TestCommon(common.PeftCommonTester):
@@ -122,11 +127,11 @@ class TestCommon(common.PeftCommonTester):
     @pytest.mark.parametrize("check", CHECKS)
     def test_check(self, check: str, model_id: str) -> None:
         torch.manual_seed(0)
-        settings = {"target_modules": MODELS[model_id], "task_type": "CAUSAL_LM"}
+        settings = {**MODELS[model_id], "task_type": "CAUSAL_LM"}
+        if check == "_test_training_layer_indexing" and "target_parameters" in settings:
+            pytest.skip("layers_to_transform concerns modules alone, as for LoRA")
         if check in CHANGED:
             settings["init_weights"] = False
-        if model_id == "tiny-llama":
-            settings["block_size"] = 5
         if check == "_test_lora_conversion":  # its bound on the error is absolute
             settings["alpha"] = 0.3
         getattr(self, check)(model_id, CDDConfig, settings)
@@ -147,12 +152,15 @@ CASES = [
     ("Conv1D", "EmbConv1D", CDDConfig, {"target_modules": ["conv1d"]}),
     ("embedding", "EmbConv1D", CDDConfig, {"target_modules": ["emb"]}),
     ("convolution", "Conv2d1x1", CDDConfig, {"target_modules": ["conv2d"]}),
+    ("parameter", "MlpUsingParameters", CDDConfig, {"target_parameters": ["lin0.weight"], **SGD}),
+    ("two", "MLP", CDDConfig, {"target_modules": ["lin0"], "target_parameters": ["lin1.weight"], **SGD}),
 ]
 RANDOM = {"target_modules": ["lin0"], "init_weights": False}
 TWO_ADAPTERS = [
     ("same", "cdd", CDDConfig, RANDOM, RANDOM),
     ("other blocks", "cdd", CDDConfig, RANDOM, {**RANDOM, "block_size": 3}),
     ("different", "cdd", CDDConfig, RANDOM, {**RANDOM, "target_modules": ["lin1"]}),
+    ("parameter", "cdd", CDDConfig, RANDOM, {**RANDOM, "target_modules": [], "target_parameters": ["lin1.weight"]}),
 ]
 
 # Tests that would get cases here but cannot pass, with the reason.

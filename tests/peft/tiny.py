@@ -108,7 +108,9 @@ class Causal:
 
     @classmethod
     def from_pretrained(cls, model_id: str, dtype: Any = None, **_: Any) -> Any:
-        name = {"tiny-llama": "llama", "tiny-conv1d": "gpt2"}.get(model_id)  # PEFT skips what is called gpt2
+        name = {"tiny-llama": "llama", "tiny-conv1d": "gpt2", "tiny-mixtral": "mixtral"}.get(
+            model_id
+        )  # PEFT skips what is called gpt2
         if name is None:
             return transformers.AutoModelForCausalLM.from_pretrained(model_id)
         made = model(name, dtype)

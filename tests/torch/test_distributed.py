@@ -165,7 +165,7 @@ def merge_is_refused(model, x):
 
 
 def by_peft(rank, folder):
-    """The gradients of an adapted model wrapped by DDP or by FSDP are those of one process."""
+    """The gradients of a model with adapted layers and experts, wrapped by DDP or by FSDP, are those of one process."""
     from peft import get_peft_model
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
@@ -175,8 +175,9 @@ def by_peft(rank, folder):
 
     def trained(wrap, samples):
         torch.manual_seed(0)
-        config = CDDConfig(target_modules=["q_proj"], init_weights=False)
-        model = wrapped = get_peft_model(tiny.model("llama"), config).train()
+        experts = ["experts.gate_up_proj", "experts.down_proj"]
+        config = CDDConfig(target_modules=["q_proj"], target_parameters=experts, init_weights=False)
+        model = wrapped = get_peft_model(tiny.model("mixtral"), config).train()
         if wrap == "DDP":
             wrapped = nn.parallel.DistributedDataParallel(model)
         elif wrap == "FSDP":
@@ -188,10 +189,13 @@ def by_peft(rank, folder):
         if wrap == "FSDP":
             with pytest.raises(TypeError, match=r"is split among processes by FSDP.*q_proj"):
                 model.merge_adapter()
+            with pytest.raises(TypeError, match="gate_up_proj, down_proj are split among processes by FSDP"):
+                model.base_model.model.model.layers[0].mlp.experts.merge()
         optimizer = torch.optim.SGD(parameters, lr=1e-4)
         for _ in range(2):
             optimizer.zero_grad()
-            wrapped(input_ids=tiny.inputs("llama", samples=4)["input_ids"][samples]).logits.square().mean().backward()
+            ids = tiny.inputs("mixtral", samples=4)["input_ids"][samples]
+            wrapped(input_ids=ids).logits.square().mean().backward()
             optimizer.step()
         return [p.detach().full_tensor() if hasattr(p, "full_tensor") else p.detach() for p in parameters]
 
