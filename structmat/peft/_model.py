@@ -421,7 +421,8 @@ class CDDModel(BaseTuner):
         chosen = exact_targets(paths, [path for path, _ in self.model.named_modules()])
         config = replace(first, alpha=1.0, init_weights=True, target_modules=chosen)
         config.terms = options_of_terms(own, weights) if combination_type == "cat" else None
-        config.exclude_modules = config.layers_to_transform = config.layers_pattern = None
+        config.target_parameters = config.exclude_modules = None
+        config.layers_to_transform = config.layers_pattern = None
         self.peft_config[adapter_name] = config
         self.inject_adapter(self.model, adapter_name)
         for layer, given in sums.items():
@@ -442,8 +443,6 @@ class CDDModel(BaseTuner):
 def _with_names(names: Sequence[str], _: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     """Add names of adapters to the arguments of a forward pass, as a hook."""
     return args, {**kwargs, "adapter_names": names}
-
-
 
 
 def _warn_of_unknown(model: nn.Module, config: CDDConfig) -> None:

@@ -55,7 +55,7 @@ def fit_checkpoint(
     skip_bad: bool = False,
     callback: Callable[[Progress], object] | None = None,
 ) -> Study:
-    """Fit the changes of a model's linear layers, read from files one by one, and write an adapter for PEFT.
+    """Fit the changes of linear layers and experts, read from files one by one, and write an adapter for PEFT.
 
     A run that ended early, for any reason, continues when it is started again with the same arguments, and the adapter
     is then the same, bit for bit. Its files appear when everything is done.
@@ -98,7 +98,8 @@ def fit_checkpoint(
     -------
     Study
         Of each layer a row with ``method`` ``"cdd"`` and one with ``"truncated-svd"``, the best with at most as many
-        parameters. ``left_out`` are weights that were tuned too but are not in the adapter, ``failed`` the layers that
+        parameters; in a mixture of experts of each expert, called by the path of the parameter that stacks them and its
+        number. ``left_out`` are weights that were tuned too but are not in the adapter, ``failed`` the layers that
         `skip_bad` left out. A layer that did not change has the norm 0 and is not in the adapter.
 
     Raises
