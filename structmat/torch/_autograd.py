@@ -95,7 +95,7 @@ def _plainly(
         base = linear(x, cast("Tensor", weight), bias) if y is None else y
         working, rows = Working.of(vectors, gain, x, base), x.reshape(-1, x.shape[-1])
         if has_transforms(vectors):
-            h, scale, _ = change_rows(rows.to(working.dtype), working)
+            h, scale = change_rows(rows.to(working.dtype), working)
             change = h * scale
         else:
             change = change_by_matrices(rows, vectors, gain, working.dtype)
