@@ -28,7 +28,8 @@ import structmat as sm
 
 n, pitch, wavelength, gap, planes = 128, 8.0, 1.55, 20_000.0, 7
 frequencies = torch.fft.fftfreq(n, pitch, dtype=torch.float64)
-waves = torch.sqrt(wavelength**-2 - frequencies[:, None] ** 2 - frequencies**2)  # for each micrometre along the axis
+# how many waves there are in a micrometre along the axis, for each direction
+waves = torch.sqrt(wavelength**-2 - frequencies[:, None] ** 2 - frequencies**2)
 phases = torch.exp(2j * np.pi * gap * (waves - 1 / wavelength)).ravel().to(torch.complex64)
 free_space = sm.SpectralMultiplier(phases, (n, n), "dft", real=False)
 
@@ -85,7 +86,7 @@ for _ in range(100):
     optimizer.step()
     by_gradient.append((time.process_time() - begun, reached.item()))
 masks = masks.detach()
-print(device(masks))
+print(f"{2 * planes - 1} factors, shape {device(masks).shape}")
 
 # %%
 # Design by wavefront matching
