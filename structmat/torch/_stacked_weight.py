@@ -93,7 +93,18 @@ def call_changed(
         # Compilers and exporters see plain operations on dense sums.
         dense = {name: weight.dense() for name, weight in standing_in.items()}
         return torch.func.functional_call(module, dense, args, kwargs)
-    with _replaced(module, standing_in):
+    offloaded = vars(module).get("_old_forward")
+    if offloaded is None:
+        with _replaced(module, standing_in):
+            return module(*args, **kwargs)
+
+    # Where accelerate keeps the parameters elsewhere, its forward pass puts them into the module, calls this one, and
+    # takes them out again: the stand-ins are not to be there meanwhile.
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        with _replaced(module, standing_in):
+            return offloaded(*args, **kwargs)
+
+    with _replaced(module, {"_old_forward": forward}):
         return module(*args, **kwargs)
 
 

@@ -21,7 +21,7 @@ from structmat.peft import CDDConfig, CDDTunerLinear, CDDTunerParameters
 from structmat.peft._tuner_layer import CDDTunerLayer
 from tests.peft import tiny
 from tests.peft.tiny import logits, train
-from tests.torch.common import assert_same_state, state
+from tests.torch.common import assert_same_state, compiler, state
 
 pytestmark = [*tiny.QUIET, pytest.mark.filterwarnings("ignore:.*does not match the ratio implicitly set")]
 
@@ -228,6 +228,16 @@ class TestOutputs:
             assert (".cdd_adapters." in name) == parameter.requires_grad
             assert torch.equal(parameter, before[name]) != parameter.requires_grad
 
+    @compiler
+    def test_compiled_experts_have_one_graph(self) -> None:
+        model = adapted()
+        model.set_experts_implementation("grouped_mm")
+        layer = layers(model)[0]
+        given = torch.randn(6, 16), torch.arange(12).reshape(6, 2) % 4, torch.rand(6, 2)
+        compiled = torch.compile(layer, fullgraph=True, backend="eager")
+        with torch.no_grad():
+            torch.testing.assert_close(compiled(*given), layer(*given), atol=1e-5, rtol=1e-4)
+
     def test_dropout_changes_training_alone(self) -> None:
         """LoRA refuses it here."""
         model = adapted(dropout=0.5)
@@ -256,6 +266,25 @@ class TestOutputs:
         expected = logits("mixtral", model)
         model.save_pretrained(tmp_path)
         assert torch.equal(logits("mixtral", PeftModel.from_pretrained(tiny.model("mixtral"), tmp_path)), expected)
+
+    @pytest.mark.parametrize("first", ["adapted", "offloaded"])
+    def test_weights_that_accelerate_keeps_elsewhere(self, first: str) -> None:
+        accelerate = pytest.importorskip("accelerate")
+        base, in_place = tiny.model("mixtral"), adapted()
+        if first == "offloaded":
+            accelerate.cpu_offload(base, "cpu")
+        torch.manual_seed(3)
+        model = get_peft_model(base, CDDConfig(**RANDOM)).eval()
+        for layer, other in zip(layers(model), layers(in_place), strict=True):
+            other.load_state_dict(layer.cdd_adapters.state_dict(prefix="cdd_adapters."), strict=False)
+        if first == "adapted":
+            accelerate.cpu_offload(model, "cpu")
+        expected = logits("mixtral", in_place)
+        assert torch.equal(logits("mixtral", model), expected)
+        assert layers(model)[0].base_layer.down_proj.is_meta
+        if first == "offloaded":
+            merged = model.merge_and_unload()
+            torch.testing.assert_close(logits("mixtral", merged), expected, atol=1e-5, rtol=1e-4)
 
     def test_matrices_that_are_no_stack(self) -> None:
         """Attention of torch reads its projections of inputs without a call of a layer."""
