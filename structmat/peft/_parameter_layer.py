@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from structmat._errors import ArgumentTypeError, ArgumentValueError, naming
@@ -188,7 +189,15 @@ class CDDTunerParameters(CDDTunerLayer):
         return laid_out(self._stack(parameter), self.changes(adapter)[parameter].dense())
 
     def _plus(self, name: str, weight: Tensor, merged: Merged, sign: int = 1) -> Tensor:
-        return weight_plus(weight, laid_out(self._stack(name), sign * merged.change()))
+        stack = self._stack(name)
+        if stack.single:
+            return weight_plus(weight, sign * merged.change(0))
+        total = torch.empty_like(weight)
+        # One expert at a time: a dense change of all would take twice the memory of weights in half precision.
+        for expert, (own, before) in enumerate(zip(total, weight, strict=True)):
+            change = sign * merged.change(expert)
+            own.copy_(weight_plus(before, change.T if stack.transposed else change))
+        return total
 
     def require_own_weight(self) -> None:
         """Refuse to merge where the change would be lost.

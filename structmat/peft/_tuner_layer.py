@@ -11,7 +11,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer, check_adapters_to_merge
 from torch import Tensor, nn
 
 from structmat._errors import ArgumentValueError
-from structmat.operators import CDDProduct
+from structmat.operators import CDDLayout
 from structmat.peft._config import CDDConfig
 from structmat.peft._sum import CDDSum, terms_of
 from structmat.torch import CDDAdapter
@@ -23,24 +23,28 @@ __all__ = ["CDDTunerLayer", "Merged"]
 class Merged(NamedTuple):
     """A change as it was merged, with copies of the vectors: the adapter may be another one when it is unmerged."""
 
-    products: list[tuple[float, CDDProduct]]
-    """The products that were added, each with what it was multiplied by."""
+    terms: list[tuple[float, CDDLayout, list[Tensor]]]
+    """The layouts and vectors of the products that were added, each with what it was multiplied by."""
     before: Tensor | None
     """The weight before, unless the layer is quantised."""
 
     @classmethod
     def of(cls, adapter: CDDAdapter | CDDSum, before: Tensor | None) -> Merged:
         """Keep the change that an adapter makes now."""
-        products = []
+        terms = []
         for term in terms_of(adapter):
             dtype = torch.promote_types(term.vectors[0].dtype, torch.float32)
             copies = [factor.detach().to(dtype, copy=True) for factor in term.factors]
-            products.append((term.alpha, term.layout.product(copies)))
-        return cls(products, before)
+            terms.append((term.alpha, term.layout, copies))
+        return cls(terms, before)
 
-    def change(self) -> Tensor:
-        """Return the change as a dense matrix, or a stack of such matrices."""
-        first, *others = (alpha * product.to_dense() for alpha, product in self.products)
+    def change(self, expert: int | None = None) -> Tensor:
+        """Return the change as a dense matrix; of vectors of several experts that of one, or all of them stacked."""
+        parts = []
+        for alpha, layout, vectors in self.terms:
+            own = vectors if expert is None else [vector[expert] for vector in vectors]
+            parts.append(alpha * layout.product(own).to_dense())
+        first, *others = parts
         return sum(others, first)
 
 

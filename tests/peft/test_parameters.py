@@ -14,11 +14,13 @@ pytest.importorskip("peft")
 transformers = pytest.importorskip("transformers")
 
 import peft
+import safetensors.torch
 from peft import PeftConfig, PeftModel, get_peft_model
 from torch import nn
 
-from structmat.peft import CDDConfig, CDDTunerLinear, CDDTunerParameters
+from structmat.peft import CDDConfig, CDDTunerLinear, CDDTunerParameters, hotswap_adapter
 from structmat.peft._tuner_layer import CDDTunerLayer
+from structmat.torch import adapt, load_adapter, save_adapter
 from tests.peft import tiny
 from tests.peft.tiny import logits, train
 from tests.torch.common import assert_same_state, compiler, state
@@ -355,6 +357,28 @@ class TestLifetime:
         loaded.load_adapter(str(tmp_path), "second")
         loaded.set_adapter("second")
         assert torch.equal(logits(kind, loaded), expected)
+
+    def test_adapters_move_between_peft_and_torch(self, tmp_path: Path) -> None:
+        """Written by one and read by the other, of experts, of routers and of layers, and replaced in place."""
+        parameters = [*BOTH, "gate.weight"]
+        by_peft = adapted(target_modules=["o_proj"], target_parameters=parameters, alpha=0.5)
+        by_peft.save_pretrained(tmp_path / "peft")
+        plain = tiny.model("mixtral")
+        load_adapter(plain, tmp_path / "peft")
+        torch.testing.assert_close(logits("mixtral", plain), logits("mixtral", by_peft), atol=1e-6, rtol=1e-5)
+        by_torch = tiny.model("mixtral")
+        adapt(by_torch, ["o_proj"], parameters=parameters, init="normal", alpha=0.5)
+        save_adapter(by_torch, tmp_path / "torch")
+        loaded = PeftModel.from_pretrained(tiny.model("mixtral"), tmp_path / "torch")
+        assert len(layers(loaded)) == 4
+        torch.testing.assert_close(logits("mixtral", loaded), logits("mixtral", by_torch), atol=1e-6, rtol=1e-5)
+        hotswap_adapter(loaded, tmp_path / "peft")
+        assert torch.equal(logits("mixtral", loaded), logits("mixtral", by_peft))
+        keys = [
+            safetensors.torch.load_file(tmp_path / name / "adapter_model.safetensors").keys()
+            for name in ("peft", "torch")
+        ]
+        assert set(keys[0]) == set(keys[1])
 
     def test_half_precision(self) -> None:
         """Vectors in float32, as PEFT has it, and outputs in that of the model."""
