@@ -345,7 +345,12 @@ class CDDModel(BaseTuner):
     # ---- weighted sums
 
     def add_weighted_adapter(  # noqa: C901, PLR0912  # all checks come before the first change
-        self, adapters: Sequence[str], weights: Sequence[float], adapter_name: str, combination_type: str = "linear"
+        self,
+        adapters: Sequence[str],
+        weights: Sequence[float],
+        adapter_name: str,
+        combination_type: str = "linear",
+        **of_lora: Any,
     ) -> None:
         """Add an adapter whose change is exactly a weighted sum of the changes of others.
 
@@ -364,12 +369,16 @@ class CDDModel(BaseTuner):
             A new name.
         combination_type : {"linear", "cat"}, default "linear"
             As LoRA calls them.
+        **of_lora
+            Refused: what other combinations of LoRA take, such as ``svd_rank``.
 
         Raises
         ------
         ValueError
             If names or weights are wrong, one of several adapters has modules or tokens of its own, or, with "linear",
             the sum is no product of the same length and sizes; nothing has changed then.
+        TypeError
+            If there are further arguments.
 
         Examples
         --------
@@ -401,6 +410,8 @@ class CDDModel(BaseTuner):
         if combination_type not in COMBINATIONS:
             text = f'must be "linear" or "cat", which adds any adapters exactly, got {combination_type!r}'
             raise ArgumentValueError(owner, "combination_type", text)
+        if of_lora:
+            raise ArgumentTypeError(owner, None, f"{combination_type!r} takes no {', '.join(of_lora)}")
         if len(adapters) > 1 and any(self._wrappers(name) for name in adapters):
             text = "include one with modules_to_save or trained tokens, which have no sum; scale one alone"
             raise ArgumentValueError(owner, "adapters", text)

@@ -428,6 +428,13 @@ class TestWeightedSums:
         with pytest.raises(ValueError, match="modules_to_save or trained tokens, which have no sum"):
             model.add_weighted_adapter(["default", "other"], [1.0, 1.0], "sum")
 
+    def test_arguments_of_other_combinations_of_lora(self) -> None:
+        model = adapted("llama", target_modules=["q_proj"])
+        with pytest.raises(ValueError, match=r'combination_type must be "linear" or "cat", .* got .ties'):
+            model.add_weighted_adapter(["default"], [1.0], "new", combination_type="ties", density=0.5)
+        with pytest.raises(TypeError, match="'linear' takes no svd_rank"):
+            model.add_weighted_adapter(["default"], [1.0], "new", svd_rank=4)
+
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
