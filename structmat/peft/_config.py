@@ -16,6 +16,7 @@ from structmat._errors import ArgumentTypeError, ArgumentValueError
 from structmat._files import atomic_write
 from structmat.torch._from_lora import explaining
 from structmat.torch._options import AdapterOptions
+from structmat.torch._parts import checked_parts
 
 __all__ = ["CDDConfig"]
 
@@ -83,6 +84,9 @@ class CDDConfig(PeftConfig):
     trainable_token_indices : list of int or dict, optional
         Tokens whose embeddings are trained and saved too, such as new ones; for other modules than the input
         embedding a dict of lists by name of the module.
+    parts : dict of lists of bool by name, optional
+        The parts of the rows of fused layers that have a change, as for `structmat.torch.adapt`:
+        ``{"c_attn": [True, False, True]}`` leaves out the keys. Names are names of modules or ends of names.
     layers_to_transform : list of int or int, optional
         Indices of the layers to adapt. Default: all.
     layers_pattern : list of str or str, optional
@@ -137,6 +141,9 @@ class CDDConfig(PeftConfig):
     trainable_token_indices: list[int] | dict[str, list[int]] | None = field(
         default=None, metadata={"help": "Tokens whose embeddings are trained too, or dict of those by module."}
     )
+    parts: dict[str, list[bool]] | None = field(
+        default=None, metadata={"help": "Parts of the rows of fused layers that have a change, by name."}
+    )
     layers_to_transform: list[int] | int | None = field(
         default=None, metadata={"help": "Indices of the layers to adapt; default: all."}
     )
@@ -154,6 +161,7 @@ class CDDConfig(PeftConfig):
         for name, value in vars(AdapterOptions.checked(vars(self), "CDDConfig")).items():
             setattr(self, name, value)
         self.terms = self.terms and [asdict(AdapterOptions.checked(term, "CDDConfig")) for term in self.terms]
+        self.parts = checked_parts(self.parts, "CDDConfig") or None
         if not isinstance(self.init_weights, bool):
             raise ArgumentTypeError("CDDConfig", "init_weights", f"must be True or False, got {self.init_weights!r}")
         if self.bias not in BIASES:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from structmat._errors import ArgumentTypeError, ArgumentValueError
 from structmat._files import first_names
 from structmat.peft._config import CDDConfig
 from structmat.torch._other_tools import rewritten_by, unwrapped_model
+from structmat.torch._parts import parts_at
 
 __all__ = ["hotswap_adapter"]
 
@@ -96,6 +98,7 @@ def hotswap_adapter(
     # What it returns shares its memory with the model.
     places = get_peft_model_state_dict(inside, adapter_name=adapter_name, save_embedding_layers=False)
     stored = load_peft_weights(os.fspath(folder), device="cpu", **options)
+    _require_same_parts(own, config, places)
     _require_alike(places, stored)
     with torch.inference_mode(mode=False), torch.no_grad():
         for key, place in places.items():
@@ -119,6 +122,15 @@ def _ratio_of_alphas(own: CDDConfig, config: PeftConfig) -> float:
     if own.alpha == 0:
         raise ArgumentValueError(_OWNER, "folder", f"has alpha={config.alpha}, the adapter in the model 0")
     return config.alpha / own.alpha
+
+
+def _require_same_parts(own: CDDConfig, config: CDDConfig, keys: Iterable[str]) -> None:
+    """Refuse a folder whose changes are of other parts of the rows of a layer."""
+    for key in keys:
+        found = FACTOR_KEY.match(key)
+        path = found["path"] if found else ""
+        if parts_at(own.parts or {}, path) != parts_at(config.parts or {}, path):
+            raise ArgumentValueError(_OWNER, "folder", f"has other parts of {path} than the adapter in the model")
 
 
 def _require_alike(places: dict[str, Tensor], stored: dict[str, Tensor]) -> None:

@@ -22,6 +22,7 @@ from structmat.torch._base_weight import has_computed_weight, owner_of, weight_p
 from structmat.torch._layers import AdaptedLayer, CDDLinear, Change, kind_of
 from structmat.torch._options import AdapterOptions
 from structmat.torch._other_tools import is_gathered, is_never_called, split_by
+from structmat.torch._parts import parts_at
 
 __all__ = ["CDDTunerLinear"]
 
@@ -84,7 +85,7 @@ class CDDTunerLinear(CDDTunerLayer):
             )
             raise ArgumentTypeError("CDDTunerLinear", "base_layer", text)
 
-    def update_layer(self, adapter_name: str, config: CDDConfig) -> None:
+    def update_layer(self, adapter_name: str, config: CDDConfig, path: str = "") -> None:
         """Add an adapter.
 
         Parameters
@@ -93,6 +94,8 @@ class CDDTunerLinear(CDDTunerLayer):
             A new name.
         config : CDDConfig
             Its settings.
+        path : str, optional
+            Of the layer in its model, by which `config` may name parts of its rows.
 
         Raises
         ------
@@ -102,9 +105,10 @@ class CDDTunerLinear(CDDTunerLayer):
         base = self.get_base_layer()
         init: Init = "zero" if config.init_weights else "normal"
         options = [{name: getattr(config, name) for name in AdapterOptions.names()}]
+        parts = parts_at(config.parts or {}, path)
         terms = []
         for own in options if config.terms is None else config.terms:
-            term = CDDAdapter(self.in_features, self.out_features, **own, init=init)
+            term = self._kind._adapter_of(self.in_features, self.out_features, parts=parts, **own, init=init)
             self._kind._prepare(base, term)
             terms.append(term)
         self._take_in(adapter_name, terms[0] if config.terms is None else CDDSum(terms), config)

@@ -31,6 +31,7 @@ from structmat._errors import ArgumentTypeError, ArgumentValueError, naming, war
 from structmat.peft._config import CDDConfig
 from structmat.peft._layer import CDDTunerLinear
 from structmat.peft._parameter_layer import CDDTunerParameters
+from structmat.peft._sum import terms_of
 from structmat.peft._target_parameters import (
     has_forward,
     is_router,
@@ -51,6 +52,7 @@ from structmat.torch._other_tools import (
     watch_calls,
 )
 from structmat.torch._parameter_names import unreached_experts
+from structmat.torch._parts import parts_at
 
 __all__ = ["CDDModel"]
 
@@ -134,6 +136,7 @@ class CDDModel(BaseTuner):
             could = text_of_adaptable(paths, config.target_modules or ())
             raise type(error)(f"{error} Could be adapted: {could}") from error
         keep_meaning(model, config)
+        _warn_of_unused_parts(model, self.peft_config[adapter_name], adapter_name)
         leave_fast_paths(model, CDDTunerLayer)
         # `get_peft_model` calls this object in forward passes; after `inject_adapter_in_model` it is gone, and users
         # call the model itself.
@@ -181,13 +184,13 @@ class CDDModel(BaseTuner):
             raise ArgumentTypeError("CDDConfig", "target_modules", text)
         with naming(current_key):
             if isinstance(target, CDDTunerLinear):
-                target.update_layer(adapter_name, peft_config)
+                target.update_layer(adapter_name, peft_config, current_key)
                 return
             quantization = get_quantization_kwargs(self.model)
             _require_adaptable(target, self.model, quantization)
             layer = CDDTunerLinear(target, **quantization).train(target.training)
             layer._active_adapter = adapter_name
-            layer.update_layer(adapter_name, peft_config)
+            layer.update_layer(adapter_name, peft_config, current_key)
         self._put_in_place(parent, target_name, layer, adapter_name)
 
     def _put_in_place(self, parent: nn.Module, name: str, layer: CDDTunerLayer, adapter_name: str) -> None:
@@ -432,6 +435,7 @@ class CDDModel(BaseTuner):
         chosen = exact_targets(paths, [path for path, _ in self.model.named_modules()])
         config = replace(first, alpha=1.0, init_weights=True, target_modules=chosen)
         config.terms = options_of_terms(own, weights) if combination_type == "cat" else None
+        config.parts = _parts_of(self.model, adapters)
         config.target_parameters = config.exclude_modules = None
         config.layers_to_transform = config.layers_pattern = None
         self.peft_config[adapter_name] = config
@@ -454,6 +458,28 @@ class CDDModel(BaseTuner):
 def _with_names(names: Sequence[str], _: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     """Add names of adapters to the arguments of a forward pass, as a hook."""
     return args, {**kwargs, "adapter_names": names}
+
+
+def _warn_of_unused_parts(model: nn.Module, config: CDDConfig, adapter_name: str) -> None:
+    """Warn of names of parts that no layer with an adapter has."""
+    layers = {path: each for path, each in model.named_modules() if isinstance(each, CDDTunerLinear)}
+    paths = [path for path, layer in layers.items() if adapter_name in layer.cdd_adapters]
+    unused = [name for name in config.parts or {} if not any(parts_at({name: []}, path) == [] for path in paths)]
+    if unused:
+        text = f"parts name {', '.join(unused)}, which no layer with the adapter {adapter_name} is called"
+        warn_caller(text, RuntimeWarning, through=("peft",))
+
+
+def _parts_of(model: nn.Module, names: Sequence[str]) -> dict[str, list[bool]] | None:
+    """Return the parts of the rows that adapters change, by path of the layer; None if there are none."""
+    found: dict[str, list[bool]] = {}
+    for path, layer in model.named_modules():
+        adapters: Any = layer.cdd_adapters if isinstance(layer, CDDTunerLinear) else {}
+        for name in names:
+            parts = terms_of(adapters[name])[0].parts if name in adapters else None
+            if parts is not None:
+                found[path] = list(parts.chosen)
+    return found or None
 
 
 def _warn_of_unknown(model: nn.Module, config: CDDConfig) -> None:

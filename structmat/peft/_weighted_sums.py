@@ -32,6 +32,7 @@ def _linear(layer: CDDTunerLinear, adapters: Sequence[Named], weights: Sequence[
         raise ArgumentValueError(_OWNER, "adapters", f"have a sum among them, which is no product; {_CAT}")
     _, first = terms[0]
     vectors = [vector.detach() for vector in first.vectors.forward()]
+    _require_same_parts([each for _, each in terms])
     if any((each.layout, each.scales) != (first.layout, first.scales) for _, each in terms):
         raise ArgumentValueError(_OWNER, "adapters", f"have other numbers of factors, block sizes or scales; {_CAT}")
     others = [each.vectors.forward() for _, each in terms]
@@ -45,6 +46,13 @@ def _linear(layer: CDDTunerLinear, adapters: Sequence[Named], weights: Sequence[
     return [vectors]
 
 
+def _require_same_parts(adapters: Sequence[Any]) -> None:
+    """Refuse adapters that change other parts of the rows of a layer than others: settings hold parts once."""
+    if len({term.parts for adapter in adapters for term in terms_of(adapter)}) > 1:
+        text = "have other parts of the rows than others; set_adapter with all of them adds exactly"
+        raise ArgumentValueError(_OWNER, "adapters", text)
+
+
 def _cat(layer: CDDTunerLinear, adapters: Sequence[Named], _: Sequence[float]) -> list[Vectors | None]:
     """Return the vectors of all changes, one after the other; None for those that the layer has not got.
 
@@ -52,6 +60,7 @@ def _cat(layer: CDDTunerLinear, adapters: Sequence[Named], _: Sequence[float]) -
     alone, of which no settings tell.
     """
     found: list[Vectors | None] = []
+    _require_same_parts([layer.cdd_adapters[name] for name, _ in adapters if name in layer.cdd_adapters])
     for name, config in adapters:
         adapter: Any = layer.cdd_adapters._modules.get(name)
         if adapter is None:

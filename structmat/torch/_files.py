@@ -38,6 +38,7 @@ from structmat.torch._other_tools import (
     rewritten_by,
     unwrapped_model,
 )
+from structmat.torch._parts import Parts, checked_parts, parts_at
 from structmat.torch._stacked_adapter import StackedCDDAdapter
 from structmat.torch._stacked_weight import stack_of
 
@@ -390,6 +391,8 @@ def _settings(model: nn.Module, collected: _Collected) -> bytes:
     parameters = [path for path, adapter in changes.items() if isinstance(adapter, StackedCDDAdapter)]
     layers = [path for path in changes if path not in parameters]
     more: dict[str, Any] = {"target_parameters": parameters} if parameters else {}
+    parts = {path: list(each.parts.chosen) for path, each in changes.items() if each.parts is not None}
+    more |= {"parts": parts} if parts else {}
     return config_bytes(
         exact_targets(layers, others),
         **asdict(_common_options(list(changes.values()))),
@@ -439,6 +442,8 @@ class _Stored(NamedTuple):
     """Names, or ends of names, of modules that were trained as they are."""
     has_biases: bool
     """Whether biases were trained too, of any module."""
+    parts: dict[str, list[bool]]
+    """The parts of the rows that have a change, by name of a layer."""
     vectors: dict[str, list[Tensor]]
     """The vectors of each layer, by its path, and of each parameter of experts."""
     parameters: set[str]
@@ -461,13 +466,14 @@ def _read(folder: Path) -> _Stored:
         if not isinstance(saved, list) or not all(isinstance(name, str) for name in saved):
             raise ArgumentTypeError(CONFIG, "modules_to_save", f"must be a list of names, got {saved!r}")
         has_biases = settings.get("bias") in {"all", "cdd_only"}
+        parts = checked_parts(settings.get("parts"), CONFIG)
         state = safetensors.torch.load_file(folder / WEIGHTS)
         vectors, parameters, beside = _sorted(state, options.n_factors)
     except (safetensors.SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         text = f"{folder} is no complete adapter of this method: {error}"
         raise ArgumentValueError("load_adapter", "folder", text) from error
     _require_finite(state, "load_adapter", "folder")
-    return _Stored(options, saved, has_biases, vectors, parameters, beside)
+    return _Stored(options, saved, has_biases, parts, vectors, parameters, beside)
 
 
 def _sorted(state: Mapping[str, Tensor], n_factors: int) -> tuple[dict[str, list[Tensor]], set[str], dict[str, Tensor]]:
@@ -516,6 +522,8 @@ def _plan(model: nn.Module, stored: _Stored) -> dict[str, dict[str, Any]]:
         for path, base in _bases(model, stored).items():
             _require_fit(path, stored, *_size(base, path, stored))
             plan[path] = {**asdict(stored.options), "dtype": _dtype(base, stored.vectors[path][0].dtype)}
+            parts = parts_at(stored.parts, path)
+            plan[path] |= {} if parts is None else {"parts": parts}
     _require_places(model, stored)
     return plan
 
@@ -526,6 +534,9 @@ def _size(base: nn.Module, path: str, stored: _Stored) -> tuple[tuple[int, int],
         stack = stack_of(base, path.rpartition(".")[2], "load_adapter")
         return (stack.out_features, stack.in_features), (stack.n_experts,)
     columns, rows = kind_to_wrap(base)._features(base)
+    parts = parts_at(stored.parts, path)
+    if parts is not None:
+        rows = Parts.checked(parts, "load_adapter").rows_of(rows, "load_adapter")
     return (rows, columns), ()
 
 
@@ -535,6 +546,10 @@ def _require_alike(changes: Mapping[str, CDDAdapter], stored: _Stored) -> None:
         differing = sorted(changes.keys() ^ stored.vectors.keys())
         raise ArgumentValueError("load_adapter", "folder", f"has other layers than the model: {differing[:3]}")
     for path, own in changes.items():
+        parts = None if own.parts is None else list(own.parts.chosen)
+        if parts != parts_at(stored.parts, path):
+            text = f"has other parts of {path} than the model: {parts_at(stored.parts, path)}, not {parts}"
+            raise ArgumentValueError("load_adapter", "folder", text)
         batch = (own.n_experts,) if isinstance(own, StackedCDDAdapter) else ()
         _require_fit(path, stored, own.layout.shape, batch)
         _require_shapes(path, stored, own.vector_shapes)

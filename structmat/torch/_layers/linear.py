@@ -35,7 +35,7 @@ class CDDLinear(AdaptedLayer):
         Default: "zero" with a base, so that training starts from the base's outputs, and "normal" without one.
     **options
         Further arguments of `CDDAdapter`: `n_factors`, `block_size`, `alpha`, `dropout`, ... Dtype and device are by
-        default those of the base.
+        default those of the base. With ``parts`` the change is a `PartialCDDAdapter`.
 
     Raises
     ------
@@ -73,6 +73,7 @@ class CDDLinear(AdaptedLayer):
 
     _plural = "linear layers"
     _is_linear = True
+    _takes_parts = True
 
     def __init__(
         self,
