@@ -249,6 +249,9 @@ class CDDModel(BaseTuner):
                 f"name {', '.join(names)} of a {type(base).__name__}, which is never called: others read its parameters"
             )
             raise ArgumentTypeError("CDDConfig", "target_parameters", text)
+        if any(parts_at(config.parts or {}, f"{path}.{name}") for name in names):
+            text = f"are for linear layers and attention modules alone, and name {', '.join(names)} of {path}"
+            raise ArgumentValueError("CDDConfig", "parts", text)
         if isinstance(target, CDDTunerParameters):
             target.update_layer(adapter_name, config, names)
             return

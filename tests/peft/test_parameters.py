@@ -135,6 +135,7 @@ class TestTargets:
         ({"target_parameters": ["low"], "target_modules": []}, TypeError, "quantised"),
         ({"target_parameters": ["computed"], "target_modules": []}, TypeError, "computed from others"),
         ({"target_parameters": ["o_proj.weight"], "target_modules": ["o_proj"]}, ValueError, "not a valid target"),
+        ({**RANDOM, "parts": {"gate_up_proj": [True, False]}}, ValueError, "parts are for linear layers"),
         ({**RANDOM, "block_size": 10**6}, ValueError, r"block_size must be at most .*mlp\.experts"),
     ], ids=str)  # fmt: skip
     def test_bad_ones(self, settings: dict[str, Any], error: type[Exception], message: str) -> None:
