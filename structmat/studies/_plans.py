@@ -182,21 +182,20 @@ def _experts(checkpoint: Checkpoint, model: Model) -> dict[tuple[str, int], _Exp
         if part.expert is not None:
             parts.setdefault((part.parameter, part.expert), {})[part.place] = part, key
             continue
-        count = model.stacks[part.parameter].n_experts
-        for expert in range(count):
-            found[part.parameter, expert] = _of_stack(checkpoint, key, expert, count)
+        experts = _of_stack(checkpoint, key, model.stacks[part.parameter].n_experts)
+        found |= {(part.parameter, number): each for number, each in enumerate(experts)}
     return found | {place: _of_parts(checkpoint, own) for place, own in parts.items()}
 
 
-def _of_stack(checkpoint: Checkpoint, key: str, expert: int, count: int) -> _Expert:
-    """Return the matrix of an expert in a stored stack."""
+def _of_stack(checkpoint: Checkpoint, key: str, count: int) -> list[_Expert]:
+    """Return the matrices of all experts in a stored stack."""
     try:
         entry = checkpoint.entry(key)
     except CheckpointError as error:
-        return _Expert((key,), fault=str(error))
+        return [_Expert((key,), fault=str(error))] * count
     if entry.shape[:1] != (count,):
-        return _Expert((key,), fault=f"{entry} has shape {entry.shape}, but there are {count} experts")
-    return _Expert((key,), entry.matrices()[expert])
+        return [_Expert((key,), fault=f"{entry} has shape {entry.shape}, but there are {count} experts")] * count
+    return [_Expert((key,), matrix) for matrix in entry.matrices()]
 
 
 def _of_parts(checkpoint: Checkpoint, own: Mapping[int, tuple[Part, str]]) -> _Expert:

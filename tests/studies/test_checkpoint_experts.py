@@ -55,7 +55,7 @@ def adapter(folder: Any) -> tuple[bytes, bytes]:
     [
         ("mixtral", (False, False)),
         ("deepseek_v3", (True, True)),
-        ("qwen3_moe", (False, True)),
+        ("mixtral", (False, True)),
         ("gpt_oss", (True, True)),
     ],
 )
