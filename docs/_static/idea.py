@@ -40,7 +40,7 @@ def matrix(x: float, values: np.ndarray, title: str, caption: str) -> list[str]:
     cells = [cell(x + CELL * j, TOP + CELL * i, v) for i, row in enumerate(values) for j, v in enumerate(row)]
     frame = f"<rect x='{x}' y='{TOP}' width='{side}' height='{side}' fill='none' stroke='{INK}' stroke-width='1.5'/>"
     middle = x + side / 2
-    return [*cells, frame, text(middle, TOP - 16, title, 30, "600"), text(middle, TOP + side + 36, caption, 27)]
+    return [*cells, frame, text(middle, TOP - 16, title, 26, "600"), text(middle, TOP + side + 32, caption, 23)]
 
 
 def picture() -> str:
@@ -59,7 +59,7 @@ def picture() -> str:
         x += side + GAP
         if sign:
             parts.append(text(x - GAP / 2, TOP + side / 2 + 12, sign, 38))
-    width, height = x - GAP + LEFT, TOP + side + 52
+    width, height = x - GAP + LEFT, TOP + side + 46
     head = (
         f"<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 {width} {height}' width='{width}' height='{height}' "
         "role='img' aria-label='A dense matrix is approximated by a diagonal times a circulant times a diagonal'>"
