@@ -1,4 +1,4 @@
-"""Circulant, diagonal and block-circulant matrices, their products, and the fit of a matrix by such a product.
+"""Structured matrices of regular grids: products, systems, log-determinants and gradients on NumPy, PyTorch and JAX.
 
 Operators (any array library: NumPy, PyTorch, JAX, CuPy, MLX, Dask)
     Circulant matrices: `Circulant`, `SpectralCirculant`, `MultilevelCirculant`, `BandedCirculant`, `BlockCirculant`;
