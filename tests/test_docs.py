@@ -118,3 +118,15 @@ def test_every_public_function_has_an_example() -> None:
         name for name, value in public.items() if inspect.isfunction(value) and ">>>" not in (value.__doc__ or "")
     ]
     assert not missing
+
+
+def test_the_page_on_tools_has_a_version_of_each() -> None:
+    """Of each package that its programs import, and of what its text names instead of a program."""
+    page = (ROOT / "docs" / "guide" / "tools.md").read_text("utf-8")
+    table = (ROOT / "docs" / "guide" / "tools_versions.md").read_text("utf-8")
+    versions = dict(re.findall(r"^\| ([\w-]+) \| (\d[\w.]+) \|$", table, re.MULTILINE))
+    programs = "".join(re.findall(r"^```py\n(.*?)^```$", page, re.MULTILINE | re.DOTALL))
+    imported = {name.replace("_", "-") for name in re.findall(r"^(?:import|from) (\w+)", programs, re.MULTILINE)}
+    assert imported - {"structmat"} <= versions.keys()
+    assert "bitsandbytes" in versions
+    assert re.search(r"deepspeed \d[\d.]+\d ", page)
