@@ -229,6 +229,8 @@ def using_adapter(model: nn.Module, folder: str | os.PathLike[str]) -> Iterator[
     trainable = {parameter: parameter.requires_grad for parameter in inside.parameters()}
     try:
         _apply(inside, stored, plan)
+        for parameter, before in trainable.items():  # compiled code depends on it, and nothing is trained here
+            parameter.requires_grad_(before)
         yield list(stored.vectors)
     finally:
         with torch.no_grad():
