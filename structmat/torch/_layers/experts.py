@@ -68,7 +68,7 @@ class CDDExperts(AdaptedModule):
     ...         return torch.nn.functional.linear(x, self.up_proj[expert])
     >>> experts = CDDExperts(Experts(), ["up_proj"])
     >>> experts(torch.randn(3, 5), 2).shape, experts.adapters["up_proj"].n_parameters
-    (torch.Size([3, 6]), 68)
+    (torch.Size([3, 6]), 84)
     """
 
     adapters: nn.ModuleDict
