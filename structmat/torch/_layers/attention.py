@@ -56,7 +56,7 @@ class CDDMultiheadAttention(AdaptedLayer):
     and the others take its first columns.
 
     The module's own kernels for evaluation are not used. If somebody watches the base by hooks, it is called with
-    changed weights, which costs a dense gradient of these.
+    changed weights: that costs a dense gradient of these, and the dropout of the change is left out.
 
     Examples
     --------
@@ -204,7 +204,7 @@ def _projected(base: Any, changes: Sequence[Change], x: Tensor, parts: range) ->
         if y is None and samples is None and _fuses(adapter, x, weight, bias):
             vectors, before = _vectors_of(base, adapter, x, parts)
             if not before:
-                y = apply_change(None, x, weight, bias, vectors, adapter.alpha * adapter.product_of_scales)
+                y = apply_change(None, x, weight, bias, vectors, adapter.gain)
                 continue
         y = linear(x, weight, bias) if y is None else y
         if samples is None:
@@ -218,17 +218,15 @@ def _projected(base: Any, changes: Sequence[Change], x: Tensor, parts: range) ->
 def _fuses(adapter: CDDAdapter, x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
     """Return whether a projection and its change may be one operation: with frozen weights of the inputs' dtype."""
     given = [weight] if bias is None else [weight, bias]
-    drops = adapter.training and adapter.dropout
     plain = all(type(each) in {Tensor, nn.Parameter} and not each.requires_grad for each in given)
-    return plain and not drops and autocast_dtype(x) is None and all(each.dtype == x.dtype for each in given)
+    return plain and not adapter.drops and autocast_dtype(x) is None and all(each.dtype == x.dtype for each in given)
 
 
 def _plus_change(base: Any, adapter: CDDAdapter, y: Tensor, x: Tensor, parts: range) -> Tensor:
     """Return products of inputs with some of the weights plus those with their change."""
-    if adapter.training and adapter.dropout:
-        x = functional.dropout(x, adapter.dropout)
+    x = adapter.dropped(x)
     vectors, before = _vectors_of(base, adapter, x, parts)
-    y = apply_change(pad(y, (before, 0)), x, None, None, vectors, adapter.alpha * adapter.product_of_scales)
+    y = apply_change(pad(y, (before, 0)), x, None, None, vectors, adapter.gain)
     return y[..., before:] if before else y
 
 
