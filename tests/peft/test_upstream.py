@@ -152,6 +152,7 @@ CASES = [
     ("Conv1D", "EmbConv1D", CDDConfig, {"target_modules": ["conv1d"]}),
     ("embedding", "EmbConv1D", CDDConfig, {"target_modules": ["emb"]}),
     ("convolution", "Conv2d1x1", CDDConfig, {"target_modules": ["conv2d"]}),
+    ("attention", "MHA", CDDConfig, {"target_modules": ["mha"], **SGD}),
     ("parameter", "MlpUsingParameters", CDDConfig, {"target_parameters": ["lin0.weight"], **SGD}),
     ("two", "MLP", CDDConfig, {"target_modules": ["lin0"], "target_parameters": ["lin1.weight"], **SGD}),
 ]
