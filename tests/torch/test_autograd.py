@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch")
 
+from structmat.operators import CDDLayout
 from structmat.torch import _autograd, _change
 from structmat.torch._autograd import apply_change
 from tests.torch.common import adapter, dense, factors_of, kept_bytes
@@ -108,6 +109,20 @@ def test_chunks_do_not_show(n_rows):
     for a, b, c in zip(got[1:], by_generic[1:], reference[1:], strict=True):
         torch.testing.assert_close(a, c)
         torch.testing.assert_close(b, c)
+
+
+@pytest.mark.parametrize(("shape", "rows", "chunk"), [
+    ((384, 384), 64, 80),  # one chunk, as calls cost more than what leaves the cache
+    ((384, 384), 512, 128),  # a quarter of the batch
+    ((1536, 384), 512, 80),  # the widest tensor counts
+    ((384, 1536), 512, 80),
+    ((8192, 8192), 512, 16),
+])  # fmt: skip
+def test_chunks_stay_in_the_cache(shape, rows, chunk):
+    vectors = [torch.empty(size) for size in CDDLayout(shape, 3, "min").vector_shapes]
+    x, y = torch.empty(rows, shape[1]), torch.empty(rows, shape[0])
+    found = _change.Working.of(vectors, 1.0, x, y).chunk
+    assert found == chunk or torch.get_num_threads() > 2
 
 
 @pytest.mark.parametrize("piece", [1, 60, 2**17])
