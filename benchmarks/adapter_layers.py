@@ -16,6 +16,12 @@ and oneDNN take from the system themselves is not in it.
 and six layers, as MiniLM has, or fewer layers of 768 and 2,048 features. With --dtype bfloat16 there are two: under
 autocast, and with all weights of the base in bfloat16. The table has the median milliseconds of a step with LoRA
 (r = 8) and with D C D on the same layers, and the median of the ratios.
+
+"experts" has eight experts of the size of OLMoE's, 2,048 features with 1,024 inner ones, whose matrices are two stacked
+parameters; two experts for each token, routed at random. LoRA (r = 8) is PEFT's with `target_parameters`. The table
+has milliseconds added to the frozen experts' forward and backward pass, the gradient of the input included, kept bytes,
+and the peak of a step as above; each in the loop over experts and in the grouped and batched products of transformers.
+CDD takes at most LoRA's time and memory.
 """
 
 from __future__ import annotations
@@ -35,17 +41,20 @@ import torch
 from _common import begin, finish, in_turns, parser, ratio, shown, table
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
-from transformers import BertConfig, BertModel
+from transformers import BertConfig, BertModel, MixtralConfig
+from transformers.models.mixtral.modeling_mixtral import MixtralExperts
 
 import structmat as sm
 from structmat.peft import CDDConfig
-from structmat.torch import CDDLinear
+from structmat.torch import CDDExperts, CDDLinear
 
 SHAPES = ((768, 768), (1024, 1024), (2048, 2048), (768, 3072), (3072, 768), (4096, 4096))
 LAYERS = 12  # of the model whose memory is measured
 STEPS = {384: 6, 768: 2, 2048: 1}
 """Numbers of layers of the encoders whose steps are timed, by their numbers of features."""
 PRECISIONS = {"float32": ["float32"], "bfloat16": ["autocast to bfloat16", "bfloat16"]}
+EXPERTS = 8
+MOST_BATCHED = 64  # tokens, in the batched product of experts
 TARGETS = {"all linear": ["query", "key", "value", "dense"], "query and value": ["query", "value"]}
 
 
@@ -110,10 +119,9 @@ def added(shape: tuple[int, int], options: argparse.Namespace) -> list[str]:
     return [f"{rows} x {cols}", f"{base:.1f}", *cells, f"{share:.2f}"]
 
 
-def kept_bytes(layer: nn.Module, tokens: int, cols: int, dtype: torch.dtype) -> int:
-    """Return the bytes of the storages that autograd saves, but for those of the layer and of its input."""
-    x = torch.randn(tokens, cols, dtype=dtype, requires_grad=True)
-    own = {tensor.untyped_storage().data_ptr() for tensor in (x, *layer.parameters(), *layer.buffers())}
+def kept_bytes(layer: nn.Module, *inputs: torch.Tensor) -> int:
+    """Return the bytes of the storages that autograd saves, but for those of the layer and of its inputs."""
+    own = {tensor.untyped_storage().data_ptr() for tensor in (*inputs, *layer.parameters(), *layer.buffers())}
     found: dict[int, int] = {}
 
     def pack(tensor: torch.Tensor) -> torch.Tensor:
@@ -123,7 +131,7 @@ def kept_bytes(layer: nn.Module, tokens: int, cols: int, dtype: torch.dtype) -> 
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        y = layer(x)  # while it is held, no storage takes the place of another
+        y = layer(*inputs)  # while it is held, no storage takes the place of another
     del y
     return sum(found.values())
 
@@ -137,10 +145,19 @@ def peak_memory(wrap: Callable[[nn.Linear], nn.Module], tokens: int, side: int, 
     model(x[:2]).sum().backward()  # what libraries allocate once
     model.zero_grad()
     x.grad = None
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
+
+    def train() -> None:
         model(x).square().mean().backward()
         if optimizer:
             optimizer.step()
+
+    return peak_of(train)
+
+
+def peak_of(function: Callable[[], object]) -> float:
+    """Return the MiB that a function takes at most, above what there was before."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
+        function()
     recorded: Any = seen.profiler
     events, blocks = list(recorded.kineto_results.experimental_event_tree()), []
     while events:
@@ -159,11 +176,12 @@ def time_part(options: argparse.Namespace) -> str:
 def memory_part(options: argparse.Namespace) -> str:
     dtype, side, tokens = getattr(torch, options.dtype), options.side, options.tokens
     built = dict(layers((side, side), dtype))
-    floor = kept_bytes(built["frozen"], tokens, side, dtype)
+    x = torch.randn(tokens, side, dtype=dtype, requires_grad=True)
+    floor = kept_bytes(built["frozen"], x)
     peaks = {method: peak_memory(METHODS[method], tokens, side, dtype) for method in built}
     rows = []
     for method, layer in built.items():
-        held = (kept_bytes(layer, tokens, side, dtype) - floor) / 1024
+        held = (kept_bytes(layer, x) - floor) / 1024
         above = (peaks[method] - peaks["frozen"]) * 1024
         rows.append([method, f"{held:,.0f}", f"{peaks[method]:.2f}", f"{above:,.0f}"])
     head = ["method", "kept by one layer, KiB", "peak of a 12-layer step, MiB", "of it above the frozen layers, KiB"]
@@ -210,7 +228,56 @@ def steps_part(options: argparse.Namespace) -> str:
     return f"A training step of an encoder:\n\n{table(head, rows, left=4)}"
 
 
-PARTS = {"time": time_part, "memory": memory_part, "steps": steps_part}
+def experts_of(options: argparse.Namespace, loop: str) -> dict[str, nn.Module]:
+    """Return the frozen experts of a block, and the same with adapters."""
+    torch.manual_seed(0)
+    config = MixtralConfig(hidden_size=options.hidden, intermediate_size=options.inner, num_local_experts=EXPERTS)
+    config._experts_implementation = loop
+    base = MixtralExperts(config)
+    for parameter in base.parameters():
+        nn.init.normal_(parameter, std=0.02)
+    base = base.to(getattr(torch, options.dtype)).requires_grad_(requires_grad=False)
+    names = ["gate_up_proj", "down_proj"]
+    lora = peft.LoraConfig(
+        r=8, target_modules=[], target_parameters=[f"experts.{name}" for name in names], init_lora_weights=False
+    )
+    inner = nn.ModuleDict({"experts": copy.deepcopy(base)})
+    by_lora = peft.get_peft_model(inner, lora, autocast_adapter_dtype=False).base_model.model["experts"]
+    return {"frozen": base, "LoRA": by_lora, "CDD": CDDExperts(copy.deepcopy(base), names, init="normal")}
+
+
+def routed_step(experts: nn.Module, x: torch.Tensor, *routes: torch.Tensor) -> None:
+    x.grad = None
+    experts.zero_grad()
+    experts(x, *routes).sum().backward()
+
+
+def experts_part(options: argparse.Namespace) -> str:
+    dtype, rows = getattr(torch, options.dtype), []
+    for loop in ("eager", "grouped_mm", "batched_mm"):
+        for tokens in options.routed:
+            if loop == "batched_mm" and tokens > MOST_BATCHED:
+                continue  # it copies a matrix for each token
+            built = experts_of(options, loop)
+            x = torch.randn(tokens, options.hidden, dtype=dtype, requires_grad=True)
+            routes = torch.rand(tokens, EXPERTS).topk(2).indices, torch.rand(tokens, 2, dtype=dtype)
+            steps = {method: partial(routed_step, module, x, *routes) for method, module in built.items()}
+            for each in steps.values():
+                each()  # what libraries allocate once
+            peaks = {method: peak_of(each) for method, each in steps.items()}
+            kept = {method: kept_bytes(module, x, *routes) / 2**20 for method, module in built.items()}
+            seen = in_turns(steps, options.repeats, sample=0.0, limit=60.0)
+            ms = {method: 1e3 * median(values) for method, values in seen.items()}
+            share = (ms["CDD"] - ms["frozen"]) / (ms["LoRA"] - ms["frozen"])
+            times = [f"{ms['frozen']:.1f}", *(f"{ms[m] - ms['frozen']:+.1f}" for m in ("LoRA", "CDD")), f"{share:.2f}"]
+            memory = [" / ".join(f"{each[m]:.1f}" for m in built) for each in (kept, peaks)]
+            rows.append([loop, str(tokens), *times, *memory])
+    head = ["loop", "tokens", "frozen, ms", "+ LoRA", "+ CDD", "CDD / LoRA", "kept, MiB", "peak, MiB"]
+    where = f"{EXPERTS} experts, {options.hidden} features and {options.inner} inner ones, {options.dtype}"
+    return f"{where}; memory of frozen experts / LoRA / CDD:\n\n{table(head, shown(rows))}"
+
+
+PARTS = {"time": time_part, "memory": memory_part, "steps": steps_part, "experts": experts_part}
 
 
 def main() -> None:
@@ -220,7 +287,9 @@ def main() -> None:
     made.add_argument("--tokens", type=int, default=1024)
     options = begin(made)
     options.shapes, options.side, options.repeats = SHAPES, 1024, 9
+    options.hidden, options.inner, options.routed = 2048, 1024, (64, 1024)
     if options.quick:
+        options.hidden, options.inner, options.routed = 64, 32, (16,)
         options.shapes, options.tokens, options.side, options.repeats = ((64, 64),), 4, 64, 3
     torch.set_num_threads(1)
     parts = [PARTS[name](options) for name in ([options.only] if options.only else PARTS)]

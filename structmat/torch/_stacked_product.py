@@ -19,10 +19,15 @@ from structmat.torch._autograd import without_autocast
 from structmat.torch._change import chunked_change, chunked_gradients
 from structmat.torch._other_tools import sees_operations
 
-__all__ = ["adjoint_vectors", "dense_changes", "stacked_change"]
+__all__ = ["adjoint_vectors", "dense_changes", "loops_over_experts", "stacked_change"]
 
 _ROWS = 2**24
 """Entries of rows that are computed at once where each row has vectors of its own: bounds the memory of temporaries."""
+
+
+def loops_over_experts(x: Tensor) -> bool:
+    """Return whether the rows of each expert are computed by themselves, so that products and changes are fused."""
+    return x.device.type == "cpu" and not sees_operations()
 
 
 def stacked_change(
@@ -39,8 +44,8 @@ def stacked_change(
     Parameters
     ----------
     y : Tensor, shape (S, rows), optional
-        What the change is added to. By default the product by the weight, in the same operation; not where
-        `sees_operations` holds, and on a CPU alone.
+        What the change is added to. By default the product by the weight, in the same operation, where
+        `loops_over_experts` holds.
     x : Tensor, shape (S, cols)
         Rows, those of an expert behind each other.
     weight : Tensor, shape (E, rows, cols), optional
@@ -79,7 +84,7 @@ class _StackedChange(torch.autograd.Function):
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(x, weight, ends, *vectors)
         with without_autocast(x):
-            if y is not None and x.device.type != "cpu":
+            if y is not None and not loops_over_experts(x):
                 ids = _experts_of_rows(ends, x)
                 result = torch.empty_like(y)
                 for here in _pieces(x):
@@ -87,13 +92,15 @@ class _StackedChange(torch.autograd.Function):
                     result[here] = y[here] + change
                 return result
             rows = cast("Tensor", weight).shape[1] if y is None else y.shape[1]
-            like = _cast(x, dtype) if y is None else y
-            result = like.new_zeros(x.shape[0], rows) if y is None else torch.empty_like(y).copy_(y)
+            result = x.new_empty(x.shape[0], rows, dtype=y.dtype if y is not None else dtype or x.dtype)
+            end = 0
             for expert, here in _groups(ends):
+                end = here.stop
                 base = None if y is None else y[here]
                 matrix = None if y is not None else _cast(cast("Tensor", weight)[expert], dtype)
                 own = [vector[expert] for vector in vectors]
                 result[here] = chunked_change(base, _cast(x[here], dtype), matrix, None, own, gain)
+            result[end:] = 0 if y is None else y[end:]
             return result
 
     @staticmethod
@@ -106,7 +113,7 @@ class _StackedChange(torch.autograd.Function):
             # With gradients enabled here, someone differentiates the gradient: plain operations then.
             if torch.is_grad_enabled():
                 dx, *gradients = _differentiable_gradients(dy, x, weight, ends, vectors, ctx.gain, ctx.dtype)
-            elif x.device.type != "cpu":
+            elif not loops_over_experts(x):
                 dx, *gradients = _gradients_of_rows(dy, x, ends, vectors, ctx.gain, ctx.dtype)
             else:
                 dx, *gradients = _grouped_gradients(dy, x, weight, ends, vectors, ctx.gain, ctx.dtype, needs_x=needs_x)
@@ -141,9 +148,11 @@ def _grouped_gradients(
     needs_x: bool,
 ) -> list[Tensor | None]:
     """Return the gradient of `x`, that of the weight's product included, and those of the vectors."""
-    dx = torch.zeros_like(x) if needs_x else None
+    dx = torch.empty_like(x) if needs_x else None
+    end = 0
     gradients = [torch.zeros_like(vector) for vector in vectors]
     for expert, here in _groups(ends):
+        end = here.stop
         own = [vector[expert] for vector in vectors]
         matrix = None if weight is None or not needs_x else _cast(weight[expert], dtype)
         part, *parts = chunked_gradients(dy[here], _cast(x[here], dtype), matrix, own, gain, needs_x=needs_x)
@@ -151,6 +160,8 @@ def _grouped_gradients(
             dx[here] = cast("Tensor", part)
         for gradient, each in zip(gradients, parts, strict=True):
             gradient[expert] = cast("Tensor", each)
+    if dx is not None:
+        dx[end:] = 0
     return [dx, *gradients]
 
 

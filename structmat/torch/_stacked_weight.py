@@ -19,9 +19,9 @@ from torch.utils._pytree import tree_map
 
 from structmat._errors import ArgumentTypeError, ArgumentValueError
 from structmat.torch._autograd import apply_change, autocast_dtype
-from structmat.torch._other_tools import is_recorded, sees_operations
+from structmat.torch._other_tools import is_recorded
 from structmat.torch._stacked_adapter import StackedCDDAdapter
-from structmat.torch._stacked_product import adjoint_vectors, dense_changes, stacked_change
+from structmat.torch._stacked_product import adjoint_vectors, dense_changes, loops_over_experts, stacked_change
 
 __all__ = ["Stack", "call_changed", "laid_out", "stack_of"]
 
@@ -349,8 +349,7 @@ class ChangedWeight:
             vectors: Sequence[Tensor] = adapter.vectors.forward()
             if turned:
                 vectors = adjoint_vectors(vectors)
-            fuses = x.device.type == "cpu" and not sees_operations()
-            if y is None and not adapter.drops and fuses:
+            if y is None and not adapter.drops and loops_over_experts(x):
                 matrices = weight.transpose(1, 2) if turned else weight
                 y = stacked_change(None, x, matrices, ends, vectors, adapter.gain, dtype)
             else:

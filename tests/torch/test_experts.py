@@ -81,6 +81,16 @@ def test_outputs_and_gradients_are_those_of_dense_sums(kind, loop, tokens, optio
     assert not vars(module).keys() & changes.keys()  # nothing stands in for a parameter any more
 
 
+def test_rows_with_vectors_of_their_own_give_the_same(monkeypatch):  # as on other devices
+    from structmat.torch import _stacked_product, _stacked_weight
+
+    for each in (_stacked_product, _stacked_weight):
+        monkeypatch.setattr(each, "loops_over_experts", lambda x: False)
+    monkeypatch.setattr(_stacked_product, "_ROWS", 100)  # several pieces
+    test_outputs_and_gradients_are_those_of_dense_sums("GPT-OSS", "batched_mm", 9, {"block_size": 5})
+    test_outputs_and_gradients_are_those_of_dense_sums("Mixtral", "batched_mm", 9, {"count": 2, "n_factors": 5})
+
+
 @pytest.mark.parametrize("loop", LOOPS)
 def test_gradients_are_those_of_differences_twice(loop):
     module = experts("GPT-OSS", loop=loop)
