@@ -21,7 +21,9 @@ autocast, and with all weights of the base in bfloat16. The table has the median
 parameters; two experts for each token, routed at random. LoRA (r = 8) is PEFT's with `target_parameters`. The table
 has milliseconds added to the frozen experts' forward and backward pass, the gradient of the input included, kept bytes,
 and the peak of a step as above; each in the loop over experts and in the grouped and batched products of transformers.
-CDD takes at most LoRA's time and memory.
+Less than 0 means a step faster than that of the frozen experts: the batched product copies a matrix for each token,
+which that of changed experts does not. CDD takes at most LoRA's time and memory here; experts of 256 features and
+fewer, where the cost of calls counts, can take longer.
 """
 
 from __future__ import annotations
@@ -54,7 +56,6 @@ STEPS = {384: 6, 768: 2, 2048: 1}
 """Numbers of layers of the encoders whose steps are timed, by their numbers of features."""
 PRECISIONS = {"float32": ["float32"], "bfloat16": ["autocast to bfloat16", "bfloat16"]}
 EXPERTS = 8
-MOST_BATCHED = 64  # tokens, in the batched product of experts
 TARGETS = {"all linear": ["query", "key", "value", "dense"], "query and value": ["query", "value"]}
 
 
@@ -252,29 +253,33 @@ def routed_step(experts: nn.Module, x: torch.Tensor, *routes: torch.Tensor) -> N
     experts(x, *routes).sum().backward()
 
 
+def experts_row(loop: str, tokens: int, options: argparse.Namespace) -> list[str]:
+    """Return the times and the memory of experts with so many tokens, in one of the ways to multiply by them."""
+    dtype, built = getattr(torch, options.dtype), experts_of(options, loop)
+    x = torch.randn(tokens, options.hidden, dtype=dtype, requires_grad=True)
+    routes = torch.rand(tokens, EXPERTS).topk(2).indices, torch.rand(tokens, 2, dtype=dtype)
+    steps = {method: partial(routed_step, module, x, *routes) for method, module in built.items()}
+    for each in steps.values():
+        each()  # what libraries allocate once
+    peaks = {method: peak_of(each) for method, each in steps.items()}
+    kept = {method: kept_bytes(module, x, *routes) / 2**20 for method, module in built.items()}
+    seen = in_turns(steps, options.turns, sample=0.0, limit=30.0)
+    ms = {method: 1e3 * median(values) for method, values in seen.items()}
+    added = {method: ms[method] - ms["frozen"] for method in ("LoRA", "CDD")}
+    share = f"{added['CDD'] / added['LoRA']:.2f}" if added["CDD"] > 0 else "< 0"
+    times = [f"{ms['frozen']:.1f}", *(f"{each:+.1f}" for each in added.values()), share]
+    memory = [" / ".join(f"{each[method]:.1f}" for method in built) for each in (kept, peaks)]
+    return [loop, str(tokens), *times, *memory]
+
+
 def experts_part(options: argparse.Namespace) -> str:
-    dtype, rows = getattr(torch, options.dtype), []
-    for loop in ("eager", "grouped_mm", "batched_mm"):
-        for tokens in options.routed:
-            if loop == "batched_mm" and tokens > MOST_BATCHED:
-                continue  # it copies a matrix for each token
-            built = experts_of(options, loop)
-            x = torch.randn(tokens, options.hidden, dtype=dtype, requires_grad=True)
-            routes = torch.rand(tokens, EXPERTS).topk(2).indices, torch.rand(tokens, 2, dtype=dtype)
-            steps = {method: partial(routed_step, module, x, *routes) for method, module in built.items()}
-            for each in steps.values():
-                each()  # what libraries allocate once
-            peaks = {method: peak_of(each) for method, each in steps.items()}
-            kept = {method: kept_bytes(module, x, *routes) / 2**20 for method, module in built.items()}
-            seen = in_turns(steps, options.repeats, sample=0.0, limit=60.0)
-            ms = {method: 1e3 * median(values) for method, values in seen.items()}
-            share = (ms["CDD"] - ms["frozen"]) / (ms["LoRA"] - ms["frozen"])
-            times = [f"{ms['frozen']:.1f}", *(f"{ms[m] - ms['frozen']:+.1f}" for m in ("LoRA", "CDD")), f"{share:.2f}"]
-            memory = [" / ".join(f"{each[m]:.1f}" for m in built) for each in (kept, peaks)]
-            rows.append([loop, str(tokens), *times, *memory])
+    few, *_ = options.routed
+    cases = [("eager", n) for n in options.routed] + [("grouped_mm", n) for n in options.routed]
+    cases.append(("batched_mm", few // 8))  # it copies a matrix for each token
+    rows = shown(experts_row(loop, tokens, options) for loop, tokens in cases)
     head = ["loop", "tokens", "frozen, ms", "+ LoRA", "+ CDD", "CDD / LoRA", "kept, MiB", "peak, MiB"]
     where = f"{EXPERTS} experts, {options.hidden} features and {options.inner} inner ones, {options.dtype}"
-    return f"{where}; memory of frozen experts / LoRA / CDD:\n\n{table(head, shown(rows))}"
+    return f"{where}; memory of frozen experts / LoRA / CDD:\n\n{table(head, rows)}"
 
 
 PARTS = {"time": time_part, "memory": memory_part, "steps": steps_part, "experts": experts_part}
@@ -286,7 +291,7 @@ def main() -> None:
     made.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     made.add_argument("--tokens", type=int, default=1024)
     options = begin(made)
-    options.shapes, options.side, options.repeats = SHAPES, 1024, 9
+    options.shapes, options.side, options.repeats, options.turns = SHAPES, 1024, 9, 5
     options.hidden, options.inner, options.routed = 2048, 1024, (64, 1024)
     if options.quick:
         options.hidden, options.inner, options.routed = 64, 32, (16,)
