@@ -235,7 +235,7 @@ class ChangedWeight:
                     raise IndexError(f"index {index} is out of bounds for {count} experts")
                 return self._view(index=index % count)
             if isinstance(index, Tensor) and index.ndim == 1 and index.dtype in {torch.int64, torch.int32}:
-                return self._view(index=index)
+                return self._view(index=torch.where(index < 0, index + len(self), index))
         return self.dense()[index]
 
     def __iter__(self) -> Iterator[Any]:
@@ -397,9 +397,7 @@ def _linear(function: Any, x: Any, weight: Any, bias: Tensor | None = None) -> A
 
 def _matmul(function: Any, first: Any, second: Any) -> Any:
     """``x W`` for the matrix of one expert, or for several of them."""
-    if not isinstance(second, ChangedWeight) or isinstance(second._index, int):
-        if not isinstance(second, ChangedWeight) or not second._is_frozen(first):
-            return _bmm(function, first, second)
+    if isinstance(second, ChangedWeight) and isinstance(second._index, int) and second._is_frozen(first):
         return second._of_expert(lambda plain: function(first, plain), first, None, not second._turned)
     return _bmm(function, first, second)
 

@@ -135,6 +135,7 @@ def test_other_functions_get_the_dense_sum(kind):
         lambda w: torch.stack([x[e] @ each for e, each in enumerate(w)]),
         lambda w: torch.stack([torch.nn.functional.linear(x[e], w[e].T) for e in range(len(w))]),
         lambda w: w[torch.tensor([2, 0])].mT.contiguous(),
+        lambda w: torch.bmm(x[:3], w[torch.tensor([2, -1, 0])]),
     ):
         found = call_changed(Reader(), {"down_proj": [adapter]}, function)
         torch.testing.assert_close(found, function(wanted), rtol=1e-11, atol=1e-11)
