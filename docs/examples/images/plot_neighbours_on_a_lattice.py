@@ -45,7 +45,7 @@ print(precision(0.9, (80, 120)))
 # A product of :math:`Q^{-1/2}` with white noise is a sample.
 
 rng = np.random.default_rng(0)
-figure, axes = plt.subplots(1, 3, figsize=(11, 3), layout="constrained")
+figure, axes = plt.subplots(1, 3, figsize=(9, 3), layout="constrained")
 for ax, rho in zip(axes, (0.5, 0.9, 0.99), strict=True):
     field = precision(rho, (80, 120)).fractional_matrix_power(-0.5).convolve(rng.standard_normal((80, 120)))
     ax.imshow(field, cmap="RdBu_r", vmin=-3, vmax=3)

@@ -108,7 +108,7 @@ for weight in (1.0, 30.0):
     pictures[f"least squares, {weight:g}"] = x.real.reshape(n, n)
     print(f"weight {weight:4g}: {steps} steps in {time.process_time() - begun:.2f} s, residual {residual:.0e}")
 
-figure, axes = plt.subplots(1, 4, figsize=(12, 3.5), layout="constrained")
+figure, axes = plt.subplots(1, 4, figsize=(10, 3.5), layout="constrained")
 for ax, (title, picture) in zip(axes, pictures.items(), strict=True):
     error = np.linalg.norm(picture - image) / np.linalg.norm(image)
     ax.imshow(picture, cmap="gray", vmin=0, vmax=1.1)

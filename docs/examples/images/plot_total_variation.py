@@ -115,7 +115,7 @@ print(f"{time.process_time() - begun:.3f} s")
 # with more of it small parts vanish.
 
 pictures = {"image": image, "blurred, with noise": blurred, "best linear filter": linear, "total variation": sharp}
-figure, axes = plt.subplots(1, 4, figsize=(12, 3.6), layout="constrained")
+figure, axes = plt.subplots(1, 4, figsize=(10, 3.6), layout="constrained")
 for ax, (title, picture) in zip(axes, pictures.items(), strict=True):
     ax.imshow(picture, cmap="gray", vmin=0, vmax=1.2)
     ax.set(title=title, xlabel=f"error {error(picture):.3f}", xticks=[], yticks=[])

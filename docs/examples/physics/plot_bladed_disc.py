@@ -60,7 +60,7 @@ small = np.fft.rfft(columns).real.transpose(2, 0, 1)
 values, shapes = np.linalg.eigh(small)
 print("the same lowest and highest values:", np.allclose([squares.min(), squares.max()], [values.min(), values.max()]))
 
-figure = plt.figure(figsize=(11, 4.6), layout="constrained")
+figure = plt.figure(figsize=(9, 4.6), layout="constrained")
 grid = figure.add_gridspec(1, 3, width_ratios=(1.3, 1, 1))
 ax = figure.add_subplot(grid[0])
 for family in range(4):

@@ -72,7 +72,7 @@ distances = np.geomspace(0.01, 10, 25)
 exact = np.array([ratio(distance, 4000) for distance in distances])
 kirchhoff = 1 + distances / np.pi * (np.log(16 * np.pi / distances) - 1)
 
-figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.4), layout="constrained")
+figure, (left, right) = plt.subplots(1, 2, figsize=(9, 4.4), layout="constrained")
 left.loglog(distances, exact, color="#0072B2", linewidth=3, label="Love's equation")
 left.loglog(distances, kirchhoff, color="#D55E00", linestyle="--", linewidth=2, label="Kirchhoff")
 left.loglog(distances, 4 * distances / np.pi, color="0.5", linestyle=":", linewidth=2, label="two discs far apart")

@@ -119,7 +119,7 @@ def black_scholes(x, volatility):
 
 shown = abs(x) < 0.41
 implied = [brentq(lambda v, i=i: black_scholes(x[i], v) - value[i], 0.02, 1.0) for i in np.flatnonzero(shown)]
-figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.4), layout="constrained")
+figure, (left, right) = plt.subplots(1, 2, figsize=(9, 4.4), layout="constrained")
 left.plot(np.exp(x[shown]), value[shown], color="#0072B2", linewidth=2, label="with jumps")
 left.plot(np.exp(x[shown]), black_scholes(x[shown], volatility), color="#D55E00", linestyle="--", label="without jumps")
 left.plot(np.exp(x[shown]), np.maximum(1 - np.exp(x[shown]), 0), color="0.6", linestyle=":", label="at the end")

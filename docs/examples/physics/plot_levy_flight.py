@@ -78,7 +78,7 @@ def share_inside(alpha, clock):
     return np.exp(-np.outer(clock, values)) @ (vectors[127] * vectors.sum(axis=0))
 
 
-figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.4), layout="constrained")
+figure, (left, right) = plt.subplots(1, 2, figsize=(9, 4.4), layout="constrained")
 clock = np.linspace(0, 2.5, 60)
 for alpha, colour in exponents.items():
     left.plot(x, times[alpha], color=colour, linewidth=2, label=rf"$\alpha$ = {alpha}")

@@ -79,7 +79,7 @@ def shares(masks):
 masks = torch.zeros((planes, n * n), requires_grad=True)
 optimizer = torch.optim.Adam([masks], lr=0.2)
 by_gradient, begun = [], time.process_time()
-for _ in range(100):
+for _ in range(80):
     optimizer.zero_grad()
     reached = shares(masks).diagonal().mean()
     (-reached).backward()
@@ -121,7 +121,7 @@ for name, found in (("gradients", masks), ("wavefront matching", matched)):
 # A column shows a mask, and below it the light that reaches this mask. The spots appear where the light reaches the
 # last mask, which makes their phases even.
 
-figure, axes = plt.subplots(4, planes, figsize=(11, 6.6), layout="constrained")
+figure, axes = plt.subplots(4, planes, figsize=(9, 5.6), layout="constrained")
 middle = (slice(16, 112),) * 2
 for k, mask in enumerate(masks):
     axes[0, k].imshow((mask % (2 * np.pi)).reshape(n, n)[middle], cmap="twilight")
@@ -142,7 +142,7 @@ plt.show()
 # Wavefront matching is the better of the two at first. Gradients go on to a little more light, and with them the
 # goal may be any function of the matrix, such as crosstalk, or the mean over several wavelengths.
 
-figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained", width_ratios=(1.3, 1))
+figure, (left, right) = plt.subplots(1, 2, figsize=(9, 4.2), layout="constrained", width_ratios=(1.3, 1))
 left.plot(*np.transpose(by_gradient), color="#0072B2", linewidth=2, label="gradients")
 left.plot(*np.transpose(by_matching), color="#D55E00", linewidth=2, linestyle="--", label="wavefront matching")
 left.set(xlabel="seconds of the processor", ylabel="share of light that arrives", ylim=(0, 1))
@@ -150,7 +150,7 @@ left.grid(color="0.9")
 left.legend(frameon=False, loc="lower right")
 numbers = (0.5, len(modes) + 0.5, len(modes) + 0.5, 0.5)
 image = right.imshow(10 * torch.log10(shares(masks)), cmap="viridis", vmin=-50, vmax=0, extent=numbers)
-right.set(xlabel="mode", ylabel="spot", title="masks by gradients")
+right.set(xlabel="mode", ylabel="spot", title="masks by gradients", xticks=(1, 5, 10), yticks=(1, 5, 10))
 figure.colorbar(image, ax=right, label="share of light in dB")
 plt.show()
 

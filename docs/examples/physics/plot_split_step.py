@@ -73,7 +73,7 @@ def fourth_order(step):
     return strang(outer * step) @ strang((1 - 2 * outer) * step) @ strang(outer * step)
 
 
-figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.6), layout="constrained", width_ratios=(1.25, 1))
+figure, (left, right) = plt.subplots(1, 2, figsize=(9, 4.6), layout="constrained", width_ratios=(1.25, 1))
 density = np.abs(np.array(history[::4])) ** 2
 extent = (x[0], x[-1], 0, 32)
 left.imshow(density**0.5, origin="lower", aspect="auto", extent=extent, cmap="inferno")

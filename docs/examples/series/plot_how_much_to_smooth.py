@@ -70,7 +70,7 @@ weights = np.geomspace(1e1, 1e9, 25)
 scores = [score(each, y) for each in weights]
 errors = [np.mean((smoother(n, each).convolve(y) - truth) ** 2) for each in weights]
 
-figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.4), layout="constrained", width_ratios=(1.5, 1))
+figure, (left, right) = plt.subplots(1, 2, figsize=(9, 4.4), layout="constrained", width_ratios=(1.5, 1))
 left.plot(t, y, ".", color="0.8", markersize=2, label="data")
 left.plot(t, truth, color="black", linewidth=1.2, label="truth")
 left.plot(t, smooth, color="#D55E00", linewidth=2, label="smooth")
@@ -79,7 +79,7 @@ left.legend(frameon=False, markerscale=4, loc="lower left")
 right.loglog(weights, np.array(scores) - min(scores) + 1e-4, color="#0072B2", linewidth=2, label="score - least score")
 right.loglog(weights, errors, color="black", linestyle="--", label="true mean squared error")
 right.axvline(weight, color="#D55E00", linewidth=2)
-right.set(xlabel="weight of the second differences", ylim=(5e-5, 0.5))
+right.set(xlabel="weight", ylim=(5e-5, 2))
 right.legend(frameon=False)
 plt.show()
 
@@ -95,7 +95,7 @@ measured = picture + 0.7 * rng.standard_normal((side, side))
 (found, weight), seconds = timed(smoothed, measured)
 print(f"{side} x {side} points: weight {weight:.0f}, {seconds:.3f} s")
 
-figure, axes = plt.subplots(1, 3, figsize=(11, 3.6), layout="constrained")
+figure, axes = plt.subplots(1, 3, figsize=(9, 3.6), layout="constrained")
 for ax, (title, values) in zip(axes, {"data": measured, "smooth": found, "truth": picture}.items(), strict=True):
     ax.imshow(values, cmap="RdBu_r", vmin=-2, vmax=2)
     ax.set(title=title, xticks=[], yticks=[])

@@ -102,21 +102,19 @@ _, mean, deviation = profile(likeliest(values, observed), values, observed)
 naive = values.std() / values.size**0.5
 print(f"mean {mean:.2f} +- {deviation:.2f}; as if values were independent: {values.mean():.2f} +- {naive:.2f}; true 5")
 
-figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.4), layout="constrained", width_ratios=(1.5, 1))
+figure, (left, right) = plt.subplots(1, 2, figsize=(9, 4.8), layout="constrained", width_ratios=(1.5, 1))
 left.plot(np.where(observed, series[0.8][0], np.nan), color="#0072B2", linewidth=1)
 left.axhspan(mean - deviation, mean + deviation, color="#D55E00", alpha=0.25, linewidth=0)
-left.axhline(mean, color="#D55E00", label="mean, with its standard deviation")
+left.axhline(mean, color="#D55E00", label="mean, with its deviation")
 left.axhline(5, color="black", linestyle=":", label="true mean")
 left.set(xlabel="time", ylabel="value", xlim=(0, n), title="a series with gaps")
-left.set_ylim(None, series[0.8][0].max() + 3)
-left.legend(frameon=False, loc="upper left", ncols=2)
 for H, colour in zip(exponents, ("#009E73", "#0072B2"), strict=True):
     right.axvline(H, color=colour, linestyle=":", label=f"true exponent {H}")
     for place, name in enumerate(methods):
         right.plot(estimates[H, name], np.full(6, place + 0.12 * (H > 0.6)), "o", color=colour, markersize=8, alpha=0.6)
-right.legend(frameon=False, ncols=2, loc="upper center", fontsize="x-small")
+figure.legend(frameon=False, ncols=2, loc="outside lower center")
 right.set_yticks(range(3), ["exact\nlikelihood", "ranges\n(R/S)", "block\nmeans"])
-right.set(xlabel="estimate from six series each", ylim=(-0.6, 3.0))
+right.set(xlabel="Hurst exponent", ylim=(-0.6, 2.6))
 right.grid(color="0.9", axis="x")
 plt.show()
 

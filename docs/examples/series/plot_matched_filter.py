@@ -102,7 +102,7 @@ deviation = np.std([correlate(each) / scale for each in solutions], axis=0)
 usual_deviation = np.std([correlate(each) / believed for each in C.solve(np.where(observed, noise, 0).T).T], axis=0)
 by_transforms = correlate(C.solve(np.where(observed, data, 0))) / believed
 
-figure, axes = plt.subplots(3, 1, figsize=(10, 8), layout="constrained", sharex=True)
+figure, axes = plt.subplots(3, 1, figsize=(8.5, 8), layout="constrained", sharex=True)
 axes[0].plot(clock, np.where(observed, data, np.nan), color="0.4", linewidth=0.8, label="data")
 axes[0].plot(clock, 10 * chirp, color="#D55E00", linewidth=1, label="chirp, ten times")
 axes[0].set(ylabel="data", xlim=(1.6, 2.6))

@@ -90,7 +90,7 @@ for name, method in methods.items():
 # The true length is 12. Whittle's shortcut is faster and wrong; with a taper it is right in the mean, but scatters
 # nearly twice as much as the exact likelihood.
 
-figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.4), layout="constrained", width_ratios=(1.2, 1))
+figure, (left, right) = plt.subplots(1, 2, figsize=(9, 4.4), layout="constrained", width_ratios=(1.2, 1))
 frequencies = np.arange(1, n // 2) / n
 for taper, colour, name in (
     (np.ones(n), "#E69F00", "mean periodogram"),

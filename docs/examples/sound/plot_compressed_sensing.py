@@ -90,7 +90,7 @@ for number in numbers:
         errors = np.linalg.norm(guesses - signals, axis=1) / np.linalg.norm(signals, axis=1)
         rates[name].append(np.mean(errors < 0.01))
 
-figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.4), layout="constrained", width_ratios=(1.5, 1))
+figure, (left, right) = plt.subplots(1, 2, figsize=(9, 4.4), layout="constrained", width_ratios=(1.5, 1))
 left.plot(least_norm, color="#E69F00", linewidth=0.8, label="least norm")
 left.plot(np.flatnonzero(signal), signal[signal != 0], "o", color="black", markerfacecolor="none", label="signal")
 left.vlines(np.arange(n), 0, found, color="#0072B2", linewidth=2, label="least sum")

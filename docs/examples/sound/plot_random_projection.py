@@ -51,7 +51,7 @@ def distances(vectors):
 
 
 true = distances(vectors)
-figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.4), layout="constrained", width_ratios=(1, 1.3))
+figure, (left, right) = plt.subplots(1, 2, figsize=(9, 4.4), layout="constrained", width_ratios=(1, 1.3))
 left.plot(t, vectors[:6].T, linewidth=1.5)
 left.set(xlabel="coordinate", yticks=[], title=f"six of {points} vectors", xticks=(0, 1), xticklabels=("0", f"{n:,}"))
 for (name, P), colour in zip(projections.items(), ("#0072B2", "#E69F00", "#D55E00"), strict=True):

@@ -91,7 +91,7 @@ print(
 # ------------------------
 # The term with the small number :math:`\epsilon` keeps the filters small where the paths have a common weakness.
 
-figure, axes = plt.subplots(2, 2, figsize=(11, 5.8), layout="constrained", sharex=True, sharey=True)
+figure, axes = plt.subplots(2, 2, figsize=(9, 5.8), layout="constrained", sharex=True, sharey=True)
 for ax, (name, (_, response)) in zip(axes.flat, cases.items(), strict=True):
     level = 20 * np.log10(np.maximum(np.abs(response[:2200]), 1e-9))
     ax.vlines(np.arange(2200) - delay, -130, level, color="#0072B2", linewidth=0.6)

@@ -71,7 +71,7 @@ pictures = {"layers": truth, "section": section, "least squares": smooth, "spars
 for name in ("least squares", "sparse"):
     print(f"{name:>14}: relative error {np.linalg.norm(pictures[name] - truth) / np.linalg.norm(truth):.2f}")
 
-figure, axes = plt.subplots(1, 4, figsize=(12, 5), layout="constrained", sharey=True)
+figure, axes = plt.subplots(1, 4, figsize=(10, 5), layout="constrained", sharey=True)
 for ax, (title, picture) in zip(axes, pictures.items(), strict=True):
     ax.imshow(picture.T, cmap="RdBu", vmin=-0.8, vmax=0.8, aspect="auto", interpolation="nearest")
     ax.set(title=title, xlabel="trace")

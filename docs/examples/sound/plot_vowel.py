@@ -84,7 +84,7 @@ centres = np.array([frequencies[:2] for frequencies in formants.values()])
 nearest = np.argmin(np.linalg.norm(np.log(found[:, None] / centres), axis=-1), axis=1)
 print(f"recognised: {np.mean(np.array(list(formants))[nearest] == names):.0%}")
 
-figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.6), layout="constrained")
+figure, (left, right) = plt.subplots(1, 2, figsize=(9, 4.6), layout="constrained")
 frequencies = np.linspace(0, rate / 2, samples + 1)
 for shown, colour in ((45, "#D55E00"), (5, "#0072B2")):
     _, response = scipy.signal.freqz([1.0], np.append(1, -coefficients[shown]), 2 * np.pi * frequencies / rate)

@@ -56,7 +56,7 @@ def limit(values, n):
 n, k = 64, np.arange(500)
 angles = np.pi * np.arange(1, n + 1) / (n + 1)
 sizes = np.unique(np.geomspace(1, k.size, 25).astype(int))
-figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.6), layout="constrained")
+figure, (left, right) = plt.subplots(1, 2, figsize=(9, 4.6), layout="constrained")
 for (name, coefficient), colour in zip(coefficients.items(), ("#0072B2", "#D55E00", "#009E73"), strict=True):
     T, values = sm.Toeplitz(coefficient(k[:n])), symbol(coefficient)
     left.semilogy(np.pi * np.arange(2048) / 2048, values[:2048], color=colour, alpha=0.35, linewidth=5)
