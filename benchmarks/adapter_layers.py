@@ -12,6 +12,9 @@ what libraries allocate once: the greatest sum of the blocks that torch's alloca
 its profiler records them, temporaries within an operation included. It is the same on every run. Work space that MKL
 and oneDNN take from the system themselves is not in it.
 
+"convolutions" has the milliseconds added to the passes of frozen convolutions, with LoRA (r = 8) of PEFT and with
+`CDDConv`, and the share of the two whole passes; inputs are stored as usual, or with the channels last.
+
 "steps" trains BERTs with random weights: 32 sequences of 16 tokens, forward, backward and AdamW. They have 384 features
 and six layers, as MiniLM has, or fewer layers of 768 and 2,048 features. With --dtype bfloat16 there are two: under
 autocast, and with all weights of the base in bfloat16. The table has the median milliseconds of a step with LoRA
@@ -48,7 +51,7 @@ from transformers.models.mixtral.modeling_mixtral import MixtralExperts
 
 import structmat as sm
 from structmat.peft import CDDConfig
-from structmat.torch import CDDExperts, CDDLinear
+from structmat.torch import CDDConv, CDDExperts, CDDLinear
 
 SHAPES = ((768, 768), (1024, 1024), (2048, 2048), (768, 3072), (3072, 768), (4096, 4096))
 LAYERS = 12  # of the model whose memory is measured
@@ -56,6 +59,7 @@ STEPS = {384: 6, 768: 2, 2048: 1}
 """Numbers of layers of the encoders whose steps are timed, by their numbers of features."""
 PRECISIONS = {"float32": ["float32"], "bfloat16": ["autocast to bfloat16", "bfloat16"]}
 EXPERTS = 8
+IMAGES = ((32, 32, 8), (64, 32, 8), (128, 16, 8), (320, 16, 4), (640, 16, 2), (1280, 8, 2))  # channels, side, samples
 TARGETS = {"all linear": ["query", "key", "value", "dense"], "query and value": ["query", "value"]}
 
 
@@ -282,7 +286,40 @@ def experts_part(options: argparse.Namespace) -> str:
     return f"{where}; memory of frozen experts / LoRA / CDD:\n\n{table(head, rows)}"
 
 
-PARTS = {"time": time_part, "memory": memory_part, "steps": steps_part, "experts": experts_part}
+def convolution_row(options: argparse.Namespace, image: tuple[int, int, int], kernel: int, last: bool) -> list[str]:
+    """Return what adapters add to the passes of a convolution of as many input as output channels."""
+    (channels, side, samples), dtype = image, getattr(torch, options.dtype)
+    layout = torch.channels_last if last else torch.contiguous_format
+    base = nn.Conv2d(channels, channels, kernel, padding=kernel // 2, dtype=dtype).to(memory_format=layout)
+    base.requires_grad_(requires_grad=False)
+    made = {
+        "frozen": base,
+        "LoRA": by_peft(peft.LoraConfig, copy.deepcopy(base), r=8, init_lora_weights=False).to(memory_format=layout),
+        "CDDConv": CDDConv(copy.deepcopy(base), init="normal"),
+    }
+    x = torch.randn(samples, channels, side, side, dtype=dtype).to(memory_format=layout).requires_grad_()
+    dy = torch.randn_like(base(x))
+    steps = {name: partial(step, layer, x, dy) for name, layer in made.items()}
+    seen = in_turns(steps, options.repeats, sample=0.0, limit=15.0)
+    found = {name: 1e3 * median(values) for name, values in seen.items()}
+    added = [f"{found[name] - found['frozen']:.1f}" for name in ("LoRA", "CDDConv")]
+    name = f"{channels} channels, {kernel} x {kernel}, {samples} of {side} x {side}{', channels last' * last}"
+    return [name, f"{found['frozen']:.1f}", *added, f"{ratio(seen, 'CDDConv', 'LoRA'):.2f}"]
+
+
+def convolutions_part(options: argparse.Namespace) -> str:
+    cases = ((image, kernel) for image in options.images for kernel in (3, 1))
+    lines = shown(convolution_row(options, *case, last) for case in cases for last in (False, True))
+    return table(["convolution", "frozen", "+ LoRA r = 8", "+ CDDConv", "CDDConv / LoRA, whole passes"], lines)
+
+
+PARTS = {
+    "time": time_part,
+    "memory": memory_part,
+    "convolutions": convolutions_part,
+    "steps": steps_part,
+    "experts": experts_part,
+}
 
 
 def main() -> None:
@@ -293,7 +330,9 @@ def main() -> None:
     options = begin(made)
     options.shapes, options.side, options.repeats, options.turns = SHAPES, 1024, 9, 5
     options.hidden, options.inner, options.routed = 2048, 1024, (64, 1024)
+    options.images = IMAGES
     if options.quick:
+        options.images = ((8, 2, 1),)
         options.hidden, options.inner, options.routed = 64, 32, (16,)
         options.shapes, options.tokens, options.side, options.repeats = ((64, 64),), 4, 64, 3
     torch.set_num_threads(1)

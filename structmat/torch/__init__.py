@@ -2,14 +2,16 @@
 
 Map of the package; each file imports only from those below it:
 
-- `_convolution_layers`: layers of long convolutions, `FFTConv1d` and its relatives, and `replace_convolutions`
-- `_convolutions`: the differentiable operation of these, `fft_conv`
-- `_convolution_plan`: whether and in which tiles a convolution is transformed, by what measured faster
-- `_fourier_convolution`: convolutions of several channels by Fourier transforms; pure functions
 - `_files`: an adapter in a folder, in the format of PEFT: `save_adapter`, `load_adapter`, `using_adapter`
 - `_model`: a whole model: `adapt`, `remove_adapters`
 - `_parameter_names`: which stacked matrices of experts names mean
 - `_layers`: a frozen layer with a change: `CDDLinear` and its relatives, one file for each kind of layer
+- `_changed_convolution`: the differentiable operation of convolutions with a changed kernel
+- `_kernel_geometry`: a kernel as a matrix, and where its convolution puts it
+- `_convolution_layers`: layers of long convolutions, `FFTConv1d` and its relatives, and `replace_convolutions`
+- `_convolutions`: the differentiable operation of these, `fft_conv`
+- `_convolution_plan`: whether and in which tiles a convolution is transformed, by what measured faster
+- `_fourier_convolution`: convolutions of several channels by Fourier transforms; pure functions
 - `_stacked_weight`: a module whose stacked matrices of experts are changed while it runs
 - `_stacked_adapter`: the trainable vectors of such changes, one for each expert, `StackedCDDAdapter`
 - `_stacked_product`: the differentiable operation of these

@@ -152,6 +152,7 @@ CASES = [
     ("Conv1D", "EmbConv1D", CDDConfig, {"target_modules": ["conv1d"]}),
     ("embedding", "EmbConv1D", CDDConfig, {"target_modules": ["emb"]}),
     ("convolution", "Conv2d1x1", CDDConfig, {"target_modules": ["conv2d"]}),
+    ("convolution of groups", "Conv2dGroups", CDDConfig, {"target_modules": ["conv2d"]}),
     ("attention", "MHA", CDDConfig, {"target_modules": ["mha"], **SGD}),
     ("parameter", "MlpUsingParameters", CDDConfig, {"target_parameters": ["lin0.weight"], **SGD}),
     ("two", "MLP", CDDConfig, {"target_modules": ["lin0"], "target_parameters": ["lin1.weight"], **SGD}),
@@ -166,7 +167,6 @@ TWO_ADAPTERS = [
 
 # Tests that would get cases here but cannot pass, with the reason.
 IMPOSSIBLE: dict[str, str] = {
-    "test_mixed_adapter_batches_lora_conv2d": "targets a convolution with a kernel, which LoRA adapts only",
     "test_mixed_adapter_batches_mha_raises": "wants an error where mixed batches work, and for LoRA do not",
     "test_disable_adapter_with_bias_warns": "skips itself for all methods but LoRA and BOFT, by a list in its source",
 }
