@@ -301,21 +301,18 @@ def dense_gradients(gradient: Tensor, vectors: Sequence[Tensor], gain: float) ->
         gradient = pad(gradient, (0, q * b - cols, 0, p * b - rows))
     scaled_left = pad(gain * left, (0, p * b - rows))
     padded_right = pad(right, (0, q * b - cols))
-    lefts = gradient.new_empty(p * b)
-    rights = torch.zeros_like(padded_right)
-    sums = torch.zeros_like(circulants)
+    # From the gradient, which alone has a batch axis where `torch.autograd.grad` maps over a batch of gradients.
+    lefts, rights, sums = (gradient.new_zeros(shape) for shape in (p * b, q * b, circulants.shape))
     for here, pieces in _circulant_rows(circulants):
         s, h = pieces.shape[:2]
         part = gradient[here]
         product = part * pieces.reshape(s * h, q * b)
-        torch.mv(product, padded_right, out=lefts[here])
-        rights.addmv_(product.T, scaled_left[here])
+        lefts[here] = product @ padded_right
+        rights += scaled_left[here] @ product
         # Entry (r, j) of a block belongs to the circulant's entry top + r - j. With each row written twice behind each
         # other, those of one entry of the circulant stand on one diagonal, without a wrap.
-        twice = gradient.new_empty(s, h, q, 2, b)
-        torch.mul(part.view(s, h, q, b), padded_right.view(q, b), out=twice[..., 0, :])
-        twice[..., 0, :] *= scaled_left[here].view(s, h, 1, 1)
-        twice[..., 1, :] = twice[..., 0, :]
+        scaled = (part * padded_right).reshape(s, h, q, b).mul_(scaled_left[here].view(s, h, 1, 1))
+        twice = torch.cat((scaled, scaled), 3)
         diagonals = twice.as_strided((s, h, q, b), (h * q * 2 * b, q * 2 * b + 1, 2 * b, 1)).sum(1)
         block, top = divmod(here.start, b)
         sums[block : block + s] += diagonals.flip(2).roll(top + 1, 2)

@@ -100,6 +100,20 @@ def test_second_derivatives(way, n_factors):
 
 
 @ways
+def test_a_batch_of_gradients(way):
+    layer = fill(CDDConv(nn.Conv2d(2, 4, 3, padding="same", padding_mode="reflect", dtype=torch.float64)))
+    x = torch.randn(2, 2, 4, 5, dtype=torch.float64, requires_grad=True)
+    inputs = [x, *layer.adapter.vectors]
+    with forced(way):
+        y = layer(x)
+        dys = torch.randn(3, *y.shape, dtype=torch.float64)
+        batched = torch.autograd.grad(y, inputs, dys, is_grads_batched=True, retain_graph=True)
+        each = [torch.autograd.grad(y, inputs, dy, retain_graph=True) for dy in dys]
+    for found, *expected in zip(batched, *each, strict=True):
+        torch.testing.assert_close(found, torch.stack(expected))
+
+
+@ways
 @pytest.mark.parametrize("settings", [
     {"padding": 1}, {"padding": "same", "padding_mode": "reflect"}, {"groups": 2, "stride": 2}, {"groups": 4}
 ])  # fmt: skip
