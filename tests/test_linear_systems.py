@@ -113,6 +113,8 @@ SCALES = {"float64": (1e-300, 1.6e-19, 1e300), "float32": (1e-30, 1e-12, 1e30)}
 @pytest.mark.parametrize(("dtype", "scale"), [(name, scale) for name in SCALES for scale in SCALES[name]])
 def test_matrices_of_any_size(backend, dtype, scale):
     """The scale of a matrix is that of its solutions alone."""
+    if backend.compiles and scale != 1e300:
+        pytest.skip("each dtype is compiled anew")
     s = np.array(scale, dtype)
     b = np.array([1.0, 2.0, 0.5, -1.0], dtype)
     c, d = np.array([4.0, -1, 0, -1], dtype), np.arange(1, 5, dtype=dtype)
@@ -142,7 +144,7 @@ def test_stacks_of_several_sizes_with_one_preconditioner(backend):
     dense, b = backend.to_numpy(A.to_dense()), rng.standard_normal((2, 1, 5))
     want = np.linalg.solve(dense / scales[..., None], b[..., None])[..., 0]
     preconditioners = [None, sm.Identity(5), "nearest", sm.Diagonal(backend.asarray(1 / d))]
-    for M in preconditioners[2:] if backend.compiles else preconditioners:
+    for M in preconditioners[3:] if backend.compiles else preconditioners:
         x = backend.to_numpy(solve(A, backend.asarray(b), preconditioner=M).x)
         np.testing.assert_allclose(x * scales, want, rtol=1e-7)
 
@@ -314,7 +316,7 @@ def beside_a_gap(c: Any, b: Any) -> Any:
     return sm.solve(sm.Toeplitz(c)[GAP][:, GAP], b, rtol=1e-12).x
 
 
-@on("numpy", "torch", "jax")
+@on("numpy", "torch")
 def test_a_preconditioner_of_no_use_is_given_up(backend):
     """For each matrix of a stack, and in derivatives too."""
     c, b = np.array([[0.0, 1, 0, 0, 0], [3.0, 1, 0, 0, 0]]), np.array([1.0, 2, 3, 5])
@@ -325,7 +327,7 @@ def test_a_preconditioner_of_no_use_is_given_up(backend):
     if backend.name == "numpy":
         return
     total = lambda c: beside_a_gap(c, backend.asarray(b)).sum()
-    gradient = grad(total) if backend.name == "torch" else pytest.importorskip("jax").grad(total)
+    gradient = grad(total)
     found = backend.to_numpy(gradient(backend.asarray(c[0])))
     w = np.linalg.solve(dense[0].T, np.ones(4))
     each = np.stack([scipy.linalg.toeplitz(unit)[np.ix_(GAP, GAP)] for unit in np.eye(5)])
@@ -384,7 +386,7 @@ UNSETTLED = {
 @on("numpy", "torch", "jax")
 @pytest.mark.parametrize("name", UNSETTLED)
 def test_moderate_systems_are_written_out_where_iteration_fails(backend, name):
-    if backend.compiles and name not in {"stack of fields", "not symmetric"}:
+    if backend.compiles and name != "not symmetric":
         pytest.skip("each system is compiled anew")
     A = UNSETTLED[name](backend.asarray)
     dense, b = backend.to_numpy(A.to_dense()), np.random.default_rng(1).standard_normal(90)
@@ -528,7 +530,7 @@ def test_right_hand_sides_are_columns_and_matvec_takes_rows():
             call(B.T)
 
 
-@on("numpy", "torch", "jax")
+@on("numpy", "torch")
 def test_solutions_follow_the_product_with_columns(backend):
     """A square matrix of right-hand sides, of which a wrong axis would give another answer without a word."""
     rng = np.random.default_rng(0)
@@ -536,7 +538,7 @@ def test_solutions_follow_the_product_with_columns(backend):
     c[:, 0] += 9
     a = backend.asarray
     operators = [sm.Circulant(a(c[0])) + sm.Diagonal(a(d)), sm.Circulant(a(c)), sm.Toeplitz(a(c[0]), a(c[1]))]
-    for op in operators[:1] if backend.compiles else operators:
+    for op in operators:
         for found in (sm.solve(op, a(B)), sm.lstsq(op, a(B))):
             assert found.residual.shape == (*op.batch_shape, 5)
             np.testing.assert_allclose(backend.to_numpy(op @ found.x), np.broadcast_to(B, found.x.shape), atol=1e-7)

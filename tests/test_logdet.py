@@ -52,13 +52,7 @@ MATRICES = {
 
 @pytest.mark.parametrize("name", MATRICES)
 def test_estimates_are_within_their_errors(backend: Any, name: str) -> None:
-    if backend.compiles and name not in {
-        "complex",
-        "stack",
-        "gaps and noise",
-        "gaps and uneven noise",
-        "gaps of a product",
-    }:
+    if backend.compiles and name not in {"complex", "stack", "gaps and uneven noise"}:
         pytest.skip("each operation would be compiled for each shape")
     op = MATRICES[name](backend.asarray)
     exact = np.linalg.slogdet(MATRICES[name](np.asarray).to_dense()).logabsdet
@@ -99,6 +93,8 @@ def test_few_gaps_of_a_series_leave_no_error() -> None:
 @pytest.mark.parametrize("gaps", [4, 5])
 def test_few_gaps_of_other_matrices_are_refused(backend: Any, gaps: int) -> None:
     """Of one with negative eigenvalues, in an odd and an even number, and of one that is not Hermitian."""
+    if backend.compiles and gaps == 5:
+        pytest.skip("each shape is compiled anew")
     n = 1200
     for last, error, text in ((-1.2, np.linalg.LinAlgError, "not positive definite"), (0.0, ValueError, "Hermitian")):
         c = np.append([2.0, -1.2], np.zeros(n - 2))
@@ -132,7 +128,8 @@ SMOOTH = {
 def test_estimates_of_ill_conditioned_matrices_are_within_their_errors(backend: backends.Backend, name: str) -> None:
     if backend.compiles and name != "squared exponential":
         pytest.skip("each number of steps is compiled anew")
-    for n, noise in ((75, 1e-9), (200, 1e-8)):
+    sizes = ((75, 1e-9),) if backend.compiles else ((75, 1e-9), (200, 1e-8))
+    for n, noise in sizes:
         lags = np.arange(2.0 * n)
         A = (sm.Toeplitz(backend.asarray(SMOOTH[name](lags))) + noise * sm.Identity(2 * n))[::2][:, ::2]
         exact = np.linalg.slogdet(backend.to_numpy(A.to_dense())).logabsdet
@@ -323,6 +320,8 @@ def test_second_derivatives_in_torch_are_those_of_the_same_vectors() -> None:
 
 @pytest.mark.parametrize("name", ["gaps", "gaps and noise", "gaps of a stack"])
 def test_systems_with_gaps_are_solved_and_preconditioned(backend: Any, name: str) -> None:
+    if backend.compiles and name != "gaps of a stack":
+        pytest.skip("each system is compiled anew")
     op, dense = MATRICES[name](backend.asarray), MATRICES[name](np.asarray).to_dense()
     b = np.random.default_rng(1).standard_normal(dense.shape[-1])
     x = backend.to_numpy(sm.solve(op, backend.asarray(b), assume="positive definite").x)
