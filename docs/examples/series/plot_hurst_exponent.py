@@ -37,7 +37,7 @@ series = {H: 5.0 + 2.0 * sample_stationary(lambda t, H=H: covariances(t, H), n, 
 # The exact likelihood
 # --------------------
 # For each exponent the best mean and the best scale have formulas, which take two solutions with the matrix of the
-# observed points. :func:`structmat.solve` and :func:`structmat.slogdet` know this matrix by a direct factor,
+# observed points and its log-determinant. :func:`structmat.solve` and :func:`structmat.slogdet` compute both,
 # whatever the gaps.
 
 
