@@ -4,8 +4,8 @@ Layers have the same number of input and output channels, and no padding. "auto"
 `FFTConv2d` do, "fft" what they do if they are told to. Times are of a forward pass without gradients, and of a forward
 and a backward pass with those of input, weight and bias. julius convolves along one axis only, and transforms always.
 --costs measures the choice instead: what it takes where convolutions are short, and for convolutions of random shapes
-how their times compare with the costs by which "auto" chooses (`structmat/torch/_convolution_plan.py`). --quick makes
-everything small; --out writes ``convolutions.md`` and ``convolutions.csv``, or ``convolution_costs.md``.
+how their times compare with the costs by which "auto" chooses (`structmat/torch/_long_convolutions/plan.py`). --quick
+makes everything small; --out writes ``convolutions.md`` and ``convolutions.csv``, or ``convolution_costs.md``.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ import torch
 from _common import begin, finish, in_turns, parser, ratio, shown, table
 
 from structmat.torch import FFTConv1d, FFTConv2d
-from structmat.torch import _convolution_plan as plan
-from structmat.torch import _convolutions as convolutions
+from structmat.torch._long_convolutions import operation as convolutions
+from structmat.torch._long_convolutions import plan
 
 ENGINE = "torch's own transforms and matrix products"
 CHANNELS = (1, 8, 64)

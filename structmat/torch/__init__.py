@@ -8,10 +8,7 @@ Map of the package; each file imports only from those below it:
 - `_layers`: a frozen layer with a change: `CDDLinear` and its relatives, one file for each kind of layer
 - `_changed_convolution`: the differentiable operation of convolutions with a changed kernel
 - `_kernel_geometry`: a kernel as a matrix, and where its convolution puts it
-- `_convolution_layers`: layers of long convolutions, `FFTConv1d` and its relatives, and `replace_convolutions`
-- `_convolutions`: the differentiable operation of these, `fft_conv`
-- `_convolution_plan`: whether and in which tiles a convolution is transformed, by what measured faster
-- `_fourier_convolution`: convolutions of several channels by Fourier transforms; pure functions
+- `_long_convolutions`: `FFTConv1d` and its relatives, `fft_conv`, `replace_convolutions`
 - `_stacked_weight`: a module whose stacked matrices of experts are changed while it runs
 - `_stacked_adapter`: the trainable vectors of such changes, one for each expert, `StackedCDDAdapter`
 - `_stacked_product`: the differentiable operation of these
@@ -43,11 +40,16 @@ except ModuleNotFoundError as error:
     raise ImportError('structmat.torch needs the extra "torch": pip install "structmat[torch]"') from error
 
 from structmat.torch._adapter import CDDAdapter
-from structmat.torch._convolution_layers import FFTConv1d, FFTConv2d, FFTConv3d, replace_convolutions
-from structmat.torch._convolutions import fft_conv
 from structmat.torch._files import load_adapter, save_adapter, using_adapter
 from structmat.torch._layers import CDDConv, CDDEmbedding, CDDExperts, CDDLinear, CDDMultiheadAttention
 from structmat.torch._linear_operator import as_linear_operator
+from structmat.torch._long_convolutions import (
+    FFTConv1d,
+    FFTConv2d,
+    FFTConv3d,
+    fft_conv,
+    replace_convolutions,
+)
 from structmat.torch._model import AdapterSummary, adapt, remove_adapters
 from structmat.torch._partial_adapter import PartialCDDAdapter
 from structmat.torch._stacked_adapter import StackedCDDAdapter

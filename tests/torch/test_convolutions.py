@@ -18,12 +18,11 @@ from structmat.torch import (
     FFTConv1d,
     FFTConv2d,
     FFTConv3d,
-    _convolutions,
-    _fourier_convolution,
     fft_conv,
     replace_convolutions,
 )
-from structmat.torch._convolution_plan import Convolution, tile_for
+from structmat.torch._long_convolutions import operation, transforms
+from structmat.torch._long_convolutions.plan import Convolution, tile_for
 from tests.torch.common import compiler, kept_bytes, quietly
 
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths:UserWarning")
@@ -78,9 +77,9 @@ def test_outputs_and_gradients_are_those_of_the_layers_of_torch(case, data):
     axes, sizes, options, shape, chunk = case
     reference, layer = pair(axes, *sizes, dtype=torch.float64, **options)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_fourier_convolution, "_CHUNK", chunk)
+        patch.setattr(transforms, "_CHUNK", chunk)
         if data.draw(st.booleans(), label="shortest tiles"):  # as many of them as there can be
-            patch.setattr(_convolutions, "tile_for", shortest_tiles)
+            patch.setattr(operation, "tile_for", shortest_tiles)
         assert_same(reference, layer, torch.randn(shape, dtype=torch.float64))
 
 
@@ -269,7 +268,7 @@ def test_long_kernels_are_transformed_in_tiles_and_short_ones_are_not():
 
 
 def test_small_convolutions_are_left_to_torch_at_once(monkeypatch):
-    monkeypatch.setattr(_convolutions, "Convolution", None)
+    monkeypatch.setattr(operation, "Convolution", None)
     fft_conv(torch.randn(1, 2, 50), torch.randn(2, 2, 30))
     FFTConv1d(64, 64, 3)(torch.randn(1, 64, 500))
     FFTConv1d(1, 1, 15)(torch.randn(1, 1, 100_000))

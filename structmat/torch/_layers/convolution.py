@@ -12,9 +12,9 @@ from structmat._errors import ArgumentTypeError
 from structmat.torch._adapter import CDDAdapter
 from structmat.torch._autograd import fuses
 from structmat.torch._changed_convolution import changed_convolution, takes_rows
-from structmat.torch._convolution_layers import FFTConv1d, FFTConv2d, FFTConv3d
 from structmat.torch._kernel_geometry import KernelGeometry
 from structmat.torch._layers.adapted_layer import AdaptedLayer
+from structmat.torch._long_convolutions.layers import FFTConv1d, FFTConv2d, FFTConv3d
 
 __all__ = ["CDDConv"]
 

@@ -12,7 +12,7 @@ from torch.nn.utils import parametrize
 
 from structmat._arguments import integer
 from structmat._errors import ArgumentTypeError, ArgumentValueError
-from structmat.torch._convolutions import LEAST_KERNEL, LEAST_WORK, Method, checked_method, convolve
+from structmat.torch._long_convolutions.operation import LEAST_KERNEL, LEAST_WORK, Method, checked_method, convolve
 
 __all__ = ["FFTConv1d", "FFTConv2d", "FFTConv3d", "replace_convolutions"]
 
