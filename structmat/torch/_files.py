@@ -26,6 +26,7 @@ from structmat.torch._model import (
     adapted_layers,
     changes_of,
     recorded,
+    require_alone,
     require_no_lazy_parameters,
     train_only,
     wrap_layers,
@@ -526,6 +527,8 @@ def _plan(model: nn.Module, stored: _Stored) -> dict[str, dict[str, Any]]:
             plan[path] = {**asdict(stored.options), "dtype": _dtype(base, stored.vectors[path][0].dtype)}
             parts = parts_at(stored.parts, path)
             plan[path] |= {} if parts is None else {"parts": parts}
+        others = [*(path for path in plan if path not in stored.parameters), *_trained(model, stored)]
+        require_alone(stored.parameters, others, "load_adapter", "folder")
     _require_places(model, stored)
     return plan
 

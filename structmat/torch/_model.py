@@ -46,6 +46,7 @@ __all__ = [
     "place_of",
     "recorded",
     "remove_adapters",
+    "require_alone",
     "require_no_lazy_parameters",
     "text_of_adaptable",
     "train_only",
@@ -230,6 +231,7 @@ def adapt(
     stacks = _meant(model, parameters, left_out)
     experts = {path: names for path, names in _unreached(model, targets, left_out).items() if path not in stacks}
     found = _targeted(model, modules, targets, exclude, kept, experts, stacks)
+    require_alone(stacks, [*found, *adapted_layers(model), *kept, *recorded(model)], "adapt", "parameters")
     if experts:
         warn_caller(f"adapt: {text_of_unreached(experts, argument='parameters')}", RuntimeWarning)
     wrap_layers(model, _with_parts([*found, *stacks], options, checked_parts(parts, "adapt")))
@@ -322,6 +324,18 @@ def require_no_lazy_parameters(model: nn.Module, caller: str) -> None:
         if is_lazy(parameter):
             text = f"has the lazy parameter {path}: run a batch through the model first"
             raise ArgumentValueError(caller, "model", text)
+
+
+def require_alone(parameters: Iterable[str], others: Iterable[str], caller: str, argument: str) -> None:
+    """Refuse parameters of modules that hold other adapted or trained ones: wrapping would change the paths of these.
+
+    `parameters` and `others` are paths.
+    """
+    inside = [other for path in parameters for other in others if other.startswith(f"{path.rpartition('.')[0]}.")]
+    if inside:
+        names = first_names(list(dict.fromkeys(inside)), 3)
+        text = f"mean parameters of a module that holds {names}: leave out either these or the parameters"
+        raise ArgumentValueError(caller, argument, text)
 
 
 def wrap_layers(model: nn.Module, options: dict[str, dict[str, Any]]) -> None:

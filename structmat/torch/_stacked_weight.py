@@ -290,9 +290,11 @@ class ChangedWeight:
     ) -> Any:
         kwargs = kwargs or {}
         product = _PRODUCTS.get(getattr(function, "__name__", ""))
-        result = NotImplemented if product is None else product(function, *args, **kwargs)
-        if result is not NotImplemented:
-            return result
+        # Functions call their arguments by different names, and have others, such as `out`.
+        if product is not None and kwargs.keys() <= _KEYWORDS:
+            result = product(function, *args, **kwargs)
+            if result is not NotImplemented:
+                return result
 
         def dense(given: Any) -> Any:
             return given.dense() if isinstance(given, ChangedWeight) else given
@@ -370,7 +372,7 @@ def _operator_of_sum(name: str) -> Callable[..., Any]:
 for _each in ("add", "sub", "mul", "truediv", "pow"):
     setattr(ChangedWeight, f"__{_each}__", _operator_of_sum(f"__{_each}__"))
     setattr(ChangedWeight, f"__r{_each}__", _operator_of_sum(f"__r{_each}__"))
-for _each in ("neg", "abs"):
+for _each in ("neg", "abs", "eq", "ne", "lt", "le", "gt", "ge"):
     setattr(ChangedWeight, f"__{_each}__", _operator_of_sum(f"__{_each}__"))
 
 
@@ -454,3 +456,5 @@ _PRODUCTS: dict[str, Callable[..., Any]] = {
     "grouped_mm_fallback": _grouped,
 }
 """What computes a function of torch, or of transformers, by the name of the function."""
+_KEYWORDS = {"weight", "bias", "offs", "out_dtype"}
+"""The names of arguments that these understand; a call with others is one with the dense sum."""

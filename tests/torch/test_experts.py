@@ -136,6 +136,12 @@ def test_other_functions_get_the_dense_sum(kind):
         lambda w: torch.stack([torch.nn.functional.linear(x[e], w[e].T) for e in range(len(w))]),
         lambda w: w[torch.tensor([2, 0])].mT.contiguous(),
         lambda w: torch.bmm(x[:3], w[torch.tensor([2, -1, 0])]),
+        lambda w: torch.bmm(x[:3], w[torch.tensor([-1, 1, -EXPERTS])]),
+        lambda w: torch.matmul(input=x, other=w),
+        lambda w: torch.bmm(x, mat2=w),
+        lambda w: torch.nn.functional.linear(input=x[0], weight=w[1].T),
+        lambda w: torch.mm(x[0], w[1].detach(), out=x.new_empty(3, w.shape[2])),
+        lambda w: (w > 0) & (w != 1) | (w >= 1),
     ):
         found = call_changed(Reader(), {"down_proj": [adapter]}, function)
         torch.testing.assert_close(found, function(wanted), rtol=1e-11, atol=1e-11)
@@ -329,3 +335,36 @@ class TestModels:
             found.append(torch.autograd.grad(loss, [p for p in model.parameters() if p.requires_grad]))
         for one, other in zip(*found, strict=True):
             torch.testing.assert_close(one, other)
+
+
+class Block(torch.nn.Module):
+    """A module that holds a stack of matrices and a layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.stack = torch.nn.Parameter(torch.randn(2, 4, 4))
+        self.out = torch.nn.Linear(4, 4)
+
+    def forward(self, x):
+        return self.out(x @ self.stack[0] + x @ self.stack[1])
+
+
+def test_layers_inside_of_modules_of_experts_are_refused():
+    model = torch.nn.ModuleDict({"block": Block(), "head": torch.nn.Linear(4, 4)})
+    before = state(model)
+    for targets, more in ((["out", "head"], {}), (["head"], {"train": ["out"]})):
+        with pytest.raises(ValueError, match=r"adapt: parameters mean .* holds block\.out: leave out"):
+            adapt(model, targets, parameters=["stack"], **more)
+        assert_same_state(before, model)
+    adapt(model, ["out"])
+    with pytest.raises(ValueError, match=r"holds block\.out: leave out"):
+        adapt(model, [], parameters=["stack"])
+    assert len(adapt(model, ["head"]).layers) == 2
+
+
+def test_attributes_of_experts_are_those_of_their_module():
+    changed = CDDExperts(experts("Mixtral"), NAMES)
+    assert changed.num_experts == EXPERTS
+    with pytest.raises(AttributeError, match="no attribute 'other'"):
+        _ = changed.other
+    assert copy.deepcopy(changed).num_experts == EXPERTS

@@ -112,6 +112,15 @@ class CDDExperts(AdaptedModule):
         self.train(base.training)
         base.requires_grad_(requires_grad=False)
 
+    def __getattr__(self, name: str) -> Any:
+        # Models ask their modules for such things as the number of experts.
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if name.startswith("_") or name == "base":
+                raise
+            return getattr(self.base, name)
+
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Return the outputs of the module with changed matrices.
 
