@@ -11,7 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from threading import RLock
 from typing import Any, NamedTuple, cast
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -108,18 +110,23 @@ def call_changed(
         return module(*args, **kwargs)
 
 
+_LOCKS: WeakKeyDictionary[nn.Module, Any] = WeakKeyDictionary()
+"""A lock for each module that was called: what one thread puts into it is not for others, which wait."""
+
+
 @contextmanager
 def _replaced(module: nn.Module, values: Mapping[str, Any]) -> Iterator[None]:
     """Let attributes of a module have other values than its parameters, which it keeps."""
-    own = vars(module)  # attributes found here are not looked up among the parameters
-    before = {name: own[name] for name in values if name in own}
-    own.update(values)
-    try:
-        yield
-    finally:
-        for name in values:
-            own.pop(name, None)
-        own.update(before)
+    with _LOCKS.setdefault(module, RLock()):
+        own = vars(module)  # attributes found here are not looked up among the parameters
+        before = {name: own[name] for name in values if name in own}
+        own.update(values)
+        try:
+            yield
+        finally:
+            for name in values:
+                own.pop(name, None)
+            own.update(before)
 
 
 class ChangedWeight:

@@ -118,8 +118,14 @@ def test_second_derivatives_samples_alone_and_causal_attention():
         layer(x, x, x, is_causal=True)
     with pytest.raises(ValueError, match=r"must have 3 axes .*, got 3, 2, 3 and 2"):
         layer(x, alone, x)
-    with pytest.raises(ValueError, match=r"attn_mask must have shape \(4, 4\), got \(1, 4\)"):
-        layer(x, x, x, attn_mask=causal[:1])
+    for mask in (causal[:1], causal[None, None], causal[0]):
+        with pytest.raises(ValueError, match=r"attn_mask must have shape \(4, 4\) or \(\d+, 4, 4\), got"):
+            layer(x, x, x, attn_mask=mask)
+    for key, value in ((x[:1], x[:1]), (x, x[:1]), (x, x[:, :2])):
+        with pytest.raises(ValueError, match=r"same samples, key and value the same length, got \(3, 4\), "):
+            layer(x, key, value)
+    with pytest.raises(ValueError, match=r"key_padding_mask must have shape"):
+        layer(x, x, x, key_padding_mask=torch.zeros(1, QUERIES, dtype=torch.bool))
 
 
 def test_nothing_is_kept_but_what_the_frozen_module_keeps():

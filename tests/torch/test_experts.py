@@ -1,6 +1,7 @@
 """Matrices of experts that one parameter holds, and a change for each of them."""
 
 import copy
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -359,6 +360,8 @@ def test_layers_inside_of_modules_of_experts_are_refused():
     adapt(model, ["out"])
     with pytest.raises(ValueError, match=r"holds block\.out: leave out"):
         adapt(model, [], parameters=["stack"])
+    with pytest.raises(ValueError, match="parts are for linear layers and attention modules alone"):
+        CDDExperts(Block(), ["stack"], parts=[True, False])
     assert len(adapt(model, ["head"]).layers) == 2
 
 
@@ -368,3 +371,13 @@ def test_attributes_of_experts_are_those_of_their_module():
     with pytest.raises(AttributeError, match="no attribute 'other'"):
         _ = changed.other
     assert copy.deepcopy(changed).num_experts == EXPERTS
+
+
+def test_threads_do_not_see_what_another_one_changes():
+    changed = fill(CDDExperts(experts("Mixtral"), NAMES))
+    given = [each.detach() for each in routed()]
+    wanted = changed(*given)
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: changed(*given), range(60)))
+    assert all(torch.equal(each, wanted) for each in found)
+    assert not vars(changed.base).keys() & set(NAMES)

@@ -272,6 +272,7 @@ def _attended(
         key_padding_mask = None if key_padding_mask is None else key_padding_mask[None]
     elif not base.batch_first:
         query, key, value = (x.transpose(0, 1) for x in (query, key, value))
+    _require_alike(query, key, value)
     mask, is_causal = _mask(base, query, key, key_padding_mask, attn_mask, need_weights, is_causal)
     if is_self and base._qkv_same_embed_dim:
         q, k, v = _projected(base, changes, query, range(3))
@@ -312,6 +313,14 @@ def _is_batched(query: Tensor, key: Tensor, value: Tensor, key_padding_mask: Ten
     return query.ndim == 3
 
 
+def _require_alike(query: Tensor, key: Tensor, value: Tensor) -> None:
+    """Refuse inputs (batch, length, features) of other numbers of samples, or keys and values of other lengths."""
+    if not len(query) == len(key) == len(value) or key.shape[1] != value.shape[1]:
+        shapes = ", ".join(str(tuple(x.shape[:2])) for x in (query, key, value))
+        text = f"query, key and value must have the same samples, key and value the same length, got {shapes}"
+        raise ArgumentValueError("CDDMultiheadAttention", None, text)
+
+
 def _mask(
     base: Any,
     query: Tensor,
@@ -343,12 +352,15 @@ def _mask(
     )
     batch, length, sources = len(query), query.shape[1], key.shape[1]
     if mask is not None:
-        wanted = ((length, sources), (batch * base.num_heads, length, sources))[mask.ndim - 2]
-        if mask.shape != wanted:
-            text = f"must have shape {wanted}, got {tuple(mask.shape)}"
+        single, wanted = (length, sources), (batch * base.num_heads, length, sources)
+        if mask.shape not in {single, wanted}:
+            text = f"must have shape {single} or {wanted}, got {tuple(mask.shape)}"
             raise ArgumentValueError("CDDMultiheadAttention", "attn_mask", text)
         mask = mask.reshape(-1, 1 if mask.ndim == 2 else base.num_heads, length, sources)
     if padding is not None:
+        if padding.shape != (batch, sources):
+            text = f"must have shape {(batch, sources)}, got {tuple(padding.shape)}"
+            raise ArgumentValueError("CDDMultiheadAttention", "key_padding_mask", text)
         padding = padding[:, None, None]
         mask = padding if mask is None else mask + padding
     if mask is not None:

@@ -55,6 +55,9 @@ class CDDExperts(AdaptedModule):
     exported modules, and functions of torch that are no products, get the dense sum. A parameter with two axes has one
     matrix.
 
+    Threads that call one module wait for each other. Checkpoints of activations may be around the module but not inside
+    of it, where what is computed again would lack the changes.
+
     Examples
     --------
     >>> import torch
@@ -100,6 +103,8 @@ class CDDExperts(AdaptedModule):
     def _adapter_of(base: nn.Module, name: str, options: Mapping[str, Any]) -> StackedCDDAdapter:
         """Return new changes for a parameter, with dtype and device of the base unless these are given."""
         stack = stack_of(base, name, "CDDExperts")
+        if "parts" in options:
+            raise ArgumentValueError("CDDExperts", "parts", "are for linear layers and attention modules alone")
         given = {key: value for key, value in options.items() if value is not None}
         return StackedCDDAdapter(
             stack.n_experts, stack.in_features, stack.out_features, **dtype_and_device(base) | given
