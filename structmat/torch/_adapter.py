@@ -419,7 +419,7 @@ class CDDAdapter(nn.Module):
 
         Returns
         -------
-        Tensor, shape (..., out_features)
+        Tensor, shape (..., rows)
             In the dtype of `x`.
 
         Raises
@@ -429,7 +429,7 @@ class CDDAdapter(nn.Module):
         TypeError
             If `x` is of no floating dtype.
         """
-        return self.add_to(x.new_zeros(*x.shape[:-1], self.out_features), x)
+        return self.add_to(x.new_zeros(*x.shape[:-1], self.rows), x)
 
     def options(self) -> dict[str, Any]:
         """Return the options with which another adapter can take over the vectors.

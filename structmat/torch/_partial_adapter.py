@@ -169,28 +169,6 @@ class PartialCDDAdapter(CDDAdapter):
         """
         return self.add_to(base(x), x)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the change of the rows of `x`.
-
-        Parameters
-        ----------
-        x : Tensor, shape (..., in_features)
-            Inputs of the layer.
-
-        Returns
-        -------
-        Tensor, shape (..., rows)
-            In the dtype of `x`.
-
-        Raises
-        ------
-        ValueError
-            If `x` has another shape.
-        TypeError
-            If `x` is of no floating dtype.
-        """
-        return self.add_to(x.new_zeros(*x.shape[:-1], self._all_rows), x)
-
     def options(self) -> dict[str, Any]:
         """Return the options with which another adapter can take over the vectors.
 

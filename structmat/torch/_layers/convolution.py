@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor, nn
-from torch.nn.functional import dropout
 
 from structmat._errors import ArgumentTypeError
 from structmat.torch._adapter import CDDAdapter
@@ -88,7 +87,7 @@ class CDDConv(AdaptedLayer):
     @classmethod
     def _outputs(cls, base: Any, adapter: CDDAdapter, x: Tensor, call: Callable[[Tensor], Tensor]) -> Tensor:
         # The sum with a weight of half precision would lose digits of the change.
-        apart = _drops(adapter) or base.weight.element_size() < 4 or not fuses(call, x, _CLASSES)
+        apart = adapter.drops or base.weight.element_size() < 4 or not fuses(call, x, _CLASSES)
         geometry = KernelGeometry.of(base)
         if apart or takes_rows(_batch(x, geometry), geometry, adapter.n_factors):
             return cls._add(base, adapter, call(x), x)
@@ -96,9 +95,7 @@ class CDDConv(AdaptedLayer):
 
     @classmethod
     def _add(cls, base: Any, adapter: CDDAdapter, y: Tensor, x: Tensor) -> Tensor:
-        if _drops(adapter):
-            x = dropout(x, adapter.dropout)
-        return _changed(y, x, None, None, KernelGeometry.of(base), adapter)
+        return _changed(y, adapter.dropped(x), None, None, KernelGeometry.of(base), adapter)
 
     @classmethod
     def _laid_out(cls, base: Any, change: Tensor) -> Tensor:
@@ -138,11 +135,6 @@ def _is_pointwise(base: Any) -> bool:
     )
 
 
-def _drops(adapter: CDDAdapter) -> bool:
-    """Return whether the change gets other inputs than the base: some are dropped."""
-    return bool(adapter.training and adapter.dropout)
-
-
 def _batch(x: Tensor, geometry: KernelGeometry) -> Tensor:
     """Return inputs with an axis of samples, which a single one may lack."""
     return x.unsqueeze(0) if x.ndim == len(geometry.sizes) + 1 else x
@@ -159,6 +151,5 @@ def _changed(
     """Return `y` plus the change of `x`, or the outputs of a layer with the weight and the bias."""
     several = _batch(x, geometry)
     y_several = y if y is None or several is x else y.unsqueeze(0)
-    gain = adapter.alpha * adapter.product_of_scales
-    out = changed_convolution(y_several, several, weight, bias, geometry, adapter.vectors.forward(), gain)
+    out = changed_convolution(y_several, several, weight, bias, geometry, adapter.vectors.forward(), adapter.gain)
     return out if several is x else out.squeeze(0)

@@ -88,10 +88,9 @@ class CDDEmbedding(AdaptedLayer):
         lags = (x[..., None] - torch.arange(side, device=x.device)) % side
         blocks = grid[x // side]  # (..., q, b)
         rows = blocks.gather(-1, lags[..., None, :].expand(blocks.shape)).flatten(-2)[..., : len(right)]
-        gain = adapter.alpha * adapter.product_of_scales
-        scale = nn.functional.embedding(x, gain * left[:, None], base.padding_idx)
-        if adapter.training and adapter.dropout:
-            scale = nn.functional.dropout(torch.ones_like(scale), adapter.dropout) * scale
+        scale = nn.functional.embedding(x, adapter.gain * left[:, None], base.padding_idx)
+        if adapter.drops:
+            scale = adapter.dropped(torch.ones_like(scale)) * scale
         if has_scaled_rows(base):
             # Where it is a tensor, some classes round it to the dtype of the table.
             scale = scale * (base.embed_scale.to(y.dtype) if isinstance(base.embed_scale, Tensor) else base.embed_scale)
