@@ -43,7 +43,7 @@ from structmat.peft._target_parameters import (
 from structmat.peft._tuner_layer import CDDTunerLayer
 from structmat.peft._weighted_sums import COMBINATIONS, Vectors, fill_terms, options_of_terms
 from structmat.torch._layers import kind_of
-from structmat.torch._model import adaptable_layers, is_left_out, near_names, text_of_adaptable
+from structmat.torch._model import adaptable_layers, is_left_out, near_names, require_alone, text_of_adaptable
 from structmat.torch._other_tools import (
     is_tensor_parallel,
     leave_fast_paths,
@@ -249,6 +249,8 @@ class CDDModel(BaseTuner):
                 f"name {', '.join(names)} of a {type(base).__name__}, which is never called: others read its parameters"
             )
             raise ArgumentTypeError("CDDConfig", "target_parameters", text)
+        inside = [f"{path}.{own}" for own, each in base.named_modules() if own and isinstance(each, CDDTunerLayer)]
+        require_alone([f"{path}.{name}" for name in names], inside, "CDDConfig", "target_parameters")
         if any(parts_at(config.parts or {}, f"{path}.{name}") for name in names):
             text = f"are for linear layers and attention modules alone, and name {', '.join(names)} of {path}"
             raise ArgumentValueError("CDDConfig", "parts", text)

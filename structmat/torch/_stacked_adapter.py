@@ -99,9 +99,7 @@ class StackedCDDAdapter(CDDAdapter):
         if not isinstance(delta, Tensor) or tuple(delta.shape) != shape:
             given = tuple(delta.shape) if isinstance(delta, Tensor) else type(delta).__name__
             raise ArgumentValueError("StackedCDDAdapter", "delta", f"must have shape {shape}, got {given}")
-        single = CDDAdapter(
-            self.in_features, self.out_features, **super().options() | {"dtype": torch.float64, "device": "cpu"}
-        )
+        single = CDDAdapter(**super().options(), dtype=torch.float64, device="cpu")
         fits, factors = [], []
         for each in delta:
             fits.append(single.fit_(each))

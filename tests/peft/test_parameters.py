@@ -172,6 +172,21 @@ class TestTargets:
         with pytest.raises(TypeError, match="of a ParameterDict, which is never called"):
             get_peft_model(model, CDDConfig(target_modules=[], target_parameters=["experts.up"]))
 
+    def test_layers_inside_of_a_module_with_parameters_are_refused(self) -> None:
+        class Block(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.stack = nn.Parameter(torch.ones(2, 4, 4))
+                self.out = nn.Linear(4, 4)
+
+            def forward(self, x: Any) -> Any:
+                return self.out(x @ self.stack[0])
+
+        with pytest.raises(ValueError, match=r"target_parameters mean .* a module that holds block\.out: leave out"):
+            get_peft_model(
+                nn.ModuleDict({"block": Block()}), CDDConfig(target_modules=["out"], target_parameters=["stack"])
+            )
+
     def test_the_weight_of_a_layer_is_adapted_as_the_layer(self) -> None:
         """As in PEFT's own test: by the module or by its parameter, one thing."""
         torch.manual_seed(1)

@@ -381,3 +381,12 @@ def test_threads_do_not_see_what_another_one_changes():
         found = list(pool.map(lambda _: changed(*given), range(60)))
     assert all(torch.equal(each, wanted) for each in found)
     assert not vars(changed.base).keys() & set(NAMES)
+
+
+def test_changes_are_fitted_one_by_one():
+    planted = StackedCDDAdapter(3, 5, 4, init="normal", alpha=2.0)
+    changes = StackedCDDAdapter(3, 5, 4, alpha=0.5)
+    assert changes.fit_(planted.dense()).error < 1e-3
+    torch.testing.assert_close(changes.dense(), planted.dense(), rtol=1e-2, atol=1e-2)
+    with pytest.raises(ValueError, match=r"delta must have shape \(3, 4, 5\), got \(3, 5, 4\)"):
+        changes.fit_(planted.dense().mT)
