@@ -64,7 +64,7 @@ class CDDConv(AdaptedLayer):
     [(18,), (1, 1, 18), (18,)]
     """
 
-    _plural = "convolutions"
+    _plural = "convolutions that are not transposed"
 
     def __init__(self, base: nn.Conv1d | nn.Conv2d | nn.Conv3d, **options: Any) -> None:
         super().__init__(base, *self._features(base), **options)
