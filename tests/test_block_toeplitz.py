@@ -93,6 +93,9 @@ def test_whole_blocks_are_block_toeplitz_and_others_are_not() -> None:
     assert type(T[1:8, 3:12]) is sm.Submatrix
 
 
+SERIES = sm.BlockToeplitz(np.concatenate([4 * np.eye(2)[None], np.ones((3, 2, 2))]))
+
+
 @pytest.mark.parametrize(
     ("make", "match"),
     [
@@ -105,6 +108,12 @@ def test_whole_blocks_are_block_toeplitz_and_others_are_not() -> None:
         (lambda: sm.BlockToeplitz.block_diagonal(np.ones(2), 2), "block must have shape"),
         (lambda: sm.BlockToeplitz.from_block_circulant(sm.BlockCirculant(np.ones((1, 1, 3)), (2, 3))), "cropped"),
         (lambda: sm.BlockToeplitz(np.ones((2, 3, 3))).multiply_blocks(np.ones((3, 2))), r"left must have shape"),
+        (lambda: SERIES.solve(np.ones((4, 2))), r"first step first: solve\(b\.reshape\(8\)\)"),
+        (lambda: SERIES.solve(np.ones((4, 2, 5))), r"first step first: solve\(b\.reshape\(8, 5\)\)"),
+        (lambda: SERIES.matvec(np.ones((4, 2))), r"first step first: matvec\(x\.reshape\(8\)\)"),
+        (lambda: SERIES @ np.ones((4, 2)), r"first step first: matvec\(X\.reshape\(8\)\)"),
+        (lambda: sm.solve(SERIES, np.ones((4, 2))), r"first step first: solve\(b\.reshape\(8\)\)"),
+        (lambda: SERIES.solve(np.ones((5, 2))), r"got \(5, 2\)$"),
         (lambda: sm.BlockToeplitz(np.ones((2, 3, 3))).multiply_blocks(None, np.ones((2, 3))), r"right must have shape"),
     ],
 )

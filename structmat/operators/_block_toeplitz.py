@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -408,6 +409,16 @@ class BlockToeplitz(Planned):
 
     def _details(self) -> str:
         return f"blocks={self.block_shape}, "
+
+    def _hint_for_shape(self, method: str, argument: str, shape: tuple[int, ...], length: int) -> str:
+        columns = shape[2:] if method in ("solve", "lstsq", "matmat") else ()
+        if len(shape) != 2 + len(columns) or len(columns) > 1 or prod(shape[:2]) != length:
+            return ""
+        method = "matvec" if method == "matmat" and not columns else method
+        sizes = ", ".join(map(str, (length, *columns)))
+        return (
+            f"; a series is one vector, all components of its first step first: {method}({argument}.reshape({sizes}))"
+        )
 
     def _offsets(self, xp: Namespace) -> Array:
         """Return the blocks at all offsets, from the upper right corner to the lower left one."""
