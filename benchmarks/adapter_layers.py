@@ -59,7 +59,10 @@ STEPS = {384: 6, 768: 2, 2048: 1}
 """Numbers of layers of the encoders whose steps are timed, by their numbers of features."""
 PRECISIONS = {"float32": ["float32"], "bfloat16": ["autocast to bfloat16", "bfloat16"]}
 EXPERTS = 8
-IMAGES = ((32, 32, 8), (64, 32, 8), (128, 16, 8), (320, 16, 4), (640, 16, 2), (1280, 8, 2))  # channels, side, samples
+IMAGES = (  # channels, side, samples
+    *((32, 32, 8), (64, 32, 8), (32, 32, 1), (64, 32, 1)),
+    *((128, 16, 8), (320, 16, 4), (640, 16, 2), (1280, 8, 2)),
+)
 TARGETS = {"all linear": ["query", "key", "value", "dense"], "query and value": ["query", "value"]}
 
 
