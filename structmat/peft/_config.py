@@ -141,7 +141,7 @@ class CDDConfig(PeftConfig):
     trainable_token_indices: list[int] | dict[str, list[int]] | None = field(
         default=None, metadata={"help": "Tokens whose embeddings are trained too, or dict of those by module."}
     )
-    parts: dict[str, list[bool]] | None = field(
+    parts: dict[str, list[bool] | None] | None = field(
         default=None, metadata={"help": "Parts of the rows of fused layers that have a change, by name."}
     )
     layers_to_transform: list[int] | int | None = field(

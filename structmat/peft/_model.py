@@ -52,7 +52,7 @@ from structmat.torch._other_tools import (
     watch_calls,
 )
 from structmat.torch._parameter_names import unreached_experts
-from structmat.torch._parts import parts_at
+from structmat.torch._parts import NamedParts, Parts, parts_at, parts_of_layers
 
 __all__ = ["CDDModel"]
 
@@ -475,16 +475,15 @@ def _warn_of_unused_parts(model: nn.Module, config: CDDConfig, adapter_name: str
         warn_caller(text, RuntimeWarning, through=("peft",))
 
 
-def _parts_of(model: nn.Module, names: Sequence[str]) -> dict[str, list[bool]] | None:
+def _parts_of(model: nn.Module, names: Sequence[str]) -> NamedParts | None:
     """Return the parts of the rows that adapters change, by path of the layer; None if there are none."""
-    found: dict[str, list[bool]] = {}
+    found: dict[str, Parts | None] = {}
     for path, layer in model.named_modules():
         adapters: Any = layer.cdd_adapters if isinstance(layer, CDDTunerLinear) else {}
         for name in names:
-            parts = terms_of(adapters[name])[0].parts if name in adapters else None
-            if parts is not None:
-                found[path] = list(parts.chosen)
-    return found or None
+            if name in adapters:
+                found[path] = terms_of(adapters[name])[0].parts
+    return parts_of_layers(found) or None
 
 
 def _warn_of_unknown(model: nn.Module, config: CDDConfig) -> None:

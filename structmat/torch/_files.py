@@ -39,7 +39,7 @@ from structmat.torch._other_tools import (
     rewritten_by,
     unwrapped_model,
 )
-from structmat.torch._parts import Parts, checked_parts, parts_at
+from structmat.torch._parts import NamedParts, Parts, checked_parts, parts_at, parts_of_layers
 from structmat.torch._stacked_adapter import StackedCDDAdapter
 from structmat.torch._stacked_weight import stack_of
 
@@ -394,7 +394,7 @@ def _settings(model: nn.Module, collected: _Collected) -> bytes:
     parameters = [path for path, adapter in changes.items() if isinstance(adapter, StackedCDDAdapter)]
     layers = [path for path in changes if path not in parameters]
     more: dict[str, Any] = {"target_parameters": parameters} if parameters else {}
-    parts = {path: list(each.parts.chosen) for path, each in changes.items() if each.parts is not None}
+    parts = parts_of_layers({path: each.parts for path, each in changes.items()})
     more |= {"parts": parts} if parts else {}
     return config_bytes(
         exact_targets(layers, others),
@@ -445,7 +445,7 @@ class _Stored(NamedTuple):
     """Names, or ends of names, of modules that were trained as they are."""
     has_biases: bool
     """Whether biases were trained too, of any module."""
-    parts: dict[str, list[bool]]
+    parts: NamedParts
     """The parts of the rows that have a change, by name of a layer."""
     vectors: dict[str, list[Tensor]]
     """The vectors of each layer, by its path, and of each parameter of experts."""

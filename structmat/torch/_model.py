@@ -33,7 +33,7 @@ from structmat.torch._parameter_names import (
     text_of_unreached,
     unreached_experts,
 )
-from structmat.torch._parts import checked_parts, parts_at
+from structmat.torch._parts import NamedParts, checked_parts, parts_at
 
 __all__ = [
     "AdapterSummary",
@@ -148,7 +148,7 @@ def adapt(
     parameters: Targets = (),
     exclude: Targets = (),
     train: Targets = (),
-    parts: Mapping[str, Sequence[bool]] | None = None,
+    parts: Mapping[str, Sequence[bool] | None] | None = None,
     **options: Any,
 ) -> AdapterSummary:
     """Freeze a model and add a trainable change to its layers, in place.
@@ -177,9 +177,10 @@ def adapt(
         The bases of layers in them that are adapted already stay frozen.
     parts : dict of lists of bool by name, optional
         For layers whose rows are equal parts on top of each other, such as queries, keys and values, the parts that
-        have a change: ``{"c_attn": [True, False, True]}`` leaves out keys. Names are as in `targets`. A layer laid out
-        head by head has a part for each: ``{"query_key_value": [True, False, True] * n_heads}``; parts of other sizes
-        are made of smaller ones, with 4 times as many queries as keys ``[True] * 4 + [False] + [True]``.
+        have a change: ``{"c_attn": [True, False, True]}`` leaves out keys. Names are as in `targets`; the longest one
+        counts, and with None in place of the list the whole layer is changed. A layer laid out head by head has a part
+        for each: ``{"query_key_value": [True, False, True] * n_heads}``; parts of other sizes are made of smaller ones,
+        with 4 times as many queries as keys ``[True] * 4 + [False] + [True]``.
     **options
         Arguments of `CDDAdapter`: `n_factors`, `block_size`, `alpha`, `dropout`, `init`, ...
 
@@ -239,9 +240,7 @@ def adapt(
     return AdapterSummary.of(model)
 
 
-def _with_parts(
-    paths: Collection[str], options: dict[str, Any], parts: Mapping[str, Sequence[bool]]
-) -> dict[str, dict[str, Any]]:
+def _with_parts(paths: Collection[str], options: dict[str, Any], parts: NamedParts) -> dict[str, dict[str, Any]]:
     """Return the options of each layer; refuse parts of a layer that is not adapted now."""
     _require_matches(list(parts), paths, "parts")
     found = {path: parts_at(parts, path) for path in paths}

@@ -4,23 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Self, TypeAlias
 
 import torch
 from torch import Tensor
 
 from structmat._errors import ArgumentTypeError, ArgumentValueError
 
-__all__ = ["Parts", "checked_parts", "parts_at"]
+__all__ = ["NamedParts", "Parts", "checked_parts", "parts_at", "parts_of_layers"]
 
 
-def checked_parts(value: Any, owner: str) -> dict[str, list[bool]]:
-    """Return parts by name of a layer, as they stand in files.
+NamedParts: TypeAlias = dict[str, list[bool] | None]
+"""Parts by name of a layer, as they stand in files; None for a layer that is changed as a whole."""
+
+
+def checked_parts(value: Any, owner: str) -> NamedParts:
+    """Return parts by name of a layer.
 
     Raises
     ------
     TypeError
-        If it is no mapping of names to lists of True and False.
+        If it is no mapping of names to lists of True and False, or to None.
     ValueError
         If a list has no entry of one of the two, so that there is nothing to change, or nothing to leave out.
     """
@@ -29,13 +33,21 @@ def checked_parts(value: Any, owner: str) -> dict[str, list[bool]]:
     if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
         text = f"must be a dict of lists by name of a layer, such as {{'c_attn': [True, False, True]}}, got {value!r}"
         raise ArgumentTypeError(owner, "parts", text)
-    return {name: list(Parts.checked(parts, owner).chosen) for name, parts in value.items()}
+    return {name: None if parts is None else list(Parts.checked(parts, owner).chosen) for name, parts in value.items()}
 
 
-def parts_at(named: Mapping[str, Sequence[bool]], path: str) -> list[bool] | None:
+def parts_of_layers(parts: Mapping[str, Parts | None]) -> NamedParts:
+    """Return the parts of layers by their paths, so that each layer finds its own by `parts_at`."""
+    named: NamedParts = {path: list(own.chosen) for path, own in parts.items() if own is not None}
+    # A path may be the end of another one.
+    return named | {path: None for path, own in parts.items() if own is None and parts_at(named, path)}
+
+
+def parts_at(named: Mapping[str, Sequence[bool] | None], path: str) -> list[bool] | None:
     """Return the parts of the layer at a path, which a name is or ends; None if there are none."""
     names = [name for name in named if path == name or path.endswith(f".{name}")]
-    return list(named[max(names, key=len)]) if names else None
+    found = named[max(names, key=len)] if names else None
+    return None if found is None else list(found)
 
 
 @dataclass(frozen=True)

@@ -151,6 +151,16 @@ def test_models_are_adapted_saved_loaded_and_merged(tmp_path):
     assert torch.equal(ours["0"]["qkv"].weight[4:8], model()["0"]["qkv"].weight[4:8])
 
 
+def test_the_path_of_a_layer_may_be_the_end_of_another(tmp_path):
+    ours, fresh = (nn.ModuleDict({"qkv": nn.Linear(4, 12), "0": model()["0"]}) for _ in range(2))
+    adapt(ours, ["qkv"], parts={"qkv": [1, 0, 1], "0.qkv": None}, init="normal")
+    assert ours["0"]["qkv"].adapter.parts is None
+    load_adapter(fresh, save_adapter(ours, tmp_path / "a"))
+    for path in ("qkv", "0.qkv"):
+        mine, theirs = (each.get_submodule(path).adapter for each in (ours, fresh))
+        assert torch.equal(mine.dense(), theirs.dense())
+
+
 @pytest.mark.parametrize(("make", "error", "text"), [
     (lambda: adapt(model(), ["qkv"], parts={"proj": [1, 0]}), ValueError, r"parts \['proj'\] matches no module"),
     (lambda: adapt(model(), ["qkv"], parts=[1, 0]), TypeError, "parts must be a dict of lists by name"),
