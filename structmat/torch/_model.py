@@ -232,6 +232,7 @@ def adapt(
     stacks = _meant(model, parameters, left_out)
     experts = {path: names for path, names in _unreached(model, targets, left_out).items() if path not in stacks}
     found = _targeted(model, modules, targets, exclude, kept, experts, stacks)
+    _require_frozen(found, [*kept, *recorded(model)])
     require_alone(stacks, [*found, *adapted_layers(model), *kept, *recorded(model)], "adapt", "parameters")
     if experts:
         warn_caller(f"adapt: {text_of_unreached(experts, argument='parameters')}", RuntimeWarning)
@@ -323,6 +324,14 @@ def require_no_lazy_parameters(model: nn.Module, caller: str) -> None:
         if is_lazy(parameter):
             text = f"has the lazy parameter {path}: run a batch through the model first"
             raise ArgumentValueError(caller, "model", text)
+
+
+def _require_frozen(layers: Iterable[str], trained: Sequence[str]) -> None:
+    """Refuse to train parts of layers that are adapted: files hold the changes of these alone."""
+    for path in layers:
+        inside = [other for other in trained if other.startswith(f"{path}.")]
+        if inside:
+            raise ArgumentValueError("adapt", "train", f"match {inside[0]}, a part of the adapted layer {path}")
 
 
 def require_alone(parameters: Iterable[str], others: Iterable[str], caller: str, argument: str) -> None:

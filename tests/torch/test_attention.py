@@ -257,6 +257,8 @@ def test_what_is_refused():
         CDDMultiheadAttention(OfAnotherClass(E, HEADS))
     with pytest.raises(TypeError, match=r"match layers\.0\.self_attn\.out_proj.*: name the whole module"):
         adapt(encoder(), ["out_proj"])
+    with pytest.raises(ValueError, match=r"train match .*out_proj, a part of the adapted layer layers\.0\.self_attn"):
+        adapt(encoder(), ["self_attn"], train=["out_proj"])
     layer, _ = pair()
     nn.utils.parametrizations.weight_norm(layer.base, "in_proj_weight")
     with pytest.raises(TypeError, match=r"weight of .* is no parameter, as after weight_norm"):

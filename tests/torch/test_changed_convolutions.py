@@ -178,3 +178,10 @@ def test_layers_by_transforms_have_a_change():
     expected = layer(x)
     torch.testing.assert_close(expected, changed(layer)(x))
     torch.testing.assert_close(layer.merge_into_base()(x), expected)
+
+
+def test_models_read_sizes_of_an_adapted_convolution():  # as Wav2Vec2-BERT, which pads by itself
+    base = nn.Conv1d(4, 8, 3, stride=2, groups=2)
+    layer = CDDConv(base)
+    for name in ("in_channels", "out_channels", "kernel_size", "stride", "padding", "groups", "padding_mode", "bias"):
+        assert getattr(layer, name) is getattr(base, name)

@@ -65,6 +65,12 @@ class CDDConv(AdaptedLayer):
     """
 
     _plural = "convolutions that are not transposed"
+    _shown = frozenset(
+        {
+            *("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups"),
+            *("padding_mode", "bias"),
+        }
+    )
 
     def __init__(self, base: nn.Conv1d | nn.Conv2d | nn.Conv3d, **options: Any) -> None:
         super().__init__(base, *self._features(base), **options)
