@@ -19,6 +19,7 @@ __all__ = [
     "change_rows",
     "chunked_change",
     "chunked_gradients",
+    "dense_change",
     "dense_gradients",
     "weight_plus_change",
 ]
@@ -278,15 +279,29 @@ def _merges(rows: Tensor, weight: Tensor, vectors: Sequence[Tensor]) -> bool:
 
 def weight_plus_change(weight: Tensor, vectors: Sequence[Tensor], gain: float) -> Tensor:
     """Return ``W + gain D C D``, in the weight's dtype; its entries are single products: no transform."""
-    left, circulants, right = (vector.to(weight.dtype) for vector in vectors)
+    return _weight_plus_change(weight, weight.shape, weight.dtype, vectors, gain)
+
+
+def dense_change(shape: Sequence[int], dtype: torch.dtype, vectors: Sequence[Tensor], gain: float) -> Tensor:
+    """Return ``gain D C D`` as a matrix, likewise."""
+    return _weight_plus_change(None, shape, dtype, vectors, gain)
+
+
+def _weight_plus_change(
+    weight: Tensor | None, shape: Sequence[int], dtype: torch.dtype, vectors: Sequence[Tensor], gain: float
+) -> Tensor:
+    left, circulants, right = (vector.to(dtype) for vector in vectors)
     left = (gain * left)[:, None]
-    (rows, cols), (p, q, b) = weight.shape, circulants.shape
+    (rows, cols), (p, q, b) = shape, circulants.shape
     right = pad(right, (0, q * b - cols)).reshape(q, b)
-    result = weight.new_empty(p * b, q * b)
+    result = circulants.new_empty(p * b, q * b)
     for here, pieces in _circulant_rows(circulants):
         change = torch.mul(pieces, right, out=result[here].view(pieces.shape)).view(-1, q * b)
         change = change[: max(0, rows - here.start), :cols]
-        torch.addcmul(weight[here], change, left[here], out=change)
+        if weight is None:
+            change.mul_(left[here])
+        else:
+            torch.addcmul(weight[here], change, left[here], out=change)
     return result[:rows, :cols]
 
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from structmat.torch._autograd import autocast_dtype, without_autocast
-from structmat.torch._change import chunked_change, chunked_gradients, dense_gradients, weight_plus_change
+from structmat.torch._change import chunked_change, chunked_gradients, dense_change, dense_gradients
 from structmat.torch._kernel_geometry import KernelGeometry
 from structmat.torch._other_tools import change_as_matrix, sees_operations
 
@@ -176,15 +176,17 @@ def _changed_kernel(
     """Return a weight plus its change, or the change alone, in a dtype."""
     wide = _wide(weight, vectors)
     if len(vectors) == 3:
-        nothing = vectors[0].new_zeros(1, dtype=wide).expand(geometry.matrix_shape)
-        change = geometry.as_kernel(weight_plus_change(nothing, vectors, gain))
+        change = geometry.as_kernel(dense_change(geometry.matrix_shape, wide, vectors, gain))
     else:
         change = geometry.as_kernel(change_as_matrix(vectors, gain, wide))
     # Outputs are stored as the kernel is: with the channels last, say.
     if weight is None:
         return change.new_empty(change.shape, dtype=dtype).copy_(change)
     if weight.dtype == wide == dtype:
-        return torch.add(weight, change, out=torch.empty_like(weight))
+        # A copy in the order (out, k_1, ..., k_d, in) comes first: for 128 channels and 3 x 3 both take 0.2 ms, and the
+        # sum with a change in the order of the matrix 0.6.
+        together = change.movedim(1, -1).contiguous().movedim(-1, 1)
+        return torch.add(weight, together, out=torch.empty_like(weight))
     return torch.empty_like(weight, dtype=dtype).copy_(weight + change)
 
 
