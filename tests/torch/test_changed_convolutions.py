@@ -27,6 +27,7 @@ def forced(way, piece=2**17):
     with (
         mock.patch.object(_changed_convolution, "_OF_ROWS", WAYS[way]),
         mock.patch.object(_change, "_PIECE", piece),
+        mock.patch.object(_changed_convolution, "_WINDOWS", piece),
     ):
         yield
 
@@ -104,7 +105,7 @@ def test_a_batch_of_gradients(way):
     layer = fill(CDDConv(nn.Conv2d(2, 4, 3, padding="same", padding_mode="reflect", dtype=torch.float64)))
     x = torch.randn(2, 2, 4, 5, dtype=torch.float64, requires_grad=True)
     inputs = [x, *layer.adapter.vectors]
-    with forced(way):
+    with forced(way, piece=5):
         y = layer(x)
         dys = torch.randn(3, *y.shape, dtype=torch.float64)
         batched = torch.autograd.grad(y, inputs, dys, is_grads_batched=True, retain_graph=True)
