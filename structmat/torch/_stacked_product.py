@@ -2,8 +2,10 @@
 
 The rows of an expert lie together: its last one ends where `ends` says. As for single layers, one operation computes
 the weight's product and the change, and keeps nothing for the backward pass but its inputs; experts without rows cost
-nothing. On a CPU the rows of each expert go through the chunks of `_change`; on other devices, where a loop would
-launch thousands of small kernels, each row is multiplied by vectors of its own, gathered from those of the experts.
+nothing. On a CPU the rows of each expert go through the chunks of `_change`; for small matrices, where the cost of
+these calls counts, the sums of the matrices and their changes are made for all experts at once. On other devices, where
+a loop would launch thousands of small kernels, each row is multiplied by vectors of its own, gathered from those of the
+experts.
 """
 
 from __future__ import annotations
@@ -23,6 +25,12 @@ __all__ = ["adjoint_vectors", "dense_changes", "loops_over_experts", "stacked_ch
 
 _ROWS = 2**24
 """Entries of rows that are computed at once where each row has vectors of its own: bounds the memory of temporaries."""
+
+# Nanoseconds on a CPU, of one thread: of the way by chunks for each expert and for each entry of a row and of its
+# product, and of the way by sums for each entry of the matrices and for each product by one; forward and backward. With
+# 8 experts and 2,048 rows, the change of matrices of 64 x 64 takes 3.1 ms by chunks and 0.4 by sums, of 256 x 128 5.8
+# and 4.0, of 512 x 256 14 and 20.
+_OF_EXPERTS, _OF_ROWS, _OF_ENTRIES, _OF_PRODUCTS = 3.2e5, 5.0, 15.0, 1 / 60
 
 
 def loops_over_experts(x: Tensor) -> bool:
@@ -93,9 +101,14 @@ class _StackedChange(torch.autograd.Function):
                 return result
             rows = cast("Tensor", weight).shape[1] if y is None else y.shape[1]
             result = x.new_empty(x.shape[0], rows, dtype=y.dtype if y is not None else dtype or x.dtype)
-            end = 0
-            for expert, here in _groups(ends):
-                end = here.stop
+            groups = list(_groups(ends))
+            end = groups[-1][1].stop if groups else 0
+            if y is None and _takes_sums(x, cast("Tensor", weight), groups, vectors, dtype):
+                matrices = _sums(cast("Tensor", weight), groups, vectors, gain)
+                for matrix, (_, here) in zip(matrices, groups, strict=True):
+                    torch.mm(_cast(x[here], dtype), matrix.T, out=result[here])
+                groups = []
+            for expert, here in groups:
                 base = None if y is None else y[here]
                 matrix = None if y is not None else _cast(cast("Tensor", weight)[expert], dtype)
                 own = [vector[expert] for vector in vectors]
@@ -149,20 +162,98 @@ def _grouped_gradients(
 ) -> list[Tensor | None]:
     """Return the gradient of `x`, that of the weight's product included, and those of the vectors."""
     dx = torch.empty_like(x) if needs_x else None
-    end = 0
     gradients = [torch.zeros_like(vector) for vector in vectors]
-    for expert, here in _groups(ends):
-        end = here.stop
+    groups = list(_groups(ends))
+    end = groups[-1][1].stop if groups else 0
+    if weight is not None and _takes_sums(x, weight, groups, vectors, dtype):
+        if dx is not None:
+            for matrix, (_, here) in zip(_sums(weight, groups, vectors, gain), groups, strict=True):
+                dx[here] = dy[here] @ matrix
+        of_matrices = torch.stack([dy[here].T @ _cast(x[here], dtype) for _, here in groups])
+        parts = _gradients_of_sums(of_matrices, [_of_groups(vector, groups) for vector in vectors], gain)
+        for gradient, part in zip(gradients, parts, strict=True):
+            gradient[[expert for expert, _ in groups]] = part.to(gradient.dtype)
+        groups = []
+    for expert, here in groups:
         own = [vector[expert] for vector in vectors]
         matrix = None if weight is None or not needs_x else _cast(weight[expert], dtype)
-        part, *parts = chunked_gradients(dy[here], _cast(x[here], dtype), matrix, own, gain, needs_x=needs_x)
+        part, *found = chunked_gradients(dy[here], _cast(x[here], dtype), matrix, own, gain, needs_x=needs_x)
         if dx is not None:
             dx[here] = cast("Tensor", part)
-        for gradient, each in zip(gradients, parts, strict=True):
+        for gradient, each in zip(gradients, found, strict=True):
             gradient[expert] = cast("Tensor", each)
     if dx is not None:
         dx[end:] = 0
     return [dx, *gradients]
+
+
+# ---- by sums of matrices and their changes
+
+
+def _takes_sums(
+    x: Tensor,
+    weight: Tensor,
+    groups: Sequence[tuple[int, slice]],
+    vectors: Sequence[Tensor],
+    dtype: torch.dtype | None,
+) -> bool:
+    """Return whether the sums of the experts' matrices and their changes, which lose no digits, cost less."""
+    if not groups or len(vectors) != 3 or (dtype or x.dtype) != weight.dtype:
+        return False
+    if weight.dtype != torch.promote_types(torch.promote_types(weight.dtype, vectors[0].dtype), torch.float32):
+        return False
+    n_rows, (_, rows, cols) = groups[-1][1].stop, weight.shape
+    by_chunks = _OF_EXPERTS * len(groups) + _OF_ROWS * n_rows * (rows + cols)
+    return (_OF_ENTRIES * len(groups) + _OF_PRODUCTS * n_rows) * rows * cols < by_chunks
+
+
+def _sums(
+    weight: Tensor, groups: Sequence[tuple[int, slice]], vectors: Sequence[Tensor], gain: float
+) -> Sequence[Tensor]:
+    """Return ``W + gain D C D`` of the experts that have rows."""
+    left, circulants, right = (_of_groups(vector, groups).to(weight.dtype) for vector in vectors)
+    (_, rows, cols), (count, p, q, side) = weight.shape, circulants.shape
+    changes = weight.new_empty(count, p, side, q, side)
+    torch.mul(_dense(circulants), _widened(right, q * side).view(count, 1, 1, q, side), out=changes)
+    changes = changes.view(count, p * side, q * side)[:, :rows, :cols]
+    return torch.addcmul(_of_groups(weight, groups), changes, gain * left[:, :, None]).unbind()
+
+
+def _of_groups(given: Tensor, groups: Sequence[tuple[int, slice]]) -> Tensor:
+    """Return the parts of the experts that have rows; a copy only if others have none."""
+    return given if len(groups) == len(given) else given[[expert for expert, _ in groups]]
+
+
+def _gradients_of_sums(gradient: Tensor, vectors: Sequence[Tensor], gain: float) -> list[Tensor]:
+    """Return the gradients of the vectors from that of the sums, (E, rows, cols)."""
+    left, circulants, right = (vector.to(gradient.dtype) for vector in vectors)
+    (_, rows, cols), (count, p, q, side) = gradient.shape, circulants.shape
+    wide = pad(gradient, (0, q * side - cols, 0, p * side - rows))
+    scaled_left, wide_right = _widened(gain * left, p * side), _widened(right, q * side)
+    product = (wide.view(count, p, side, q, side) * _dense(circulants)).reshape(wide.shape)
+    lefts = gain * torch.bmm(product, wide_right[:, :, None])[:, :rows, 0]
+    rights = torch.bmm(scaled_left[:, None], product)[:, 0, :cols]
+    scaled = (wide * wide_right[:, None]).mul_(scaled_left[:, :, None]).view(count * p, side, q, side)
+    twice = torch.cat((scaled, scaled), 3)
+    # Those of one entry of a circulant stand on one diagonal, without a wrap.
+    steps = (twice.stride(0), twice.stride(1) + 1, twice.stride(2), 1)
+    diagonals = twice.as_strided((count * p, side, q, side), steps).sum(1)
+    return [lefts, diagonals.flip(2).roll(1, 2).view(circulants.shape), rights]
+
+
+def _widened(vectors: Tensor, size: int) -> Tensor:
+    """Return vectors with zeros behind them."""
+    return pad(vectors, (0, size - vectors.shape[-1]))
+
+
+def _dense(circulants: Tensor) -> Tensor:
+    """Return circulants (E, p, q, b) as matrices (E, p, b, q, b), a view of rows that are written behind each other."""
+    count, p, q, side = circulants.shape
+    period = (side + 1) * side
+    repeated = circulants.flip(3).roll(1, 3).repeat(1, 1, 1, side + 1)
+    # A row that starts b - 1 later is shifted by one.
+    steps = (p * q * period, q * period, side - 1, period, 1)
+    return repeated.as_strided((count, p, side, q, side), steps)
 
 
 # ---- by rows with vectors of their own

@@ -4,7 +4,7 @@ Mixtures of experts of transformers hold the matrices of a block as one paramete
 multiply by parts of it, in a loop over experts or by grouped and batched products. For the time of a call a stand-in
 takes the place of the parameter. It answers to indices, transposes and products as the sum of the parameter and its
 changes would, and computes them as the weight's product plus a structured change; nowhere is there a second stack of
-matrices. All other functions get the sum as a dense tensor: right, but not fast.
+large matrices. All other functions get the sum as a dense tensor: right, but not fast.
 """
 
 from __future__ import annotations

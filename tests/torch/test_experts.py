@@ -2,6 +2,7 @@
 
 import copy
 from concurrent.futures import ThreadPoolExecutor
+from unittest import mock
 
 import pytest
 
@@ -90,6 +91,19 @@ def test_rows_with_vectors_of_their_own_give_the_same(monkeypatch):  # as on oth
     monkeypatch.setattr(_stacked_product, "_ROWS", 100)  # several pieces
     test_outputs_and_gradients_are_those_of_dense_sums("GPT-OSS", "batched_mm", 9, {"block_size": 5})
     test_outputs_and_gradients_are_those_of_dense_sums("Mixtral", "batched_mm", 9, {"count": 2, "n_factors": 5})
+
+
+@pytest.mark.parametrize("kind", ["Mixtral", "GPT-OSS"])
+@pytest.mark.parametrize("entries", [0.0, float("inf")])
+def test_sums_of_matrices_and_the_chunks_of_rows_give_the_same(monkeypatch, kind, entries):
+    from structmat.torch import _stacked_product
+
+    monkeypatch.setattr(_stacked_product, "_OF_ENTRIES", entries)
+    seen = mock.Mock(wraps=_stacked_product._gradients_of_sums)
+    monkeypatch.setattr(_stacked_product, "_gradients_of_sums", seen)
+    for tokens, options in ((9, {}), (70, {"block_size": 5}), (1, {"block_size": "toeplitz"})):
+        test_outputs_and_gradients_are_those_of_dense_sums(kind, "grouped_mm", tokens, options)
+    assert bool(seen.called) == (entries == 0)
 
 
 @pytest.mark.parametrize("loop", LOOPS)
@@ -212,6 +226,7 @@ def test_experts_without_tokens_get_no_gradient_and_no_time(monkeypatch):
         monkeypatch.setattr(
             _stacked_product, name, lambda *a, name=name, f=function, **k: (calls.append(name), f(*a, **k))[1]
         )
+    monkeypatch.setattr(_stacked_product, "_OF_ENTRIES", float("inf"))
     changed = fill(CDDExperts(experts("Mixtral", loop="grouped_mm"), NAMES))
     x, chosen, weights = routed()
     changed(x, torch.zeros_like(chosen), weights).sum().backward()

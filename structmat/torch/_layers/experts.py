@@ -51,7 +51,7 @@ class CDDExperts(AdaptedModule):
     Notes
     -----
     Experts without inputs cost no time. Nothing of the matrices is kept for the backward pass, and no second stack of
-    them is made, in loops over the experts and in the grouped and batched products of transformers; compiled and
+    large ones is made, in loops over the experts and in the grouped and batched products of transformers; compiled and
     exported modules, and functions of torch that are no products, get the dense sum. A parameter with two axes has one
     matrix.
 
