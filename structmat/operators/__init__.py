@@ -24,7 +24,14 @@ from structmat.operators._grid_convolution import GridConvolution
 from structmat.operators._indices import Indices
 from structmat.operators._kronecker import Kronecker
 from structmat.operators._kronecker_sum import KroneckerSum
-from structmat.operators._linear_operator import Context, LinearOperator, NormOrder, Planned, closed_forms
+from structmat.operators._linear_operator import (
+    Context,
+    LinearOperator,
+    NormOrder,
+    Planned,
+    SlogdetResult,
+    closed_forms,
+)
 from structmat.operators._multilevel import MultilevelCirculant, MultilevelToeplitz
 from structmat.operators._prepared import Prepared
 from structmat.operators._product import Product
@@ -71,6 +78,7 @@ __all__ = [
     "Product",
     "Scaled",
     "SineTransform",
+    "SlogdetResult",
     "SpectralCirculant",
     "SpectralFunction",
     "SpectralMultiplier",

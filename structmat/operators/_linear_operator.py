@@ -88,7 +88,27 @@ class EigResult(NamedTuple):
 
 
 class SlogdetResult(NamedTuple):
-    """Sign and logarithm of a determinant, named as those that `numpy.linalg.slogdet` returns."""
+    """Sign and logarithm of a determinant, named as those that `numpy.linalg.slogdet` returns.
+
+    Attributes
+    ----------
+    sign : array, shape (...)
+        Of modulus one, or zero for a singular matrix.
+    logabsdet : array, shape (...)
+        Natural logarithm of the absolute value, real.
+
+    See Also
+    --------
+    LinearOperator.slogdet : Returns one.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import structmat as sm
+    >>> sign, logabsdet = sm.Diagonal(np.array([1.0, -2.0])).slogdet()
+    >>> float(sign), float(np.exp(logabsdet).round(12))
+    (-1.0, 2.0)
+    """
 
     sign: Array
     logabsdet: Array
