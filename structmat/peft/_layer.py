@@ -245,18 +245,13 @@ class CDDTunerLinear(CDDTunerLayer):
         return {} if found is None else dict.fromkeys(self._kind._weight_names(self.get_base_layer()), found)
 
     def _weight_of(self, name: str) -> Tensor:
-        if self.quantization_backend is not None:
-            return self.get_base_weight()
-        base, own = owner_of(self.get_base_layer(), name)
-        weight: Tensor = getattr(base, own).data
-        return weight
+        return super()._weight_of(name) if self.quantization_backend is None else self.get_base_weight()
 
     def _assign_weight(self, name: str, value: Tensor) -> None:
-        if self.quantization_backend is not None:
+        if self.quantization_backend is None:
+            super()._assign_weight(name, value)
+        else:
             self.set_base_weight(value)
-            return
-        base, own = owner_of(self.get_base_layer(), name)
-        getattr(base, own).data = value
 
     def _plus(self, name: str, weight: Tensor, merged: Merged, sign: int = 1) -> Tensor:
         return weight_plus(weight, self._kind._pieces(self.get_base_layer(), sign * merged.change())[name])

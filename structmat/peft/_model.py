@@ -42,6 +42,7 @@ from structmat.peft._target_parameters import (
 )
 from structmat.peft._tuner_layer import CDDTunerLayer
 from structmat.peft._weighted_sums import COMBINATIONS, Vectors, fill_terms, options_of_terms
+from structmat.torch._base_weight import owner_of
 from structmat.torch._layers import kind_of
 from structmat.torch._model import adaptable_layers, is_left_out, near_names, require_alone, text_of_adaptable
 from structmat.torch._other_tools import (
@@ -306,9 +307,10 @@ class CDDModel(BaseTuner):
                 layer.require_own_weight()
         owners = Counter(p for module in self.model.modules() for p in module._parameters.values() if p is not None)
         for layer in layers.values():
-            base = layer.get_base_layer()
             names = {name for adapter in layer.cdd_adapters for name in layer.changes(adapter)}
-            layer.shared_weights = {name for name in names if owners[getattr(base, name, None)] > 1}
+            places = {name: owner_of(layer.get_base_layer(), name) for name in names}
+            # Quantised layers may call their weight by another name.
+            layer.shared_weights = {name for name, place in places.items() if owners[getattr(*place, None)] > 1}
 
     def _unload_and_optionally_merge(self, *args: Any, **kwargs: Any) -> nn.Module:
         model = super()._unload_and_optionally_merge(*args, **kwargs)

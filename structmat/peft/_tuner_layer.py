@@ -15,7 +15,7 @@ from structmat.operators import CDDLayout
 from structmat.peft._config import CDDConfig
 from structmat.peft._sum import CDDSum, terms_of
 from structmat.torch import CDDAdapter
-from structmat.torch._base_weight import dtype_and_device
+from structmat.torch._base_weight import dtype_and_device, owner_of
 
 __all__ = ["CDDTunerLayer", "Merged"]
 
@@ -108,11 +108,14 @@ class CDDTunerLayer(nn.Module, BaseTunerLayer):
 
     def _weight_of(self, name: str) -> Tensor:
         """Return a weight of the base layer; of a quantised one, its values."""
-        return getattr(self.get_base_layer(), name).data
+        module, own = owner_of(self.get_base_layer(), name)
+        weight: Tensor = getattr(module, own).data
+        return weight
 
     def _assign_weight(self, name: str, value: Tensor) -> None:
         """Set the values of a weight of the base layer, which stays the same parameter."""
-        getattr(self.get_base_layer(), name).data = value
+        module, own = owner_of(self.get_base_layer(), name)
+        getattr(module, own).data = value
 
     def _plus(self, name: str, weight: Tensor, merged: Merged, sign: int = 1) -> Tensor:
         """Return a weight plus a change, or minus it, in the layout of the base layer."""
@@ -180,9 +183,10 @@ class CDDTunerLayer(nn.Module, BaseTunerLayer):
                     self._unmerge_one(name, merged)
             base = self.get_base_layer()
             for name, shared in self._shared.items():
-                own = getattr(base, name)
-                if own.dtype == shared.dtype and torch.equal(own, shared.to(own.device)):
-                    setattr(base, name, shared)
+                module, own = owner_of(base, name)
+                weight = getattr(module, own)
+                if weight.dtype == shared.dtype and torch.equal(weight, shared.to(weight.device)):
+                    setattr(module, own, shared)
             self._shared.clear()
 
     def _unmerge_one(self, name: str, merged: Merged) -> None:
@@ -201,10 +205,10 @@ class CDDTunerLayer(nn.Module, BaseTunerLayer):
 
         Where other modules share the old weight, the layer gets a parameter of its own.
         """
-        base = self.get_base_layer()
         if self.quantization_backend is None and name in self.shared_weights and name not in self._shared:
-            self._shared[name] = old = getattr(base, name)
-            setattr(base, name, nn.Parameter(merged, requires_grad=old.requires_grad))
+            module, own = owner_of(self.get_base_layer(), name)
+            self._shared[name] = old = getattr(module, own)
+            setattr(module, own, nn.Parameter(merged, requires_grad=old.requires_grad))
         else:
             self._assign_weight(name, merged)
 

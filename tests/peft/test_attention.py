@@ -103,3 +103,19 @@ def test_what_is_refused() -> None:
     lora = get_peft_model(base, LoraConfig(target_modules=["a"]))
     with quietly(), pytest.raises(TypeError, match=r"has an adapter of peft\.tuners\.lora\.layer"):
         get_peft_model(lora.base_model.model, CDDConfig(target_modules=["a"]))
+
+
+@pytest.mark.parametrize("name", ["in_proj_weight", "out_proj.weight"])
+def test_a_weight_that_another_module_shares_stays_its_own(name: str) -> None:
+    model = torch.nn.ModuleList(torch.nn.MultiheadAttention(8, 2, bias=False) for _ in range(2))
+    path, _, own = name.rpartition(".")
+    first, second = (each.get_submodule(path) for each in model)
+    setattr(second, own, getattr(first, own))
+    before = getattr(first, own).detach().clone()
+    adapted = get_peft_model(model, CDDConfig(target_modules=["0"], init_weights=False))
+    adapted.merge_adapter()
+    assert torch.equal(getattr(second, own), before)
+    assert not torch.equal(getattr(first, own), before)
+    adapted.unmerge_adapter()
+    assert getattr(first, own) is getattr(second, own)
+    assert torch.equal(getattr(first, own), before)
