@@ -125,9 +125,14 @@ class ToeplitzSystem(AcceptedSystem):
         return dense_factors(dense_matrix(self.constants))
 
     @cached_property
+    def is_hermitian(self) -> bool:
+        """Whether T is its own adjoint."""
+        return np.array_equal(self.constants, self.constants[::-1].conj())
+
+    @cached_property
     def least_eigenvalue(self) -> float:
         """A lower bound of the eigenvalues of a Hermitian T: of a larger circulant with T in its corner. Else zero."""
-        if self.n <= thresholds.DENSE or not np.array_equal(self.constants, self.constants[::-1].conj()):
+        if self.n <= thresholds.DENSE or not self.is_hermitian:
             return 0.0
         column = kernel_of_diagonals(self.c, self.r[1:], numpy_namespace)
         eigenvalues: Any = spectrum(column, numpy_namespace, real=not np.iscomplexobj(column))
@@ -143,7 +148,7 @@ class ToeplitzSystem(AcceptedSystem):
         here: with 129 to 2,000 points of a Gaussian kernel without noise, recursions left errors of 1e3 to 5e4 beside a
         smooth solution, and elimination leaves 1 to 5.
         """
-        if self.n <= thresholds.DENSE or not np.array_equal(self.constants, self.constants[::-1].conj()):
+        if self.n <= thresholds.DENSE or not self.is_hermitian:
             return False
         windowed = self.c * np.exp(-((thresholds.WINDOW / self.n * np.arange(self.n)) ** 2))
         transform = np.fft.fft if np.iscomplexobj(windowed) else np.fft.rfft

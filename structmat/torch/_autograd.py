@@ -17,7 +17,7 @@ from torch.nn.functional import linear
 from structmat.torch._change import Working, change_rows, chunked_change, chunked_gradients
 from structmat.torch._other_tools import change_by_matrices, for_compilers, has_transforms, is_watched, sees_operations
 
-__all__ = ["apply_change", "autocast_dtype", "fuses", "without_autocast"]
+__all__ = ["apply_change", "autocast_dtype", "fuses", "have_one_dtype", "without_autocast"]
 
 
 def autocast_dtype(given: Tensor) -> torch.dtype | None:
@@ -42,6 +42,11 @@ def fuses(base: Any, x: Tensor, classes: Collection[type] = (nn.Linear,)) -> boo
     trained = weight.requires_grad or (bias is not None and bias.requires_grad)
     if trained or type(weight) is not nn.Parameter or is_watched(base):
         return False
+    return have_one_dtype(x, weight, bias)
+
+
+def have_one_dtype(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
+    """Return whether inputs, weight and bias have one dtype, or get one from autocast."""
     same = weight.dtype == x.dtype and (bias is None or bias.dtype == x.dtype)
     dtype = None if same else autocast_dtype(x)
     if dtype is None:

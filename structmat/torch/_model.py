@@ -456,7 +456,8 @@ def _meant(model: nn.Module, names: Targets, out: Collection[str]) -> list[str]:
             text = f"{each!r} matches no parameter; could be adapted: {first_names(list(known)) or 'none'}"
             raise ArgumentValueError("adapt", "parameters", text)
     found = [path for path in found if not any(path.startswith(f"{other}.") for other in out)]
-    adapted = [path for path in found if path in changes_of(model)]
+    changes = changes_of(model)
+    adapted = [path for path in found if path in changes]
     if adapted:
         raise ArgumentValueError("adapt", "parameters", f"match {adapted[0]}, which is adapted already")
     return found

@@ -32,6 +32,11 @@ class _Place(NamedTuple):
     """Paths by which targets may mean it. Those of a list are alternatives, and all lists of a group are one whole."""
 
     @property
+    def paths(self) -> list[str]:
+        """All of these paths."""
+        return list(chain.from_iterable(chain.from_iterable(self.groups)))
+
+    @property
     def is_stacked(self) -> bool:
         """Whether it has an axis of experts, or is a part of a module of experts."""
         parameter = self.module._parameters[self.name]
@@ -81,8 +86,7 @@ def changeable_parameters(model: nn.Module) -> dict[str, list[str]]:
 
     These are parameters with three axes, the stacked matrices of experts, and single matrices with two.
     """
-    places = _places(model).items()
-    return {path: list(chain.from_iterable(chain.from_iterable(place.groups))) for path, place in places}
+    return {path: place.paths for path, place in _places(model).items()}
 
 
 def parameters_meant(
@@ -132,9 +136,8 @@ def unreached_experts(model: nn.Module) -> dict[str, list[str]]:
     rows, columns), and call no layer. Targets may mean it by its own name, or by the name of a matrix alone:
     ``experts.gate_up_proj`` holds what checkpoints call ``experts.0.gate_proj`` or ``experts.0.w1``.
     """
-    known = changeable_parameters(model)
     return {
-        path: known[path]
+        path: place.paths
         for path, place in _places(model).items()
         if not place.is_adapted and ("experts" in path.split(".") or "Experts" in type(place.module).__name__)
     }

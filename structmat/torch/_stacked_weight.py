@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from structmat._errors import ArgumentTypeError, ArgumentValueError
-from structmat.torch._autograd import apply_change, autocast_dtype
+from structmat.torch._autograd import apply_change, autocast_dtype, have_one_dtype
 from structmat.torch._other_tools import is_recorded
 from structmat.torch._stacked_adapter import StackedCDDAdapter
 from structmat.torch._stacked_product import adjoint_vectors, dense_changes, loops_over_experts, stacked_change
@@ -385,13 +385,8 @@ for _each in ("neg", "abs", "eq", "ne", "lt", "le", "gt", "ge"):
 
 def _fuses(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
     """Whether one operation can compute the product and the change, as `_autograd.fuses` says of a layer."""
-    if bias is not None and bias.requires_grad:
-        return False
-    same = x.dtype == weight.dtype and (bias is None or bias.dtype == x.dtype)
-    dtype = autocast_dtype(x)
-    if dtype is None:
-        return same
-    return autocast_dtype(weight) == dtype and (bias is None or autocast_dtype(bias) == dtype)
+    is_trained = bias is not None and bias.requires_grad
+    return not is_trained and have_one_dtype(x, weight, bias)
 
 
 # ---- the functions of torch that modules of experts call
