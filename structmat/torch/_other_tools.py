@@ -95,21 +95,24 @@ def change_by_matrices(x: Tensor, vectors: Sequence[Tensor], gain: float, dtype:
 
 
 def change_as_matrix(vectors: Sequence[Tensor], gain: float, dtype: torch.dtype) -> Tensor:
-    """Return the change as a dense matrix (rows, cols), by plain operations that can be differentiated."""
+    """Return the change as a dense matrix (..., rows, cols), by plain operations that can be differentiated.
+
+    Vectors of several experts have leading axes.
+    """
     wide = [vector.to(dtype) for vector in vectors]
     matrix = None
     for left, circulants, right in zip(wide[-3::-2], wide[-2::-2], wide[-1::-2], strict=False):
-        step = _block_circulant(circulants, left.shape[0], right.shape[0]) * right
+        step = _block_circulant(circulants, left.shape[-1], right.shape[-1]) * right[..., None, :]
         matrix = step if matrix is None else step @ matrix
-    return (gain * wide[0])[:, None] * matrix
+    return (gain * wide[0])[..., None] * matrix
 
 
 def _block_circulant(circulants: Tensor, rows: int, cols: int) -> Tensor:
-    """Return the matrix (rows, cols) of a grid of circulants (p, q, b), gathered from it."""
-    p, q, side = circulants.shape
+    """Return the matrix (..., rows, cols) of a grid of circulants (..., p, q, b), gathered from it."""
+    *lead, p, q, side = circulants.shape
     lags = torch.arange(side, device=circulants.device)
-    blocks = circulants[:, :, (lags[:, None] - lags) % side]  # (p, q, b, b)
-    return blocks.transpose(1, 2).reshape(p * side, q * side)[:rows, :cols]
+    blocks = circulants[..., (lags[:, None] - lags) % side]  # (..., p, q, b, b)
+    return blocks.transpose(-3, -2).reshape(*lead, p * side, q * side)[..., :rows, :cols]
 
 
 # ---- layers of transformers

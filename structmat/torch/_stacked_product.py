@@ -21,7 +21,7 @@ from structmat.torch._autograd import without_autocast
 from structmat.torch._change import chunked_change, chunked_gradients
 from structmat.torch._other_tools import sees_operations
 
-__all__ = ["adjoint_vectors", "dense_changes", "loops_over_experts", "stacked_change"]
+__all__ = ["adjoint_vectors", "loops_over_experts", "stacked_change"]
 
 _ROWS = 2**24
 """Entries of rows that are computed at once where each row has vectors of its own: bounds the memory of temporaries."""
@@ -328,20 +328,7 @@ def _differentiable_gradients(
     return [dx, *gradients]
 
 
-# ---- dense changes, and the other way round
-
-
-def dense_changes(vectors: Sequence[Tensor], gain: float) -> Tensor:
-    """Return ``gain D C D`` of all experts as dense matrices (E, rows, cols), by operations that compilers know."""
-    dense = None
-    for left, circulants, right in zip(vectors[:-2:2], vectors[1::2], vectors[2::2], strict=True):
-        experts, p, q, side = circulants.shape
-        lags = torch.arange(side, device=circulants.device)
-        blocks = circulants[..., (lags[:, None] - lags) % side]  # (E, p, q, b, b)
-        matrix = blocks.transpose(2, 3).reshape(experts, p * side, q * side)[:, : left.shape[1], : right.shape[1]]
-        matrix = matrix * right[:, None, :]
-        dense = gain * left[:, :, None] * matrix if dense is None else dense @ matrix
-    return cast("Tensor", dense)
+# ---- the other way round
 
 
 def adjoint_vectors(vectors: Sequence[Tensor]) -> list[Tensor]:

@@ -21,9 +21,9 @@ from torch.utils._pytree import tree_map
 
 from structmat._errors import ArgumentTypeError, ArgumentValueError
 from structmat.torch._autograd import apply_change, autocast_dtype, have_one_dtype
-from structmat.torch._other_tools import is_recorded
+from structmat.torch._other_tools import change_as_matrix, is_recorded
 from structmat.torch._stacked_adapter import StackedCDDAdapter
-from structmat.torch._stacked_product import adjoint_vectors, dense_changes, loops_over_experts, stacked_change
+from structmat.torch._stacked_product import adjoint_vectors, loops_over_experts, stacked_change
 
 __all__ = ["Stack", "call_changed", "laid_out", "stack_of"]
 
@@ -280,10 +280,11 @@ class ChangedWeight:
         wide = torch.promote_types(weight.dtype, torch.float32)
         total = weight.to(wide)
         for adapter in self._adapters:
-            vectors = [vector.to(torch.promote_types(wide, vector.dtype)) for vector in adapter.vectors.forward()]
+            vectors = adapter.vectors.forward()
             if index is not None:
                 vectors = [vector[index] for vector in vectors]
-            total = total + dense_changes(vectors, adapter.gain).to(wide)
+            dtype = torch.promote_types(wide, vectors[0].dtype)
+            total = total + change_as_matrix(vectors, adapter.gain, dtype).to(wide)
         total = total.to(weight.dtype)
         if isinstance(self._index, int):
             total = total[0]
