@@ -212,9 +212,10 @@ vectors, without a look at the products themselves."""
 LOSSY = 100.0
 """How many times the error of solutions that of the product with one vector must be for a warning.
 
-The law of these products (``tests/test_toeplitz_solver.py``) allows a thousand times the error of LAPACK's elimination
-where there is no warning. Products with 12 random vectors lost up to 5.6 times as much as that with the one, for 504
-matrices of the tests, with 300 vectors up to 8 times: with 300 in place of 100 the law did not hold for all.
+The law of these products (``tests/toeplitz_systems/test_toeplitz_solver.py``) allows a thousand times the error of
+LAPACK's elimination where there is no warning. Products with 12 random vectors lost up to 5.6 times as much as that
+with the one, for 504 matrices of the tests, with 300 vectors up to 8 times: with 300 in place of 100 the law did not
+hold for all.
 """
 
 # The determinant

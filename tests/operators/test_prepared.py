@@ -17,8 +17,8 @@ import structmat as sm
 from structmat._fourier import chunks, convolutions
 from tests import backends
 from tests.backends import Backend
+from tests.fourier.test_fourier import relative, sparse_product
 from tests.operator_registry import PLAIN, Entry, Vectors, each, every_entry
-from tests.test_fourier import relative, sparse_product
 
 TOLERANCE = {"float32": 1e-5, "complex64": 1e-5, "float64": 1e-13, "complex128": 1e-13}
 

@@ -16,7 +16,7 @@ pytest.importorskip("peft")
 pytest.importorskip("cyclopts")
 torch = pytest.importorskip("torch")
 
-EXAMPLES = Path(__file__).parent.parent / "docs" / "examples"
+EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 METHODS = ["head", "lora", "full", "adalora", "fourierft", "c3a", "c3a-corrected", "cdd", "cdd-peft"]
 FEW = ("--task", "banking77", "--rows", "48", "--test-rows", "20", "--epochs", "2", "--batch", "8")
 USUAL = ("--places", "query-value", "--rank", "8")

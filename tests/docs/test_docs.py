@@ -14,7 +14,7 @@ from types import ModuleType
 import pytest
 from scipy_doctest import DTChecker
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 FOLDERS = (".", "docs", "docs/guide", "docs/tutorials")
 PAGES = sorted(page for folder in FOLDERS for page in (ROOT / folder).glob("*.md"))
 EXECUTED = {

@@ -15,9 +15,9 @@ import pytest
 from _pytest.doctest import DoctestItem
 
 import structmat as sm
-from tests.test_docs import load
+from tests.docs.test_docs import load
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 LINK = re.compile(r"\]\((?!https?:|#)([^)#]+)(?:#[^)]*)?\)")
 
 

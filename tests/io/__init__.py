@@ -1,0 +1,1 @@
+"""Files of operators, fits and matrices."""

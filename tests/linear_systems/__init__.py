@@ -1,0 +1,1 @@
+"""Systems, least squares, determinants and samples of any operator, with their derivatives."""

@@ -1,0 +1,1 @@
+"""Systems of Toeplitz and block Toeplitz matrices, by each algorithm."""
