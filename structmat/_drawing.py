@@ -18,7 +18,7 @@ try:
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator, ScalarFormatter
 except ModuleNotFoundError as error:
-    raise ImportError('structmat.plot needs the extra "plot": pip install "structmat[plot]"') from error
+    raise ImportError('structmat.plot needs the extra "files": pip install "structmat[files]"') from error
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

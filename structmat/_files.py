@@ -105,7 +105,7 @@ def require_safetensors() -> None:
         import ml_dtypes  # noqa: F401, PLC0415  # the dtype bfloat16 of NumPy
         import safetensors  # noqa: F401, PLC0415  # an extra
     except ModuleNotFoundError as error:
-        raise ImportError('safetensors files need the extra "io": pip install "structmat[io]"') from error
+        raise ImportError('safetensors files need the extra "files": pip install "structmat[files]"') from error
 
 
 @contextlib.contextmanager

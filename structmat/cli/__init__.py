@@ -56,7 +56,7 @@ def _imported() -> Callable[[Sequence[str]], int] | None:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.split(".")[0] == "structmat":
             raise
-        sys.stderr.write(f'structmat: error: the command needs {error.name}: pip install "structmat[cli]"\n')
+        sys.stderr.write(f'structmat: error: the command needs {error.name}: pip install "structmat[studies]"\n')
         return None
     finally:
         if hears:

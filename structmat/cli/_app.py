@@ -569,7 +569,7 @@ def _cluster(scheduler: str | None) -> Iterator[None]:
     try:
         from distributed import Client  # noqa: PLC0415  # an extra
     except ModuleNotFoundError as error:
-        raise ImportError('--scheduler needs the extra "distributed": pip install "structmat[distributed]"') from error
+        raise ImportError('--scheduler needs the extra "studies": pip install "structmat[studies]"') from error
     # These libraries log every step of losing a connection, which is told in one line here.
     for name in ("asyncio", "distributed.client", "distributed.core", "tornado"):
         logging.getLogger(name).setLevel(logging.CRITICAL)

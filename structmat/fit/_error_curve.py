@@ -159,7 +159,7 @@ class ErrorCurve:
         return data_frame("ErrorCurve.to_pandas", list(columns), zip(*columns.values(), strict=True))
 
     def plot(self, ax: Axes | None = None) -> Axes:
-        """Draw the error against the number of parameters, with the baselines; needs the extra ``plot``.
+        """Draw the error against the number of parameters, with the baselines; needs the extra ``files``.
 
         Parameters
         ----------

@@ -109,7 +109,7 @@ class FitResult:
         return {"shape": shape, "n_factors": len(self.operator.factors), **fields, "history": self.history.tolist()}
 
     def plot(self, ax: Axes | None = None) -> Axes:
-        """Draw the error after each iteration; needs the extra ``plot``.
+        """Draw the error after each iteration; needs the extra ``files``.
 
         Parameters
         ----------

@@ -151,7 +151,7 @@ class Study:
         return math.hypot(*(row["error"] * row["norm"] for row in rows)) / whole if whole else 0.0
 
     def plot(self, ax: Axes | None = None) -> Axes:
-        """Draw the table; needs the extra ``plot``.
+        """Draw the table; needs the extra ``files``.
 
         Parameters
         ----------

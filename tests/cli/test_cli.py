@@ -408,16 +408,16 @@ from structmat.cli import main
 sys.exit(main({arguments!r}))
 """
 ENDS_WITH = [
-    ("fit missing.npy --out o.safetensors", "safetensors", "io"),
-    ("fit missing.npy --out o.safetensors", "ml_dtypes", "io"),
-    ("fit missing.npy --plot o.png", "matplotlib", "plot"),
-    ("curve missing.npy --plot o.png", "matplotlib", "plot"),
+    ("fit missing.npy --out o.safetensors", "safetensors", "files"),
+    ("fit missing.npy --out o.safetensors", "ml_dtypes", "files"),
+    ("fit missing.npy --plot o.png", "matplotlib", "files"),
+    ("curve missing.npy --plot o.png", "matplotlib", "files"),
     *[
-        (f"{command} --out o", library, "plot" if library == "matplotlib" else "studies")
+        (f"{command} --out o", library, "files" if library == "matplotlib" else "studies")
         for command in ("sweep missing.npy", "fit-checkpoint --delta missing.safetensors")
         for library in ("pandas", "matplotlib", "safetensors", "joblib", "filelock", "threadpoolctl")
     ],
-    ("sweep W.npy --out o --scheduler tcp://localhost:1", "distributed", "distributed"),
+    ("sweep W.npy --out o --scheduler tcp://localhost:1", "distributed", "studies"),
 ]
 
 
@@ -437,7 +437,7 @@ def test_a_missing_extra_is_told(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "structmat.cli._app", None)  # which is put back afterwards, if it is there
     monkeypatch.delitem(sys.modules, "structmat.cli._app")
     assert main(["info", "x"]) == 1
-    assert capsys.readouterr().err.endswith('pip install "structmat[cli]"\n')
+    assert capsys.readouterr().err.endswith('pip install "structmat[studies]"\n')
 
 
 def test_defaults_are_those_of_the_functions():

@@ -50,8 +50,8 @@ for package, extra, call in [
     ("jax", "jax", "sm.jax"),
     ("torch", "torch", "import structmat.torch"),
     ("peft", "peft", "import structmat.peft"),
-    ("matplotlib", "plot", "sm.plot"),
-    ("safetensors", "io", "sm.io.save(sm.Circulant([1.0, 2.0]), 'file.safetensors')"),
+    ("matplotlib", "files", "sm.plot"),
+    ("safetensors", "files", "sm.io.save(sm.Circulant([1.0, 2.0]), 'file.safetensors')"),
     ("joblib", "studies", "sm.studies"),
     ("pandas", "studies", "sm.studies"),
     ("safetensors", "torch", SAVE),
@@ -116,38 +116,49 @@ def test_what_docstrings_of_modules_refer_to_exists() -> None:
 # What goes out with a release
 
 
-SOURCES = pytest.mark.skipif(
-    not (ROOT / "structmat/__init__.py").exists(), reason="the package is tested where its sources are not"
-)
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 
 
-@SOURCES
-def test_citation_and_recipe_are_up_to_date() -> None:
-    """Version, date, addresses and requirements: `python .ci/release_files.py` writes them."""
-    assert list(load(ROOT / ".ci/release_files.py").outdated()) == []
-    assert f"\nversion: {sm.__version__}\n" in (ROOT / "CITATION.cff").read_text("utf-8")
-    recipe = (ROOT / "conda/recipe.yaml").read_text("utf-8")
-    assert f'version: "{sm.__version__}"' in recipe
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-    run = recipe.partition("  run:\n")[2].partition("  run_constraints:\n")[0].replace(" ", "").splitlines()
-    assert run == ["-python>=${{python_min}}", *(f"-{each}" for each in project["dependencies"])]
-    assert f'python_min: "{project["requires-python"].removeprefix(">=")}"' in recipe
+def citation(addresses: dict[str, str], changes: str) -> dict[str, str]:
+    """What CITATION.cff has to say, by its keys: the version, the date that its changes have, and the addresses."""
+    released = re.search(rf"^## {re.escape(sm.__version__)} \((.+)\)$", changes, re.MULTILINE)
+    assert released, f"CHANGELOG.md has no heading '## {sm.__version__} (...)' with a date or 'not released yet'"
+    date = "" if released[1] == "not released yet" else released[1]
+    said = {"date-released": date, "repository-code": addresses["repository"], "url": addresses["documentation"]}
+    return {"version": sm.__version__} | {key: text for key, text in said.items() if text}
 
 
-@SOURCES
-def test_addresses_come_from_one_place(monkeypatch: pytest.MonkeyPatch) -> None:
-    script = load(ROOT / ".ci/release_files.py")
-    texts = {name: (ROOT / name).read_text("utf-8") for name in script.FILES}
+def test_the_citation_is_up_to_date() -> None:
+    changes = (ROOT / "CHANGELOG.md").read_text("utf-8")
+    lines = re.findall(r'^([a-z-]+): "?([^">]+?)"?$', (ROOT / "CITATION.cff").read_text("utf-8"), re.MULTILINE)
+    said = {key: text for key, text in lines if key in {"version", "date-released", "repository-code", "url"}}
+    assert said == citation(PROJECT["tool"]["hatch"]["metadata"]["hooks"]["custom"], changes)
+
+
+def test_a_released_citation_has_a_date_and_addresses() -> None:
     addresses = {"repository": "https://host/us/structmat", "documentation": "https://docs"}
-    monkeypatch.setattr(script, "ADDRESSES", addresses)
-    filled = {name: change(texts[name]) for name, change in script.FILES.items()}
-    assert 'repository-code: "https://host/us/structmat"\nurl: "https://docs"\n' in filled["CITATION.cff"]
-    assert "  homepage: https://host/us/structmat\n" in filled["conda/recipe.yaml"]
-    assert {name: change(filled[name]) for name, change in script.FILES.items()} == filled
-    monkeypatch.setattr(script, "ADDRESSES", dict.fromkeys(addresses, ""))
-    assert {name: change(filled[name]) for name, change in script.FILES.items()} == {
-        name: change(texts[name]) for name, change in script.FILES.items()
+    assert citation(addresses, f"# Changes\n\n## {sm.__version__} (2026-12-31)\n") == {
+        "version": sm.__version__,
+        "date-released": "2026-12-31",
+        "repository-code": "https://host/us/structmat",
+        "url": "https://docs",
     }
+
+
+def test_every_extra_that_a_text_names_is_there() -> None:
+    extras = set(PROJECT["project"]["optional-dependencies"])
+    files = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "noxfile.py", ".ci/run", "pyproject.toml")]
+    files += [*ROOT.glob(".github/workflows/*.yml"), ROOT / ".pre-commit-config.yaml"]
+    for folder in ("benchmarks", "docs", "structmat"):
+        files += [path for kind in ("*.md", "*.py", "*.rst") for path in (ROOT / folder).rglob(kind)]
+    named = {}
+    for path in files:
+        text = path.read_text("utf-8")
+        found = re.findall(r'(?:structmat|"\.)\[([a-z,]+)\]', text)
+        found += re.findall(r'\bextra (?:``|`|")([a-z]+)(?:``|`|")', text)
+        named |= dict.fromkeys({extra for names in found for extra in names.split(",")}, path)
+    assert named.keys() <= extras, {extra: path for extra, path in named.items() if extra not in extras}
+    assert named.keys() >= {"dev", "fast", "files", "jax", "peft", "studies", "test", "torch"}
 
 
 @pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "SECURITY.md", "benchmarks/README.md"])
