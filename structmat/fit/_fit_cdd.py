@@ -114,8 +114,8 @@ def fit_cdd(
         process too, but not of other processes, nor time spent waiting. So other work on the machine delays a fit, but
         hardly changes it. The products in closed form come first and are completed whatever the limit: the result is
         never worse than these. With more than three factors the search goes on until the limit, in ever longer runs,
-        and a longer limit runs the same steps further. By default a fixed amount of work: seconds to minutes, by side
-        and `n_factors`.
+        and a longer limit runs the same steps further; without random starting points it ends when all runs have
+        converged. By default a fixed amount of work: seconds to minutes, by side and `n_factors`.
     callback : callable, optional
         Called with a `FitProgress` after every iteration. It may raise `StopIteration` to end the fit: the best so far
         is returned. Without one, a notebook with `rich` and `ipywidgets` shows the state after two seconds.

@@ -181,10 +181,19 @@ class Search(StoppableSearch):
         for number, (chains, steps, polish) in enumerate(self._rounds()):
             if self._is_exact():
                 return
+            self.control.check()
             pool += self._explored(np.random.default_rng([self._seed, number]), chains, steps)
-            one = min(pool, key=_error)
+            # Without chains nothing new comes, and what is left to do are the polishes that have not ended.
+            left = [one for one in pool if not self._is_finished(one)] if self.control.restarts == 0 else pool
+            if not left:
+                return
+            one = min(left, key=_error)
             polished = one if one.converged else self._polished(one, polish)
             pool = [polished, *(other for other in pool if other is not one and other.start in STARTS)]
+
+    def _is_finished(self, candidate: Candidate) -> bool:
+        """Whether a polish does not go on from a product."""
+        return candidate.converged or len(candidate.history) > self.control.max_iter
 
     def _is_exact(self) -> bool:
         """Whether nothing is left to search for."""

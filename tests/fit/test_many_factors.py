@@ -47,6 +47,38 @@ def test_never_worse_than_closed_forms_or_three_factors(n_factors, real):
         assert fit.error <= fit_cdd(W, 3, rng=3, **QUICK).error + 1e-12
 
 
+class EndlessSearchError(Exception):
+    """A search has made more rounds than it has work for."""
+
+
+@pytest.mark.parametrize("n_factors", [2, 4, 5, 9])
+@pytest.mark.parametrize("max_iter", [3, 200])
+@pytest.mark.parametrize("continued", [False, True])
+def test_a_search_without_random_starts_ends_where_nothing_is_left_to_do(monkeypatch, n_factors, max_iter, continued):
+    """Its rounds are counted, since one without anything to do takes no time: the limit alone is no guard."""
+
+    def rounds():
+        yield from range(100)
+        raise EndlessSearchError
+
+    monkeypatch.setattr(_search, "count", rounds)
+    W = matrix(8, seed=1)
+    options = {"restarts": 0, "max_iter": max_iter, "rng": 0}
+    before = fit_cdd(W, n_factors - 1, **options) if continued else None
+    fit = fit_cdd(W, n_factors, start=before, time_limit=600, **options)
+    assert fit.status == "completed"
+    assert fit.error <= (before.error if before else 1.0)
+
+
+def test_a_search_ends_whose_only_product_was_polished_to_its_end():
+    """Of four factors that were read off a noisy planted product, without random starts, nothing else is left."""
+    W = planted("uniform", np.random.default_rng(0), (24, 24), n_factors=4)[0]
+    noise = np.random.default_rng(9).standard_normal(W.shape)
+    fit = fit_cdd(W / np.linalg.norm(W) + 0.3 * noise / np.linalg.norm(noise), 4, restarts=0, rng=0)
+    assert (fit.start, fit.status) == ("peeling", "completed")
+    assert fit.error < 0.3
+
+
 @settings(max_examples=8, deadline=None)
 @given(
     n=st.integers(3, 9),
