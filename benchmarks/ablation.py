@@ -23,28 +23,29 @@ import numpy as np
 from _common import begin, changed, finish, normal, parser, shown, table, with_noise
 
 import structmat as sm
+from structmat.fit import _alternation as alternation
 from structmat.fit import _search as search
-from structmat.fit import _three_factors as three
+from structmat.fit import _three_factor_search as three
 
 FIELDS = ("matrix", "factors", "without", "error", "error_change", "seconds", "seconds_share")
 DATA = Path(__file__).resolve().parent.parent / "docs" / "examples" / "data"
-Parts = dict[str, tuple[dict[str, Any], dict[str, Any]]]
+Parts = dict[str, tuple[dict[str, Any], Any, dict[str, Any]]]
 
 MANY: Parts = {
-    "low-rank start": ({}, {"STARTS": {"peeling": search.STARTS["peeling"]}}),
-    "peeling start": ({}, {"STARTS": {"low-rank": search.STARTS["low-rank"]}}),
-    "exploration": ({"restarts": 0}, {}),
-    "all chains but four": ({"restarts": 4}, {}),
-    "polish": ({}, {"_POLISH": 20}),
+    "low-rank start": ({}, search, {"STARTS": {"peeling": search.STARTS["peeling"]}}),
+    "peeling start": ({}, search, {"STARTS": {"low-rank": search.STARTS["low-rank"]}}),
+    "exploration": ({"restarts": 0}, search, {}),
+    "all chains but four": ({"restarts": 4}, search, {}),
+    "polish": ({}, search, {"_POLISH": 20}),
 }
-"""For more than three factors: options of `fit_cdd`, and names in `_search`, that leave a part out."""
+"""For more than three factors: options of `fit_cdd`, a module, and names in it, that leave a part out."""
 
 THREE: Parts = {
-    "shift synchronisation": ({}, {"STARTS": {}}),
-    "random starts": ({"restarts": 0}, {}),
-    "momentum": ({}, {"_MOMENTUM": 0.0}),
+    "shift synchronisation": ({}, three, {"STARTS": {}}),
+    "random starts": ({"restarts": 0}, three, {}),
+    "momentum": ({}, alternation, {"_MOMENTUM": 0.0}),
 }
-"""The same for three factors, and names in `_three_factors`."""
+"""The same for three factors."""
 
 
 def planted(rng: np.random.Generator, n: int, factors: int, noise: float) -> np.ndarray:
@@ -75,10 +76,12 @@ MATRICES: dict[str, Callable[[np.random.Generator, int], np.ndarray]] = {
 """From a generator and the number of factors of the fit, which planted products have too."""
 
 
-def fitted(matrix: str, factors: int, seeds: list[int], options: dict[str, Any], names: dict[str, Any]) -> list[float]:
+def fitted(
+    matrix: str, factors: int, seeds: list[int], options: dict[str, Any], module: Any, names: dict[str, Any]
+) -> list[float]:
     """Return the mean error, and the mean of the processor's seconds, over seeds of matrices and fits."""
     errors, seconds = [], []
-    with changed(three if factors == 3 else search, **names):
+    with changed(module, **names):
         for seed in seeds:
             W = MATRICES[matrix](np.random.default_rng(100 + seed), factors)
             begun = time.process_time()
@@ -89,10 +92,10 @@ def fitted(matrix: str, factors: int, seeds: list[int], options: dict[str, Any],
 
 def measured(matrix: str, factors: int, seeds: list[int]) -> Iterator[list[object]]:
     seeds = seeds if " 128 " not in matrix and " 384 " not in matrix else seeds[:1]  # minutes for each
-    error, seconds = fitted(matrix, factors, seeds, {}, {})
+    error, seconds = fitted(matrix, factors, seeds, {}, search, {})
     yield [matrix, factors, "", f"{error:.5f}", "", f"{seconds:.2f}", ""]
-    for part, (options, names) in (THREE if factors == 3 else MANY).items():
-        own_error, own_seconds = fitted(matrix, factors, seeds, options, names)
+    for part, (options, module, names) in (THREE if factors == 3 else MANY).items():
+        own_error, own_seconds = fitted(matrix, factors, seeds, options, module, names)
         more = f"{100 * (own_error / error - 1):+.2f}" if error > 1e-9 else f"to {own_error:.2g}"
         share = f"{100 * own_seconds / seconds:.0f}"
         yield [matrix, factors, part, f"{own_error:.5f}", more, f"{own_seconds:.2f}", share]

@@ -27,7 +27,8 @@ import numpy as np
 from _common import begin, finish, normal, parser, shown, table, with_noise
 
 import structmat as sm
-from structmat.fit._three_factors import BlockGrid, Factors, Run, alternate
+from structmat.fit._alternation import Run, alternate
+from structmat.fit._block_grid import BlockGrid, Factors
 
 SIZES = (7, 16, 64, 65, 256, 384)
 NOISY = (64, 65, 128, 256)

@@ -9,7 +9,11 @@ Map of the package; each line imports only from lines below it:
 - `_search`: the search for a product of any number of factors
 - `_objective`: its objective, the error of products by their flat parameters, and the gradient
 - `_peeling_start`, `_low_rank_start`: products that are read off the matrix, to start from
-- `_three_factors`: the search for three factors, by steps in closed form, on any grid of blocks
+- `_three_factor_search`: the search for three factors, on any grid of blocks
+- `_synchronisation`: the phases of planted products of three factors, read off a matrix
+- `_closed_forms`: products of three factors in closed form
+- `_alternation`: alternating least squares for three factors
+- `_block_grid`: a matrix in blocks, the three vectors of a product, sums over blocks
 - `_control`: what ends a search early and what it reports on the way
 - `_problem`: what a fit is asked for, and what a search has found
 - `_result`: what fits return

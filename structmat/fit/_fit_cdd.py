@@ -37,7 +37,7 @@ from structmat.fit._matrices import (
 from structmat.fit._problem import Found, Problem
 from structmat.fit._result import FitResult
 from structmat.fit._search import OF_A_START, Search
-from structmat.fit._three_factors import ThreeFactorSearch
+from structmat.fit._three_factor_search import ThreeFactorSearch
 from structmat.operators import CDDLayout, CDDProduct, Diagonal
 
 if TYPE_CHECKING:

@@ -118,7 +118,7 @@ def rounding_error(dtype: DTypeLike) -> float:
 def most_spread(dtype: DTypeLike) -> float:
     """Return how many times the norm of the matrix the spread of a fit may be, for products of this dtype.
 
-    The *spread* is what rounding errors of products through transforms grow with (see `_three_factors`). The bounds, 84
+    The *spread* is what rounding errors of products through transforms grow with (see `_alternation`). The bounds, 84
     and 4,500, are never met on matrices that are such products, noisy or not, and on changes of trained weights, which
     have at most 3; elsewhere they cost up to some per cent of the error.
     """

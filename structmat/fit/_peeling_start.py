@@ -21,7 +21,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from structmat.fit._three_factors import BlockGrid, Run, alternate, shift_synchronisation_start, unit
+from structmat.fit._alternation import Run, alternate
+from structmat.fit._block_grid import BlockGrid
+from structmat.fit._synchronisation import shift_synchronisation_start, unit
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

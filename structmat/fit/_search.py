@@ -19,13 +19,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from structmat.fit._block_grid import BlockGrid
+from structmat.fit._closed_forms import CLOSED_FORMS
 from structmat.fit._control import StoppableSearch
 from structmat.fit._low_rank_start import low_rank_start
 from structmat.fit._matrices import rounding_error, truncated_svd
 from structmat.fit._objective import Objective
 from structmat.fit._peeling_start import peeling_start
 from structmat.fit._problem import Found
-from structmat.fit._three_factors import CLOSED_FORMS, BlockGrid, ThreeFactorSearch
+from structmat.fit._three_factor_search import ThreeFactorSearch
 from structmat.operators import Circulant
 
 if TYPE_CHECKING:

@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from structmat import fit_cdd
-from structmat.fit._three_factors import BlockGrid, Factors, _with_best_circulant, iteration, residual_norm2
+from structmat.fit._alternation import iteration, with_best_circulant
+from structmat.fit._block_grid import BlockGrid, Factors, residual_norm2
 from tests.fit.matrices import dense_of_grid, normal, planted
 
 
@@ -32,7 +33,7 @@ def test_every_step_is_stationary_and_residuals_are_those_of_dense_formulas(prob
     grid = BlockGrid(W, m, M)
     start = Factors(*(normal(rng, s, real=real) for s in ((grid.p, m), (grid.p, grid.q, m), (grid.q, m))))
     a, b = start.a * grid.rows_present, start.b * grid.cols_present
-    c = _with_best_circulant(grid, a, b).c
+    c = with_best_circulant(grid, a, b).c
     scale = 2.0**-grid.exponent
     M = M / M.max()
 

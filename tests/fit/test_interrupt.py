@@ -12,7 +12,7 @@ import pytest
 
 from structmat import _progress
 from structmat.fit import _error_curve as curve_module
-from structmat.fit import _three_factors as three_factors
+from structmat.fit import _three_factor_search as three_factors
 from structmat.fit import error_curve, fit_cdd
 from structmat.fit._objective import Objective
 from tests.fit.matrices import closed_form_errors

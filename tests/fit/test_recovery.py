@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from structmat.fit import fit_cdd
-from structmat.fit._three_factors import BlockGrid, Factors, Run, alternate
+from structmat.fit._alternation import Run, alternate
+from structmat.fit._block_grid import BlockGrid, Factors
 from tests.fit.matrices import planted, with_noise
 
 KINDS = ["normal", "complex normal", "signs", "phases", "uniform"]

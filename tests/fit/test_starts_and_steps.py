@@ -3,17 +3,11 @@
 import numpy as np
 import pytest
 
-from structmat.fit._three_factors import (
-    CLOSED_FORMS,
-    BlockGrid,
-    Factors,
-    Run,
-    _bounded_ratio,
-    _random_start,
-    iteration,
-    residual_norm2,
-    shift_synchronisation_start,
-)
+from structmat.fit._alternation import Run, _bounded_ratio, iteration
+from structmat.fit._block_grid import BlockGrid, Factors, residual_norm2
+from structmat.fit._closed_forms import CLOSED_FORMS
+from structmat.fit._synchronisation import shift_synchronisation_start
+from structmat.fit._three_factor_search import _random_start
 from tests.fit.matrices import closed_form_errors, dense_of_grid, normal, planted
 
 SHAPES = [((6, 6), 6), ((11, 17), 6), ((5, 9), 2), ((4, 7), 1), ((1, 5), 5), ((300, 310), 300)]
