@@ -194,6 +194,18 @@ def negligible(values: Array, rtol: float, xp: Namespace) -> Array:
     return moduli <= rtol * xp.max(finite, axis=-1, keepdims=True)
 
 
+def is_rounding_error(
+    parts: Array, values: Array, xp: Namespace, *, axis: int | tuple[int, ...] | None = -1, units: float = 64.0
+) -> Array:
+    """Tell which of `parts` are rounding errors beside the largest modulus of `values` along `axis`.
+
+    Those are differences between a matrix and its adjoint, or imaginary parts of what should be real, up to eps times
+    `units` times that modulus. NaN counts as one: what it makes of a result is left to others to report.
+    """
+    allowed = units * float(xp.finfo(values.dtype).eps) * xp.max(xp.abs(values), axis=axis, keepdims=True)
+    return ~(xp.abs(parts) > allowed)
+
+
 def require_nonzero(values: Array, rtol: float, owner: str, xp: Namespace) -> None:
     """Raise an error where some eigenvalues or singular values vanish and the library allows to look at them.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from structmat._arrays.arithmetic import conjugate, is_rounding_error
 from structmat._arrays.dtypes import is_half_precision
 from structmat._arrays.libraries import device_of, library_of
 from structmat._arrays.shapes import concat_last
@@ -15,6 +16,22 @@ def matmul(A: Array, B: Array, xp: Namespace) -> Array:
         with xp.autocast(A.device.type, enabled=False):
             product = xp.matmul(A, B)
     return product
+
+
+def adjoint(matrices: Array, xp: Namespace) -> Array:
+    """Return the adjoints of matrices."""
+    return xp.matrix_transpose(conjugate(matrices, xp))
+
+
+def is_hermitian(matrices: Array, xp: Namespace) -> Array:
+    """Tell which matrices are Hermitian up to rounding, as booleans of shape ``(..., 1, 1)``."""
+    difference = matrices - adjoint(matrices, xp)
+    return xp.all(is_rounding_error(difference, matrices, xp, axis=(-2, -1)), axis=(-2, -1), keepdims=True)
+
+
+def hermitian_part(matrices: Array, xp: Namespace) -> Array:
+    """Return the Hermitian parts of matrices, whose entries may be as large as numbers are."""
+    return matrices / 2 + adjoint(matrices, xp) / 2
 
 
 def dense_inverses(matrices: Array, xp: Namespace) -> Array:

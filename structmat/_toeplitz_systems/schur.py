@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from structmat._arrays.arithmetic import conjugate, quotient, real_part
+from structmat._arrays.arithmetic import conjugate, is_rounding_error, quotient, real_part
 from structmat._arrays.dtypes import is_complex
 from structmat._arrays.libraries import can_raise_for_values, device_of, is_numpy, namespace_of, rules_of
 from structmat._arrays.shapes import concat_last
@@ -50,8 +50,7 @@ def schur(c: Array, r: Array, xp: Namespace, owner: str, *, with_factor: bool) -
 
 def _require_hermitian(c: Array, adjoint: Array, xp: Namespace, owner: str) -> None:
     """Raise an error if the first column is not that of the adjoint, up to rounding."""
-    allowed = thresholds.HERMITIAN * xp.finfo(c.dtype).eps * xp.max(xp.abs(c), axis=-1, keepdims=True)
-    if bool(xp.any(xp.abs(c - adjoint) > allowed)):
+    if not bool(xp.all(is_rounding_error(c - adjoint, c, xp, units=thresholds.HERMITIAN))):
         text = "the matrix must be Hermitian: c[0] is not real, or r[1:] not the conjugate of c[1:]"
         raise ArgumentValueError(owner, None, text)
 

@@ -14,10 +14,18 @@ from structmat._arguments import as_floating, wrong_shape
 from structmat._arrays.arithmetic import euclidean_norm, power_of_two_near
 from structmat._arrays.conversion import copied
 from structmat._arrays.dtypes import common_dtype, complex_partner
-from structmat._arrays.libraries import device_of, is_array
-from structmat._arrays.linear_algebra import dense_inverses, dense_solutions, even_factors, matmul, singular_values
+from structmat._arrays.libraries import can_raise_for_values, device_of, is_array
+from structmat._arrays.linear_algebra import (
+    dense_inverses,
+    dense_solutions,
+    even_factors,
+    hermitian_part,
+    is_hermitian,
+    matmul,
+    singular_values,
+)
 from structmat._arrays.typing import Array, Namespace
-from structmat._errors import ArgumentTypeError
+from structmat._errors import ArgumentTypeError, ArgumentValueError
 from structmat.operators._arithmetic import compose
 from structmat.operators._linear_operator import Context, LinearOperator
 from structmat.operators._spectral_functions import spectral_rounding
@@ -83,16 +91,18 @@ class Dense(LinearOperator):
         -------
         array, shape (..., n, n)
             The lower triangular L with ``L @ L^H = A`` and a positive diagonal, by the library's own function, with its
-            errors.
+            errors. torch and JAX take the Hermitian part of A, as of a `Toeplitz` matrix.
 
         Raises
         ------
         ValueError
-            If the matrix is not square.
+            If the matrix is not square or, with NumPy, not Hermitian.
         """
         op, xp = self._to_working_precision("cholesky", square=True)
+        if can_raise_for_values(xp) and not bool(xp.all(is_hermitian(op.matrix, xp))):
+            raise ArgumentValueError("Dense.cholesky", None, "the matrix must be Hermitian")
         with _named("cholesky"):
-            factor = xp.linalg.cholesky(op.matrix)
+            factor = xp.linalg.cholesky(hermitian_part(op.matrix, xp))
         return self._from_working_precision(factor, xp)
 
     def _matvec(self, x: Array, xp: Namespace) -> Array:

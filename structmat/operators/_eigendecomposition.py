@@ -13,6 +13,7 @@ from structmat._arrays.arithmetic import (
     conjugate,
     damped_reciprocal,
     euclidean_norm,
+    is_rounding_error,
     negligible,
     quotient,
     reciprocal_above,
@@ -21,7 +22,7 @@ from structmat._arrays.arithmetic import (
 )
 from structmat._arrays.dtypes import complex_partner, is_complex, is_complex_scalar, precision_of
 from structmat._arrays.libraries import namespace_of, rules_of
-from structmat._arrays.linear_algebra import even_factors
+from structmat._arrays.linear_algebra import even_factors, hermitian_part, is_hermitian
 from structmat._arrays.shapes import broadcast_shapes
 from structmat._arrays.typing import Array, DType, Namespace, Scalar
 from structmat._errors import ArgumentValueError
@@ -43,8 +44,8 @@ That takes 0.3 s of 1,024 rows and 1.7 s of 2,048, with the third power. A syste
 factor of 2,048 rows takes 0.1 s by iteration with circulants, which serve where a factor is larger.
 """
 
-_HERMITIAN = 64.0
-"""The largest difference from the adjoint that counts as a rounding error, in units of eps times the largest entry."""
+_UNKNOWN = "its values are not known in a trace; give Eigendecomposition.of(matrix) if it is Hermitian"
+"""Why nothing can be said of a matrix without values."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -125,20 +126,21 @@ class Eigendecomposition(LinearOperator):
         ----------
         A : LinearOperator or array, shape (..., n, n)
             An operator with orthonormal eigenvectors that are known, such as a circulant, a `Kronecker` product or sum
-            of Hermitian parts, or a multiple of the identity added to these; or a matrix that is Hermitian, of which
-            only the lower triangle is read.
+            of Hermitian parts, or a multiple of the identity added to these; or a matrix that is Hermitian up to
+            rounding, of which the Hermitian part is taken.
 
         Returns
         -------
         Eigendecomposition
-            The same matrix. For an array O(n^3); under ``jax.jit`` as well.
+            The same matrix. For an array O(n^3). That works under ``jax.jit`` and ``torch.vmap`` as well, where values
+            cannot be looked at: there the result is NaN for a matrix that is not Hermitian or not finite.
 
         Raises
         ------
         NotImplementedError
             If no such eigenvectors are known of the operator.
         ValueError
-            If A is not square.
+            If A is not square, or an array that is not Hermitian, or holds NaN or infinity.
 
         Examples
         --------
@@ -153,13 +155,15 @@ class Eigendecomposition(LinearOperator):
             raise ArgumentValueError(owner, "A", f"must be square, got shape {operator.shape}")
         operator, xp = operator._to_working_precision(owner)
         if isinstance(operator, Dense) and not isinstance(A, LinearOperator):
-            values, vectors = xp.linalg.eigh(operator.matrix)
-            return cls(values, Dense(vectors))
+            objection = rules_of(xp).untraced(_objection)(operator.matrix, xp)
+            if objection not in {None, _UNKNOWN}:
+                raise ArgumentValueError(owner, "A", f"must be a finite Hermitian matrix, but {objection}")
+            return cls(*_eig_of_hermitian(operator.matrix, xp))
         try:
             return cls(*orthonormal_eig_of(operator, xp))
         except NoClosedFormError as error:
-            text = f"{owner}: {error}; use Eigendecomposition.of(op.to_dense()) of a small Hermitian matrix"
-            raise NotImplementedError(text) from None
+            alternative = "Eigendecomposition.of(op.to_dense()) if Hermitian, else numpy.linalg.eig(op.to_dense())"
+            raise NotImplementedError(f"{owner}: {error}; use {alternative}") from None
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -258,16 +262,10 @@ class Eigendecomposition(LinearOperator):
             results = function_of_entries(function, values, owner, xp)
             return self._replaced(values=results, real=real and not is_complex(results.dtype, xp))
         if real and function.needs_nonnegative:
-            real = not bool(xp.any((xp.real(values) < 0) & negligible_beside(xp.imag(values), values, xp)))
+            real = not bool(xp.any((xp.real(values) < 0) & is_rounding_error(xp.imag(values), values, xp)))
         if real and not function.stays_real:
             real = is_real_at(function, values, xp.zeros_like(values, dtype=xp.bool), xp)
         return self._replaced(values=function.evaluate(values), real=real)
-
-
-def negligible_beside(parts: Array, values: Array, xp: Namespace) -> Array:
-    """Tell which parts of complex numbers are rounding errors beside the largest of these."""
-    eps = float(xp.finfo(values.dtype).eps)
-    return xp.abs(parts) <= _HERMITIAN * eps * xp.max(xp.abs(values), axis=-1, keepdims=True)
 
 
 def _without_negative_zeros(values: Array, rounding: float, xp: Namespace) -> Array:
@@ -317,14 +315,11 @@ def orthonormal_eig_of(operator: LinearOperator, xp: Namespace) -> tuple[Array, 
         if n > _MOST_ROWS:
             reason = f"this one has {n} rows, and eigenvectors are computed of up to {_MOST_ROWS}"
             raise NoClosedFormError(operator, reason) from None
-        if any(rules_of(xp).is_traced(array) for array in operator._arrays()):
-            reason = "its values are not known in a trace; give Eigendecomposition.of(matrix) if it is Hermitian"
-            raise NoClosedFormError(operator, reason) from None
         dense = operator.to_dense()
-        if not rules_of(xp).untraced(_is_hermitian)(dense, xp):
-            raise NoClosedFormError(operator, "this one is not Hermitian") from None
-    values, vectors = xp.linalg.eigh(dense)
-    return values, Dense(vectors), not is_complex(dense.dtype, xp)
+        objection = rules_of(xp).untraced(_objection)(dense, xp)
+        if objection is not None:
+            raise NoClosedFormError(operator, objection) from None
+    return *_eig_of_hermitian(dense, xp), not is_complex(dense.dtype, xp)
 
 
 def eig_of_part(part: LinearOperator, whole: LinearOperator, xp: Namespace) -> tuple[Array, LinearOperator, bool]:
@@ -343,15 +338,26 @@ def function_of_part(
     return Eigendecomposition(*eig_of_part(part, whole, xp))._spectral_function(function, xp)
 
 
-def _is_hermitian(dense: Array, xp: Namespace) -> bool:
-    """Tell whether matrices are Hermitian up to rounding; not so where their values are not known."""
+def _objection(dense: Array, xp: Namespace) -> str | None:
+    """Return why not all matrices are known to be finite and Hermitian up to rounding; None where they are."""
     entries = rules_of(xp).concrete(dense)
     if entries is None:
-        return False
+        return _UNKNOWN
     own = namespace_of("Eigendecomposition", entries)
-    off = own.abs(entries - own.matrix_transpose(conjugate(entries, own)))
-    largest = own.max(own.abs(entries), axis=(-2, -1), keepdims=True)
-    return bool(own.all(off <= _HERMITIAN * float(own.finfo(entries.dtype).eps) * largest))
+    if not bool(own.all(own.isfinite(entries))):
+        return "this one holds NaN or infinity"
+    return None if bool(own.all(is_hermitian(entries, own))) else "this one is not Hermitian"
+
+
+def _eig_of_hermitian(dense: Array, xp: Namespace) -> tuple[Array, Dense]:
+    """Return eigenvalues and eigenvectors of Hermitian matrices; those of any other matrix are NaN.
+
+    Of such a matrix zeros are decomposed in its place: libraries raise an error for some matrices with NaN.
+    """
+    part = hermitian_part(dense, xp)
+    known = is_hermitian(dense, xp) & xp.all(xp.isfinite(dense), axis=(-2, -1), keepdims=True)
+    values, vectors = xp.linalg.eigh(xp.where(known, part, xp.zeros_like(part)))
+    return xp.where(known[..., 0], values, xp.full_like(values, float("nan"))), Dense(vectors)
 
 
 @dataclass(frozen=True)

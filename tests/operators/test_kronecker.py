@@ -53,10 +53,48 @@ def test_what_is_no_part_is_an_error() -> None:
     with pytest.raises(np.linalg.LinAlgError, match=r"Dense\.cholesky: Matrix is not positive definite"):
         sm.Kronecker(np.ones((2, 2)), -np.eye(2)).cholesky()
     lower = np.tril(np.ones((2, 2)))
+    with pytest.raises(ValueError, match=r"Dense\.cholesky: the matrix must be Hermitian"):
+        sm.Kronecker(np.eye(2), lower).cholesky()
     with pytest.raises(NotImplementedError, match=r"Sum.inv: .*Dense operators, since this one is not Hermitian; use"):
         (sm.Kronecker(lower, lower) + sm.Identity(4)).inv()
     with pytest.raises(NotImplementedError, match=r"Eigendecomposition.of: .* since this one is not Hermitian; use"):
         sm.Eigendecomposition.of(sm.Toeplitz(np.ones(2), np.array([1.0, 2.0])))
+
+
+NOT_HERMITIAN = {
+    "this one is not Hermitian": ([[1.0, 2.0], [3.0, 4.0]], [[1.0, 2.0 + 1.0j], [2.0 + 1.0j, 4.0]]),
+    "this one holds NaN or infinity": ([[1.0, np.nan], [np.nan, 4.0]], np.full((3, 3), np.inf)),
+}
+
+
+def test_eigenvectors_are_those_of_finite_hermitian_matrices_alone(backend: backends.Backend) -> None:
+    """Also where one matrix of a stack is another one, or a part of an operator; rounding errors are no objection."""
+    for reason, matrices in NOT_HERMITIAN.items():
+        for matrix in map(np.asarray, matrices):
+            given = backend.asarray(np.stack([np.eye(len(matrix)), matrix]))
+            with pytest.raises(ValueError, match=rf"Eigendecomposition.of: A must be a finite Hermitian .*{reason}"):
+                sm.Eigendecomposition.of(given)
+            part = sm.Dense(given[1, ...])
+            with pytest.raises(NotImplementedError, match=rf"Eigendecomposition.of: no closed .*, since {reason}; use"):
+                sm.Eigendecomposition.of(part)
+            with pytest.raises(NotImplementedError, match=rf"KroneckerSum.inv: no closed form .*, since {reason}; use"):
+                sm.KroneckerSum(part, part).inv()
+    rounded = LAST * (1 + np.finfo(float).eps * np.tri(COLS))
+    assert (rounded != rounded.T).any()
+    found = backend.to_numpy(sm.Eigendecomposition.of(backend.asarray(rounded)).to_dense())
+    np.testing.assert_allclose(found, LAST, atol=1e-14)
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop")  # of complex numbers in `torch.vmap`
+@pytest.mark.parametrize("transform", ["jax.jit", "jax.vmap", "torch.vmap"])
+def test_eigenvalues_of_other_matrices_are_nan_where_values_are_unknown(transform: str) -> None:
+    library, _, name = transform.partition(".")
+    backend = backends.get(library)
+    transformed = getattr(pytest.importorskip(library), name)(lambda A: sm.Eigendecomposition.of(A).values)
+    for matrix in (np.asarray(matrix) for matrices in NOT_HERMITIAN.values() for matrix in matrices):
+        values = backend.to_numpy(transformed(backend.asarray(np.stack([2 * np.eye(len(matrix)), matrix]))))
+        assert (values[0] == 2).all()
+        assert np.isnan(values[1]).all()
 
 
 @pytest.mark.parametrize("shape", [(3, 5), (2, 5, 3)])

@@ -22,9 +22,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from structmat._arrays.arithmetic import conjugate
+from structmat._arrays.arithmetic import is_rounding_error
 from structmat._arrays.libraries import can_raise_for_values, device_of, is_numpy, namespace_of, rules_of
-from structmat._arrays.linear_algebra import cholesky_factors, dense_inverses, dense_solutions
+from structmat._arrays.linear_algebra import (
+    adjoint,
+    cholesky_factors,
+    dense_inverses,
+    dense_solutions,
+    hermitian_part,
+)
 from structmat._arrays.typing import Array, Namespace
 from structmat._errors import ArgumentValueError
 from structmat._toeplitz_systems import thresholds
@@ -39,7 +45,7 @@ def block_cholesky(c: Array, r: Array, xp: Namespace, owner: str) -> Array:
     A matrix that is not Hermitian, or not positive definite, is an error where values may be read. Elsewhere the
     Hermitian part is taken, and the results are NaN where it is not positive definite.
     """
-    of_row = _adjoint(xp.concat([c[..., :1, :, :] + 0 * r[..., :1, :, :], r[..., 1:, :, :]], axis=-3), xp)
+    of_row = adjoint(xp.concat([c[..., :1, :, :] + 0 * r[..., :1, :, :], r[..., 1:, :, :]], axis=-3), xp)
     if can_raise_for_values(xp):
         _require_hermitian(c, of_row, xp, owner)
     blocks = c / 2 + of_row / 2
@@ -67,14 +73,10 @@ def block_cholesky(c: Array, r: Array, xp: Namespace, owner: str) -> Array:
     return factor
 
 
-def _adjoint(blocks: Array, xp: Namespace) -> Array:
-    return conjugate(xp.matrix_transpose(blocks), xp)
-
-
 def _require_hermitian(c: Array, of_row: Array, xp: Namespace, owner: str) -> None:
     """Raise an error if the first block column is not that of the adjoint, up to rounding."""
-    allowed = thresholds.HERMITIAN * xp.finfo(c.dtype).eps * xp.max(xp.abs(c), axis=(-3, -2, -1), keepdims=True)
-    if bool(xp.any(xp.abs(c - of_row) > allowed)):
+    is_near = is_rounding_error(c - of_row, c, xp, axis=(-3, -2, -1), units=thresholds.HERMITIAN)
+    if not bool(xp.all(is_near)):
         text = "the matrix must be Hermitian: c[0] is not, or blocks of r[1:] are not the adjoints of those of c[1:]"
         raise ArgumentValueError(owner, None, text)
 
@@ -83,8 +85,8 @@ def _first(column: Array, xp: Namespace) -> Array:
     """Return the first block column of the factor by that of the matrix."""
     p = column.shape[-1]
     corner = column[..., :p, :]
-    root = cholesky_factors(corner / 2 + _adjoint(corner, xp) / 2, xp)
-    below = _adjoint(dense_solutions(root, _adjoint(column[..., p:, :], xp), xp), xp)
+    root = cholesky_factors(hermitian_part(corner, xp), xp)
+    below = adjoint(dense_solutions(root, adjoint(column[..., p:, :], xp), xp), xp)
     return xp.concat([root, below], axis=-2)
 
 
@@ -96,11 +98,11 @@ def _rotation(A: Array, B: Array, xp: Namespace) -> tuple[Array, Array, Array, A
     p = A.shape[-1]
     K = dense_solutions(A, B, xp)
     one = xp.eye(p, dtype=A.dtype, device=device_of(A))
-    K_h = _adjoint(K, xp)
+    K_h = adjoint(K, xp)
     S1, S2 = (cholesky_factors(one - xp.matmul(*pair), xp) for pair in ((K, K_h), (K_h, K)))
-    of_u, inverse = (_adjoint(dense_inverses(S, xp), xp) for S in (S1, S2))
+    of_u, inverse = (adjoint(dense_inverses(S, xp), xp) for S in (S1, S2))
     corner = xp.tril(xp.matmul(A, S1))
-    return corner, of_u, xp.matmul(K_h, of_u), S2, xp.matmul(xp.matmul(_adjoint(S1, xp), K), inverse)
+    return corner, of_u, xp.matmul(K_h, of_u), S2, xp.matmul(xp.matmul(adjoint(S1, xp), K), inverse)
 
 
 def _steps(column: Array, xp: Namespace) -> Iterator[Array]:
