@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -18,10 +19,10 @@ from structmat.peft._sum import CDDSum, terms_of
 from structmat.peft._tuner_layer import CDDTunerLayer, Merged
 from structmat.torch import CDDAdapter
 from structmat.torch._adapter import Init
-from structmat.torch._base_weight import has_computed_weight, owner_of, weight_plus
+from structmat.torch._base_weight import own_weight, require_whole, weight_plus
 from structmat.torch._layers import AdaptedLayer, CDDLinear, Change, kind_of
 from structmat.torch._options import AdapterOptions
-from structmat.torch._other_tools import is_gathered, is_never_called, split_by
+from structmat.torch._other_tools import is_never_called
 from structmat.torch._parts import parts_at
 
 __all__ = ["CDDTunerLinear"]
@@ -113,6 +114,14 @@ class CDDTunerLinear(CDDTunerLayer):
             terms.append(term)
         self._take_in(adapter_name, terms[0] if config.terms is None else CDDSum(terms), config)
 
+    def _get_base_layer_device_and_dtype(self, base_layer: nn.Module) -> tuple[Any, Any]:
+        """Return what new vectors get from the base; torch.ao's quantised layers have a method as their weight."""
+        weight = getattr(base_layer, "weight", None)
+        if inspect.ismethod(weight):
+            return weight().device, None
+        found: tuple[Any, Any] = super()._get_base_layer_device_and_dtype(base_layer)
+        return found
+
     # ---- the forward pass
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
@@ -200,28 +209,23 @@ class CDDTunerLinear(CDDTunerLayer):
         ValueError
             If a forward pass in training did not call the layer, whose weight alone is read then.
         TypeError
-            If the weight is computed from others, split among processes by FSDP or ZeRO-3 of DeepSpeed, or not what the
-            layer multiplies by.
+            If the weight is quantised and PEFT cannot quantise it again, computed from others, split among processes by
+            FSDP or ZeRO-3 of DeepSpeed, or not what the layer multiplies by.
         """
         base = self.get_base_layer()
+        backend = self.quantization_backend
         problem = ""
-        engine = split_by(base)
-        if engine and not is_gathered(base):
-            problem = (
-                f"the weight is split among processes by {engine}, which keeps its own: save the adapter, and merge it "
-                "after loading it into a model that is not split"
-            )
-        elif isinstance(base, TrainableTokensWrapper):
+        if isinstance(base, TrainableTokensWrapper):
             problem = "the layer has the trained rows of a tied embedding, by trainable_token_indices; save it unmerged"
-        elif self.quantization_backend is not None:
-            pass
-        elif any(has_computed_weight(*owner_of(base, name)) for name in self._kind._weight_names(base)):
-            problem = (
-                f"the weight of {type(base).__name__} is no parameter, as after weight_norm or pruning; remove these "
-                "from the layer before merging"
-            )
-        elif not self._kind._multiplies_by_weight(base, (self.in_features, self.out_features)):
-            problem = f"the weight of {type(base).__name__} is not what it multiplies by"
+        elif backend is None:
+            for name in self._kind._weight_names(base):
+                own_weight(base, "CDDTunerLinear", name, overwrite=True)
+            if not self._kind._multiplies_by_weight(base, (self.in_features, self.out_features)):
+                problem = f"the weight of {type(base).__name__} is not what it multiplies by"
+        else:
+            require_whole(base, "CDDTunerLinear", overwrite=True)
+            if not backend.supports_merge:
+                problem = f"PEFT cannot merge into weights that {backend.backend_name} quantised; keep the adapter"
         if problem:
             raise ArgumentTypeError("CDDTunerLinear", None, problem)
         if is_never_called(self) and any(adapter.dense().any() for adapter in self.cdd_adapters.values()):

@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from structmat._errors import ArgumentTypeError, ArgumentValueError, naming
+from structmat._errors import ArgumentValueError, naming
 from structmat.peft._config import CDDConfig
 from structmat.peft._tuner_layer import CDDTunerLayer, Merged
 from structmat.torch import StackedCDDAdapter
-from structmat.torch._base_weight import weight_plus
+from structmat.torch._base_weight import own_weight, weight_plus
 from structmat.torch._options import AdapterOptions
-from structmat.torch._other_tools import is_gathered, is_never_called, split_by
+from structmat.torch._other_tools import is_never_called
 from structmat.torch._stacked_weight import Stack, call_changed, laid_out, stack_of
 
 __all__ = ["CDDTunerParameters"]
@@ -207,19 +207,10 @@ class CDDTunerParameters(CDDTunerLayer):
         ValueError
             If a forward pass in training did not call the module.
         TypeError
-            If a parameter is computed from others, or split among processes by FSDP or ZeRO-3 of DeepSpeed.
+            If a parameter is quantised, computed from others, or split among processes by FSDP or ZeRO-3 of DeepSpeed.
         """
-        base = self.get_base_layer()
-        names = self._names()
-        engine = split_by(base)
-        if engine and not all(is_gathered(base, name) for name in names):
-            text = (
-                f"{', '.join(names)} are split among processes by {engine}, which keeps its own: save the adapter, and "
-                "merge it after loading it into a model that is not split"
-            )
-            raise ArgumentTypeError("CDDTunerParameters", None, text)
-        for name in names:
-            self._stack(name)
+        for name in self._names():
+            own_weight(self.get_base_layer(), "CDDTunerParameters", name, overwrite=True)
         changes = [change for adapter in self.cdd_adapters for change in self.changes(adapter).values()]
         if is_never_called(self) and any(change.dense().any() for change in changes):
             text = (

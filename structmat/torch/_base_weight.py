@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from structmat._errors import ArgumentTypeError, ArgumentValueError
-from structmat.torch._other_tools import split_by
+from structmat.torch._other_tools import is_gathered, split_by
 
 __all__ = [
     "dtype_and_device",
     "has_computed_weight",
+    "has_own_forward",
     "merged_weight",
     "multiplies_by_weight",
     "own_weight",
     "owner_of",
+    "require_whole",
     "weight_plus",
 ]
 
@@ -34,8 +37,15 @@ def has_computed_weight(base: Any, name: str = "weight") -> bool:
     return not stored and isinstance(getattr(base, name, None), Tensor)
 
 
-def own_weight(base: Any, owner: str, name: str = "weight") -> Tensor:
+def own_weight(base: Any, owner: str, name: str = "weight", *, overwrite: bool = False) -> Tensor:
     """Return the weight of a base, a parameter of some name, if a change may be added to it.
+
+    Parameters
+    ----------
+    overwrite : bool, default False
+        Whether the sum is written into the tensor, as PEFT does it, and not put in its place as a new parameter. Then
+        it may be a buffer, engines keep what is written while they have gathered it, and it may come to the device
+        later.
 
     Raises
     ------
@@ -44,23 +54,57 @@ def own_weight(base: Any, owner: str, name: str = "weight") -> Tensor:
     """
     base, name = owner_of(base, name)
     weight: Any = getattr(base, name, None)
+    require_whole(base, owner, name, overwrite=overwrite)
     problem = ""
     if has_computed_weight(base, name):
         problem = "is no parameter, as after weight_norm or pruning; remove these before merging"
-    elif name in base._buffers:
-        problem = "is a buffer, to be made a torch.nn.Parameter first"
-    elif engine := split_by(base):
+    elif not _is_plain(weight):
+        kind = type(weight.data).__name__ if isinstance(weight, Tensor) else type(weight).__name__
+        of_dtype = f" of {weight.dtype}" if isinstance(weight, Tensor) else ""
         problem = (
-            f"is split among processes by {engine}, which keeps its own: save the adapter, and merge it after loading "
-            "it into a model that is not split"
+            f"is {kind}{of_dtype}, not a plain tensor of a floating dtype of 16 bits or more: merge into the model "
+            "before it is quantised, or keep the adapter; PEFT can merge into weights that bitsandbytes, torchao or "
+            "HQQ quantised"
         )
-    elif not (isinstance(weight, nn.Parameter) and type(weight.data) is Tensor and weight.is_floating_point()):
-        problem = f"is {type(weight).__name__}, not a plain floating tensor; PEFT can merge into quantised weights"
-    elif weight.is_meta:
+    elif name in base._buffers and not overwrite:
+        problem = "is a buffer, to be made a torch.nn.Parameter first"
+    elif weight.is_meta and not overwrite:
         problem = "is on the device meta, without values: merge before offloading"
     if problem:
         raise ArgumentTypeError(owner, None, f"the {name} of {type(base).__name__} {problem}")
     return weight
+
+
+def require_whole(base: Any, owner: str, name: str = "weight", *, overwrite: bool = False) -> None:
+    """Refuse a base whose parameters are split among processes, unless the one to be overwritten is gathered now."""
+    engine = "" if overwrite and is_gathered(base, name) else split_by(base)
+    if engine:
+        text = (
+            f"the {name} of {type(base).__name__} is split among processes by {engine}, which keeps its own: save the "
+            "adapter, and merge it after loading it into a model that is not split"
+        )
+        raise ArgumentTypeError(owner, None, text)
+
+
+def _is_plain(weight: Any) -> bool:
+    """Return whether a weight is a tensor whose entries are numbers that a change can be added to.
+
+    Quantised ones are of a class of their own, or of a dtype of 8 bits, to which a number beside them belongs.
+    """
+    return (
+        isinstance(weight, Tensor)
+        and type(weight.data) is Tensor
+        and weight.is_floating_point()
+        and weight.element_size() > 1
+    )
+
+
+def has_own_forward(base: Any) -> bool:
+    """Return whether somebody gave a module a forward pass that its class does not have, which may compute anything.
+
+    That of accelerate calls the one of the class.
+    """
+    return "forward" in vars(base) and not hasattr(base, "_hf_hook")
 
 
 def multiplies_by_weight(base: Any, shape: Sequence[int]) -> bool:
@@ -69,8 +113,8 @@ def multiplies_by_weight(base: Any, shape: Sequence[int]) -> bool:
     The output of the layer for one input is compared with the product by the weight. Where the weight is quantised or
     not in memory, nothing can be said, and the answer is yes.
     """
-    weight = getattr(base, "weight", None)
-    if not isinstance(weight, Tensor) or weight.is_meta or not weight.is_floating_point():
+    weight: Any = getattr(base, "weight", None)
+    if not _is_plain(weight) or weight.is_meta:
         return True
     if weight.shape[:2] != tuple(shape):
         return False
@@ -79,7 +123,8 @@ def multiplies_by_weight(base: Any, shape: Sequence[int]) -> bool:
     try:
         with torch.no_grad():
             expected = nn.functional.linear(x, weight.flatten(1), getattr(base, "bias", None))
-            given = type(base).forward(base, x.reshape(1, -1, *weight.shape[2:]))
+            forward = base.forward if has_own_forward(base) else partial(type(base).forward, base)
+            given = forward(x.reshape(1, -1, *weight.shape[2:]))
             error = (given.flatten() - expected).abs().max()
             size = expected.abs().max()
     except (AttributeError, RuntimeError, TypeError, ValueError):  # the layer has other inputs or outputs

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ pytest.importorskip("peft")
 transformers = pytest.importorskip("transformers")
 
 from peft import PeftModel, get_peft_model
+from peft.utils.quantization_utils import ForwardOnlyQuantizationBackend
 from torch import Tensor, nn
 from torch.nn.utils.prune import l1_unstructured
 from transformers.models.bart.modeling_bart import BartScaledWordEmbedding
@@ -32,7 +35,7 @@ from structmat.torch import (
 from structmat.torch._layers import KINDS, AdaptedLayer
 from tests.peft import tiny
 from tests.torch.common import KINDS as KINDS_OF_TESTS
-from tests.torch.common import fill, input_of, kept_bytes, kinds, layer_of
+from tests.torch.common import QuantisedTensor, fill, input_of, kept_bytes, kinds, layer_of, quietly
 
 pytestmark = tiny.QUIET
 
@@ -309,14 +312,61 @@ class Scaled(nn.Linear):
         return nn.functional.linear(x, 2 * self.weight, self.bias)
 
 
+class QuantisedLinear(nn.Module):
+    """Multiplies by a scale times a weight of few bits, which may be a parameter or a buffer, or packed."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.in_features = self.out_features = 6
+        dense = torch.randn(6, 6)
+        integers = (127 / dense.abs().max() * dense).round().to(torch.int8)
+        self.register_buffer("scale", dense.abs().max() / 127)
+        if kind == "buffer":
+            self.register_buffer("weight", integers)
+        elif kind == "packed":
+            self.register_buffer("weight", integers[:3])
+        else:
+            made = {
+                "parameter": integers,
+                "float8": dense.to(torch.float8_e4m3fn),
+                "class": QuantisedTensor(integers, self.scale),
+            }
+            self.weight = nn.Parameter(made[kind], requires_grad=False)
+        self.kind = kind
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.kind == "class":
+            return nn.functional.linear(x, self.weight)
+        weight = torch.cat([self.weight, -self.weight]) if self.kind == "packed" else self.weight
+        return x @ (self.scale * weight.to(x.dtype)).T
+
+
+def quantised_by_torch() -> nn.Module:
+    with quietly():
+        return torch.ao.quantization.quantize_dynamic(nn.Sequential(nn.Linear(6, 6)), {nn.Linear})[0]
+
+
+def with_own_forward() -> nn.Module:
+    linear = nn.Linear(6, 6)
+    linear.forward = partial(nn.functional.linear, weight=2 * linear.weight.detach())
+    return linear
+
+
 @pytest.mark.parametrize("safe", [False, True])
-@pytest.mark.parametrize(("base", "text"), [
-    (l1_unstructured(nn.Linear(6, 6), "weight", 0.5), "of Linear is no parameter, as after"),
-    (Scaled(6, 6), "of Scaled is not what it multiplies by"),
+@pytest.mark.parametrize(("make", "text"), [
+    (lambda: l1_unstructured(nn.Linear(6, 6), "weight", 0.5), "of Linear is no parameter, as after"),
+    (lambda: Scaled(6, 6), "of Scaled is not what it multiplies by"),
+    (with_own_forward, "of Linear is not what it multiplies by"),
+    (lambda: QuantisedLinear("parameter"), "of QuantisedLinear is Tensor of torch.int8, not a plain"),
+    (lambda: QuantisedLinear("buffer"), "of QuantisedLinear is Tensor of torch.int8, not a plain"),
+    (lambda: QuantisedLinear("packed"), "of QuantisedLinear is Tensor of torch.int8, not a plain"),
+    (lambda: QuantisedLinear("float8"), "of QuantisedLinear is Tensor of torch.float8_e4m3fn, not a plain"),
+    (lambda: QuantisedLinear("class"), "of QuantisedLinear is QuantisedTensor of torch.float32, not a plain"),
+    (quantised_by_torch, "of Linear is method, not a plain"),
 ])  # fmt: skip
-def test_what_cannot_be_merged_into(safe: bool, base: nn.Module, text: str) -> None:
+def test_what_cannot_be_merged_into(safe: bool, make: Callable[[], nn.Module], text: str) -> None:
     """Layers with `torch.nn.utils.parametrizations` PEFT cannot wrap, for any method."""
-    layers = nn.Sequential(nn.Linear(6, 6), base)
+    layers = nn.Sequential(nn.Linear(6, 6), make())
     model = get_peft_model(layers, CDDConfig(target_modules=["0", "1"], init_weights=False))
     x = torch.randn(3, 6)
     expected = model(x)
@@ -328,6 +378,14 @@ def test_what_cannot_be_merged_into(safe: bool, base: nn.Module, text: str) -> N
     model, _, _ = mixed_layers()
     with pytest.raises(ValueError, match="the weight is on the device meta"):
         model.to("meta").merge_adapter()
+
+
+def test_no_layer_is_merged_where_one_is_quantised_for_good() -> None:
+    model, layers, weights = mixed_layers()
+    layers[1].quantization_backend = ForwardOnlyQuantizationBackend("awq")
+    with pytest.raises(TypeError, match=r"PEFT cannot merge into weights that awq quantised.*, in 1"):
+        model.merge_adapter()
+    assert torch.equal(layers[0].weight, weights[0])
 
 
 @pytest.mark.parametrize("unload", [False, True])

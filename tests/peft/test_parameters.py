@@ -23,7 +23,7 @@ from structmat.peft._tuner_layer import CDDTunerLayer
 from structmat.torch import adapt, load_adapter, save_adapter
 from tests.peft import tiny
 from tests.peft.tiny import logits, train
-from tests.torch.common import assert_same_state, compiler, state
+from tests.torch.common import QuantisedTensor, assert_same_state, compiler, state
 
 pytestmark = [*tiny.QUIET, pytest.mark.filterwarnings("ignore:.*does not match the ratio implicitly set")]
 
@@ -318,6 +318,19 @@ class TestOutputs:
 
 
 class TestLifetime:
+    def test_a_tensor_of_a_class_of_its_own_is_not_merged_into(self) -> None:
+        """What is written into the data of a quantised tensor is lost."""
+        model = adapted()
+        experts = model.base_model.model.model.layers[1].mlp.experts.base_layer
+        scale = experts.down_proj.detach().abs().max() / 127
+        integers = (experts.down_proj.detach() / scale).round().to(torch.int8)
+        experts.down_proj = nn.Parameter(QuantisedTensor(integers, scale), requires_grad=False)
+        expected = logits("mixtral", model)
+        with pytest.raises(TypeError, match=r"down_proj of MixtralExperts is QuantisedTensor .*, in .*1\.mlp\.experts"):
+            model.merge_adapter()
+        assert torch.equal(logits("mixtral", model), expected)
+        assert not any(layer.merged for layer in layers(model))
+
     @pytest.mark.parametrize("kind", KINDS)
     def test_merged_outputs_are_the_same_and_the_base_comes_back_bit_for_bit(self, kind: str) -> None:
         model = adapted(kind)

@@ -117,6 +117,26 @@ def quietly():
         yield
 
 
+class QuantisedTensor(torch.Tensor):
+    """A tensor of a class of its own that holds 8-bit integers and a scale and computes as one in float32.
+
+    So are the frozen weights of optimum-quanto. Values that are written into its data are lost.
+    """
+
+    def __new__(cls, integers, scale):
+        return torch.Tensor._make_wrapper_subclass(cls, integers.shape, dtype=scale.dtype)
+
+    def __init__(self, integers, scale):
+        self.integers, self.scale = integers, scale
+
+    @classmethod
+    def __torch_dispatch__(cls, function, _, args=(), kwargs=None):
+        if function is torch.ops.aten.detach.default:
+            return QuantisedTensor(args[0].integers, args[0].scale)
+        plain = [each.integers * each.scale if isinstance(each, QuantisedTensor) else each for each in args]
+        return function(*plain, **(kwargs or {}))
+
+
 # Layers of every kind, their bases and inputs
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from structmat._errors import ArgumentTypeError, ArgumentValueError
 from structmat.torch._adapter import CDDAdapter, Init, require_floating
+from structmat.torch._base_weight import has_own_forward
 from structmat.torch._layers.adapted_layer import AdaptedLayer
 from structmat.torch._other_tools import has_transposed_weight
 
@@ -136,7 +137,7 @@ class CDDLinear(AdaptedLayer):
     @classmethod
     def _multiplies_by_weight(cls, base: Any, features: tuple[int, int]) -> bool:
         plain = type(base).forward is nn.Linear.forward or has_transposed_weight(base)
-        return plain or super()._multiplies_by_weight(base, features)
+        return (plain and not has_own_forward(base)) or super()._multiplies_by_weight(base, features)
 
     @classmethod
     def from_linear(cls, linear: nn.Module, **options: Any) -> CDDLinear:
