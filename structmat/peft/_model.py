@@ -145,11 +145,13 @@ class CDDModel(BaseTuner):
             watch_calls(root, CDDTunerLayer)
 
     def _prepare_adapter_config(self, peft_config: CDDConfig, model_config: dict[str, Any]) -> CDDConfig:
+        # Configurations of other libraries, as that of diffusers, have no type of model.
+        model_type = model_config.get("model_type")
         # Parameters alone may be targets in a model of an architecture that PEFT does not know.
-        known = model_config["model_type"] in self.target_module_mapping
+        known = model_type in self.target_module_mapping
         if peft_config.target_modules is None and peft_config.target_parameters and not known:
             return peft_config
-        return super()._prepare_adapter_config(peft_config, model_config)
+        return super()._prepare_adapter_config(peft_config, {**model_config, "model_type": model_type})
 
     def _prepare_model(self, peft_config: CDDConfig, model: nn.Module) -> None:
         """Leave out of "all-linear" the layers that `structmat.torch.adapt` leaves out."""

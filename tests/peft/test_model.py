@@ -21,7 +21,7 @@ pytest.importorskip("peft")
 transformers = pytest.importorskip("transformers")
 
 import peft
-from peft import PeftConfig, PeftModel, get_peft_model
+from peft import PeftConfig, PeftModel, get_peft_model, inject_adapter_in_model
 from torch import nn
 
 from structmat._adapter_format import config_bytes
@@ -111,6 +111,20 @@ class TestConfig:
             adapted("llama", target_modules=["q_proj"], block_size=1000)
 
 
+@dataclasses.dataclass
+class Dimensions:
+    """A configuration as a dataclass."""
+
+    layers: int = 2
+
+
+class WithMethod:
+    """A configuration that is made a dictionary by a method."""
+
+    def to_dict(self) -> dict[str, int]:
+        return {"layers": 2}
+
+
 class TestTargets:
     def test_defaults_are_those_of_lora(self) -> None:
         ours = get_peft_model(tiny.model("gpt2"), CDDConfig())
@@ -140,6 +154,28 @@ class TestTargets:
         model.complex = nn.Linear(2, 2, dtype=torch.complex64)
         with pytest.raises(error, match=message):
             get_peft_model(model, CDDConfig(target_modules=targets))
+
+    @pytest.mark.parametrize(
+        "configuration", [{"layers": 2}, Dimensions(), WithMethod()], ids=["dict", "dataclass", "to_dict"]
+    )
+    def test_a_configuration_needs_no_type_of_model(self, configuration: Any, tmp_path: Path) -> None:
+        """That of diffusers has none, and neither have those that users write."""
+
+        def plain() -> nn.Module:
+            torch.manual_seed(0)
+            net: Any = nn.Sequential(nn.Linear(4, 4))
+            net.config = configuration
+            return net
+
+        config = CDDConfig(target_modules=["0"], init_weights=False)
+        model = get_peft_model(plain(), config)
+        x = torch.ones(2, 4)
+        assert not torch.allclose(model(x), plain()(x))
+        model.save_pretrained(tmp_path)
+        assert torch.equal(PeftModel.from_pretrained(plain(), tmp_path)(x), model(x))
+        assert not torch.allclose(inject_adapter_in_model(config, plain())(x), plain()(x))
+        with pytest.raises(ValueError, match="Please specify `target_modules`"):
+            get_peft_model(plain(), CDDConfig())
 
     def test_all_linear_leaves_out_what_is_not_called(self, tmp_path: Path) -> None:
         def make() -> nn.ModuleDict:

@@ -13,7 +13,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("peft")
 transformers = pytest.importorskip("transformers")
 
-from peft import get_peft_model
+from peft import PeftModel, get_peft_model
 from safetensors.torch import load_file
 from torch import nn
 
@@ -239,3 +239,48 @@ def test_interrupted_and_resumed_training_gives_the_same_weights(tmp_path: Path)
     assert set(whole) == set(resumed)
     for key, tensor in whole.items():
         assert torch.equal(tensor, resumed[key]), key
+
+
+# diffusers
+
+
+@pytest.mark.slow  # diffusers takes some seconds to import
+@pytest.mark.filterwarnings("default")
+def test_diffusers(tmp_path: Path) -> None:
+    diffusers = pytest.importorskip("diffusers")
+    torch.manual_seed(0)
+    base = diffusers.UNet2DConditionModel(
+        sample_size=8,
+        block_out_channels=(8, 16),
+        layers_per_block=1,
+        cross_attention_dim=8,
+        attention_head_dim=4,
+        norm_num_groups=4,
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+    ).eval()
+
+    def answer(model: Any) -> torch.Tensor:
+        with torch.no_grad():
+            return model(torch.ones(1, 4, 8, 8), 3, torch.ones(1, 3, 8)).sample
+
+    plain = answer(base)
+    config = CDDConfig(target_modules=["to_q", "conv1"], init_weights=False)
+    model = get_peft_model(copy.deepcopy(base), config)
+    changed = answer(model)
+    assert not torch.allclose(changed, plain, atol=1e-2)
+    model.save_pretrained(tmp_path)
+    loaded = PeftModel.from_pretrained(copy.deepcopy(base), tmp_path)
+    torch.testing.assert_close(answer(loaded), changed)
+    torch.testing.assert_close(answer(loaded.merge_and_unload()), changed, atol=1e-4, rtol=1e-4)
+    base.add_adapter(config, "drawn")
+    own = answer(base)
+    assert not torch.allclose(own, plain, atol=1e-2)
+    base.set_adapters(["drawn"], [0.0])
+    torch.testing.assert_close(answer(base), plain)
+    base.set_adapters(["drawn"], [1.0])
+    base.fuse_lora()
+    torch.testing.assert_close(answer(base), own, atol=1e-4, rtol=1e-4)
+    base.unfuse_lora()
+    base.delete_adapters("drawn")
+    assert torch.equal(answer(base), plain)

@@ -44,7 +44,7 @@ def load(name: str) -> ModuleType:
         sys.modules[PACKAGE] = module_from_spec(spec)
     added = []
     for stub, names in STUBS.items():
-        if stub not in sys.modules and importlib.util.find_spec(stub) is None:
+        if stub not in sys.modules:
             module: Any = ModuleType(stub)
             for each in names:
                 setattr(module, each, type(each, (), {}))
