@@ -161,7 +161,7 @@ class CDDTunerLinear(CDDTunerLayer):
 
     def _changes_of_samples(self, x: Tensor, names: Sequence[str]) -> list[Change]:
         """Return the changes of a mixed batch, each with the samples that it is for."""
-        samples = x.shape[self._kind._batch_axis(self.get_base_layer())]
+        samples = x.size(self._kind._batch_axis(self.get_base_layer()))
         if samples != len(names):
             text = (
                 "Length of `adapter_names` should be the same as the number of inputs, but got "

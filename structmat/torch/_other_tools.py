@@ -5,8 +5,9 @@ A usual forward pass calls nothing of this file but `sees_operations`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -35,6 +36,7 @@ __all__ = [
     "reads_weight",
     "return_to_fast_paths",
     "rewritten_by",
+    "rows_of_nested",
     "sees_operations",
     "split_by",
     "unwrapped_model",
@@ -133,6 +135,34 @@ def has_scaled_rows(base: Any) -> bool:
     """
     scaled = type(base).__name__.endswith("ScaledWordEmbedding") and hasattr(base, "embed_scale")
     return isinstance(base, nn.Embedding) and scaled
+
+
+# ---- nested tensors
+
+
+def rows_of_nested(x: Tensor, row_axes: int) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    """Return the rows of all samples of a nested tensor as one tensor, and what nests other rows as these were.
+
+    `row_axes` is the number of the last axes that belong to a row.
+    """
+    if x.layout == torch.jagged:
+        given: Any = x
+        nested: Any = torch.nested.nested_tensor_from_jagged
+        # Views leave some of the values out, of which their lengths tell.
+        of_samples = {"offsets": given.offsets(), "lengths": given.lengths(), "jagged_dim": given._ragged_idx}
+        return given.values(), partial(nested, **of_samples)
+    samples = x.unbind()
+    axes = [sample.ndim - row_axes for sample in samples]
+    rows = [sample.reshape(-1, *sample.shape[axis:]) for sample, axis in zip(samples, axes, strict=True)]
+    counts = [len(each) for each in rows]
+
+    def nested_again(values: Tensor) -> Tensor:
+        pieces = zip(values.split(counts), samples, axes, strict=True)
+        return torch.nested.as_nested_tensor(
+            [piece.reshape(*sample.shape[:axis], *piece.shape[1:]) for piece, sample, axis in pieces]
+        )
+
+    return torch.cat(rows), nested_again
 
 
 # ---- engines for several processes, and other wrappers of whole models

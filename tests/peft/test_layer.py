@@ -406,6 +406,19 @@ def test_weights_merged_in_inference_mode_can_be_trained_with(unload: bool) -> N
     assert inputs.grad is not None
 
 
+def test_nested_tensors_are_for_all_adapters_alike() -> None:
+    model, _, _ = mixed_layers()
+    samples = [torch.randn(2, 6), torch.randn(3, 6)]
+    for layout in (torch.strided, torch.jagged):
+        with quietly():  # torch calls them a prototype
+            x = torch.nested.nested_tensor(samples, layout=layout)
+            torch.testing.assert_close(model(x).unbind(), tuple(map(model, samples)))
+            with pytest.raises(
+                ValueError, match="x must not be a nested tensor where samples have changes of their own"
+            ):
+                model.eval()(x, adapter_names=["default", "other"])
+
+
 def test_scaling() -> None:
     _, (layer, _), _ = mixed_layers()
     change = layer.get_delta_weight("default")

@@ -197,6 +197,61 @@ def test_compilers_take_a_layer_whole():
     torch.testing.assert_close(*gradients)
 
 
+class Itself(nn.Module):
+    """Attends of its input to itself."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x, padding, mask):
+        return self.layer(x, x, x, key_padding_mask=padding, attn_mask=mask)
+
+
+@compiler
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["batch first", "of torch"])
+def test_exported_programs_take_any_number_of_samples(name):
+    layer, _ = pair(name)
+    axis = 0 if layer.base.batch_first else 1
+
+    def given(samples):
+        x = torch.randn(samples, QUERIES, E, dtype=torch.float64)
+        padding = torch.zeros(samples, QUERIES, dtype=torch.float64)
+        return x.transpose(0, axis), padding, torch.randn(samples * HEADS, QUERIES, QUERIES, dtype=torch.float64)
+
+    samples = torch.export.Dim("samples", min=2, max=64)
+    shapes = ({axis: samples}, {0: samples}, {0: HEADS * samples})
+    with quietly():
+        program = torch.export.export(Itself(layer), given(3), dynamic_shapes=shapes).module()
+    other = given(5)
+    torch.testing.assert_close(program(*other), Itself(layer)(*other))
+
+
+@pytest.mark.parametrize("name", list(BASES))
+def test_no_samples_have_no_outputs(name):
+    layer, _ = pair(name)
+    query, key, value = (x[:0] if layer.base.batch_first else x[:, :0] for x in inputs_of(layer.base))
+    no_mask = torch.zeros(0, QUERIES, SOURCES, dtype=torch.float64)
+    for mask in (None, no_mask):
+        outputs, weights = layer(query, key, value, attn_mask=mask)
+        assert outputs.shape == query.shape
+        assert weights.shape[:2] == (0, QUERIES)
+    outputs.sum().backward()
+    assert all(vector.grad is not None for vector in layer.adapter.vectors)
+
+
+def test_samples_of_a_nested_tensor_attend_by_the_kernels_of_torch():
+    layer, changed = pair()
+    samples = [torch.randn(length, E, dtype=torch.float64) for length in (2, 5, 3)]
+    layer, changed = layer.eval(), changed.eval()
+    with torch.no_grad(), quietly():
+        nested = torch.nested.as_nested_tensor(samples)
+        found = layer(nested, nested, nested, need_weights=False)[0].unbind()
+        expected = [changed(x[None], x[None], x[None])[0][0] for x in samples]
+    torch.testing.assert_close(found, tuple(expected))
+
+
 # ---- whole models
 
 

@@ -236,15 +236,30 @@ def test_compiled_layers():
         assert_same(reference, compiled, torch.randn(2, 3, 200))
 
 
-def test_exporters_see_plain_convolutions():
-    _, layer = pair(1, 3, 2, 60)
-    x = torch.randn(1, 3, 100)
+class Convolves(nn.Module):
+    """Calls the function in place of a layer."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.weight, self.method = layer.weight, layer.method
+
+    def forward(self, input):
+        return fft_conv(input, self.weight, method=self.method)
+
+
+@pytest.mark.parametrize("method", ["auto", "direct", "fft"])
+@pytest.mark.parametrize("wrap", [lambda layer: layer, Convolves])
+def test_exporters_see_plain_convolutions_of_any_size(method, wrap):
+    """No guard tells sizes apart by which the choice would be made: here a sample more would make another one."""
+    layer = wrap(FFTConv1d(4, 4, 64, bias=False, method=method))
+    x = torch.randn(40, 4, 100)
+    assert 64 * x.numel() < operation.LEAST_WORK < 64 * torch.randn(60, 4, 100).numel()
+    dynamic = {"input": {0: torch.export.Dim("batch", min=2), 2: torch.export.Dim("n", min=66)}}
     with quietly():
-        dynamic = {"input": {2: torch.export.Dim("n", min=80, max=200)}}
         program = torch.export.export(layer, (x,), dynamic_shapes=dynamic)
     assert "conv1d" in str(program.graph)
-    x = torch.randn(1, 3, 120)
-    torch.testing.assert_close(program.module()(x), layer(x))
+    x = torch.randn(60, 4, 120)
+    torch.testing.assert_close(program.module()(x), layer(x), atol=1e-5, rtol=1e-5)
 
 
 # ---- the choice

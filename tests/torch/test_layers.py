@@ -24,6 +24,7 @@ from tests.torch.common import (
     kinds,
     layer_around,
     layer_of,
+    quietly,
     with_weight,
 )
 
@@ -218,6 +219,32 @@ def test_further_arguments_are_those_of_the_base():
     x = input_of("linear")
     for y in (layer(x, 2.0), layer(x, scale=2.0)):
         torch.testing.assert_close(y, layer.base(x, 2.0) + layer.adapter(x))
+
+
+@pytest.mark.parametrize("layout", [torch.strided, torch.jagged], ids=str)
+@pytest.mark.parametrize("kind", ["linear", "no bias", "Conv1D", "embedding", "scaled embedding", "parts", "no base"])
+def test_rows_of_nested_tensors_are_those_of_their_samples(kind, layout):
+    if kind == "no base":
+        layer = CDDLinear(7, 6, dtype=torch.float64)
+    elif kind == "parts":
+        layer = CDDLinear.from_linear(nn.Linear(7, 6, dtype=torch.float64), parts=[True, False])
+    else:
+        layer, _ = layer_of(kind)
+    fill(layer)
+    rows = input_of(kind)[0]
+    samples = [rows[:2], rows[:0], rows]
+    with quietly():  # torch calls them a prototype
+        found = layer(torch.nested.nested_tensor(samples, layout=layout))
+        assert found.is_nested
+        assert found.layout == layout
+        outputs = found.unbind()
+    expected = tuple(layer(sample) for sample in samples)
+    torch.testing.assert_close(outputs, expected)
+    gradients = [
+        torch.autograd.grad(sum(each.square().sum() for each in given), list(layer.adapter.vectors))
+        for given in (outputs, expected)
+    ]
+    torch.testing.assert_close(*gradients)
 
 
 @pytest.mark.parametrize(("change", "text"), [

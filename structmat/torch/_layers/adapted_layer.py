@@ -13,7 +13,7 @@ from structmat.operators import LinearOperator
 from structmat.torch._adapter import CDDAdapter
 from structmat.torch._base_weight import dtype_and_device, merged_weight, multiplies_by_weight, own_weight
 from structmat.torch._layers.adapted_module import AdaptedModule
-from structmat.torch._other_tools import is_never_called
+from structmat.torch._other_tools import is_never_called, rows_of_nested
 from structmat.torch._partial_adapter import PartialCDDAdapter
 
 __all__ = ["AdaptedLayer", "Change"]
@@ -36,6 +36,8 @@ class AdaptedLayer(AdaptedModule):
     """Whether a change may be one of some parts of the rows."""
     _calls_base: ClassVar[bool] = True
     """Whether the base computes its outputs itself, so that it may be another library's layer around the module."""
+    _row_axes: ClassVar[int | None] = None
+    """How many of the last axes of inputs one row of outputs is made of, where each row is made by itself."""
     _shown: ClassVar[frozenset[str]] = frozenset()
     """The names of attributes of a base that modules around read from the layer in its place."""
 
@@ -105,6 +107,8 @@ class AdaptedLayer(AdaptedModule):
     ) -> Any:
         """Return what `call`, which is the base or calls it, returns for some arguments, with changes added up."""
         outputs = partial(_called, call, args, kwargs) if args or kwargs else call
+        if x.is_nested and cls._row_axes is not None:
+            return cls._of_nested(base, changes, outputs, x, cls._row_axes)
         y: Tensor | None = None
         for adapter, samples in changes:
             if samples is not None:
@@ -113,6 +117,17 @@ class AdaptedLayer(AdaptedModule):
             else:
                 y = cls._outputs(base, adapter, x, outputs) if y is None else cls._add(base, adapter, y, x)
         return outputs(x) if y is None else y
+
+    @classmethod
+    def _of_nested(
+        cls, base: Any, changes: Sequence[Change], call: Callable[..., Any], x: Tensor, row_axes: int
+    ) -> Any:
+        """Return what `_with_changes` returns for a nested tensor: all rows of its samples are computed at once."""
+        if any(samples is not None for _, samples in changes):
+            text = "must not be a nested tensor where samples have changes of their own: pad it"
+            raise ArgumentValueError(cls.__name__, "x", text)
+        rows, nested = rows_of_nested(x, row_axes)
+        return nested(cls._with_changes(base, changes, call, rows))
 
     @classmethod
     def _batch_axis(cls, base: Any) -> int:

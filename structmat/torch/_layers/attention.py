@@ -55,8 +55,9 @@ class CDDMultiheadAttention(AdaptedLayer):
     Where keys or values have other numbers of features than queries, the matrix is as wide as the widest of the four,
     and the others take its first columns.
 
-    The module's own kernels for evaluation are not used. If somebody watches the base by hooks, it is called with
-    changed weights: that costs a dense gradient of these, and the dropout of the change is left out.
+    The module's own kernels for evaluation are not used. If somebody watches the base by hooks, or inputs are nested
+    tensors, it is called with changed weights: that costs a dense gradient of these, and the dropout of the change is
+    left out.
 
     Examples
     --------
@@ -125,15 +126,19 @@ class CDDMultiheadAttention(AdaptedLayer):
     ) -> Any:
         if not changes:
             return call(x, *args, **kwargs)
-        if is_watched(base) or is_watched(base.out_proj):
+        # Of nested tensors the kernels of torch alone know how to attend.
+        if is_watched(base) or is_watched(base.out_proj) or x.is_nested:
             return cls._called_with_changed_weights(base, changes, x, *args, **kwargs)
         return _attended(base, changes, x, *args, **kwargs)
 
     @classmethod
     def _called_with_changed_weights(cls, base: Any, changes: Sequence[Change], *args: Any, **kwargs: Any) -> Any:
-        """Call a base itself, for those who watch it."""
+        """Call a base itself, for those who watch it, and for nested tensors."""
         if any(samples is not None for _, samples in changes):
-            text = "has hooks, which samples with changes of their own cannot pass together: remove the hooks"
+            text = (
+                "has hooks, or its inputs are nested tensors, with which samples with changes of their own cannot pass "
+                "together: remove the hooks, or pad the inputs"
+            )
             raise ArgumentValueError("CDDMultiheadAttention", "base", text)
         weights: dict[str, Tensor] = {name: base.get_parameter(name) for name in cls._weight_names(base)}
         for adapter, _ in changes:
@@ -283,7 +288,7 @@ def _attended(
     batch, length, width = q.shape
     if base.bias_k is not None:
         k, v = (torch.cat([x, own.expand(batch, -1, -1)], 1) for x, own in ((k, base.bias_k), (v, base.bias_v)))
-    q, k, v = (x.reshape(batch, -1, base.num_heads, base.head_dim).transpose(1, 2) for x in (q, k, v))
+    q, k, v = (x.unflatten(-1, (base.num_heads, base.head_dim)).transpose(1, 2) for x in (q, k, v))
     if base.add_zero_attn:
         k, v = (pad(x, (0, 0, 0, 1)) for x in (k, v))
     dropout = base.dropout if base.training else 0.0
@@ -315,7 +320,8 @@ def _is_batched(query: Tensor, key: Tensor, value: Tensor, key_padding_mask: Ten
 
 def _require_alike(query: Tensor, key: Tensor, value: Tensor) -> None:
     """Refuse inputs (batch, length, features) of other numbers of samples, or keys and values of other lengths."""
-    if not len(query) == len(key) == len(value) or key.shape[1] != value.shape[1]:
+    # Exporters take the length of a tensor for a constant, and its shape for a symbol.
+    if not query.shape[0] == key.shape[0] == value.shape[0] or key.shape[1] != value.shape[1]:
         shapes = ", ".join(str(tuple(x.shape[:2])) for x in (query, key, value))
         text = f"query, key and value must have the same samples, key and value the same length, got {shapes}"
         raise ArgumentValueError("CDDMultiheadAttention", None, text)
@@ -350,13 +356,13 @@ def _mask(
         target_type=query.dtype,
         check_other=False,
     )
-    batch, length, sources = len(query), query.shape[1], key.shape[1]
+    (batch, length), sources = query.shape[:2], key.shape[1]
     if mask is not None:
         single, wanted = (length, sources), (batch * base.num_heads, length, sources)
-        if mask.shape not in {single, wanted}:
+        if mask.shape != (single if mask.ndim == 2 else wanted):
             text = f"must have shape {single} or {wanted}, got {tuple(mask.shape)}"
             raise ArgumentValueError("CDDMultiheadAttention", "attn_mask", text)
-        mask = mask.reshape(-1, 1 if mask.ndim == 2 else base.num_heads, length, sources)
+        mask = mask[None, None] if mask.ndim == 2 else mask.unflatten(0, (batch, base.num_heads))
     if padding is not None:
         if padding.shape != (batch, sources):
             text = f"must have shape {(batch, sources)}, got {tuple(padding.shape)}"

@@ -52,6 +52,7 @@ class CDDEmbedding(AdaptedLayer):
     """
 
     _plural = "embeddings"
+    _row_axes = 0
     _shown = frozenset({"num_embeddings", "embedding_dim", "padding_idx", "embed_scale", "scalar_embed_scale"})
 
     def __init__(self, base: nn.Embedding, **options: Any) -> None:
@@ -114,4 +115,5 @@ class CDDEmbedding(AdaptedLayer):
         Tensor, shape (..., embedding_dim)
             Rows of the table with its changes.
         """
-        return self._outputs(self.base, self.adapter, tokens, self.base)
+        out: Tensor = self._with_changes(self.base, [(self.adapter, None)], self.base, tokens)
+        return out

@@ -74,6 +74,7 @@ class CDDLinear(AdaptedLayer):
 
     _plural = "linear layers"
     _is_linear = True
+    _row_axes = 1
     _takes_parts = True
 
     def __init__(

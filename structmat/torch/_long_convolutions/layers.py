@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from math import prod
 from typing import Any, ClassVar, Literal, TypeAlias
 
 from torch import Tensor, nn
@@ -12,7 +11,7 @@ from torch.nn.utils import parametrize
 
 from structmat._arguments import integer
 from structmat._errors import ArgumentTypeError, ArgumentValueError
-from structmat.torch._long_convolutions.operation import LEAST_KERNEL, LEAST_WORK, Method, checked_method, convolve
+from structmat.torch._long_convolutions.operation import Method, checked_method, convolve, stays_direct
 
 __all__ = ["FFTConv1d", "FFTConv2d", "FFTConv3d", "replace_convolutions"]
 
@@ -59,10 +58,8 @@ class _FFTConv:
             self.method = method
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        if self.method != "fft":
-            entries = prod(self.kernel_size)
-            if entries < LEAST_KERNEL or entries * input.numel() < LEAST_WORK or self.method == "direct":
-                return self._plain(input, weight, bias)
+        if stays_direct(self.method, self.kernel_size, input):
+            return self._plain(input, weight, bias)
         padding = self.padding
         if self.padding_mode != "zeros":
             input = pad(input, self._reversed_padding_repeated_twice, mode=self.padding_mode)

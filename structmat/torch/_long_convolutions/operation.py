@@ -24,7 +24,7 @@ from structmat.torch._long_convolutions.plan import Convolution, Role, tile_for
 from structmat.torch._long_convolutions.transforms import Sizes, correlation, kernel_correlation
 from structmat.torch._other_tools import for_compilers, is_recorded, sees_operations
 
-__all__ = ["LEAST_KERNEL", "LEAST_WORK", "Method", "checked_method", "convolve", "fft_conv"]
+__all__ = ["LEAST_KERNEL", "LEAST_WORK", "Method", "checked_method", "convolve", "fft_conv", "stays_direct"]
 
 Method: TypeAlias = Literal["auto", "direct", "fft"]
 """How convolutions are computed: as is faster, by PyTorch's own, or by Fourier transforms."""
@@ -123,11 +123,18 @@ def fft_conv(
     stride, dilation = _for_each_axis(stride, axes, "stride"), _for_each_axis(dilation, axes, "dilation")
     if not isinstance(padding, str):
         padding = _for_each_axis(padding, axes, "padding")
-    entries = prod(weight.shape[2:])
-    small = entries < LEAST_KERNEL or entries * input.numel() < LEAST_WORK
-    if method == "direct" or (method == "auto" and small):
+    if stays_direct(method, weight.shape[2:], input):
         return _DIRECT[weight.ndim](input, weight, bias, stride, padding, dilation, groups)
     return convolve(input, weight, bias, stride, padding, dilation, groups, method)
+
+
+def stays_direct(method: Method, kernel: Sequence[int], input: Tensor) -> bool:
+    """Return whether PyTorch's own convolution computes the outputs without a choice by costs."""
+    if method == "direct" or (method == "auto" and prod(kernel) < LEAST_KERNEL):
+        return True
+    if is_recorded() and not for_compilers():  # sizes may be symbols, by which nothing can be chosen
+        return True
+    return method == "auto" and prod(kernel) * input.numel() < LEAST_WORK
 
 
 def checked_method(method: Any, owner: str) -> Method:
@@ -162,8 +169,6 @@ def convolve(
     """
     direct = partial(_DIRECT[weight.ndim], input, weight, bias, stride, padding, dilation, groups)
     compiling = for_compilers()
-    if is_recorded() and not compiling:  # sizes may be symbols, by which nothing can be chosen
-        return direct()
     forced = method == "fft"
     sizes, more = padding, (0,) * len(stride)
     if isinstance(padding, str):
