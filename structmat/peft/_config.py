@@ -69,7 +69,7 @@ class CDDConfig(PeftConfig):
         for the architectures that PEFT knows. Linear layers, embeddings, convolutions and
         `torch.nn.MultiheadAttention` can be adapted.
     exclude_modules : list of str or str, optional
-        Modules to leave out, likewise.
+        Modules to leave out, likewise; of experts all in modules of such names.
     target_parameters : list of str, optional
         Parameters that no layer of its own holds, by their names or ends of names, such as "experts.gate_up_proj": each
         matrix of a stack (experts, rows, columns) gets a change of its own. Names of experts in checkpoints, such as

@@ -34,9 +34,11 @@ from structmat.peft._parameter_layer import CDDTunerParameters
 from structmat.peft._sum import terms_of
 from structmat.peft._target_parameters import (
     has_forward,
+    is_excluded,
     is_router,
     keep_meaning,
     matching,
+    own_parameters,
     take_over_parameters,
     without_wrappers,
 )
@@ -88,8 +90,8 @@ class CDDModel(BaseTuner):
     -----
     RuntimeWarning
         If "all-linear" or names such as "gate_proj" mean parameters of experts that cannot be adapted, such as
-        quantised ones: they stay as they are. Names that no module has are told of then, too. Also after the first
-        forward pass in training, if that did not call some adapted layers.
+        quantised ones: they stay as they are. Names that no module or parameter has, beside others, are told of too.
+        Also after the first forward pass in training, if that did not call some adapted layers.
 
     Examples
     --------
@@ -115,7 +117,7 @@ class CDDModel(BaseTuner):
         low_cpu_mem_usage: bool = False,
         state_dict: dict[str, torch.Tensor] | None = None,
     ) -> None:
-        """Add an adapter to all target modules and parameters.
+        """Add an adapter to all target modules and parameters, or to none of them if an error comes.
 
         Parameters
         ----------
@@ -131,7 +133,8 @@ class CDDModel(BaseTuner):
             take_over_parameters(model, config)
         _warn_of_unknown(model, config)
         try:
-            super().inject_adapter(model, adapter_name, autocast_adapter_dtype, low_cpu_mem_usage, state_dict)
+            with _all_or_nothing(model, adapter_name):
+                super().inject_adapter(model, adapter_name, autocast_adapter_dtype, low_cpu_mem_usage, state_dict)
         except NoMatchingPeftModuleError as error:
             paths = [path for path in adaptable_layers(model) if not path.endswith(".base_layer")]
             could = text_of_adaptable(paths, config.target_modules or ())
@@ -213,10 +216,12 @@ class CDDModel(BaseTuner):
         """
         found = []
         for path, module in list(model.named_modules()):
-            plain = without_wrappers(path)
-            own = {f"{plain}.{name}": name for name in (*module._parameters, *getattr(module, "parametrizations", ()))}
-            chosen = matching(peft_config.target_parameters or (), own)
-            if not chosen or ".cdd_adapters." in path:
+            if ".cdd_adapters." in path:
+                continue
+            plain, own = without_wrappers(path), own_parameters(path, module)
+            meant = matching(peft_config.target_parameters or (), own)
+            chosen = [each for each in meant if not is_excluded(peft_config, each)]
+            if not chosen:
                 continue
             if not path:
                 text = f"Targeting an nn.Parameter on the top-level module is not supported (parameter {chosen[0]!r})."
@@ -490,16 +495,43 @@ def _parts_of(model: nn.Module, names: Sequence[str]) -> NamedParts | None:
     return parts_of_layers(found) or None
 
 
+@contextmanager
+def _all_or_nothing(model: nn.Module, adapter_name: str) -> Iterator[None]:
+    """Take an adapter out of a model again if an error comes while it is put in, layer by layer."""
+    had = {each for each in model.modules() if isinstance(each, CDDTunerLayer) and adapter_name in each.cdd_adapters}
+    trained = {parameter: parameter.requires_grad for parameter in model.parameters()}
+    try:
+        yield
+    except Exception:
+        for path, layer in list(model.named_modules()):
+            if not isinstance(layer, CDDTunerLayer) or layer in had or adapter_name not in layer.cdd_adapters:
+                continue
+            del layer.cdd_adapters[adapter_name], layer.cdd_alpha[adapter_name]
+            if not layer.cdd_adapters:
+                parent, _, name = _get_submodules(model, path)
+                setattr(parent, name, layer.base_layer)
+        for parameter, requires_grad in trained.items():
+            if parameter.requires_grad != requires_grad:
+                parameter.requires_grad_(requires_grad)
+        raise
+
+
 def _warn_of_unknown(model: nn.Module, config: CDDConfig) -> None:
-    """Warn of names of target modules that no module has beside others that some have, for layers that are trained."""
-    targets = config.target_modules
-    if config.inference_mode or targets is None or isinstance(targets, str):
+    """Warn of names of targets that nothing has beside others that something has, for layers that are trained."""
+    if config.inference_mode:
         return
-    paths = [*(path for path, _ in model.named_modules()), *chain.from_iterable(unreached_experts(model).values())]
-    unknown = sorted(name for name in targets if not any(f".{path}".endswith(f".{name}") for path in paths))
-    if unknown and len(unknown) < len(targets):
-        text = f"target_modules: no module has the names {', '.join(unknown)}{near_names(unknown, paths)}"
-        warn_caller(text, RuntimeWarning, through=("peft",))
+    modules = [*(path for path, _ in model.named_modules()), *chain.from_iterable(unreached_experts(model).values())]
+    parameters = list(chain.from_iterable(own_parameters(path, each) for path, each in model.named_modules()))
+    for argument, targets, kind, paths in (
+        ("target_modules", config.target_modules, "module", modules),
+        ("target_parameters", config.target_parameters, "parameter", parameters),
+    ):
+        names = () if targets is None or isinstance(targets, str) else targets
+        unknown = sorted(name for name in names if not matching([name], paths))
+        # Where nothing has any of the names, PEFT tells of it.
+        if 0 < len(unknown) < len(names):
+            text = f"{argument}: no {kind} has the names {', '.join(unknown)}{near_names(unknown, paths)}"
+            warn_caller(text, RuntimeWarning, through=("peft",))
 
 
 def _require_adaptable(target: nn.Module, model: nn.Module, quantization: dict[str, Any]) -> None:

@@ -23,7 +23,16 @@ from structmat.torch._other_tools import is_tensor_parallel
 from structmat.torch._parameter_names import parameters_meant, text_of_unreached, unreached_experts
 from structmat.torch._stacked_weight import stack_of
 
-__all__ = ["has_forward", "is_router", "keep_meaning", "matching", "take_over_parameters", "without_wrappers"]
+__all__ = [
+    "has_forward",
+    "is_excluded",
+    "is_router",
+    "keep_meaning",
+    "matching",
+    "own_parameters",
+    "take_over_parameters",
+    "without_wrappers",
+]
 
 
 def is_router(module: nn.Module) -> bool:
@@ -41,6 +50,23 @@ def matching(names: Iterable[str], paths: Iterable[str]) -> list[str]:
     """Return the paths that are one of some names, or end with one, as PEFT compares them."""
     chosen = set(names)
     return [path for path in paths if path in chosen or any(path.endswith(f".{name}") for name in chosen)]
+
+
+def own_parameters(path: str, module: nn.Module) -> dict[str, str]:
+    """Return the names of the parameters that a module has itself, by their paths in the plain model."""
+    plain = without_wrappers(path)
+    names = (*module._parameters, *getattr(module, "parametrizations", ()))
+    return {f"{plain}.{name}" if plain else name: name for name in names}
+
+
+def is_excluded(config: CDDConfig, path: str) -> bool:
+    """Return whether settings exclude a parameter, or a module that it is in, by `exclude_modules`.
+
+    PEFT asks this of modules that are targets, which the modules of experts are not.
+    """
+    parts = path.split(".")
+    paths = (".".join(parts[: i + 1]) for i in range(len(parts)))
+    return any(isinstance(check_target_module_exists(config, each), _ExcludedModule) for each in paths)
 
 
 def take_over_parameters(model: nn.Module, config: CDDConfig) -> None:
@@ -110,9 +136,13 @@ def _meant_by_modules(model: nn.Module, config: CDDConfig) -> list[str]:
     def excludes(name: str) -> bool:
         return isinstance(check_target_module_exists(asked, name), _ExcludedModule)
 
-    known = {path for path, names in unreached_experts(model).items() if not any(map(excludes, names))}
+    known = {
+        path
+        for path, names in unreached_experts(model).items()
+        if not (any(map(excludes, names)) or is_excluded(asked, path))
+    }
     meant = parameters_meant(model, means, "CDDConfig", "target_modules", stacked=True)
-    routers = [f"{path}.weight" for path in _router_paths(model) if means(path)]
+    routers = [f"{path}.weight" for path in _router_paths(model) if means(path) and not is_excluded(asked, path)]
     return [*(path for path in meant if path in known), *routers]
 
 

@@ -146,8 +146,55 @@ class TestTargets:
         model.model.stacks.low = nn.Parameter(torch.ones(2, 4, 4).to(torch.float8_e4m3fn), requires_grad=False)
         model.model.stacks.computed = nn.Parameter(torch.ones(2, 4, 4))
         nn.utils.parametrize.register_parametrization(model.model.stacks, "computed", nn.Identity())
+        before = str(model), [p.requires_grad for p in model.parameters()]
         with pytest.raises(error, match=message):
             get_peft_model(model, CDDConfig(**settings))
+        assert (str(model), [p.requires_grad for p in model.parameters()]) == before
+
+    @pytest.mark.parametrize("settings", [
+        {"target_modules": ["q_proj"], "target_parameters": BOTH, "parts": {"down_proj": [True, False]}},
+        {"target_modules": ["q_proj"], "target_parameters": BOTH, "block_size": 40},
+    ])  # fmt: skip
+    def test_an_adapter_is_added_to_all_of_its_targets_or_to_none(self, settings: dict[str, Any]) -> None:
+        model = tiny.model("mixtral")
+        before, plain = str(model), state(model)
+        with pytest.raises(ValueError, match=r"parts are for|block_size must be"):
+            get_peft_model(model, CDDConfig(**settings))
+        assert str(model) == before
+        assert all(parameter.requires_grad for parameter in model.parameters())
+        assert_same_state(plain, model)
+        adapted = get_peft_model(model, CDDConfig(target_modules=["q_proj", "o_proj"], init_weights=False))
+        before, expected = str(adapted), logits("mixtral", adapted)
+        with pytest.raises(ValueError, match=r"parts are for|block_size must be"):
+            adapted.add_adapter("other", CDDConfig(**settings))
+        assert str(adapted) == before
+        assert torch.equal(logits("mixtral", adapted), expected)
+
+    @pytest.mark.filterwarnings("ignore:.*were set but no parameter was matched")
+    @pytest.mark.parametrize(
+        "excluded", [["experts"], ["mlp"], ["mlp.experts"], r".*\.experts", r"model\.layers\.\d\.mlp"]
+    )
+    @pytest.mark.parametrize("settings", [
+        {"target_modules": ["o_proj", "w1", "w2", "w3"]},
+        {"target_modules": "all-linear"},
+        {"target_modules": ["o_proj"], "target_parameters": BOTH},
+    ])  # fmt: skip
+    def test_experts_in_modules_that_are_excluded_stay_as_they_are(
+        self, settings: dict[str, Any], excluded: Any, tmp_path: Path
+    ) -> None:
+        model = get_peft_model(tiny.model("mixtral"), CDDConfig(**settings, exclude_modules=excluded))
+        modules, parameters = adapted_names(model)
+        assert "self_attn.o_proj" in modules
+        assert not {name for name in parameters if "experts" in name}
+        model.save_pretrained(tmp_path)
+        again = PeftModel.from_pretrained(tiny.model("mixtral"), tmp_path)
+        assert adapted_names(again) == (modules, parameters)
+
+    def test_names_that_no_parameter_has_are_told_of(self) -> None:
+        names = ["experts.gate_up_proj", "experts.dwn_proj"]
+        message = r"target_parameters: no parameter has the names experts\.dwn_proj; did you mean 'down_proj'\?"
+        with pytest.warns(RuntimeWarning, match=message):
+            get_peft_model(tiny.model("mixtral"), CDDConfig(target_modules=[], target_parameters=names))
 
     def test_wrong_kind_of_names(self) -> None:
         with pytest.raises(TypeError, match="target_parameters must be a list of names, got 'experts'"):
@@ -214,8 +261,8 @@ class TestOutputs:
     @pytest.mark.parametrize("implementation", ["eager", "grouped_mm"])
     def test_they_are_those_of_dense_changes(self, kind: str, implementation: str) -> None:
         """Also of several adapters, scaled, switched, and disabled; routers included."""
-        router = ["mlp.gate.weight", "mlp.router.weight"]
-        model = adapted(kind, target_parameters=[*BOTH, *router], alpha=0.5)
+        router = "mlp.router.weight" if kind == "gpt_oss" else "mlp.gate.weight"
+        model = adapted(kind, target_parameters=[*BOTH, router], alpha=0.5)
         model.set_experts_implementation(implementation)
         base = tiny.model(kind)
         base.set_experts_implementation(implementation)
