@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -160,7 +160,7 @@ class CDDConfig(PeftConfig):
         self.requires = REQUIRES
         for name, value in vars(AdapterOptions.checked(vars(self), "CDDConfig")).items():
             setattr(self, name, value)
-        self.terms = self.terms and [asdict(AdapterOptions.checked(term, "CDDConfig")) for term in self.terms]
+        self.terms = self.terms and _checked_terms(self.terms)
         self.parts = checked_parts(self.parts, "CDDConfig") or None
         if not isinstance(self.init_weights, bool):
             raise ArgumentTypeError("CDDConfig", "init_weights", f"must be True or False, got {self.init_weights!r}")
@@ -209,6 +209,21 @@ class CDDConfig(PeftConfig):
 
 
 CDDConfig.__init__ = explaining("CDDConfig")(CDDConfig.__init__)  # type: ignore[method-assign]
+
+
+def _checked_terms(value: Any) -> list[dict[str, Any]]:
+    """Return the options of the changes of a sum, with the parts of rows of those that have some."""
+    if not isinstance(value, Sequence) or not all(isinstance(term, Mapping) for term in value):
+        raise ArgumentTypeError("CDDConfig", "terms", f"must be a list of dicts of options, got {value!r}")
+    terms = []
+    for term in value:
+        lacking = [name for name in AdapterOptions.names() if name not in term]
+        if lacking:
+            text = f"lack {', '.join(lacking)} in {dict(term)!r}; add_weighted_adapter sets them"
+            raise ArgumentValueError("CDDConfig", "terms", text)
+        parts = checked_parts(term.get("parts"), "CDDConfig")
+        terms.append(asdict(AdapterOptions.checked(term, "CDDConfig")) | ({"parts": parts} if parts else {}))
+    return terms
 
 
 def _require_names(value: Any, name: str, *, or_text: bool) -> None:

@@ -10,6 +10,7 @@ import torch
 from peft import PeftModel
 from peft.config import PeftConfig
 from peft.utils import get_peft_model_state_dict, load_peft_weights
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from structmat._adapter_format import FACTOR_KEY
@@ -97,7 +98,13 @@ def hotswap_adapter(
     ratio = _ratio_of_alphas(own, config)
     # What it returns shares its memory with the model.
     places = get_peft_model_state_dict(inside, adapter_name=adapter_name, save_embedding_layers=False)
-    stored = load_peft_weights(os.fspath(folder), device="cpu", **options)
+    try:
+        stored = load_peft_weights(os.fspath(folder), device="cpu", **options)
+    except SafetensorError as error:
+        text = (
+            f"{os.fspath(folder)} has a file of weights that is cut off or damaged: {error}; copy or download it again"
+        )
+        raise ArgumentValueError(_OWNER, "folder", text) from error
     _require_same_parts(own, config, places)
     _require_alike(places, stored)
     with torch.inference_mode(mode=False), torch.no_grad():

@@ -105,11 +105,12 @@ class CDDTunerLinear(CDDTunerLayer):
         """
         base = self.get_base_layer()
         init: Init = "zero" if config.init_weights else "normal"
-        options = [{name: getattr(config, name) for name in AdapterOptions.names()}]
-        parts = parts_at(config.parts or {}, path)
+        whole = {name: getattr(config, name) for name in (*AdapterOptions.names(), "parts")}
         terms = []
-        for own in options if config.terms is None else config.terms:
-            term = self._kind._adapter_of(self.in_features, self.out_features, parts=parts, **own, init=init)
+        for own in [whole] if config.terms is None else config.terms:
+            options = {name: own[name] for name in AdapterOptions.names()}
+            parts = parts_at(own.get("parts") or {}, path)
+            term = self._kind._adapter_of(self.in_features, self.out_features, parts=parts, **options, init=init)
             self._kind._prepare(base, term)
             terms.append(term)
         self._take_in(adapter_name, terms[0] if config.terms is None else CDDSum(terms), config)

@@ -31,7 +31,6 @@ from structmat._errors import ArgumentTypeError, ArgumentValueError, naming, war
 from structmat.peft._config import CDDConfig
 from structmat.peft._layer import CDDTunerLinear
 from structmat.peft._parameter_layer import CDDTunerParameters
-from structmat.peft._sum import terms_of
 from structmat.peft._target_parameters import (
     has_forward,
     is_excluded,
@@ -449,7 +448,7 @@ class CDDModel(BaseTuner):
         chosen = exact_targets(paths, [path for path, _ in self.model.named_modules()])
         config = replace(first, alpha=1.0, init_weights=True, target_modules=chosen)
         config.terms = options_of_terms(own, weights) if combination_type == "cat" else None
-        config.parts = _parts_of(self.model, adapters)
+        config.parts = None if config.terms else _parts_of(self.model, adapters)
         config.target_parameters = config.exclude_modules = None
         config.layers_to_transform = config.layers_pattern = None
         self.peft_config[adapter_name] = config
@@ -485,13 +484,13 @@ def _warn_of_unused_parts(model: nn.Module, config: CDDConfig, adapter_name: str
 
 
 def _parts_of(model: nn.Module, names: Sequence[str]) -> NamedParts | None:
-    """Return the parts of the rows that adapters change, by path of the layer; None if there are none."""
+    """Return the parts of the rows that adapters which are no sums change, by path of the layer; None for none."""
     found: dict[str, Parts | None] = {}
     for path, layer in model.named_modules():
         adapters: Any = layer.cdd_adapters if isinstance(layer, CDDTunerLinear) else {}
         for name in names:
             if name in adapters:
-                found[path] = terms_of(adapters[name])[0].parts
+                found[path] = adapters[name].parts
     return parts_of_layers(found) or None
 
 

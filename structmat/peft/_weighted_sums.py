@@ -47,10 +47,9 @@ def _linear(layer: CDDTunerLinear, adapters: Sequence[Named], weights: Sequence[
 
 
 def _require_same_parts(adapters: Sequence[Any]) -> None:
-    """Refuse adapters that change other parts of the rows of a layer than others: settings hold parts once."""
-    if len({term.parts for adapter in adapters for term in terms_of(adapter)}) > 1:
-        text = "have other parts of the rows than others; set_adapter with all of them adds exactly"
-        raise ArgumentValueError(_OWNER, "adapters", text)
+    """Refuse adapters that change other parts of the rows of a layer than others, which no one product does."""
+    if len({adapter.parts for adapter in adapters}) > 1:
+        raise ArgumentValueError(_OWNER, "adapters", f"have other parts of the rows than others; {_CAT}")
 
 
 def _cat(layer: CDDTunerLinear, adapters: Sequence[Named], _: Sequence[float]) -> list[Vectors | None]:
@@ -60,7 +59,6 @@ def _cat(layer: CDDTunerLinear, adapters: Sequence[Named], _: Sequence[float]) -
     alone, of which no settings tell.
     """
     found: list[Vectors | None] = []
-    _require_same_parts([layer.cdd_adapters[name] for name, _ in adapters if name in layer.cdd_adapters])
     for name, config in adapters:
         adapter: Any = layer.cdd_adapters._modules.get(name)
         if adapter is None:
@@ -81,10 +79,14 @@ COMBINATIONS: Mapping[str, Callable[[CDDTunerLinear, Sequence[Named], Sequence[f
 
 
 def options_of_terms(adapters: Sequence[Named], weights: Sequence[float]) -> list[dict[str, Any]]:
-    """Return the options of the terms that adapters have in a sum, in which `alpha` takes the weights in."""
+    """Return the options of the terms that adapters have in a sum, in which `alpha` takes the weights in.
+
+    Each keeps the parts of the rows that it changes, of which an adapter that is no sum has those of its settings.
+    """
     found = []
     for (_, config), weight in zip(adapters, weights, strict=True):
         own = {name: getattr(config, name) for name in AdapterOptions.names()}
+        own |= {"parts": config.parts} if config.parts else {}
         terms = [own | {"alpha": 1.0}] if config.terms is None else config.terms
         found += [{**term, "alpha": weight * config.alpha * term["alpha"]} for term in terms]
     return found

@@ -25,6 +25,7 @@ from structmat.torch._layers import AdaptedModule, kind_to_wrap
 from structmat.torch._model import (
     adapted_layers,
     changes_of,
+    near_names,
     recorded,
     require_alone,
     require_no_lazy_parameters,
@@ -472,7 +473,12 @@ def _read(folder: Path) -> _Stored:
         parts = checked_parts(settings.get("parts"), CONFIG)
         state = safetensors.torch.load_file(folder / WEIGHTS)
         vectors, parameters, beside = _sorted(state, options.n_factors)
-    except (safetensors.SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except safetensors.SafetensorError as error:
+        text = (
+            f"{folder / WEIGHTS} is cut off or damaged: {error}; copy or download it again, or save the adapter again"
+        )
+        raise ArgumentValueError("load_adapter", "folder", text) from error
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         text = f"{folder} is no complete adapter of this method: {error}"
         raise ArgumentValueError("load_adapter", "folder", text) from error
     _require_finite(state, "load_adapter", "folder")
@@ -570,10 +576,17 @@ def _bases(model: nn.Module, stored: _Stored) -> dict[str, nn.Module]:
     modules = {unwrapped(path): module for path, module in model.named_modules(remove_duplicate=False)}
     found = {}
     for path in stored.vectors:
+        owner = path.rpartition(".")[0] if path in stored.parameters else path
+        if owner not in modules:
+            text = (
+                f"has no module {owner!r}, which the folder adapts{near_names([owner], modules)}; the folder is of "
+                "another model, or of a module in this one or around it"
+            )
+            raise ArgumentValueError("load_adapter", "model", text)
+        module = found[path] = modules[owner]
         try:
-            module = found[path] = modules[path.rpartition(".")[0] if path in stored.parameters else path]
             _size(module, path, stored)
-        except (KeyError, TypeError, ArgumentValueError) as error:
+        except (TypeError, ArgumentValueError) as error:
             text = f"has no layer {path!r} that can be adapted: {error}"
             raise ArgumentValueError("load_adapter", "model", text) from error
         device = dtype_and_device(module).get("device", torch.device("cpu"))

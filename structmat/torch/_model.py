@@ -289,7 +289,10 @@ def remove_adapters(model: nn.Module, *, merge: bool = False) -> None:
         if layer is model:
             raise ArgumentValueError("remove_adapters", "model", "is itself the layer; take its base, or to_linear()")
         if layer.base is None:
-            raise ArgumentValueError("remove_adapters", "model", f"has no base layer to put back at {path}")
+            text = (
+                f"has no base layer to put back at {path}, which is trained from scratch: replace it by its to_linear()"
+            )
+            raise ArgumentValueError("remove_adapters", "model", text)
         with naming(path):
             merged.append(layer._merged() if merge else {})
     for layer, weights in zip(layers.values(), merged, strict=True):
@@ -510,6 +513,9 @@ def _targeted(
     if not found and not (stacks and targets in ("all-linear", (), [])):
         free = [path for path in could if id(modules[path]) not in taken]
         text = f"{targets!r} match no layer; could be adapted: {text_of_adaptable(free, targets)}"
+        already = list(adapted_layers(model))
+        if already:
+            text = f"{text}; adapted already: {first_names(already, _FEW)}"
         if experts:
             text = f"{text}; {text_of_unreached(experts, argument='parameters')}"
         raise ArgumentValueError("adapt", "targets", text)

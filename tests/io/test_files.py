@@ -257,6 +257,17 @@ def rewritten(path, change):
     Path(path).write_bytes(save(tensors, {"structmat": json.dumps(content)}))
 
 
+def test_entries_that_were_changed_are_told_by_the_checksum(tmp_path):
+    path = tmp_path / "d.safetensors"
+    io.save(sm.Diagonal(np.array([1.0, 2.0])), path)
+    with safe_open(path, "np") as file:
+        notes = file.metadata()
+    (name,) = load_file(path)
+    path.write_bytes(save({name: np.array([1.0, 3.0])}, notes))
+    with pytest.raises(ValueError, match="the checksum does not fit; the file is damaged or was edited"):
+        io.load(path)
+
+
 @pytest.mark.parametrize(
     ("change", "text"),
     [

@@ -65,6 +65,15 @@ def test_compiled_models_are_not_compiled_again(tmp_path: Path) -> None:
     torch.testing.assert_close(outputs(PeftModel.from_pretrained(base(), tmp_path / "again")), outputs(model))
 
 
+@pytest.mark.parametrize("alpha", [1.5, 0.3, -2.0])
+def test_the_change_is_that_of_the_folder_with_its_alpha(alpha: float, tmp_path: Path) -> None:
+    other = small(alpha=alpha)
+    other.save_pretrained(tmp_path)
+    model = small(alpha=1.5)
+    hotswap_adapter(model, tmp_path)
+    torch.testing.assert_close(outputs(model), outputs(other))
+
+
 def test_one_of_several_with_what_was_trained_beside_it(tmp_path: Path) -> None:
     settings = {"modules_to_save": ["classifier"], "target_modules": ["query"], "task_type": "SEQ_CLS"}
     other = tiny.adapted("bert", **settings)
@@ -104,6 +113,7 @@ def broken(folder: Path) -> None:
         ({"factor_scale": 7.0}, r"has factor_scale=7\.0, the adapter in the model 30\.0"),
         ({"modules_to_save": ["3"]}, "lacks none, and has in addition base_model.model.3.bias"),
         ({"broken": True}, "folder holds NaN or infinity in base_model"),
+        ({"cut": True}, "has a file of weights that is cut off or damaged: .*; copy or download it again"),
         ({"lora": True}, "folder holds an adapter of the method PeftType.LORA"),
     ],
 )
@@ -111,9 +121,14 @@ def test_what_does_not_fit_changes_nothing(settings: dict[str, Any], message: st
     if "lora" in settings:
         get_peft_model(base(), peft.LoraConfig(target_modules=["0"])).save_pretrained(tmp_path)
     else:
-        small(**{key: value for key, value in settings.items() if key != "broken"}).save_pretrained(tmp_path)
+        small(**{key: value for key, value in settings.items() if key not in {"broken", "cut"}}).save_pretrained(
+            tmp_path
+        )
     if "broken" in settings:
         broken(tmp_path)
+    if "cut" in settings:
+        weights = tmp_path / "adapter_model.safetensors"
+        weights.write_bytes(weights.read_bytes()[:-1])
     model = small()
     before = state(model)
     with pytest.raises(ValueError, match=message):

@@ -60,6 +60,8 @@ class TestConfig:
             ({"dropout": 1}, ValueError, "CDDConfig: dropout must be at least 0 and less than 1"),
             ({"factor_scale": 0}, ValueError, "CDDConfig: factor_scale must be positive"),
             ({"n_factors": 4}, ValueError, "n_factors must be odd and at least 3, got 4"),
+            ({"terms": [{}]}, ValueError, r"terms lack n_factors, .* in \{\}; add_weighted_adapter sets them"),
+            ({"terms": "cat"}, TypeError, "terms must be a list of dicts of options, got 'cat'"),
             ({"modules_to_save": 5}, TypeError, "modules_to_save must be a list of names, got 5"),
             ({"modules_to_save": "head"}, TypeError, "modules_to_save must be a list of names, got 'head'"),
             ({"modules_to_save": [5]}, TypeError, r"modules_to_save must be a list of names, got \[5\]"),

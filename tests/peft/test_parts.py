@@ -62,9 +62,22 @@ def test_adapters_with_other_parts_mix_and_are_not_taken_for_each_other(tmp_path
     torch.testing.assert_close(layer.get_delta_weight("negated"), -layer.get_delta_weight("default"))
     model.add_weighted_adapter(["default", "negated"], [1.0, 3.0], "sum", combination_type="cat")
     torch.testing.assert_close(layer.get_delta_weight("sum"), -2 * layer.get_delta_weight("default"))
-    for kind in ("linear", "cat"):
-        with pytest.raises(ValueError, match="have other parts of the rows than others"):
-            model.add_weighted_adapter(["default", "other"], [1.0, 1.0], "more", combination_type=kind)
+    with pytest.raises(ValueError, match='have other parts of the rows than others; combination_type="cat" adds'):
+        model.add_weighted_adapter(["default", "other"], [1.0, 1.0], "more", combination_type="linear")
+    model.add_weighted_adapter(["default", "other"], [2.0, -1.0], "more", combination_type="cat")
+    first, second = (layer.get_delta_weight(name) for name in ("default", "other"))
+    torch.testing.assert_close(layer.get_delta_weight("more"), 2 * first - second)
+    model.add_weighted_adapter(["more", "default"], [1.0, -2.0], "rest", combination_type="cat")
+    torch.testing.assert_close(layer.get_delta_weight("rest"), -second)
+    model.set_adapter("more")
+    expected = tiny.logits("gpt2", model)
+    model.save_pretrained(tmp_path / "sums", selected_adapters=["more", "rest"])
+    loaded = PeftModel.from_pretrained(tiny.model("gpt2"), tmp_path / "sums" / "more")
+    assert torch.equal(tiny.logits("gpt2", loaded), expected)
+    with pytest.raises(ValueError, match="is a sum of adapters of other settings"):
+        hotswap_adapter(loaded, tmp_path / "sums" / "rest")
+    torch.testing.assert_close(tiny.logits("gpt2", loaded.merge_and_unload()), expected, atol=1e-5, rtol=1e-4)
+    model.set_adapter("default")
     model.save_pretrained(tmp_path, selected_adapters=["default", "other"])
     hotswap_adapter(model, tmp_path, "default")
     with pytest.raises(ValueError, match=r"has other parts of .*c_attn than the adapter in the model"):

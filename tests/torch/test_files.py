@@ -339,6 +339,18 @@ class TestBothParts:
 
 
 class TestRefusals:
+    def test_folders_of_another_model_say_what_it_lacks(self, tmp_path):
+        """A part of the model and what is around it have other paths."""
+        model = nn.Sequential(nn.Sequential(nn.Linear(4, 4)))
+        adapt(model)
+        save_adapter(model, tmp_path)
+        remove_adapters(model)
+        for other in (nn.ModuleDict({"body": model}), nn.Sequential(nn.ReLU())):
+            with pytest.raises(
+                ValueError, match=r"has no module '0\.0', which the folder adapts.*another model, or of"
+            ):
+                load_adapter(other, tmp_path)
+
     @pytest.mark.parametrize(("change", "text"), [
         (lambda f: rewrite(f, peft_type="LORA"), "no complete adapter of this method: the method is 'LORA'"),
         (lambda f: rewrite(f, n_factors=5), "no complete adapter of this method: it lacks vectors"),
@@ -366,18 +378,21 @@ class TestRefusals:
         ],
         (lambda f: (f / CONFIG).write_text("{}"), "no complete adapter of this method: 'peft_type'"),
         (lambda f: (f / CONFIG).write_text("{"), "no complete adapter of this method: Expecting"),
-        (lambda f: (f / WEIGHTS).write_bytes((f / WEIGHTS).read_bytes()[:99]), "no complete adapter"),
+        *[
+            (lambda f, n=n: (f / WEIGHTS).write_bytes((f / WEIGHTS).read_bytes()[:n]), "safetensors is cut off .*copy")
+            for n in (99, -1)
+        ],
         (lambda f: rewrite_tensors(f, lambda t: {k: v / 0 for k, v in t.items()}), "holds (NaN|infinity) in base"),
         (lambda f: rewrite_tensors(f, lambda t: {**t, "base_model.model.9.bias": X}), "holds 9.bias of shape"),
         (lambda f: rewrite_tensors(f, lambda t: {k.replace(".0.c", ".1.c"): v for k, v in t.items()}), "no layer '1'"),
-        (lambda f: rewrite_tensors(f, lambda t: {k.replace(".0.c", ".x.c"): v for k, v in t.items()}), "no layer 'x'"),
+        (lambda f: rewrite_tensors(f, lambda t: {k.replace(".0.c", ".x.c"): v for k, v in t.items()}), "no module 'x'"),
     ])  # fmt: skip
     @pytest.mark.parametrize("adapted", [False, True])
     def test_of_folders_change_nothing(self, plain, folder, change, text, adapted):
         change(folder)
         if adapted:
             adapt(plain, block_size=3)
-            text = text if "no layer" not in text else "has other layers than the model"
+            text = "has other layers than the model" if "no layer" in text or "no module" in text else text
         before = state(plain)
         with pytest.raises((ValueError, TypeError), match=text):
             load_adapter(plain, folder)
@@ -423,7 +438,7 @@ class TestRefusals:
         (lambda: mlp().to("meta"), "device meta: load its weights first"),
         (lambda: adapted_mlp(block_size=3).to("meta"), "device meta: load before offloading"),
         (lambda: nn.Sequential(nn.LazyLinear(3)), "lazy parameter"),
-        (lambda: adapted_by_peft(mlp()), "has no layer '0'"),
+        (lambda: adapted_by_peft(mlp()), "has no module '0'"),
     ])  # fmt: skip
     def test_of_models_change_nothing(self, folder, model, text):
         model = model()

@@ -313,6 +313,20 @@ def test_a_layer_without_a_base_is_the_product_alone(bias, dtype):
     assert CDDLinear(4, 3, bias)(torch.ones(2, 4, dtype=torch.float16)).dtype == torch.float16
 
 
+def test_a_layer_without_a_base_shows_its_sizes_and_one_with_a_base_shows_the_base():
+    assert "in_features=4, out_features=3, bias=False" in str(CDDLinear(4, 3, bias=False))
+    assert "in_features=4, out_features=3, bias=True" in str(CDDLinear(4, 3))
+    assert str(CDDLinear.from_linear(nn.Linear(4, 3))).count("bias") == 1
+
+
+@pytest.mark.parametrize("shape", [(3, 9), (1, 1, 3, 9, 9)])
+def test_convolutions_refuse_other_numbers_of_axes(shape):
+    for kernel in (1, 3):
+        layer = CDDConv(nn.Conv2d(3, 3, kernel))
+        with pytest.raises(ValueError, match=r"CDDConv: x must have 3 axes, or 4 with one of samples, got shape"):
+            layer(torch.ones(shape))
+
+
 def test_from_delta():
     linear, delta = nn.Linear(4, 6), torch.randn(6, 1) * torch.randn(1, 4)
     layer = CDDLinear.from_delta(linear, delta)

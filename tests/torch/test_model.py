@@ -229,7 +229,7 @@ class TestRemove:
     @pytest.mark.parametrize(("change", "error", "text"), [
         (lambda model: model[2].adapter.vectors[0].data.fill_(torch.nan), ValueError, "NaN or infinity .*, in 2"),
         (lambda model: nn.utils.parametrizations.weight_norm(model[2].base), TypeError, "is no parameter.*, in 2"),
-        (lambda model: setattr(model[2], "base", None), ValueError, "has no base layer to put back at 2"),
+        (lambda model: setattr(model[2], "base", None), ValueError, r"no base layer .* at 2, .* by its to_linear"),
     ])  # fmt: skip
     def test_all_or_nothing(self, change, error, text):
         model = adapted_mlp()
@@ -238,6 +238,11 @@ class TestRemove:
         with pytest.raises(error, match=text):
             remove_adapters(model, merge=True)
         torch.testing.assert_close(model.state_dict(), before, equal_nan=True)
+
+    def test_a_second_call_says_what_is_adapted_already(self):
+        model = adapted_mlp()
+        with pytest.raises(ValueError, match="match no layer; could be adapted: none; adapted already: 0, 2"):
+            adapt(model)
 
     def test_there_is_nothing_to_remove(self):
         with pytest.raises(ValueError, match="has no adapted layer"):

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from structmat._errors import ArgumentTypeError
+from structmat._errors import ArgumentTypeError, ArgumentValueError
 from structmat.torch._adapter import CDDAdapter
 from structmat.torch._autograd import fuses
 from structmat.torch._changed_convolution import changed_convolution, takes_rows
@@ -123,6 +123,11 @@ class CDDConv(AdaptedLayer):
         -------
         Tensor, shape (N, out_channels, ...) or (out_channels, ...)
             Outputs.
+
+        Raises
+        ------
+        ValueError
+            If `x` has another number of axes.
         """
         return self._outputs(self.base, self.adapter, x, self.base)
 
@@ -143,7 +148,11 @@ def _is_pointwise(base: Any) -> bool:
 
 def _batch(x: Tensor, geometry: KernelGeometry) -> Tensor:
     """Return inputs with an axis of samples, which a single one may lack."""
-    return x.unsqueeze(0) if x.ndim == len(geometry.sizes) + 1 else x
+    axes = len(geometry.sizes)
+    if x.ndim not in {axes + 1, axes + 2}:
+        text = f"must have {axes + 1} axes, or {axes + 2} with one of samples, got shape {tuple(x.shape)}"
+        raise ArgumentValueError("CDDConv", "x", text)
+    return x.unsqueeze(0) if x.ndim == axes + 1 else x
 
 
 def _changed(

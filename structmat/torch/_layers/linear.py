@@ -268,3 +268,15 @@ class CDDLinear(AdaptedLayer):
         bias = self.own_bias if self.base is None else getattr(self.base, "bias", None)
         # The quantised layers of torch.ao have a method instead.
         return bias() if inspect.ismethod(bias) else bias
+
+    def extra_repr(self) -> str:
+        """Return the sizes of a layer without a base, for torch's `repr`.
+
+        Returns
+        -------
+        str
+            Such as ``in_features=6, out_features=4, bias=True``; nothing with a base, which has its own.
+        """
+        if self.base is not None:
+            return ""
+        return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.own_bias is not None}"
