@@ -35,7 +35,7 @@ from structmat._files import (
 )
 from structmat.fit import FitResult
 from structmat.io._matrices import TREE, array_specs, file_kind
-from structmat.operators import Indices, LinearOperator, Prepared
+from structmat.operators import Constant, Indices, LinearOperator, Prepared
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -70,7 +70,8 @@ def save(
     ----------
     operator : LinearOperator or FitResult
         Any operator of structmat, of any array library and device. For a `Prepared` one the original operator is
-        written, since the precomputed values depend on the machine. A `FitResult` is written with all its fields.
+        written, since the precomputed values depend on the machine. What was computed of operators without parameters
+        is read back as one with arrays. A `FitResult` is written with all its fields.
     path : path-like
         The file. It appears complete or not at all; see `atomic_write`.
     metadata : mapping of str to object, optional
@@ -355,7 +356,7 @@ def _classes() -> dict[str, type[LinearOperator]]:
 
 def _encoded(value: Any, name: str, arrays: dict[str, NDArray[Any]]) -> Any:
     """Return a field as JSON can hold it; its arrays are put into `arrays` under their names."""
-    if isinstance(value, Prepared):
+    if isinstance(value, (Prepared, Constant)):
         value = value.operator
     if isinstance(value, Indices):
         value = value.array

@@ -15,6 +15,7 @@ from structmat.operators._circulants import BandedCirculant, Circulant, Spectral
 from structmat.operators._closed_forms import ClosedForm, NoClosedFormError
 from structmat.operators._combined_plans import ByHooks, CombinedPlan, plan_of_parts
 from structmat.operators._composite import Chain, Wrapper, combined, require_operators, values_of
+from structmat.operators._constant import Constant
 from structmat.operators._dense import Dense
 from structmat.operators._determinants import sign_and_log
 from structmat.operators._diagonal import Diagonal, Identity
@@ -54,6 +55,7 @@ __all__ = [
     "Circulant",
     "ClosedForm",
     "CombinedPlan",
+    "Constant",
     "Context",
     "CosineTransform",
     "Dense",

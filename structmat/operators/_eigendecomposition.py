@@ -30,6 +30,7 @@ from structmat._rules import Solver
 from structmat.operators._arithmetic import add, scale
 from structmat.operators._closed_forms import NoClosedFormError
 from structmat.operators._composite import require_operators, values_of
+from structmat.operators._constant import Constant
 from structmat.operators._dense import Dense, as_operators
 from structmat.operators._determinants import sign_and_log
 from structmat.operators._diagonal import Identity
@@ -319,7 +320,8 @@ def orthonormal_eig_of(operator: LinearOperator, xp: Namespace) -> tuple[Array, 
         objection = rules_of(xp).untraced(_objection)(dense, xp)
         if objection is not None:
             raise NoClosedFormError(operator, objection) from None
-    return *_eig_of_hermitian(dense, xp), not is_complex(dense.dtype, xp)
+    values, vectors = _eig_of_hermitian(dense, xp)
+    return values, vectors if operator._arrays() else Constant(vectors), not is_complex(dense.dtype, xp)
 
 
 def eig_of_part(part: LinearOperator, whole: LinearOperator, xp: Namespace) -> tuple[Array, LinearOperator, bool]:
@@ -335,7 +337,8 @@ def function_of_part(
     if part._arrays():
         with suppress(NoClosedFormError):
             return part._spectral_function(function, xp)
-    return Eigendecomposition(*eig_of_part(part, whole, xp))._spectral_function(function, xp)
+    normal = Eigendecomposition(*eig_of_part(part, whole, xp))
+    return (normal if whole._arrays() else Constant(normal))._spectral_function(function, xp)
 
 
 def _objection(dense: Array, xp: Namespace) -> str | None:
@@ -371,8 +374,11 @@ class _ByEigenvectors(Solver):
 class ByEigenvalues(LinearOperator):
     """An operator whose closed forms are those of its eigenvalues, by the hook ``_orthonormal_eig``."""
 
-    def _normal(self, xp: Namespace) -> Eigendecomposition:
-        return Eigendecomposition(*self._orthonormal_eig(xp))
+    def _normal(self, xp: Namespace) -> Eigendecomposition | Constant:
+        """Return the same matrix by its eigenvalues, which come from NumPy where no part has parameters."""
+        if self._arrays():
+            return Eigendecomposition(*self._orthonormal_eig(xp))
+        return Constant(Eigendecomposition(*self._orthonormal_eig(self._own_namespace())))
 
     def _inv(self, xp: Namespace) -> LinearOperator:
         return self._normal(xp)._inv(xp)
@@ -380,7 +386,7 @@ class ByEigenvalues(LinearOperator):
     def _solve(self, b: Array, xp: Namespace) -> Array:
         """Solutions by the eigenvalues, with the derivatives of the system itself, where eigenvectors may have none."""
         rules = rules_of(xp)
-        if not rules.is_differentiated([b, *self._arrays()]):
+        if not self._arrays() or not rules.is_differentiated([b, *self._arrays()]):
             return self._normal(xp)._solve(b, xp)
         constant: Any = self._map(lambda array, _: rules.constant(array))
         given = constant._normal(xp)

@@ -17,7 +17,7 @@ from structmat._arrays.shapes import concat_last
 from structmat._arrays.typing import Array, DType, Namespace, Scalar
 from structmat.operators._arithmetic import add, compose, scale
 from structmat.operators._closed_forms import NoClosedFormError
-from structmat.operators._composite import Wrapper, require_operators
+from structmat.operators._composite import Wrapper, require_operators, values_of
 from structmat.operators._determinants import sign_and_log
 from structmat.operators._diagonal import Identity, times_identity
 from structmat.operators._linear_operator import Context, LinearOperator, NormOrder
@@ -127,18 +127,23 @@ class Scaled(Wrapper):
         return result[0].item()
 
     def _times_factor(self, values: Array, xp: Namespace, *, absolute: bool = False) -> Array:
-        """Return values of the operator times the factor, in the precision of the result."""
+        """Return values of the operator times the factor, in the precision of the result.
+
+        An operator without parameters may have its values in NumPy, and on another device than the factor.
+        """
         if self.dtype is not None:
+            if not self.operator._arrays():
+                values = xp.asarray(values, device=self.device)
             values = in_precision(values, precision_of(self.dtype, xp), xp)
         return scale_array(values, abs(self.factor) if absolute else self.factor, 1, xp)
 
     def _determinant_factors(self, xp: Namespace) -> Array:
-        inner = self.operator._determinant_factors(xp)
+        inner = values_of(self.operator, self, xp, lambda part, own: part._determinant_factors(own))
         ones = xp.ones(self.shape[0], dtype=inner.dtype, device=device_of(inner))
         return concat_last([inner, self._times_factor(ones, xp)], xp)
 
     def _slogdet(self, xp: Namespace) -> tuple[Array, Array]:
-        sign, log = self.operator._slogdet(xp)
+        sign, log = values_of(self.operator, self, xp, lambda part, own: part._slogdet(own))
         ones = xp.ones(self.shape[0], dtype=sign.dtype, device=device_of(sign))
         own_sign, own_log = sign_and_log(self._times_factor(ones, xp), xp)
         return sign * own_sign, log + own_log
