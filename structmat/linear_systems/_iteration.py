@@ -1,12 +1,13 @@
-"""Iteration in several passes, each on what those before have left, and elimination where it does not end."""
+"""Iteration in several passes, each on what those before have left, and dense matrices before it or where it fails."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from structmat._arrays.libraries import device_of, rules_of
 from structmat._arrays.typing import Array, Namespace
-from structmat.linear_systems._elimination import eliminated
+from structmat.linear_systems._elimination import eliminated, of_least_norm, written_out
 from structmat.linear_systems._krylov import Count, KrylovMethod, quiet
 from structmat.linear_systems._preconditioner import inverse_of_nearest, iterations_on_trial, of_moderate_size
 from structmat.linear_systems._results import Solutions
@@ -18,7 +19,7 @@ from structmat.linear_systems._stopping import (
     is_as_small_as_rounding,
     relative_residual,
 )
-from structmat.operators import LinearOperator
+from structmat.operators import Dense, LinearOperator
 
 _PASSES = 6
 """How often a method is run at most, each time on the residual that the runs before have left."""
@@ -32,13 +33,13 @@ class IterationSettings(NamedTuple):
     rtol: float
     """The relative residual at which to end."""
     max_iter: int
-    """The most iterations, of all passes together."""
+    """The most iterations, of all passes together; 0 where the matrix is written out at once."""
     positive: bool = False
     """Whether the matrix is positive definite; the nearest matrix is made positive definite too."""
     nearest: bool = False
     """Whether the nearest circulant or diagonal matrix is the preconditioner where none is given."""
     eliminates: bool = False
-    """Whether the system is eliminated where iteration does not reach `rtol`."""
+    """Whether the matrix is written out where iteration does not reach `rtol`."""
 
 
 def solve_square(
@@ -50,24 +51,29 @@ def solve_square(
     the solutions and has all batch axes.
     """
     with quiet(xp):
-        system = System.of(operator, b, xp)
+        system = _scaled(operator, b, settings, xp)
         M: LinearOperator | None = None
         if given is not None:
             M = of_moderate_size(given, system.b, xp)
-        elif settings.nearest:
+        elif settings.nearest and settings.max_iter:
             M = inverse_of_nearest(system.operator, system.b, xp, positive=settings.positive)
         on_trial = M is not None and given is None and not settings.positive
         measure = by_residual(system.b, settings.rtol, xp)
-        return _in_passes(system, M, measure, settings, xp, on_trial=on_trial)
+        return _Problem.of(system, M, measure, eliminated, settings, xp).solutions(on_trial=on_trial)
 
 
 def solve_least_squares(operator: LinearOperator, b: Array, settings: IterationSettings, xp: Namespace) -> Solutions:
     """Return least-squares solutions of least norm, without derivatives; arguments as for `solve_square`."""
     with quiet(xp):
-        system = System.of(operator, b, xp)
+        system = _scaled(operator, b, settings, xp)
         norm = operator_norm(system.operator, system.b, xp)
         measure = by_gradient(system.operator, system.b, norm, settings.rtol, xp)
-        return _in_passes(system, None, measure, settings, xp, norm=norm)
+        return _Problem.of(system, None, measure, of_least_norm, settings, xp, norm).solutions()
+
+
+def _scaled(operator: LinearOperator, b: Array, settings: IterationSettings, xp: Namespace) -> System:
+    """Return the scaled system, with a dense matrix where no iteration is made."""
+    return System.of(operator if settings.max_iter else written_out(operator, b, xp), b, xp)
 
 
 class _Progress(NamedTuple):
@@ -86,30 +92,80 @@ class _Progress(NamedTuple):
     """Whether the last pass has halved the error of some solution that is not good enough yet."""
 
 
-def _in_passes(
-    system: System,
-    preconditioner: LinearOperator | None,
-    measure: Measure,
-    settings: IterationSettings,
-    xp: Namespace,
-    *,
-    on_trial: bool = False,
-    norm: Array | None = None,
-) -> Solutions:
-    """Return solutions by several passes of a method, each on the residuals that the one before has left.
+class _Problem(NamedTuple):
+    """A scaled problem, what counts as a solution of it, and the ways to find that."""
 
-    One pass may not suffice, since a method may end by another norm than that of the `Measure`. A preconditioner
-    `on_trial` is left out after some iterations that have not sufficed.
-    """
-    rules = rules_of(xp)
-    A: LinearOperator = system.operator.prepare()
-    M: LinearOperator | None = None if preconditioner is None else preconditioner.prepare()
-    b = system.b
-    product = A._matvec if A.shape[0] == A.shape[1] else A._rmatvec
-    # Where products are NaN or infinite no iteration ends: those right-hand sides are left out.
-    not_finite = ~xp.all(xp.isfinite(product(b / norm_or_one(b, xp), xp)), axis=-1)
+    system: System
+    A: LinearOperator
+    """The matrix of the system, prepared."""
+    M: LinearOperator | None
+    """The preconditioner, prepared."""
+    measure: Measure
+    by_dense_matrix: Callable[[Dense, Array, Namespace], Array]
+    """Returns the solutions that a dense matrix has for right-hand sides."""
+    settings: IterationSettings
+    norm: Array | None
+    """The norm of the matrix, if the method ends by it."""
+    not_finite: Array
+    """Which right-hand sides are left out, since their products are NaN or infinite, so that no iteration ends."""
+    xp: Namespace
 
-    def passes(progress: _Progress, M: LinearOperator | None, most: int) -> _Progress:
+    @classmethod
+    def of(
+        cls,
+        system: System,
+        M: LinearOperator | None,
+        measure: Measure,
+        by_dense_matrix: Callable[[Dense, Array, Namespace], Array],
+        settings: IterationSettings,
+        xp: Namespace,
+        norm: Array | None = None,
+    ) -> _Problem:
+        A: LinearOperator = system.operator.prepare()
+        product = A._matvec if A.shape[0] == A.shape[1] else A._rmatvec
+        not_finite = ~xp.all(xp.isfinite(product(system.b / norm_or_one(system.b, xp), xp)), axis=-1)
+        prepared = None if M is None else M.prepare()
+        return cls(system, A, prepared, measure, by_dense_matrix, settings, norm, not_finite, xp)
+
+    def solutions(self, *, on_trial: bool = False) -> Solutions:
+        """Return solutions by several passes of a method, each on the residuals that the one before has left.
+
+        One pass may not suffice, since a method may end by another norm than that of the `Measure`. A preconditioner
+        `on_trial` is left out after some iterations that have not sufficed. What iteration does not solve the dense
+        matrix solves, where settings say so. A solution is good enough by the `Measure`, or if its backward error is at
+        the level of rounding.
+        """
+        xp, A, b, settings = self.xp, self.A, self.system.b, self.settings
+        rules = rules_of(xp)
+        x = xp.zeros((*b.shape[:-1], A.shape[1]), dtype=b.dtype, device=device_of(b))
+        error, done = self.measure(x, b)
+        any_at_all = xp.any(xp.ones_like(done))  # true, as an array, unless there are no right-hand sides
+        found = _Progress(x, b, error, done | self.not_finite, 0, 0, any_at_all)
+        if not settings.max_iter:
+            x, residual, done = self._by_dense_matrix(found)  # without a branch, which takes a compiler longer
+        else:
+            if on_trial:
+                found = self._after_passes(found, self.M, iterations_on_trial(settings.max_iter, A))
+                found = self._after_passes(found._replace(helped=any_at_all), None, settings.max_iter)
+            else:
+                found = self._after_passes(found, self.M, settings.max_iter)
+
+            def otherwise() -> tuple[Array, Array, Array]:
+                if settings.eliminates:
+                    return self._by_dense_matrix(found)
+                return found.x, found.residual, self._accepted(A, found.x, found.residual, found.done)
+
+            as_found = (found.x, found.residual, found.done)
+            x, residual, done = rules.branch(~xp.all(found.done), otherwise, lambda: as_found)
+        relative = relative_residual(residual, b, xp)
+        relative = xp.where(self.not_finite, xp.full_like(relative, float("nan")), relative)
+        return Solutions(self.system.solution(x), relative, done & ~self.not_finite, found.iterations)
+
+    def _after_passes(self, progress: _Progress, M: LinearOperator | None, most: int) -> _Progress:
+        """Return the state after more passes of at most so many iterations."""
+        xp, A, b, settings = self.xp, self.A, self.system.b, self.settings
+        rules = rules_of(xp)
+
         def goes_on(now: _Progress) -> Any:
             may_go_on = (now.passes < _PASSES) & (now.iterations < settings.max_iter)
             return ~xp.all(now.done) & now.helped & may_go_on
@@ -123,11 +179,11 @@ def _in_passes(
                 M,
                 rtol=settings.rtol / 2 * 0.1**now.passes,
                 max_iter=rules.least(most, settings.max_iter - now.iterations),
-                norm=norm,
+                norm=self.norm,
             )
             new_x = now.x + scale * correction
             new_residual = b - A._matvec(new_x, xp)
-            error, enough = measure(new_x, new_residual)
+            error, enough = self.measure(new_x, new_residual)
             better = (error <= now.error)[..., None]  # false where it is NaN
             done = now.done | (enough & better[..., 0])
             return _Progress(
@@ -142,31 +198,25 @@ def _in_passes(
 
         return rules.loop(goes_on, step, progress)
 
-    x = xp.zeros((*b.shape[:-1], A.shape[1]), dtype=b.dtype, device=device_of(b))
-    error, done = measure(x, b)
-    any_at_all = xp.any(xp.ones_like(done))  # true, as an array, unless there are no right-hand sides
-    progress = _Progress(x, b, error, done | not_finite, 0, 0, any_at_all)
-    if on_trial:
-        progress = passes(progress, M, iterations_on_trial(settings.max_iter, A))
-        progress = passes(progress._replace(helped=any_at_all), None, settings.max_iter)
-    else:
-        progress = passes(progress, M, settings.max_iter)
+    def _by_dense_matrix(self, found: _Progress) -> tuple[Array, Array, Array]:
+        """Return solutions by the dense matrix where none was found, their residuals, and which are good enough."""
+        xp, M, b = self.xp, self.M, self.system.b
+        unchanged = found.done
+        if M is not None:  # a preconditioner with NaN or infinity is an error, which elimination would hide
+            unchanged = unchanged | ~xp.all(xp.isfinite(M._matvec(b, xp)))
+        dense = written_out(self.system.operator, b, xp)
+        x = self.by_dense_matrix(dense, b, xp)
+        residual = b - dense._matvec(x, xp)
+        error, enough = self.measure(x, residual)
+        better = (error < found.error) & ~unchanged  # false where it is NaN
+        x = xp.where(better[..., None], x, found.x)
+        residual = xp.where(better[..., None], residual, found.residual)
+        return x, residual, self._accepted(dense, x, residual, found.done | (enough & better))
 
-    x = progress.x
-    residual = progress.residual
-    done = progress.done & ~not_finite
-    if settings.eliminates:
+    def _accepted(self, A: LinearOperator, x: Array, residual: Array, done: Array) -> Array:
+        """Tell which solutions are good enough: what is `done`, and those that rounding lets be no better."""
 
-        def by_elimination() -> tuple[Array, Array, Array]:
-            unchanged = done | not_finite
-            if M is not None:  # a preconditioner with NaN or infinity is an error, which elimination would hide
-                unchanged = unchanged | ~xp.all(xp.isfinite(M._matvec(b, xp)))
-            new_x = xp.where(unchanged[..., None], x, eliminated(system.operator, x, b, xp))
-            new_residual = b - A._matvec(new_x, xp)
-            enough = measure(new_x, new_residual)[1] | is_as_small_as_rounding(A, new_x, new_residual, b, xp)
-            return new_x, new_residual, enough & ~not_finite
+        def with_rounding() -> Array:
+            return done | is_as_small_as_rounding(A, x, residual, self.system.b, self.xp)
 
-        x, residual, done = rules.branch(~xp.all(done | not_finite), by_elimination, lambda: (x, residual, done))
-    relative = relative_residual(residual, b, xp)
-    relative = xp.where(not_finite, xp.full_like(relative, float("nan")), relative)
-    return Solutions(system.solution(x), relative, done, progress.iterations)
+        return rules_of(self.xp).branch(~self.xp.all(done), with_rounding, lambda: done)

@@ -12,6 +12,7 @@ from structmat._arrays.dtypes import cast_back, precision_of
 from structmat._arrays.libraries import rules_of
 from structmat._arrays.typing import Array, Namespace
 from structmat._errors import ArgumentTypeError, ArgumentValueError
+from structmat.linear_systems._elimination import is_written_out
 from structmat.linear_systems._hermitian import ROUNDING_OF_LOGDET, adjoint, require_hermitian, require_positive
 from structmat.linear_systems._lanczos import (
     MOST_WITHOUT_ESTIMATE,
@@ -61,7 +62,7 @@ def slogdet(
         fastest, as the notes say.
     n_probes : int, optional
         The number of random vectors of an estimate, at least 2. The standard error falls with its square root. Default:
-        none up to 1,024 unknowns, where the matrix is written out, none for a Toeplitz matrix plus a diagonal that has
+        none up to 2,000 unknowns, where the matrix is written out, none for a Toeplitz matrix plus a diagonal that has
         a direct factor, or where few are missing on a grid; else 32.
     target_error : float, optional
         The standard error that is wanted: more groups of `n_probes` vectors are added until it is reached. Not under
@@ -234,7 +235,7 @@ def _require_superfast(method: object, owner: str, *, alone: bool) -> None:
 
 def _exact(op: LinearOperator, xp: Namespace) -> Array | None:
     """Return the logarithm of the determinant where that takes no longer than an estimate: of few rows, or few gaps."""
-    if op.shape[0] <= MOST_WITHOUT_ESTIMATE:
+    if is_written_out(op):
         dense = op.to_dense()
         if not rules_of(xp).is_traced(dense):
             allowed = (

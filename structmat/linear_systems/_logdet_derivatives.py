@@ -15,7 +15,6 @@ from structmat.linear_systems._differentiable import solve_with_derivatives
 from structmat.linear_systems._elimination import iterations_before_elimination
 from structmat.linear_systems._iteration import IterationSettings
 from structmat.linear_systems._krylov import inner
-from structmat.linear_systems._lanczos import MOST_WITHOUT_ESTIMATE
 from structmat.linear_systems._preconditioner import nearest
 from structmat.linear_systems._results import Report
 from structmat.operators import LinearOperator
@@ -61,13 +60,13 @@ def with_derivatives(op: LinearOperator, z: Array, value: Array) -> Array:
 
 def solve_for_probes(op: LinearOperator, z: Array, xp: Namespace) -> Array:
     """Return ``A^-1 z`` for a positive definite A, with derivatives."""
-    is_small = op.shape[0] <= MOST_WITHOUT_ESTIMATE
+    before = iterations_before_elimination(op)
     settings = IterationSettings(
         method=CG(),
         rtol=_SOLUTIONS[precision_of(z.dtype, xp).itemsize],
-        max_iter=iterations_before_elimination(op.shape[0]) if is_small else 10_000,
+        max_iter=10_000 if before is None else before,
         positive=True,
         nearest=True,
-        eliminates=is_small,
+        eliminates=before is not None,
     )
     return solve_with_derivatives(op, None, z, settings, Report("slogdet"), xp).x

@@ -39,8 +39,8 @@ class System(NamedTuple):
 
 def power_near_norm(operator: LinearOperator, like: Array, xp: Namespace) -> Array:
     """Return a power of two near the norm of each member of a stack, for vectors such as `like`."""
-    v = probe(operator, like, xp)
-    return _power_of_two(operator._matvec(v / norm_or_one(v, xp), xp), xp)
+    v = probe(operator, like, xp) / math.sqrt(operator.shape[1])  # of a norm near one
+    return _power_of_two(operator._matvec(v, xp), xp)
 
 
 def _power_of_two(v: Array, xp: Namespace) -> Array:
@@ -57,8 +57,15 @@ def operator_norm(operator: LinearOperator, like: Array, xp: Namespace) -> Array
     """Return a lower bound of the largest singular value, near it, by some steps of the power method."""
     v = probe(operator, like, xp)
     for _ in range(_POWERS):
-        v = operator._rmatvec(operator._matvec(v / norm_or_one(v, xp), xp), xp)
-    return euclidean_norm(operator._matvec(v / norm_or_one(v, xp), xp), xp)
+        v = _of_moderate_size(operator._matvec(v, xp), xp)
+        v = _of_moderate_size(operator._rmatvec(v, xp), xp)
+    return euclidean_norm(operator._matvec(v, xp), xp) / norm_or_one(v, xp)[..., 0]
+
+
+def _of_moderate_size(v: Array, xp: Namespace) -> Array:
+    """Return vectors divided by their largest moduli, so that products neither overflow nor underflow."""
+    largest = xp.max(xp.abs(v), axis=-1, keepdims=True)
+    return v / xp.where(largest > 0.0, largest, xp.ones_like(largest))
 
 
 def probe(operator: LinearOperator, like: Array, xp: Namespace) -> Array:

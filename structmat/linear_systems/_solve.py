@@ -17,7 +17,7 @@ from structmat._arrays.typing import Array, ArrayLike, DType, Namespace
 from structmat._errors import ArgumentTypeError, ArgumentValueError, warn_caller
 from structmat.linear_systems._cg import CG
 from structmat.linear_systems._differentiable import lstsq_with_derivatives, solve_with_derivatives
-from structmat.linear_systems._elimination import MOST_ELIMINATED, iterations_before_elimination
+from structmat.linear_systems._elimination import iterations_before_elimination
 from structmat.linear_systems._gmres import GMRES
 from structmat.linear_systems._iteration import IterationSettings
 from structmat.linear_systems._krylov import KrylovMethod
@@ -70,7 +70,8 @@ def solve(
         Iteration ends where ``norm(b - A x) <= rtol * norm(b)``. Default: 1e-10, in single precision 1e-5.
     max_iter : int, optional
         The most iterations. Default: ten times n, at most 10,000. Up to 2,000 unknowns instead half of n, at least 100;
-        what is not solved by then is solved by elimination of the dense matrix.
+        what is not solved by then is solved by elimination of the dense matrix. Up to 512 unknowns, where that is the
+        fastest way, there are none, unless a method or a preconditioner is asked for.
 
     Returns
     -------
@@ -80,8 +81,8 @@ def solve(
     Raises
     ------
     ConvergenceError
-        If iteration does not reach `rtol`, as where `b` holds NaN. Under ``jax.jit`` no value can be looked at: such
-        solutions are NaN.
+        If no solution reaches `rtol` or a backward error at the level of rounding, as where `b` holds NaN or A is
+        singular. Under ``jax.jit`` no value can be looked at: such solutions are NaN.
     numpy.linalg.LinAlgError
         If a closed form finds that A is singular, or a direct factor that A is not positive definite.
     ValueError
@@ -93,7 +94,8 @@ def solve(
     Warns
     -----
     scipy.linalg.LinAlgWarning
-        If a closed form or elimination leaves more than `rtol` of a NumPy array, or gives NaN.
+        If the solution leaves more than `rtol` of a NumPy array, as where A is ill-conditioned, or a closed form gives
+        NaN.
 
     See Also
     --------
@@ -118,6 +120,10 @@ def solve(
     **Iteration.** The methods are the same for all array libraries, and solve all right-hand sides of a batch at once
     [1]_. The residual is computed anew from the solution, and the solver runs again on what it left, as in iterative
     refinement.
+
+    **Accuracy.** A solution is accepted if its residual is at most `rtol`. Where A is so ill-conditioned that rounding
+    keeps all solutions above that, it is accepted if it is the exact solution for a matrix that differs from A by
+    rounding errors, as those of LAPACK are; the residual in the result says what is left.
 
     **Derivatives.** Derivatives by A and b in torch (reverse mode) and JAX are those of the exact solution, and cost
     one more solution. In torch ``vmap`` does not reach an iteration: solve all systems of a stack at once.
@@ -148,21 +154,23 @@ def solve(
             text = "a direct factor, Superfast, takes neither a preconditioner nor max_iter"
             raise ArgumentValueError(owner, "method", text)
         question = _read(A, b, owner)
-        return question.finished(_by_asked_factor(question, method, _relative(rtol, question, owner), owner))
+        rtol = _relative(rtol, question, owner)
+        found = _by_asked_factor(question, method, rtol, owner)
+        return question.finished(_warned(found, owner, rtol, question.xp))
     solver = _method(method, assume)
     by_default = method is None and max_iter is None and isinstance(preconditioner, str)
     question = _read(A, b, owner, given)
     xp = question.xp
-    eliminates = max_iter is None and A.shape[0] <= MOST_ELIMINATED
-    if eliminates:
-        max_iter = iterations_before_elimination(A.shape[0])
+    before = None
+    if max_iter is None:
+        before = iterations_before_elimination(question.op, asked=not by_default)
     settings = IterationSettings(
         method=solver,
         rtol=_relative(rtol, question, owner),
-        max_iter=_most_iterations(max_iter, A, owner),
+        max_iter=_most_iterations(max_iter, A, owner) if before is None else before,
         positive=assume == "positive definite" or solver._needs_positive_definite,
         nearest=isinstance(preconditioner, str),
-        eliminates=eliminates,
+        eliminates=before is not None,
     )
     with suppress(NotImplementedError):
         found = question.in_closed_form(question.op.inv_matvec(question.vectors))
@@ -170,14 +178,10 @@ def solve(
     if by_default:
         result = _by_factor(question, settings)
         if result is not None:
-            return question.finished(result)
-    advice = "give a better preconditioner, or use lstsq for a singular matrix"
-    if settings.positive:
-        other = 'assume="general"' if assume != "general" else "method=GMRES()"
-        advice += f"; if the matrix may not be positive definite, {other}"
+            return question.finished(_warned(result, owner, settings.rtol, xp))
     try:
         found = solve_with_derivatives(
-            question.op, question.preconditioner, question.right, settings, Report(owner, advice), xp
+            question.op, question.preconditioner, question.right, settings, _report(settings, assume, owner), xp
         )
     except ConvergenceError as error:
         error.result = question.finished(error.result)
@@ -211,7 +215,9 @@ def lstsq(
         norm(r)``; with `damp` A and r are those of the system ``[A; damp I] x = [b; 0]``. Default: 1e-10, in single
         precision 1e-5.
     max_iter : int, optional
-        The most iterations. Default: ten times the smaller side, between 100 and 10,000.
+        The most iterations. Default: ten times the smaller side, between 100 and 10,000. Up to 2,000 rows and columns
+        instead half of that side, at least 100; what is not solved by then is solved by singular vectors of the dense
+        matrix. Up to 128 rows and columns, where that is the fastest way, there are none.
 
     Returns
     -------
@@ -243,8 +249,8 @@ def lstsq(
     Notes
     -----
     Iteration is that of `LSMR` on every array library [1]_. The number of iterations grows with the condition number;
-    singular values that are zero do not count. Closed forms take singular values at the level of rounding for zeros;
-    iteration leaves what has not been reached.
+    singular values that are zero do not count. Closed forms and dense matrices take singular values at the level of
+    rounding for zeros; iteration leaves what has not been reached.
 
     Derivatives in torch and JAX are those of the solution itself: for matrices of full rank, or with `damp`.
 
@@ -268,9 +274,6 @@ def lstsq(
     damp = non_negative(damp, owner, "damp")
     question = _read(A, b, owner)
     op, right, xp = question.op, question.right, question.xp
-    settings = IterationSettings(
-        method=LSMR(), rtol=_relative(rtol, question, owner), max_iter=_most_iterations(max_iter, A, owner)
-    )
 
     def finished(result: SolveResult) -> SolveResult:
         if damp:  # that of the system itself
@@ -282,6 +285,13 @@ def lstsq(
         inverse = op._damped_pinv(damp, xp) if damp else op.pinv()
         return finished(_warned(question.in_closed_form(inverse.matvec(question.vectors)), owner, None, xp))
     system, sides = _damped(op, right, damp, xp) if damp else (op, right)
+    before = iterations_before_elimination(system, least_squares=True) if max_iter is None else None
+    settings = IterationSettings(
+        method=LSMR(),
+        rtol=_relative(rtol, question, owner),
+        max_iter=_most_iterations(max_iter, A, owner) if before is None else before,
+        eliminates=before is not None,
+    )
     try:
         found = lstsq_with_derivatives(system, sides, settings, Report(owner), xp)
     except ConvergenceError as error:
@@ -360,6 +370,17 @@ def _method(value: Any, assume: str) -> KrylovMethod:
         got = repr(value) if isinstance(value, str) else type(value).__name__
     text = f"must be CG(), GMRES(), LSMR(), Superfast() or None, got {got}"
     raise ArgumentTypeError("solve", "method", text)
+
+
+def _report(settings: IterationSettings, assume: str, owner: str) -> Report:
+    """Return what an error says where a system is not solved."""
+    if not settings.max_iter:
+        return Report(owner, remedy="A is singular to working precision, use lstsq")
+    advice = "give a better preconditioner, or use lstsq for a singular matrix"
+    if settings.positive:
+        other = 'assume="general"' if assume != "general" else "method=GMRES()"
+        advice += f"; if the matrix may not be positive definite, {other}"
+    return Report(owner, advice)
 
 
 def _relative(rtol: float | None, question: _Question, owner: str) -> float:
