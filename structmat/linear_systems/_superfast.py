@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from structmat._arguments import integer, positive
-from structmat._arrays.arithmetic import conjugate, real_part
+from structmat._arrays.arithmetic import binary_exponents, conjugate, real_part
 from structmat._arrays.dtypes import is_complex
 from structmat._arrays.libraries import device_of, library_of, rules_of
 from structmat._arrays.shapes import concat_last
@@ -120,11 +120,16 @@ class DirectFactor(NamedTuple):
 
     factor: SuperfastFactor
     chosen: Any
+    unit: Array
+    """The power of two that the matrix was divided by, so that no square of an entry overflows or underflows."""
+    rows: int
+    """How many rows the operator has."""
+    xp: Namespace
 
     @property
     def logdet(self) -> Array:
         """The logarithm of the determinant."""
-        return self.factor.logdet
+        return self.factor.logdet + self.rows * self.xp.log(self.unit)
 
     def solve(self, b: Array, xp: Namespace) -> Array:
         """Return solutions along the last axis, found in double precision, of the dtype of b."""
@@ -132,6 +137,7 @@ class DirectFactor(NamedTuple):
             x = self.factor.solve(b)
         else:
             x = self.chosen._gathered(self.factor.solve(self.chosen._scattered(b, xp)), xp)
+        x = x / self.unit
         return x if x.dtype == b.dtype else xp.astype(x, b.dtype)
 
 
@@ -165,7 +171,9 @@ class _Series(NamedTuple):
 
     def factor(self, method: Superfast) -> DirectFactor:
         """Return the factor, which a prepared operator keeps for the next time."""
-        c, noise, xp = self.c, self.noise, self.xp
+        xp = self.xp
+        unit = self._unit()
+        c, noise = self.c / unit, self.noise / unit
         if self.traced:
             noise = xp.where(self.is_hermitian, noise, xp.full_like(noise, float("nan")))
         there = None
@@ -181,7 +189,14 @@ class _Series(NamedTuple):
         known = self.op._kept(method, new)
         if isinstance(known, _Refusal):
             raise known.kind(known.text)
-        return DirectFactor(SuperfastFactor(c, noise, there, xp, factor=known), self.chosen)
+        factor = SuperfastFactor(c, noise, there, xp, factor=known)
+        return DirectFactor(factor, self.chosen, xp.astype(unit, xp.float64), self.op.shape[0], xp)
+
+    def _unit(self) -> Array:
+        """Return the power of two near the smallest entry of the diagonal, or near T where that is larger."""
+        xp = self.xp
+        size = xp.max(xp.abs(self.c)) + xp.min(xp.abs(self.noise))
+        return 2.0 ** binary_exponents(rules_of(xp).constant(size), xp)
 
 
 def factor_by(method: Superfast, op: LinearOperator, owner: str, xp: Namespace) -> DirectFactor:
@@ -195,7 +210,8 @@ def factor_by(method: Superfast, op: LinearOperator, owner: str, xp: Namespace) 
     try:
         return series.factor(method)
     except RankError as error:
-        text = f"{method} does not suffice for A: {error}; give a larger rank or rtol, or another method"
+        larger = "a larger rtol" if method.rank is None else "a larger rank or rtol"
+        text = f"{method} does not suffice for A: {error}; give {larger}, or another method"
         raise ArgumentValueError(owner, "method", text) from error
     except np.linalg.LinAlgError as error:
         raise np.linalg.LinAlgError(f"{owner}: {error}, up to the rtol of {method}") from error

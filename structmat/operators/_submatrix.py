@@ -164,7 +164,10 @@ class Submatrix(Wrapper):
         return Submatrix(self.operator._transpose(), self.cols, self.rows)
 
     def _as_principal_submatrix(self) -> tuple[LinearOperator, Any]:
-        return (self, None) if self.rows is None or self.rows != self.cols else (self.operator, self.rows)
+        if self.rows is None or self.rows != self.cols:
+            return self, None
+        whole, chosen = self.operator._as_principal_submatrix()
+        return whole, self.rows._within(chosen)
 
     def _diagonal(self, xp: Namespace) -> Array:
         if self.rows != self.cols:

@@ -101,6 +101,37 @@ def test_any_size_of_numbers(scale: float) -> None:
     np.testing.assert_allclose(y[there] * scale, x[there], rtol=1e-9, atol=1e-12 * np.max(np.abs(x)))
 
 
+@backends.on("numpy", "torch")
+@pytest.mark.parametrize("scale", [1e-300, 1e150, 1e300])
+@pytest.mark.parametrize("kind", ["gaps", "whole"])
+def test_systems_of_any_size_of_numbers(backend: Any, scale: float, kind: str) -> None:
+    c, d, there, b = problem("Matern 3/2", 300)
+    a = backend.asarray
+    one, other = (series(a(s * c), a(s * d), there)[kind] for s in (1.0, scale))
+    right = a(b[there] if kind == "gaps" else b)
+    method = sm.Superfast()
+    want, found = (backend.to_numpy(sm.solve(A, right, method=method).x) for A in (one, other))
+    np.testing.assert_allclose(found * scale, want, rtol=1e-9, atol=1e-12 * np.max(np.abs(want)))
+    logs = [float(sm.slogdet(A, method=method).logabsdet) for A in (one, other)]
+    assert np.isclose(logs[1], logs[0] + len(right) * np.log(scale), rtol=1e-12)
+
+
+def test_nested_choices_and_sums_are_series() -> None:
+    """Each step of a composition is one, in any order and depth."""
+    c, d, there, b = problem("Matern 3/2", 120)
+    T, D, rows = sm.Toeplitz(c), sm.Diagonal(d), np.flatnonzero(there)
+    inner = (T + D)[rows][:, rows]
+    n = len(rows)
+    noise, second = sm.Diagonal(np.linspace(0.1, 0.2, n)), np.arange(n)[::3]
+    third = np.arange(len(second))[1:]
+    nested = 2.0 * (inner + noise)[second][:, second]
+    for A in (inner[second][:, second], nested, (nested + 0.1 * sm.Identity(len(second)))[third][:, third]):
+        right = b[: A.shape[0]]
+        x = sm.solve(A, right, method=sm.Superfast()).x
+        np.testing.assert_allclose(x, np.linalg.solve(A.to_dense(), right), rtol=1e-9, atol=1e-9)
+        assert np.isclose(sm.slogdet(A, method=sm.Superfast()).logabsdet, logdet(A.to_dense()))
+
+
 def test_complex_right_hand_sides_of_real_matrices() -> None:
     c, d, there, b = problem("long memory", 300)
     both = np.stack([b, b[::-1]]).reshape(2, 1, -1)
@@ -460,12 +491,19 @@ def test_solve_says_why_there_is_no_factor(kind: str, options: Any, error: Any, 
         sm.solve(operators[kind], b[:90], **{"method": sm.Superfast(), **options})
 
 
+def test_no_larger_rank_is_asked_for_where_none_was_given() -> None:
+    c = np.random.default_rng(0).standard_normal(1200)
+    A = sm.Toeplitz(np.append(200.0, c)) + sm.Diagonal(np.ones(1201))
+    with pytest.raises(ValueError, match="nothing is gained; give a larger rtol, or another method"):
+        sm.solve(A, np.ones(1201), method=sm.Superfast())
+
+
 @pytest.mark.parametrize(
     ("options", "error", "text"),
     [
         ({"method": sm.CG()}, TypeError, r"must be Superfast\(\) or None"),
         ({"method": sm.Superfast(), "n_probes": 4}, ValueError, "n_probes"),
-        ({"method": sm.Superfast(rank=2)}, ValueError, "slogdet: method .* does not suffice"),
+        ({"method": sm.Superfast(rank=2)}, ValueError, "slogdet: .* does not suffice .* give a larger rank or rtol"),
     ],
 )
 def test_slogdet_says_why_there_is_no_factor(options: Any, error: Any, text: str) -> None:
