@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -106,6 +107,11 @@ class TorchRules(Rules):
         return _untraced(_log_determinant)(rule, A, given, value)
 
 
+_WHY: dict[str, Any] = {}
+"""The reason that torch gives with ``fullgraph=True``, where this version takes one."""
+if "reason" in inspect.signature(torch.compiler.disable).parameters:
+    _WHY["reason"] = "structmat looks at values here, which no graph holds: compile without fullgraph=True"
+
 _UNTRACED: dict[Callable[..., Any], Callable[..., Any]] = {}
 """The functions that `_untraced` has returned, by the functions that it was given."""
 
@@ -120,7 +126,7 @@ def _untraced(function: Callable[..., Any]) -> Callable[..., Any]:
     if "torch._dynamo" not in sys.modules:
         return function
     if function not in _UNTRACED:
-        _UNTRACED[function] = torch.compiler.disable(function)
+        _UNTRACED[function] = torch.compiler.disable(function, **_WHY)
     return _UNTRACED[function]
 
 
@@ -254,6 +260,13 @@ class _WithoutDerivative(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Any) -> Any:
         """Raise the error."""
         raise NotImplementedError(ctx.why)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, value: Any, why: str, *tensors: Any) -> Any:
+        axis, _, *dims = in_dims
+        value = value.expand(info.batch_size, *value.shape) if axis is None else value.movedim(axis, 0)
+        in_front = [v if own is None else v.movedim(own, 0) for v, own in zip(tensors, dims, strict=True)]
+        return _WithoutDerivative.apply(value, why, *in_front), 0
 
 
 class _ImplicitSolve(torch.autograd.Function):

