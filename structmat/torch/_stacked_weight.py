@@ -17,7 +17,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import register_pytree_node, tree_map
 
 from structmat._errors import ArgumentTypeError, ArgumentValueError
 from structmat.torch._autograd import apply_change, autocast_dtype, have_one_dtype
@@ -132,8 +132,15 @@ def _replaced(module: nn.Module, values: Mapping[str, Any]) -> Iterator[None]:
 class ChangedWeight:
     """A stack of matrices plus changes, or some of them, as it stands for the parameter while a module runs.
 
-    It is no tensor, but torch gives functions of it to `__torch_function__`.
+    It is no tensor, but says that it is one to those who ask, and torch gives functions of it to `__torch_function__`.
     """
+
+    _is_param = False
+    """What torch asks of a tensor that may be a parameter."""
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> type:
+        return Tensor
 
     def __init__(
         self,
@@ -304,10 +311,8 @@ class ChangedWeight:
             if result is not NotImplemented:
                 return result
 
-        def dense(given: Any) -> Any:
-            return given.dense() if isinstance(given, ChangedWeight) else given
-
-        return function(*tree_map(dense, args), **tree_map(dense, kwargs))
+        # Whoever maps over arguments finds the dense sum in the place of this.
+        return function(*tree_map(_itself, args), **tree_map(_itself, kwargs))
 
     def __matmul__(self, other: Any) -> Any:
         return torch.matmul(self, other)
@@ -317,7 +322,8 @@ class ChangedWeight:
 
     def _is_frozen(self, x: Any) -> bool:
         """Return whether products with rows `x` may leave the weight out of what is differentiated."""
-        return isinstance(x, Tensor) and x.is_floating_point() and not self._matrices().requires_grad
+        is_tensor = isinstance(x, Tensor) and not isinstance(x, ChangedWeight)
+        return is_tensor and x.is_floating_point() and not self._matrices().requires_grad
 
     def _of_expert(self, function: Callable[[Tensor], Tensor], x: Tensor, bias: Tensor | None, turned: bool) -> Tensor:
         """Return the product of rows by the matrix of one expert, or by its transpose.
@@ -366,6 +372,14 @@ class ChangedWeight:
                 y = function(x) if y is None else y
                 y = stacked_change(y, adapter.dropped(x), None, ends, vectors, adapter.gain, dtype)
         return cast("Tensor", y)
+
+
+def _itself(given: Any) -> Any:
+    return given
+
+
+# `torch.vmap` and others that take arguments apart get the dense sum, which they put in its place.
+register_pytree_node(ChangedWeight, lambda weight: ([weight.dense()], None), lambda leaves, _: next(iter(leaves)))
 
 
 def _operator_of_sum(name: str) -> Callable[..., Any]:

@@ -162,6 +162,31 @@ def test_other_functions_get_the_dense_sum(kind):
         torch.testing.assert_close(found, function(wanted), rtol=1e-11, atol=1e-11)
 
 
+class Mapped(torch.nn.Module):
+    """Maps over its matrices, which it takes for tensors, by functions of torch that take arguments apart."""
+
+    def __init__(self):
+        super().__init__()
+        self.up = torch.nn.Parameter(torch.randn(4, 3, 5, dtype=torch.float64), requires_grad=False)
+
+    def forward(self, x):
+        assert isinstance(self.up, torch.Tensor)
+        assert torch.is_tensor(self.up[0])
+        assert not isinstance(self.up, torch.nn.Parameter)
+        return torch.vmap(lambda matrix, rows: rows @ matrix.T, in_dims=(0, None))(self.up, x)
+
+
+def test_modules_may_map_over_matrices_and_take_them_for_tensors():
+    module = Mapped()
+    changes = {"up": [StackedCDDAdapter(4, 5, 3, dtype=torch.float64, init="normal")]}
+    x = torch.randn(2, 5, dtype=torch.float64)
+    plain = torch.func.functional_call(module, {"up": module.up + changes["up"][0].operator().to_dense()}, x)
+    outputs = call_changed(module, changes, x)
+    torch.testing.assert_close(outputs, plain)
+    found, wanted = (torch.autograd.grad(y.square().sum(), trained(changes)) for y in (outputs, plain))
+    torch.testing.assert_close(found, wanted)
+
+
 @pytest.mark.parametrize("loop", LOOPS)
 def test_nothing_but_inputs_is_kept(loop):
     module = experts("Mixtral", torch.float32, loop)
