@@ -10,13 +10,13 @@ import torch
 from peft import PeftModel
 from peft.config import PeftConfig
 from peft.utils import get_peft_model_state_dict, load_peft_weights
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from structmat._adapter_format import FACTOR_KEY
 from structmat._errors import ArgumentTypeError, ArgumentValueError
 from structmat._files import first_names
 from structmat.peft._config import CDDConfig
+from structmat.torch._files import naming_damage
 from structmat.torch._other_tools import rewritten_by, unwrapped_model
 from structmat.torch._parts import parts_at
 
@@ -98,13 +98,8 @@ def hotswap_adapter(
     ratio = _ratio_of_alphas(own, config)
     # What it returns shares its memory with the model.
     places = get_peft_model_state_dict(inside, adapter_name=adapter_name, save_embedding_layers=False)
-    try:
+    with naming_damage(folder, _OWNER):
         stored = load_peft_weights(os.fspath(folder), device="cpu", **options)
-    except SafetensorError as error:
-        text = (
-            f"{os.fspath(folder)} has a file of weights that is cut off or damaged: {error}; copy or download it again"
-        )
-        raise ArgumentValueError(_OWNER, "folder", text) from error
     _require_same_parts(own, config, places)
     _require_alike(places, stored)
     with torch.inference_mode(mode=False), torch.no_grad():

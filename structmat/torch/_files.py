@@ -44,7 +44,7 @@ from structmat.torch._parts import NamedParts, Parts, checked_parts, parts_at, p
 from structmat.torch._stacked_adapter import StackedCDDAdapter
 from structmat.torch._stacked_weight import stack_of
 
-__all__ = ["load_adapter", "save_adapter", "using_adapter"]
+__all__ = ["load_adapter", "naming_damage", "save_adapter", "using_adapter"]
 
 
 def save_adapter(model: nn.Module, folder: str | os.PathLike[str], *, force: bool = False) -> Path:
@@ -458,6 +458,12 @@ class _Stored(NamedTuple):
 
 def _read(folder: Path) -> _Stored:
     """Read a folder, and refuse one that is no complete adapter whatever the model is."""
+    with naming_damage(folder / WEIGHTS, "load_adapter"):
+        return _complete(folder)
+
+
+def _complete(folder: Path) -> _Stored:
+    """Read a folder whose files are whole."""
     safetensors = _safetensors()
     try:
         settings = json.loads((folder / CONFIG).read_text("utf-8"))
@@ -473,11 +479,6 @@ def _read(folder: Path) -> _Stored:
         parts = checked_parts(settings.get("parts"), CONFIG)
         state = safetensors.torch.load_file(folder / WEIGHTS)
         vectors, parameters, beside = _sorted(state, options.n_factors)
-    except safetensors.SafetensorError as error:
-        text = (
-            f"{folder / WEIGHTS} is cut off or damaged: {error}; copy or download it again, or save the adapter again"
-        )
-        raise ArgumentValueError("load_adapter", "folder", text) from error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         text = f"{folder} is no complete adapter of this method: {error}"
         raise ArgumentValueError("load_adapter", "folder", text) from error
@@ -706,6 +707,17 @@ def _require_finite(state: Mapping[str, Tensor], caller: str, argument: str) -> 
             raise ArgumentValueError(caller, argument, f"holds NaN in {key}")
         if FACTOR_KEY.match(key) and not torch.isfinite(wide).all():
             raise ArgumentValueError(caller, argument, f"holds infinity in {key}")
+
+
+@contextmanager
+def naming_damage(place: str | os.PathLike[str], owner: str) -> Iterator[None]:
+    """Let errors of safetensors say in which file or folder the weights are cut off or damaged."""
+    safetensors = _safetensors()
+    try:
+        yield
+    except safetensors.SafetensorError as error:
+        text = f"{os.fspath(place)} holds weights that are cut off or damaged: {error}; copy or download them again"
+        raise ArgumentValueError(owner, "folder", text) from error
 
 
 def _safetensors() -> Any:

@@ -113,7 +113,7 @@ def broken(folder: Path) -> None:
         ({"factor_scale": 7.0}, r"has factor_scale=7\.0, the adapter in the model 30\.0"),
         ({"modules_to_save": ["3"]}, "lacks none, and has in addition base_model.model.3.bias"),
         ({"broken": True}, "folder holds NaN or infinity in base_model"),
-        ({"cut": True}, "has a file of weights that is cut off or damaged: .*; copy or download it again"),
+        ({"cut": True}, "holds weights that are cut off or damaged: .*; copy or download them again"),
         ({"lora": True}, "folder holds an adapter of the method PeftType.LORA"),
     ],
 )
