@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -140,6 +140,12 @@ def _norm_of_inverse(systems: Callable[..., Any], n: int, dtype: Any) -> float:
 
 def uneven_vector(n: int) -> NDArray[Any]:
     """Return a vector without any pattern, so that it is orthogonal to no vector that has one."""
+    return _uneven_vector(n).copy()
+
+
+@lru_cache(maxsize=16)
+def _uneven_vector(n: int) -> NDArray[Any]:
+    """Return the same vector; it is kept, as it takes 4 of the 17 us in which 64 rows show their condition."""
     v = 0.6180339887498949 * np.arange(1, n + 1)
     v -= np.floor(v)
     return v - 0.3
