@@ -169,6 +169,19 @@ def test_small_systems_of_mixed_dtypes_are_solved_as_dense_ones(kind: Any, left:
     assert op.inv_matvec(b[:0]).shape == (0, 3, 9)
 
 
+@pytest.mark.parametrize("seed", [0, 2])
+def test_solutions_are_refined_as_long_as_that_helps(seed: int) -> None:
+    """Of leading sections that are singular; without refinement the error is 7 of these units, with it 0.16."""
+    rng = np.random.default_rng(seed)
+    c, r = rng.standard_normal((2, 1100))
+    c[:3] = r[:3] = 0
+    b = rng.standard_normal((1100, 3))
+    x = sm.Toeplitz(c, r).solve(b)
+    dense = scipy.linalg.toeplitz(c, r)
+    errors = np.max(np.abs(b - dense @ x), axis=0) / np.max(np.abs(x), axis=0) / np.max(np.sum(np.abs(dense), axis=1))
+    assert np.max(errors) <= np.finfo(float).eps
+
+
 def test_an_ill_conditioned_matrix_is_solved_with_a_warning() -> None:
     gaussian = np.exp(-0.02 * np.arange(60.0) ** 2)
     T = sm.Toeplitz(gaussian)
