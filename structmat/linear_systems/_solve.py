@@ -108,7 +108,8 @@ def solve(
     **Direct factor.** The matrix of a series is a positive definite Toeplitz matrix plus a diagonal, of which rows and
     columns may be left out (a `Submatrix`). For such matrices with more than 1,024 rows there is a direct factor, that
     of `slogdet`. For 100,000 points and a condition number of 2,500 it takes 0.7 s, and iteration takes 1.8 s. It is
-    taken for many right-hand sides; and for a single one if rows are left out and the noise is small.
+    taken for many right-hand sides; for a single one if rows are left out and the noise is small; and where iteration
+    does not end.
 
     It is not taken if a method, a preconditioner or `max_iter` is asked for, if the matrix turns out not to be positive
     definite, or if the residual is too large. For right-hand sides that JAX traces it is taken only as
@@ -184,8 +185,11 @@ def solve(
             question.op, question.preconditioner, question.right, settings, _report(settings, assume, owner), xp
         )
     except ConvergenceError as error:
-        error.result = question.finished(error.result)
-        raise
+        result = _by_factor(question, settings, has_failed=True) if by_default else None
+        if result is None:
+            error.result = question.finished(error.result)
+            raise
+        found = result
     return question.finished(_warned(found, owner, settings.rtol, xp))
 
 
@@ -300,14 +304,17 @@ def lstsq(
     return finished(_warned(found, owner, None, xp))
 
 
-def _by_factor(question: _Question, settings: IterationSettings) -> SolveResult | None:
-    """Return solutions by a direct factor, None where that is no faster than iteration, or not as accurate."""
+def _by_factor(question: _Question, settings: IterationSettings, *, has_failed: bool = False) -> SolveResult | None:
+    """Return solutions by a direct factor, None where there is none, or none that is as accurate as iteration.
+
+    Where iteration `has_failed` the factor need not be faster than that.
+    """
     op, right, xp = question.op, question.right, question.xp
     rules = rules_of(xp)
     if op.shape[0] <= _FACTORED or rules.is_traced(right):
         return None
     with rules.evaluated([*op._arrays(), right]):
-        systems = math.prod(right.shape[:-1])
+        systems = None if has_failed else math.prod(right.shape[:-1])
         factor = rules.untraced(direct_factor)(op, xp, systems=systems, positive=settings.positive)
         if factor is None:
             return None

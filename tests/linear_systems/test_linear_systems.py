@@ -18,7 +18,7 @@ from torch.func import grad, vmap
 
 import structmat as sm
 from structmat._arrays.libraries import namespace
-from structmat.linear_systems import _gmres
+from structmat.linear_systems import _gmres, _solve
 from structmat.linear_systems._krylov import KrylovMethod
 from structmat.linear_systems._stopping import is_as_small_as_rounding
 from tests import backends
@@ -965,6 +965,19 @@ def test_ill_conditioned_members_of_stacks_have_their_solutions(backend):
     for dense, x in zip(backend.to_numpy(A.to_dense()), backend.to_numpy(found.x), strict=True):
         assert backward_error(dense, x[:, 0], b) < 1e-15
     assert backend.to_numpy(found.residual)[-1, 0] > 1e-10
+
+
+def test_a_factor_solves_what_iteration_does_not(monkeypatch):
+    """A series without gaps, which is iterated first."""
+    n = 2100
+    A, b = noisy_series(np.asarray, n, 1e-8), np.sin(np.arange(n) ** 2.0)
+    monkeypatch.setattr(_solve, "_LONGEST", 50)
+    with pytest.warns(scipy.linalg.LinAlgWarning, match="above rtol"):
+        found = sm.solve(A, b)
+    assert found.iterations == 0
+    assert np.linalg.norm(b - A @ found.x) < 1e-14 * np.linalg.norm(found.x)
+    with pytest.raises(sm.ConvergenceError):
+        sm.solve(A, b, method=sm.GMRES())
 
 
 def test_iteration_alone_is_accepted_by_its_backward_error():
