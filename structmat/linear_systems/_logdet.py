@@ -8,6 +8,7 @@ import numpy as np
 
 from structmat._arguments import integer, non_negative, random_generator
 from structmat._arrays.arithmetic import real_part
+from structmat._arrays.conversion import without_axes_as_scalar
 from structmat._arrays.dtypes import cast_back, precision_of
 from structmat._arrays.libraries import rules_of
 from structmat._arrays.linear_algebra import cholesky_factors
@@ -68,9 +69,10 @@ def slogdet(
         A direct factor with a tolerance or a rank of your own, whether there is a closed form or not. Default: what is
         fastest, as the notes say.
     n_probes : int, optional
-        The number of random vectors of an estimate, at least 2. The standard error falls with its square root. Default:
-        none up to 2,000 unknowns, where the matrix is written out, none for a Toeplitz matrix plus a diagonal that has
-        a direct factor, or where few are missing on a grid; else 32.
+        The number of random vectors of an estimate, at least 2. The standard error falls with its square root. With as
+        many as there are unknowns, or more, nothing is estimated. Default: none up to 2,000 unknowns, where the matrix
+        is written out, none for a Toeplitz matrix plus a diagonal that has a direct factor, or where few are missing
+        on a grid; else 32.
     target_error : float, optional
         The standard error that is wanted: more groups of `n_probes` vectors are added until it is reached. Not under
         ``jax.jit``.
@@ -85,7 +87,9 @@ def slogdet(
     Returns
     -------
     SlogdetEstimate
-        The sign, the logarithm and its standard error.
+        The sign, the logarithm and its standard error: by the spread of the random vectors, such that the truth is
+        within two of them in 95 % of cases if that spread is normal. For a few dozen unknowns it is skewed where one
+        eigenvalue is far from all others: with 8 vectors 1.6 % of the results were then beyond four.
 
     Raises
     ------
@@ -114,8 +118,16 @@ def slogdet(
     error near that of elimination. A prepared operator keeps the factor for `solve`. Periodic covariances may have high
     ranks; their log-determinants are estimated.
 
-    Under ``jax.jit`` the factor has room for ranks up to 64, and the result is NaN where these do not suffice.
-    ``method=Superfast(rank=100)`` makes room for more, and `n_probes` asks for an estimate.
+    How far off the factor is was measured: by products with A and with the inverse of the factor, for random signs.
+    This is the standard error. It grows with the condition number, as the true error does, and was 1 to 1,000 times as
+    large. It is zero where it is below 1e-12 times the sum of the number of unknowns and the modulus of the logarithm,
+    in single precision 5e-7 times. Where the matrix is written out, or has a closed form, the standard error is zero
+    too, but the error is that of elimination: 1e-16 times the condition number, by experience.
+
+    **Transforms.** ``jax.jit``, ``jax.vmap``, `torch.vmap` and ``torch.func.grad`` hide values. The factor is then made
+    by NumPy when they become known; a gradient makes it again. Where there is none the result is NaN in JAX, and an
+    error in torch: `n_probes` asks for an estimate, which is the same under transforms but for `torch.vmap`.
+    `torch.compile` breaks its graph here, and ``fullgraph=True`` is an error. Torch has no forward mode of the factor.
 
     **Estimates.** Of a matrix without a closed form or such a factor it takes a dense Cholesky factor, in O(n^3)
     operations, or an estimate. With a random vector z of signs, ``log(det(A))`` is the mean of ``z^H log(A) z``, for
@@ -154,7 +166,7 @@ def slogdet(
     >>> A = sm.Toeplitz(0.9 ** np.arange(n)) + sm.Diagonal(np.linspace(0.1, 0.2, n))
     >>> exact = sm.slogdet(A).logabsdet
     >>> sign, logdet, error = sm.slogdet(A, n_probes=32, rng=0)
-    >>> bool(abs(logdet - exact) < 3 * error), bool(error < 1e-3 * abs(exact))
+    >>> bool(abs(logdet - exact) < 3 * error), bool(error < 2e-3 * abs(exact))
     (True, True)
     """
     owner = "slogdet"
@@ -180,15 +192,16 @@ def _slogdet(
     count = _PROBES if n_probes is None else integer(n_probes, owner, "n_probes", least=2)
     random = random_generator(rng, owner)
     wanted = None if target_error is None else non_negative(target_error, owner, "target_error")
-    is_exact = n_probes is None and wanted is None
     if method is not None:
-        _require_superfast(method, owner, alone=is_exact and max_iter is None)
+        _require_superfast(method, owner, alone=n_probes is None and wanted is None and max_iter is None)
+    is_exact = wanted is None and (n_probes is None or count >= op.shape[0])  # as many products are the matrix itself
     with rules_of(xp).evaluated(op._arrays()):
         found = _exactly(op, method, owner, xp) if is_exact else _in_closed_form(op, xp)
         if found is None:
             _require_values_for_estimate(op, owner, xp)
             found = _by_estimate(op, count, random, wanted, max_iter, owner, xp)
-    return SlogdetEstimate(*(cast_back(value, dtype, xp) for value in found))
+    sign, log, error = (without_axes_as_scalar(cast_back(value, dtype, xp)) for value in found)
+    return SlogdetEstimate(sign, log, error)
 
 
 def _require_values_for_estimate(op: LinearOperator, owner: str, xp: Namespace) -> None:
@@ -206,12 +219,17 @@ def _exactly(op: LinearOperator, method: Superfast | None, owner: str, xp: Names
         measured = rules_of(xp).untraced(direct_logdet)(op, xp, method, owner)
         if measured is not None:
             log, error = (xp.astype(value, precision_of(op.dtype, xp)) for value in measured)
-            return SlogdetEstimate(xp.ones_like(log), log, _above_rounding(error, log, op.shape[0], xp))
+            return _of_positive(log, _above_rounding(error, log, op.shape[0], xp), op, xp)
     found = _in_closed_form(op, xp)
     if found is not None:
         return found
     log = _exact(op, xp)
-    return None if log is None else SlogdetEstimate(xp.ones_like(log), log, xp.zeros_like(log))
+    return None if log is None else _of_positive(log, xp.zeros_like(log), op, xp)
+
+
+def _of_positive(log: Array, error: Array, op: LinearOperator, xp: Namespace) -> SlogdetEstimate:
+    """Return the result of a positive definite matrix, with a sign of the dtype of that matrix, as `numpy.linalg`."""
+    return SlogdetEstimate(xp.ones_like(log, dtype=op.dtype), log, error)
 
 
 def _above_rounding(error: Array, log: Array, n: int, xp: Namespace) -> Array:
@@ -255,7 +273,7 @@ def _by_estimate(
     if traced or rules_of(xp).is_differentiated(op._arrays()):
         z = xp.concat(probes, axis=0)
         log = rules_of(xp).compiled(with_derivatives)(op, z, log)
-    return SlogdetEstimate(estimate.sign, log, estimate.standard_error)
+    return _of_positive(log, estimate.standard_error, op, xp)
 
 
 def _require_superfast(method: object, owner: str, *, alone: bool) -> None:

@@ -39,15 +39,15 @@ class SlogdetEstimate(NamedTuple):
     >>> import numpy as np
     >>> import structmat as sm
     >>> sm.slogdet(sm.Diagonal(np.array([1.0, 1.0]))).standard_error
-    array(0.)
+    np.float64(0.0)
     """
 
     sign: Array
-    """1 where the logarithm is an estimate."""
+    """Of the dtype of the matrix; 1 where the logarithm is an estimate."""
     logabsdet: Array
     """The logarithm of the absolute value, one for each matrix of a stack."""
     standard_error: Array
-    """The standard error of `logabsdet`; 0 for a closed form."""
+    """The standard error of `logabsdet`: of an estimate, or of a direct factor, as was measured; else 0."""
 
 
 class ConvergenceError(np.linalg.LinAlgError):

@@ -10,6 +10,7 @@ import numpy as np
 import scipy  # its `linalg` is imported on first use
 
 from structmat._arguments import integer, non_negative, one_of
+from structmat._arrays.conversion import without_axes_as_scalar
 from structmat._arrays.dtypes import cast_back, complex_partner, is_complex, precision_of
 from structmat._arrays.libraries import device_of, is_numpy, namespace_of, rules_of
 from structmat._arrays.shapes import broadcast_shapes, concat_last, is_vector
@@ -432,7 +433,8 @@ class _Question(NamedTuple):
     def finished(self, result: SolveResult) -> SolveResult:
         """Return a result with solutions of the dtype and in the place that were asked for."""
         x = cast_back(result.x, self.dtype, self.xp)
-        return result._replace(x=self.xp.matrix_transpose(x) if self.columns else x)
+        residual = without_axes_as_scalar(result.residual)
+        return result._replace(x=self.xp.matrix_transpose(x) if self.columns else x, residual=residual)
 
 
 def _read(A: LinearOperator, b: ArrayLike, owner: str, M: LinearOperator | None = None) -> _Question:

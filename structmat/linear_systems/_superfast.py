@@ -64,8 +64,8 @@ class Superfast:
         What may be left out of a block beside the diagonal, relative to the largest entry of the Toeplitz matrix. A
         larger one makes ranks smaller; for operators of single precision it is at least 1e-6.
     rank : int, optional
-        The largest rank r of such a block. Default: whatever is worth its cost, and 64 under ``jax.jit``, where all
-        blocks have this rank.
+        The largest rank r of such a block. Default: whatever is worth its cost; for `solve` under ``jax.jit``, where
+        all blocks have this rank, 64.
 
     Raises
     ------
@@ -87,7 +87,8 @@ class Superfast:
     mode) and JAX are exact.
 
     Where it does not serve, as the rank does not suffice or the matrix is of another kind, `solve` and `slogdet` raise
-    an error. Under ``jax.jit`` no value can be looked at: the result is NaN then.
+    an error. Under ``jax.jit`` no value can be looked at: the result is NaN then. Under ``torch.func`` and `torch.vmap`
+    it serves for `slogdet` alone.
 
     References
     ----------

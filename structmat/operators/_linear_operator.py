@@ -17,7 +17,7 @@ import numpy as np
 
 from structmat._arguments import non_negative, wrong_shape
 from structmat._arrays.arithmetic import Reciprocal, conjugate, negligible
-from structmat._arrays.conversion import copied, copied_into
+from structmat._arrays.conversion import copied, copied_into, without_axes_as_scalar
 from structmat._arrays.dtypes import (
     cast_back,
     common_dtype,
@@ -1434,7 +1434,7 @@ class LinearOperator(Parametrised, ABC):
         """Return a result of a computation; for an operator of half precision it is brought back to that."""
         if isinstance(value, LinearOperator):
             return value._in_precision(self.dtype, xp) if is_half_precision(self.dtype) else value
-        return cast_back(value, self.dtype, xp)
+        return without_axes_as_scalar(cast_back(value, self.dtype, xp))
 
     def _in_precision(self, precision: DType, xp: Namespace) -> Self:
         """Return the operator with parameters of that real dtype or its complex partner; itself if they have it."""

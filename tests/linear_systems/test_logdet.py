@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import scipy
 
 import structmat as sm
 from tests import backends
@@ -113,6 +114,68 @@ def test_standard_errors_are_true(name: str) -> None:
     assert sum(abs(log - exact) <= 2.5 * error for _, log, error in found) >= 190
     spread = np.std([log for _, log, _ in found])
     assert spread == pytest.approx(np.sqrt(np.mean([error**2 for *_, error in found])), rel=0.25)
+
+
+def copies(n: int, count: int) -> tuple[sm.LinearOperator, float]:
+    """Return a stack of equal matrices of n unknowns, of which each has probes of its own, and the exact value."""
+    T, noise = sm.Toeplitz(0.5 ** np.arange(n)), np.geomspace(0.1, 10.0, n)
+    exact = np.linalg.slogdet((T + sm.Diagonal(noise)).to_dense()).logabsdet
+    return T + sm.Diagonal(np.tile(noise, (count, 1))), float(exact)
+
+
+def test_few_probes_have_standard_errors_that_are_large_enough() -> None:
+    stack, exact = copies(12, 1500)
+    for count in (3, 8):  # by the spread of the probes alone they are too small for 19 and 9 %
+        _, log, error = sm.slogdet(stack, n_probes=count, rng=0)
+        assert np.mean(np.abs(log - exact) > 2 * error) == pytest.approx(0.0455, abs=0.025)
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_the_spread_of_few_probes_is_not_underestimated(count: int) -> None:
+    """Its expected square is that of the estimates, but for the factor by Student's distribution."""
+    stack, _ = copies(12, 1500)
+    _, log, error = sm.slogdet(stack, n_probes=count, rng=0)
+    student = scipy.stats.t(count - 1).ppf(scipy.stats.norm.cdf(2)) / 2
+    assert np.sqrt(np.mean(error**2)) / student == pytest.approx(np.std(log), rel=0.08)
+
+
+def test_as_many_probes_as_unknowns_leave_no_error() -> None:
+    stack, exact = copies(8, 3)
+    _, log, error = sm.slogdet(stack, n_probes=8)
+    assert not np.any(error)
+    np.testing.assert_allclose(log, exact, rtol=1e-13)
+
+
+HERMITIAN = np.array([3.0, 1 + 0.5j, 0.2, 0.2, 1 - 0.5j])
+ONE_MATRIX_EACH = {
+    "closed form": sm.Circulant(HERMITIAN),
+    "closed form, real": sm.Circulant(np.array([3.0, 1.0, 1.0])),
+    "recursion": sm.Toeplitz(HERMITIAN[:3]),
+    "single precision": sm.Toeplitz(np.array([3.0, 1.0, 0.5], "f4")),
+    "written out": sm.Toeplitz(HERMITIAN[:3]) + sm.Diagonal(np.array([1.0, 2.0, 3.0])),
+    "blocks": sm.BlockToeplitz(np.stack([3 * np.eye(2), 0.1j * np.eye(2)])),
+    "many": sm.Toeplitz(C[:5]) + sm.Diagonal(NOISE[:5]),
+}
+
+
+@pytest.mark.parametrize("options", [{}, {"n_probes": 2, "rng": 0}, {"method": sm.Superfast()}])
+@pytest.mark.parametrize("name", ONE_MATRIX_EACH)
+def test_results_are_scalars_as_of_numpy_and_signs_have_the_dtype_of_the_matrix(name: str, options: Any) -> None:
+    A = ONE_MATRIX_EACH[name]
+    if "method" in options and name in {"closed form", "closed form, real", "blocks"}:
+        pytest.skip("no direct factor")
+    found = [*sm.slogdet(A, **options)]
+    if options == {} and name not in {"written out", "many"}:
+        found += A.slogdet()
+    expected = np.linalg.slogdet(A.to_dense())
+    for k, value in enumerate(found):
+        assert type(value) is type(expected[min(k % 3, 1)])
+
+
+def test_residuals_are_scalars() -> None:
+    A = ONE_MATRIX_EACH["written out"]
+    for found in (sm.solve(A, np.ones(3)), sm.lstsq(A, np.ones(3)), sm.solve(A, np.ones(3), method=sm.Superfast())):
+        assert isinstance(found.residual, np.float64)
 
 
 SMOOTH = {
@@ -298,6 +361,21 @@ def test_what_does_not_converge_in_a_trace_is_nan() -> None:
         expected.logabsdet,
         abs=0.1 * expected.standard_error,  # what the quadrature may be off
     )
+
+
+@pytest.mark.parametrize("hide", ["jax.jit", "torch.vmap"])
+def test_what_is_not_hermitian_is_nan_where_values_are_hidden(hide: str) -> None:
+    library, name = hide.split(".")
+    transform = getattr(pytest.importorskip(library), name)
+    column = np.array([[2.0, 0.5, 0.1]])
+    given = backends.get(library).asarray(column)
+
+    def log(c: Any) -> Any:
+        T = sm.Toeplitz(c, c * backends.get(library).asarray(np.array([1.0, 2.0, 1.0])))
+        return sm.slogdet(T + sm.Diagonal(c)).logabsdet
+
+    found = transform(log)(given[0] if library == "jax" else given)
+    assert np.isnan(np.asarray(found)).all()
 
 
 def test_second_derivatives_in_torch_are_those_of_the_same_vectors() -> None:
