@@ -310,6 +310,7 @@ def number(op: Any, *, dense: bool = False) -> Any:
     return A[2, 1] ** 2 + A[1].sum() + (A[:, 0] ** 3).sum() + (A[1:3, 1:3] @ A[1, 1:]).sum()
 
 
+@pytest.mark.slow
 @operators
 def test_jax_traces_indices(make: Any) -> None:
     jax = pytest.importorskip("jax")
@@ -324,9 +325,10 @@ def test_jax_traces_indices(make: Any) -> None:
         return number(make(c, r), dense=True)
 
     np.testing.assert_allclose(jax.jit(f)(c, r), of_dense(c, r), atol=1e-12)
-    np.testing.assert_allclose(jax.grad(f)(c, r), jax.grad(of_dense)(c, r), atol=1e-12)
+    np.testing.assert_allclose(jax.jit(jax.grad(f))(c, r), jax.jit(jax.grad(of_dense))(c, r), atol=1e-12)
     stack = jax.numpy.stack([c, 2 * c])
-    np.testing.assert_allclose(jax.vmap(f, (0, None))(stack, r), [of_dense(v, r) for v in stack], atol=1e-12)
+    mapped = jax.jit(jax.vmap(f, (0, None)))(stack, r)
+    np.testing.assert_allclose(mapped, [of_dense(v, r) for v in stack], atol=1e-12)
     with pytest.raises(TypeError, match="takes integers, slices"):
         jax.jit(lambda i: make(c, r)[i, 0])(1)
 
@@ -385,6 +387,7 @@ def test_long_sums_and_products_are_those_of_all_their_parts() -> None:
         assert [id(array) for array in whole._arrays()] == [id(array) for array in checked._arrays()]
 
 
+@pytest.mark.slow
 def test_operators_that_hold_each_other_too_often_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each step of the recurrence of Chebyshev takes two terms, so that the operators within grow as powers do."""
     monkeypatch.setattr(parts, "_MOST_ARRAYS", 500)

@@ -12,7 +12,17 @@ import scipy.linalg
 
 import structmat as sm
 from tests import backends
-from tests.operator_registry import FUNCTIONS, REGISTRY, Entry, Vectors, arguments_of, each, every_class, every_entry
+from tests.operator_registry import (
+    FUNCTIONS,
+    REGISTRY,
+    SLOW_TO_COMPILE,
+    Entry,
+    Vectors,
+    arguments_of,
+    each,
+    every_class,
+    every_entry,
+)
 
 jax = pytest.importorskip("jax")
 jnp = backends.get("jax").xp
@@ -32,7 +42,8 @@ def test_jit_takes_and_returns_operators(entry: Entry) -> None:
     op, dense = drawn(entry)
     x = np.random.default_rng(0).standard_normal((3, dense.shape[1]))
     np.testing.assert_allclose(jax.jit(lambda op, x: op.matvec(x))(op, x), x @ dense.T, atol=1e-12)
-    np.testing.assert_allclose(jax.jit(lambda op: (2 * op).H)(op).to_dense(), 2 * dense.conj().T, atol=1e-12)
+    returned = jax.jit(lambda op: (2 * op).H)(op)
+    np.testing.assert_allclose(jax.jit(lambda op: op.to_dense())(returned), 2 * dense.conj().T, atol=1e-12)
 
 
 @pytest.fixture
@@ -43,6 +54,7 @@ def default_precision() -> Iterator[None]:
     jax.config.update("jax_enable_x64", True)
 
 
+@pytest.mark.slow
 @every_class
 @pytest.mark.usefixtures("default_precision")
 def test_nothing_asks_for_more_precision_than_there_is(entry: Entry) -> None:
@@ -66,6 +78,7 @@ def test_nothing_asks_for_more_precision_than_there_is(entry: Entry) -> None:
     np.testing.assert_allclose(op.matvec(x), dense.sum(axis=-1), rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_vmap_over_operators_and_vectors() -> None:
     rng = np.random.default_rng(1)
     stack = sm.CDDProduct.from_vectors(*(jnp.asarray(rng.standard_normal((4, 6))) for _ in range(3)))
@@ -78,6 +91,7 @@ def test_vmap_over_operators_and_vectors() -> None:
     assert made.batch_shape == (4,)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [2, 5])
 def test_vmap_over_toeplitz_systems(count: int) -> None:
     rng = np.random.default_rng(1)
@@ -85,12 +99,12 @@ def test_vmap_over_toeplitz_systems(count: int) -> None:
     c[:, 0] = 9
     expected = np.linalg.solve(np.stack([scipy.linalg.toeplitz(v) for v in c]), b)
     solve = lambda v, w: sm.Toeplitz(v).solve(w)
-    np.testing.assert_allclose(jax.vmap(solve)(jnp.asarray(c), jnp.asarray(b)), expected, atol=1e-12)
-    nested = jax.vmap(lambda v, w: jax.vmap(lambda u: solve(v, u), in_axes=1, out_axes=1)(w))
-    np.testing.assert_allclose(nested(jnp.asarray(c), jnp.asarray(b)), expected, atol=1e-12)
-    mapped = jax.vmap(jax.grad(lambda v, w: solve(v, w).sum()))(jnp.asarray(c), jnp.asarray(b))
-    single = [jax.grad(lambda v, w: solve(v, w).sum())(*map(jnp.asarray, pair)) for pair in zip(c, b, strict=True)]
-    np.testing.assert_allclose(mapped, single, atol=1e-12)
+    np.testing.assert_allclose(jax.jit(jax.vmap(solve))(c, b), expected, atol=1e-12)
+    nested = jax.jit(jax.vmap(lambda v, w: jax.vmap(lambda u: solve(v, u), in_axes=1, out_axes=1)(w)))
+    np.testing.assert_allclose(nested(c, b), expected, atol=1e-12)
+    gradient = jax.grad(lambda v, w: solve(v, w).sum())
+    mapped, single = jax.jit(jax.vmap(gradient))(c, b), jax.jit(gradient)
+    np.testing.assert_allclose(mapped, [single(*pair) for pair in zip(c, b, strict=True)], atol=1e-12)
 
 
 def test_scan_with_an_operator_as_carry() -> None:
@@ -125,6 +139,7 @@ def test_operators_of_ones_own_register_once() -> None:
         sm.jax.register_operator(sm.Circulant)
 
 
+@pytest.mark.slow
 def test_gradients_of_blocks_of_one_and_where_singular_values_coincide() -> None:
     """Both compiled: XLA fails on some transforms of length one."""
     for grid in ([[[4.0], [1.0]], [[2.0], [3.0]]], [[[1.0, 0.0], [0.0, 0.0]], [[0.0, 0.0], [1.0, 0.0]]]):
@@ -165,6 +180,7 @@ def test_a_number_that_scales_is_no_leaf() -> None:
     assert isinstance(tree.factor, int)
 
 
+@pytest.mark.slow
 def test_vmap_along_a_tree_of_axes() -> None:
     rng = np.random.default_rng(1)
     product = sm.Circulant(jnp.asarray(rng.standard_normal((3, 4)))) @ sm.BlockCirculant(jnp.ones((3, 2, 2, 2)))
@@ -175,6 +191,7 @@ def test_vmap_along_a_tree_of_axes() -> None:
         np.testing.assert_allclose(mapped, stack.matvec(x), atol=1e-12)
 
 
+@pytest.mark.slow(entry=SLOW_TO_COMPILE)
 @every_class
 def test_derivatives_are_those_of_differences(entry: Entry) -> None:
     op, _ = drawn(entry)
@@ -183,6 +200,7 @@ def test_derivatives_are_those_of_differences(entry: Entry) -> None:
     check_grads(lambda op, x: op.matvec(x), (op, x), order=1, modes=("rev",), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_gradient_of_a_prepared_operator_lies_where_its_products_read() -> None:
     c, x = (jnp.asarray(v) for v in np.random.default_rng(0).standard_normal((2, 300)))
     P = sm.Circulant(c).prepare()
@@ -194,6 +212,7 @@ def test_the_gradient_of_a_prepared_operator_lies_where_its_products_read() -> N
     np.testing.assert_allclose(inside.c, plain.c, rtol=1e-10)
 
 
+@pytest.mark.slow
 @each(SOME)
 def test_equinox_takes_operators_as_modules(entry: Entry) -> None:
     eqx: Any = pytest.importorskip("equinox")
@@ -217,6 +236,7 @@ def test_equinox_takes_operators_as_modules(entry: Entry) -> None:
     np.testing.assert_allclose(mapped[0], op.matvec(x), atol=1e-12)
 
 
+@pytest.mark.slow
 @each(SOME)
 def test_optax_masks_and_trains_operators(entry: Entry) -> None:
     optax: Any = pytest.importorskip("optax")
@@ -234,15 +254,23 @@ def test_optax_masks_and_trains_operators(entry: Entry) -> None:
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.slow(entry=SLOW_TO_COMPILE)
 @every_class
 def test_lineax_multiplies_and_transposes(entry: Entry) -> None:
     pytest.importorskip("lineax")
     op, dense = drawn(entry)
-    A, y = sm.jax.as_lineax(op), jnp.arange(1, dense.shape[0] + 1, dtype=dense.dtype)
-    np.testing.assert_allclose(A.as_matrix(), dense, atol=1e-12)
-    np.testing.assert_allclose(A.T.mv(y), dense.T @ y, atol=1e-11)
+    y = jnp.arange(1, dense.shape[0] + 1, dtype=dense.dtype)
+
+    def multiplied(op: Any, y: Any) -> Any:
+        A = sm.jax.as_lineax(op)
+        return A.as_matrix(), A.T.mv(y)
+
+    matrix, product = jax.jit(multiplied)(op, y)
+    np.testing.assert_allclose(matrix, dense, atol=1e-12)
+    np.testing.assert_allclose(product, dense.T @ y, atol=1e-11)
 
 
+@pytest.mark.slow
 def test_lineax_solves_and_differentiates() -> None:
     lx = pytest.importorskip("lineax")
     c, b = jnp.asarray(0.5 ** np.arange(6)), jnp.asarray(np.random.default_rng(0).standard_normal(6))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import re
 import zlib
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from tests.operator_registry import (
     CLOSED_FORMS,
     NEED_SQUARE,
     REGISTRY,
+    SLOW_TO_COMPILE,
     Entry,
     Sample,
     Vectors,
@@ -84,34 +86,54 @@ GROUPS = {
     "arithmetic": ("transposes", "arithmetic", "identities"),
     "linear algebra": ("entries", "inverses", "eigenvalues", "functions"),
 }
-SLOW_TO_COMPILE = {"batches", "no vectors", "complex vectors", "arithmetic"}
+EAGER = {"eigenvalues"}
+"""The laws that look at values before they are done, so that JAX cannot trace them."""
 NAMES = {"fro": "norm(fro)", "nuc": "norm(nuc)", 1: "norm(1)", 2: "norm(2)", np.inf: "norm(inf)"}
 
 
-class Compiled(sm.testing.Pair):
-    """For JAX, which would compile one operation after the other where a program is compiled at once."""
+class Deferred(sm.testing.Pair):
+    """Compares the results of all laws at the end, by NumPy, for libraries that compute them sooner together."""
 
-    def equal(self, name: str, actual: Any, expected: Any, scale: float = 1e-30) -> None:
-        super().equal(name, importlib.import_module("jax").jit(actual), expected, scale)
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.results: list[tuple[str, Any, tuple[Any, ...], dict[str, Any]]] = []
+
+    def near(self, name: str, actual: Any, *expected: Any, **options: Any) -> None:
+        self.results.append((name, actual, expected, options))
+
+    def of_laws(self, names: Iterable[str]) -> list[Any]:
+        """Return what the laws compare."""
+        for name in names:
+            sm.testing.LAWS[name](self)
+        return [actual for _, actual, _, _ in self.results]
+
+    def compare(self, values: Sequence[Any]) -> None:
+        for (name, _, expected, options), value in zip(self.results, values, strict=True):
+            super().near(name, np.asarray(value), *expected, **options)
 
 
 def test_every_law_is_in_a_group() -> None:
     assert sorted(sum(GROUPS.values(), ())) == sorted(sm.testing.LAWS)
 
 
+@pytest.mark.slow(backend="jax", entry=SLOW_TO_COMPILE)
 @every_entry
 @pytest.mark.parametrize("group", GROUPS)
 def test_the_laws_of_the_public_checks_hold(backend: Backend, entry: Entry, group: str) -> None:
-    few = backend.compiles and entry.name != "Circulant"
-    names = [name for name in GROUPS[group] if not (few and name in SLOW_TO_COMPILE)]
+    names = GROUPS[group]
     xp = namespace(backend.asarray(np.ones(1)))
-    kind = Compiled if backend.compiles else sm.testing.Pair
     known = entry.closed_forms | {NAMES[ord] for ord in entry.norms if "norm" in entry.closed_forms}
 
     def law(op: Any, dense: np.ndarray, sample: Sample, v: Vectors) -> None:
-        pair = kind(op, dense, v.rng, None, xp)
+        pair = sm.testing.Pair(op, dense, v.rng, None, xp)
+        traced = [name for name in names if name not in EAGER] if backend.compiles else []
         for name in names:
-            sm.testing.LAWS[name](pair)
+            if name not in traced:
+                sm.testing.LAWS[name](pair)
+        if traced:  # as one function, where JAX would compile each operation for each shape
+            together = Deferred(op, dense, v.rng, None, xp)
+            together.compare(importlib.import_module("jax").jit(lambda: together.of_laws(traced))())
+            pair.skipped |= together.skipped
         # array_api_strict follows a standard that has no general eigenvalues
         missing = known if hasattr(xp.linalg, "eig") else known - {"eig", "eigvals"}
         assert not pair.skipped & missing
@@ -119,6 +141,7 @@ def test_the_laws_of_the_public_checks_hold(backend: Backend, entry: Entry, grou
     check(backend, entry, law)
 
 
+@pytest.mark.slow(backend="jax")
 @every_entry
 def test_entries_and_blocks_are_those_of_the_dense_matrix(backend: Backend, entry: Entry) -> None:
     skip_most_where_each_shape_compiles(backend, entry)
@@ -154,6 +177,7 @@ def test_entries_and_blocks_are_those_of_the_dense_matrix(backend: Backend, entr
     check(backend, entry, law)
 
 
+@pytest.mark.slow(backend="jax")
 @each([e for e in REGISTRY if {"Multilevel", "Multiplier", "Grid"} & {*re.findall("[A-Z][a-z]+", e.name)}])
 def test_products_on_grids_are_those_of_vectors(backend: Backend, entry: Entry) -> None:
     def law(op: Any, dense: np.ndarray, sample: Sample, v: Vectors) -> None:
@@ -194,6 +218,7 @@ def test_mixed_precision_is_computed_in_the_wider_one(backend: Backend, entry: E
     check(backend, entry, law, dtype="float32")
 
 
+@pytest.mark.slow(backend="jax")
 @every_entry
 def test_half_precision_is_computed_in_single_and_cast_back(backend: Backend, half: Any, entry: Entry) -> None:
     skip_most_where_each_shape_compiles(backend, entry)
@@ -329,6 +354,7 @@ def of_normal_matrix(function: Any, dense: np.ndarray) -> np.ndarray:
     return np.reshape([(Z * function(np.diag(T))) @ Z.conj().T for T, Z in found], dense.shape)
 
 
+@pytest.mark.slow(backend="jax")
 @every_entry
 def test_matrix_functions(backend: Backend, entry: Entry) -> None:
     if "sqrtm" not in entry.closed_forms:
@@ -459,6 +485,7 @@ def test_operators_of_any_scale_obey_the_laws(scale: float) -> None:
         sm.testing.check_operator(sm.Circulant(scale * C), scale * scipy.linalg.circulant(C + 1e-3), rng=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("size", [10.0, 0.1])
 def test_determinants_that_are_out_of_range_are_no_fault(
@@ -475,6 +502,7 @@ def test_stacks_of_none_obey_the_laws() -> None:
     sm.testing.check_operator(sm.Circulant(np.zeros((0, 3))), np.zeros((0, 3, 3)), rng=0)
 
 
+@pytest.mark.slow
 def test_a_tolerance_of_zero_is_one() -> None:
     c = np.array([1.0, 1 / 3, 0.7])
     with pytest.raises(AssertionError, match="off by"):
