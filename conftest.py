@@ -1,10 +1,16 @@
-"""Settings of every run of pytest, that of the doctests of the package alone included."""
+"""Settings of every run of pytest, that of the doctests of the package alone included; the quick selection of tests."""
 
 from __future__ import annotations
 
+import gc
+import importlib
 import os
 import pkgutil
+import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from _pytest.doctest import DoctestItem
@@ -16,6 +22,23 @@ os.environ.setdefault("NPROC", "1")
 
 PACKAGE = Path(structmat.__file__).resolve().parent
 """The folder of the package, whether it is that of a clone or the installed one."""
+
+LIMIT = 1.0
+"""The seconds of the processor that a test without the marker `slow` may take.
+
+What takes more than a quarter of it where it is written gets the marker, since other machines are slower.
+"""
+
+SLOW_DOCTESTS = {"structmat.jax.as_lineax", "structmat.studies.Study"}
+"""Examples of docstrings that are slow: these take no marker."""
+
+left_out = pytest.StashKey[int]()
+"""The number of slow tests that the quick selection leaves out."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option that runs all tests."""
+    parser.addoption("--slow", action="store_true", help="run the slow tests as well, which are left out otherwise")
 
 
 def inherited(item: pytest.Item) -> bool:
@@ -29,7 +52,109 @@ def inherited(item: pytest.Item) -> bool:
     return owner is not None and owner.partition(".")[0] != "structmat"
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep our own doctests, in a fixed order: scipy-doctest collects from sets, and parallel workers must agree."""
+def applies(marker: pytest.Mark, item: pytest.Item) -> bool:
+    """Whether a marker `slow` is of a test: `slow(backend="jax", n=(8, 9))` is of cases with these parameters alone.
+
+    A value is written as it is, or as the attribute `name` that it has.
+    """
+    parameters = item.callspec.params if hasattr(item, "callspec") else {}
+    for name, value in marker.kwargs.items():
+        given = parameters[name]
+        allowed = value if isinstance(value, tuple) else (value,)
+        if not any(getattr(given, "name", given) == each for each in allowed):
+            return False
+    return True
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest selects by `-m`
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Keep our own doctests, in a fixed order: scipy-doctest collects from sets, and parallel workers must agree.
+
+    Without ``--slow`` slow tests are left out.
+    """
     items[:] = [item for item in items if not inherited(item)]
     items.sort(key=lambda item: (str(item.path), item.nodeid if isinstance(item, DoctestItem) else ""))
+    for item in items:
+        if isinstance(item, DoctestItem) and item.name in SLOW_DOCTESTS:
+            item.add_marker("slow")
+        item.own_markers[:] = [mark for mark in item.own_markers if mark.name != "slow" or applies(mark, item)]
+    if config.getoption("slow") or "slow" in config.getoption("markexpr"):
+        return
+    slow = [item for item in items if item.get_closest_marker("slow")]
+    config.stash[left_out] = len(slow)
+    if slow:
+        config.hook.pytest_deselected(items=slow)
+        items[:] = [item for item in items if not item.get_closest_marker("slow")]
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Let frameworks start before the first test that uses them, which would pay for it."""
+    if session.config.getoption("collectonly"):
+        return
+    if "matplotlib" in sys.modules:
+        importlib.import_module("matplotlib.font_manager")  # looks for all fonts of a machine, and keeps a list of them
+    if "torch" in sys.modules:
+        sys.modules["torch"].fft.rfft(sys.modules["torch"].ones(4))
+    if "jax" in sys.modules:
+        jax = sys.modules["jax"]
+        jax.jit(jax.numpy.fft.rfft)(jax.numpy.ones(4))
+
+
+def processor_time() -> float:
+    """Return the seconds of this process, without collections of garbage, and of processes that it has waited for."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system - garbage["seconds"]
+
+
+garbage = {"seconds": 0.0}
+"""The time of the processor of full collections of garbage: one test pays for what all tests before it have left."""
+
+
+def count_collection(phase: str, info: dict[str, int]) -> None:
+    """Add the time from the start to the stop of a full collection."""
+    if info["generation"] == 2:
+        garbage["seconds"] += time.process_time() * (1 if phase == "stop" else -1)
+
+
+gc.callbacks.append(count_collection)
+
+started = pytest.StashKey[tuple[float, int]]()
+"""The time of the processor at the start of a test, and the number of modules then."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Note when a test starts, with what it needs."""
+    item.stash[started] = (processor_time(), len(sys.modules))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    """Fail a test that takes long without the marker, with all that it needs, unless it is the first to import it."""
+    yield
+    start, modules = item.stash[started]
+    took = processor_time() - start
+    if took > LIMIT and not item.get_closest_marker("slow") and len(sys.modules) - modules < 50:
+        pytest.fail(
+            f"took {took:.1f} s of the processor, where a quick test has {LIMIT:g} s: make it smaller, or mark it "
+            "@pytest.mark.slow and keep a quick test of what it alone guards",
+            pytrace=False,
+        )
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Tell the process that prints how many tests a worker of pytest-xdist left out."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["left_out"] = session.config.stash.get(left_out, 0)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Take over what a worker said: all of them collect the same tests."""
+    node.config.stash[left_out] = getattr(node, "workeroutput", {}).get("left_out", 0)
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Say what was left out, and how to run it."""
+    if number := config.stash.get(left_out, 0):
+        terminalreporter.write_line(f"{number} slow tests left out: --slow runs them")

@@ -26,14 +26,15 @@ def lowest(session: nox.Session) -> None:
     session.install("--resolution=lowest-direct", "-e", ".[test]")
     # Old versions use what newer ones of their own dependencies deprecate; that is no error here.
     quiet = ("-W", "default", "-W", "ignore::DeprecationWarning")
-    session.run("pytest", *quiet, *(session.posargs or ["-n", "2", "tests"]))
+    session.run("pytest", "--slow", *quiet, *(session.posargs or ["-n", "2", "tests"]))
 
 
 @nox.session(python="3.13", default=False)
 def prereleases(session: nox.Session) -> None:
     """Run the tests with pre-releases of all that structmat needs: what the next versions will break."""
     session.install("--pre", "--upgrade", "-e", ".[test]")
-    session.run("pytest", "-W", "default", *(session.posargs or ["-n", "2", "tests"]))  # new versions deprecate
+    quiet = ("-W", "default")  # new versions deprecate
+    session.run("pytest", "--slow", *quiet, *(session.posargs or ["-n", "2", "tests"]))
 
 
 @nox.session(python="3.11", default=False)
@@ -43,7 +44,7 @@ def ecosystem(session: nox.Session) -> None:
     environment = {"STRUCTMAT_ECOSYSTEM": "1" if session.posargs else "write"}
     files = ["tests/ecosystem", "tests/torch/test_tools.py", "tests/peft/test_tools.py"]
     # Tools warn about each other; that is no error here.
-    session.run("pytest", "-W", "default", *(session.posargs or files), env=environment)
+    session.run("pytest", "--slow", "-W", "default", *(session.posargs or files), env=environment)
 
 
 @nox.session(python=["3.11", "3.12", "3.13", "3.14"], venv_backend="uv", default=False)

@@ -24,7 +24,7 @@ settings.load_profile("ci" if os.environ.get("CI") else "dev")
 
 SCIPY_MARKERS = (
     "array_api_backends", "fail_slow", "iterations", "parallel_threads", "parallel_threads_limit", "skip_xp_backends",
-    "slow", "thread_unsafe", "timeout", "uses_xp_capabilities", "xfail_on_32bit", "xfail_xp_backends", "xslow",
+    "thread_unsafe", "timeout", "uses_xp_capabilities", "xfail_on_32bit", "xfail_xp_backends", "xslow",
 )  # fmt: skip
 
 
@@ -68,7 +68,7 @@ def engine(request: pytest.FixtureRequest) -> Iterator[None]:
         yield
 
 
-@pytest.fixture(params=list(backends.FACTORIES))
+@pytest.fixture(params=backends.TESTED)
 def backend(request: pytest.FixtureRequest) -> backends.Backend:
     return backends.get(request.param)
 

@@ -21,7 +21,10 @@ METHODS = ["head", "lora", "full", "adalora", "fourierft", "c3a", "c3a-corrected
 FEW = ("--task", "banking77", "--rows", "48", "--test-rows", "20", "--epochs", "2", "--batch", "8")
 USUAL = ("--places", "query-value", "--rank", "8")
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # of libraries that this one only meets here
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore"),  # of libraries that this one only meets here
+]
 
 
 @pytest.fixture(scope="module")

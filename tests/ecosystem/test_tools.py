@@ -12,6 +12,8 @@ from structmat.torch import adapt
 from tests.ecosystem.programs import LOGGED, causal_outputs, check, check_programs, programs, run, write_base
 from tests.torch.common import compiler
 
+pytestmark = pytest.mark.slow
+
 # transformers
 
 

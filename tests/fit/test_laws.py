@@ -43,6 +43,7 @@ def check_all_laws(W, block_size, fit):
     assert fit.operator.dtype == W.dtype
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(problem=problems())
 def test_random_matrices(problem):
@@ -50,6 +51,7 @@ def test_random_matrices(problem):
     check_all_laws(W, block_size, fit_cdd(W, block_size=block_size, rng=0))
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(
     W=hnp.arrays(
@@ -117,6 +119,7 @@ def test_scaling_leaves_the_error(dtype, alpha):
     assert relative(W, np.asarray(scaled.operator.to_dense()) / dtype(alpha)) == pytest.approx(scaled.error, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_fit():
     W = np.random.default_rng(6).standard_normal((20, 20))
     first, again = (fit_cdd(W, rng=np.random.default_rng(8)) for _ in range(2))

@@ -39,6 +39,7 @@ def grids(draw):
 layouts = st.one_of(single_blocks(), grids())
 
 
+@pytest.mark.slow
 @settings(max_examples=120, deadline=None)
 @given(layout=layouts, real=st.booleans(), weighted=st.booleans(), chunked=st.booleans(), seed=st.integers(0, 2**16))
 def test_error_and_gradient(layout, real, weighted, chunked, seed):

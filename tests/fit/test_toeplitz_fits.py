@@ -40,6 +40,7 @@ def test_planted_products_are_found(shape, real, seed):
     assert np.linalg.norm(W - through(result.operator, cols)) <= 1e-10 * np.linalg.norm(W)
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None)
 @given(rows=st.integers(2, 10), cols=st.integers(2, 10), seed=st.integers(0, 2**16))
 def test_never_worse_than_the_nearest_toeplitz_matrix(rows, cols, seed):

@@ -169,6 +169,7 @@ def test_the_file_is_plain_safetensors_with_readable_names(tmp_path):
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
+@pytest.mark.slow(backend="jax")
 @pytest.mark.parametrize("options", [{}, {"block_size": 2}, {"n_factors": 5, "max_iter": 5}])
 @pytest.mark.parametrize("shape", [(6, 4), (5, 5)])
 def test_a_fit_comes_back_with_all_it_holds(tmp_path, backend, shape, options):
@@ -233,6 +234,20 @@ def test_truncated_files_are_told_and_never_read(tmp_path, data):
             read(path)
 
 
+def test_a_changed_number_is_told(tmp_path):
+    path = tmp_path / "broken.safetensors"
+    io.save(nested_operator(), path)
+    content = path.read_bytes()
+    start = 8 + int.from_bytes(content[:8], "little")  # after the length of the header, and the header
+    for place in (start, (start + len(content)) // 2, len(content) - 1):
+        changed = bytearray(content)
+        changed[place] ^= 1
+        path.write_bytes(changed)
+        with pytest.raises(ValueError, match=DAMAGE_MESSAGE):
+            io.load(path)
+
+
+@pytest.mark.slow
 @given(data=st.data())
 @settings(parent=once, max_examples=200)
 def test_a_changed_byte_gives_an_error_or_the_same_operator(tmp_path, data):

@@ -51,6 +51,7 @@ MATRICES = {
 """Hermitian positive definite, without closed forms of their determinants."""
 
 
+@pytest.mark.slow(backend="jax")
 @pytest.mark.parametrize("name", MATRICES)
 def test_estimates_are_within_their_errors(backend: Any, name: str) -> None:
     if backend.compiles and name not in {"complex", "stack", "gaps and uneven noise"}:
@@ -63,6 +64,7 @@ def test_estimates_are_within_their_errors(backend: Any, name: str) -> None:
     assert (error < 2.0).all()
 
 
+@pytest.mark.slow(backend="jax")
 @pytest.mark.parametrize("name", ["complex", "gaps of a stack"])
 def test_small_matrices_are_written_out(backend: Any, name: str) -> None:
     op = MATRICES[name](backend.asarray)
@@ -91,6 +93,7 @@ def test_few_gaps_of_a_series_leave_no_error() -> None:
     torch.testing.assert_close(first.grad, second.grad, rtol=1e-9, atol=0)
 
 
+@pytest.mark.slow(backend="jax")
 @pytest.mark.parametrize("gaps", [4, 5])
 def test_few_gaps_of_other_matrices_are_refused(backend: Any, gaps: int) -> None:
     """Of one with negative eigenvalues, in an odd and an even number, and of one that is not Hermitian."""
@@ -106,6 +109,7 @@ def test_few_gaps_of_other_matrices_are_refused(backend: Any, gaps: int) -> None
             sm.slogdet(A)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["noise", "gaps and noise", "uneven gaps", "no matrix near it"])
 def test_standard_errors_are_true(name: str) -> None:
     op = MATRICES[name](np.asarray)
@@ -186,6 +190,7 @@ SMOOTH = {
 """Covariances whose matrices are ill-conditioned, so that Lanczos vectors do not stay orthogonal."""
 
 
+@pytest.mark.slow(name=("Matern 3/2", "rational quadratic", "squared exponential"))
 @backends.on("numpy", "torch", "jax")
 @pytest.mark.parametrize("name", SMOOTH)
 def test_estimates_of_ill_conditioned_matrices_are_within_their_errors(backend: backends.Backend, name: str) -> None:
@@ -207,6 +212,7 @@ def test_what_has_not_settled_is_no_estimate() -> None:
         sm.slogdet(A, n_probes=4, rng=0, max_iter=300)
 
 
+@pytest.mark.slow(backend="jax")
 def test_closed_forms_have_no_error(backend: Any) -> None:
     for op in (sm.Circulant(backend.asarray(np.array([3.0, 1.0, 0.5]))), toeplitz(backend.asarray)):
         sign, log, error = map(backend.to_numpy, sm.slogdet(op))
@@ -232,6 +238,7 @@ def test_a_wanted_error_is_reached() -> None:
     assert caught.value.result.standard_error > 1e-9
 
 
+@pytest.mark.slow(backend="jax")
 def test_half_precision_is_computed_in_single(backend: Any) -> None:
     if not hasattr(backend.xp, "float16"):
         pytest.skip("no half precision")
@@ -299,6 +306,7 @@ def in_torch(seed: int, **options: Any) -> list[float]:
     return [value.grad.item() for value in values]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("noise", [NOISE, UNEVEN_NOISE], ids=["noise", "uneven noise"])
 @pytest.mark.parametrize("gaps", [False, True])
 def test_gradients_are_unbiased_in_torch(gaps: bool, noise: Any) -> None:
@@ -309,6 +317,7 @@ def test_gradients_are_unbiased_in_torch(gaps: bool, noise: Any) -> None:
     assert (20 * error < np.abs(expected)).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gaps", [False, True])
 def test_jax_has_the_gradients_of_torch_and_traces_estimates(gaps: bool) -> None:
     jax = pytest.importorskip("jax")
@@ -338,6 +347,7 @@ for _ in range(200):
 """
 
 
+@pytest.mark.slow
 def test_jax_comes_to_an_end_on_two_threads() -> None:
     # calls of LAPACK side by side, on batches, wait for one another in jaxlib 0.10 where the threads are few
     pytest.importorskip("jax")
@@ -345,6 +355,7 @@ def test_jax_comes_to_an_end_on_two_threads() -> None:
     subprocess.run([sys.executable, "-c", MANY_TIMES], check=True, env=environment, timeout=240)
 
 
+@pytest.mark.slow
 def test_what_does_not_converge_in_a_trace_is_nan() -> None:
     jax = pytest.importorskip("jax")
     jax.config.update("jax_enable_x64", True)
@@ -396,6 +407,7 @@ def test_second_derivatives_in_torch_are_those_of_the_same_vectors() -> None:
 # Systems with gaps
 
 
+@pytest.mark.slow(backend="jax")
 @pytest.mark.parametrize("name", ["gaps", "gaps and noise", "gaps of a stack"])
 def test_systems_with_gaps_are_solved_and_preconditioned(backend: Any, name: str) -> None:
     if backend.compiles and name != "gaps of a stack":

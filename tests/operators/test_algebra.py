@@ -215,7 +215,12 @@ class Composition(RuleBasedStateMachine):
 
 
 TestComposition = Composition.TestCase
-TestComposition.settings = settings(max_examples=60, stateful_step_count=12, deadline=None)
+TestComposition.settings = settings(max_examples=15, stateful_step_count=12, deadline=None)
+
+
+@pytest.mark.slow
+class TestManyCompositions(Composition.TestCase):
+    settings = settings(max_examples=60, stateful_step_count=12, deadline=None)
 
 
 @settings(max_examples=60)
@@ -249,6 +254,7 @@ def test_products_and_sums_of_any_two_entries(data: Any) -> None:
             A + M
 
 
+@pytest.mark.slow(backend="jax")
 @pytest.mark.parametrize("size", [1, 2, 5, 6])
 def test_real_and_complex_spectra_mix(backend: Backend, size: int) -> None:
     v, w = Vectors(size, "float64", (2,)), Vectors(size, "complex128")
@@ -311,6 +317,7 @@ def test_signs_and_fractions_do_what_they_do_to_arrays(op: sm.LinearOperator) ->
         assert result.dtype == op.dtype
 
 
+@pytest.mark.slow(backend="jax")
 @on("numpy", "array_api_strict", "torch", "jax")
 def test_the_power_zero_keeps_library_batch_and_dtype(backend: Backend) -> None:
     ones = lambda *shape: backend.asarray(np.ones(shape, np.float32))
@@ -366,16 +373,19 @@ def operators_of_all_kinds() -> dict[str, sm.LinearOperator]:
     return kinds
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", list(operators_of_all_kinds()))
 @pytest.mark.parametrize("combine", [operator.add, operator.matmul])
 def test_the_type_of_combinations_does_not_depend_on_brackets(combine: Any, first: str) -> None:
     kinds = operators_of_all_kinds()
+    matrices = {name: op.to_dense() for name, op in kinds.items()}
     A = kinds[first]
-    for B in kinds.values():
-        for C in kinds.values():
-            left, right = combine(combine(A, B), C), combine(A, combine(B, C))
+    for second, B in kinds.items():
+        pair, dense_pair = combine(A, B), combine(matrices[first], matrices[second])
+        for third, C in kinds.items():
+            left, right = combine(pair, C), combine(A, combine(B, C))
             assert type(left) is type(right), (first, B, C)
-            dense = combine(combine(A.to_dense(), B.to_dense()), C.to_dense())
+            dense = combine(dense_pair, matrices[third])
             np.testing.assert_allclose(left.to_dense(), dense, atol=1e-11)
             np.testing.assert_allclose(right.to_dense(), dense, atol=1e-11)
             if isinstance(left, sm.Sum):
@@ -399,6 +409,7 @@ def assert_brackets_do_not_matter(combine: Any, *operators: sm.LinearOperator) -
         np.testing.assert_allclose(found.to_dense(), dense, atol=1e-10 * (1 + np.max(np.abs(dense))))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", range(3))
 @pytest.mark.parametrize("combine", [operator.add, operator.matmul])
 def test_combinations_with_a_prepared_operand_are_prepared_whatever_the_brackets(combine: Any, place: int) -> None:
@@ -412,6 +423,7 @@ def test_combinations_with_a_prepared_operand_are_prepared_whatever_the_brackets
             assert_brackets_do_not_matter(combine, *operands)
 
 
+@pytest.mark.slow
 @settings(max_examples=200)
 @given(
     entry=st.sampled_from(PLAIN),

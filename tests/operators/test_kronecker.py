@@ -201,6 +201,7 @@ def test_gradients_of_a_likelihood_are_those_of_the_dense_matrix() -> None:
         assert torch.allclose(ours + ours.T, theirs + theirs.T, rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_eigenvectors_are_found_under_jit_where_factors_are_said_to_be_hermitian() -> None:
     jax = pytest.importorskip("jax")
 

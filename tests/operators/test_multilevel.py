@@ -23,6 +23,7 @@ def test_a_product_is_the_convolution_of_an_image():
     np.testing.assert_allclose(C.inv().convolve(np.stack([want, 2 * want])), np.stack([image, 2 * image]), atol=1e-10)
 
 
+@pytest.mark.slow(backend="jax")
 def test_separable_kernels_are_kronecker_products(backend):
     rng = np.random.default_rng(1)
     a, b, c = (rng.standard_normal(n) for n in (3, 4, 2))
@@ -94,6 +95,7 @@ def test_separable_toeplitz_matrices_are_kronecker_products(backend):
     np.testing.assert_allclose(backend.to_numpy(T.to_dense()), np.kron(np.kron(*parts[:2]), parts[2]), atol=1e-14)
 
 
+@pytest.mark.slow(backend="jax")
 def test_covariances_of_grids(backend):
     values = np.random.default_rng(8).standard_normal((2, 3, 4))
     T = sm.MultilevelToeplitz.from_covariance(backend.asarray(values), levels=2)

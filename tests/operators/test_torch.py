@@ -79,6 +79,7 @@ def test_what_needs_values_refuses_the_device_meta() -> None:
             getattr(sm.Toeplitz(W[0], W[0]), method)()
 
 
+@pytest.mark.slow(dtype=torch.complex128)
 @kinds
 @pytest.mark.parametrize("dtype", [torch.float64, torch.complex128], ids=str)
 def test_gradients_and_second_gradients(kind: str, dtype: Any) -> None:
@@ -136,6 +137,7 @@ def test_gradients_through_solve_and_inverse() -> None:
     assert torch.autograd.gradcheck(lambda c, d: (sm.Circulant(c) @ sm.Diagonal(d)).slogdet().logabsdet, (c, d))
 
 
+@pytest.mark.slow
 @compiler
 @kinds
 def test_compiles_to_one_graph(kind: str) -> None:
@@ -163,6 +165,7 @@ def test_compiles_to_one_graph(kind: str) -> None:
         torch.testing.assert_close(a, b)
 
 
+@pytest.mark.slow
 @compiler
 def test_a_toeplitz_of_any_size_compiles_once_for_all() -> None:
     """The fast length is chosen inside the graph, without a cache on which the compiler would remark."""
@@ -185,6 +188,7 @@ SYSTEMS: dict[str, Callable[..., Any]] = {
 }
 
 
+@pytest.mark.slow
 @compiler
 @pytest.mark.filterwarnings("ignore:Dynamo detected a call")  # to cached functions of array_api_compat
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # by the compiler itself

@@ -21,6 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 LINK = re.compile(r"\]\((?!https?:|#)([^)#]+)(?:#[^)]*)?\)")
 
 
+@pytest.mark.slow
 def test_import_is_light() -> None:
     code = (
         "import sys, structmat.cli\n"
@@ -69,10 +70,12 @@ for package, extra, call in [
 """
 
 
+@pytest.mark.slow
 def test_a_missing_library_is_named_by_its_extra(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-W", "ignore", "-c", MISSING], check=True, cwd=tmp_path)
 
 
+@pytest.mark.slow
 def test_operators_of_jax_are_pytrees_without_an_import() -> None:
     pytest.importorskip("jax")
     code = (
@@ -104,6 +107,7 @@ def test_doctests_of_other_libraries_do_not_run(file: Path | None, is_inherited:
     assert load(ROOT / "conftest.py").inherited(item) is is_inherited
 
 
+@pytest.mark.slow
 def test_what_docstrings_of_modules_refer_to_exists() -> None:
     for framework in ("jax", "matplotlib", "peft", "safetensors", "torch"):
         pytest.importorskip(framework)

@@ -229,6 +229,7 @@ def train_by_trainer(folder: Path, *callbacks: Any) -> dict[str, torch.Tensor]:
     return load_file(folder / "adapter" / "adapter_model.safetensors")
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("default")
 def test_interrupted_and_resumed_training_gives_the_same_weights(tmp_path: Path) -> None:
     whole = train_by_trainer(tmp_path / "whole")

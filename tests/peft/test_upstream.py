@@ -63,7 +63,11 @@ def load(name: str) -> ModuleType:
 common = load("testing_common")
 
 # PEFT's code and tests warn in many places, on purpose in some.
-pytestmark = [pytest.mark.filterwarnings("default"), pytest.mark.skipif(infer_device() != "cpu", reason="CPU suite")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("default"),
+    pytest.mark.skipif(infer_device() != "cpu", reason="CPU suite"),
+]
 
 CHECKS = [
     "_test_model_attr",

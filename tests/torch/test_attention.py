@@ -185,6 +185,7 @@ def test_dropout_is_that_of_the_change_and_of_the_base():
         assert not torch.equal(found, layer(*given, **settings)[0])
 
 
+@pytest.mark.slow
 @compiler
 def test_compilers_take_a_layer_whole():
     layer, _ = pair()

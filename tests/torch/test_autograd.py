@@ -54,6 +54,7 @@ def drawn(shape, block, n_factors, lead=(2, 3), dtype=torch.float64):
     return vectors, x, y, weight, bias
 
 
+@pytest.mark.slow
 @settings(max_examples=60)
 @given(layer=layers, lead=leads, alpha=st.sampled_from([1.0, -0.7, 0.0]))
 def test_values_and_gradients_are_those_of_the_dense_matrix(layer, lead, alpha):
@@ -75,6 +76,7 @@ def test_values_and_gradients_are_those_of_the_dense_matrix(layer, lead, alpha):
         torch.testing.assert_close(a, b)
 
 
+@pytest.mark.slow(n_rows=2)
 @pytest.mark.usefixtures("tiny_chunks")
 @pytest.mark.parametrize(
     ("shape", "block", "n_factors", "n_rows"), [*((*each, 2) for each in SHAPES), ((3, 2), 2, 3, 18)]

@@ -63,6 +63,7 @@ def convolutions(draw):
     )
 
 
+@pytest.mark.slow
 @given(
     base=convolutions(),
     n_factors=st.sampled_from([3, 3, 5]),
@@ -167,6 +168,7 @@ def test_autocast(way):
     assert [a.dtype for a in found] == [torch.float32] * 4
 
 
+@pytest.mark.slow
 def test_compilers_see_one_graph():
     layer = fill(CDDConv(nn.Conv2d(3, 4, 3, groups=1, padding=1)))
     x = torch.randn(2, 3, 4, 4)

@@ -71,6 +71,7 @@ def cases(draw):
     return axes, (columns, rows, kernel), options, (*batch, columns, *sizes), draw(st.sampled_from([10, 200, 2**19]))
 
 
+@pytest.mark.slow
 @settings(max_examples=80)
 @given(case=cases(), data=st.data())
 def test_outputs_and_gradients_are_those_of_the_layers_of_torch(case, data):
@@ -115,6 +116,7 @@ def test_other_dtypes_are_rounded_once(dtype):
         assert (a - b).norm() <= 2 * torch.finfo(dtype).eps * b.norm()
 
 
+@pytest.mark.slow
 def test_gradients_of_gradients():
     options = dict(stride=2, padding=2, dilation=2, groups=2, method="fft")
     given = [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in ((1, 4, 11), (2, 2, 3), (2,))]

@@ -27,6 +27,7 @@ FSDP = VERSION >= (2, 7)
 ENGINES = ["ddp", "first_fsdp", "fsdp"] if FSDP else ["ddp"]
 STAGES = ["zero_2", "zero_3"] if find_spec("deepspeed") else []
 STEPS = 4
+pytestmark = pytest.mark.slow
 
 
 def model_and_data(dtype=torch.float64):

@@ -106,6 +106,7 @@ def test_sums_of_matrices_and_the_chunks_of_rows_give_the_same(monkeypatch, kind
     assert bool(seen.called) == (entries == 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loop", LOOPS)
 def test_gradients_are_those_of_differences_twice(loop):
     module = experts("GPT-OSS", loop=loop)
@@ -263,6 +264,7 @@ def test_experts_without_tokens_get_no_gradient_and_no_time(monkeypatch):
     changed(x[:0], chosen[:0], weights[:0]).sum().backward()
 
 
+@pytest.mark.slow
 @compiler
 def test_compiled_and_exported_modules_have_the_same_outputs():
     changed = fill(CDDExperts(experts("GPT-OSS", torch.float32, "batched_mm"), NAMES))

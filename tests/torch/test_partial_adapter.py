@@ -94,6 +94,7 @@ def test_dtypes_autocast_dropout_and_what_is_kept(dtype):
     assert layer(x[:0]).shape == (0, ROWS)
 
 
+@pytest.mark.slow
 @compiler
 def test_compilers_take_a_layer_whole():
     layer = fill(CDDLinear.from_linear(nn.Linear(COLS, ROWS), parts=PARTS["head by head"]))
