@@ -119,13 +119,32 @@ def test_torch_differentiates_and_maps(pair: str) -> None:
             torch.testing.assert_close(got, wanted)
 
 
-@pytest.mark.slow
-@pairs
-def test_jax_differentiates_and_maps(pair: str) -> None:
+@pytest.fixture
+def jax() -> Any:
+    """JAX, which knows the matrix."""
     jax = pytest.importorskip("jax")
-    jnp = backends.get("jax").xp
+    backends.get("jax")
     if jax.tree_util.all_leaves([Dense(0)]):  # not yet, by another of these tests
         importlib.import_module("structmat.jax").register_operator(Dense)
+    return jax
+
+
+@pairs
+def test_gradients_in_jax(pair: str, jax: Any) -> None:
+    jnp = jax.numpy
+
+    def gradients(A: Any, b: Any) -> list[Any]:
+        return [jax.grad(lambda A, b, f=f: jnp.sum(jnp.sin(f(A, b, jnp))), (0, 1))(A, b) for f in PAIRS[pair]]
+
+    found, expected = jax.jit(gradients)(*drawn())
+    for got, wanted in zip(found, expected, strict=True):
+        np.testing.assert_allclose(got, wanted, atol=1e-10)
+
+
+@pytest.mark.slow
+@pairs
+def test_jax_differentiates_and_maps(pair: str, jax: Any) -> None:
+    jnp = jax.numpy
     found, expected = PAIRS[pair]
     A, b = map(jnp.asarray, drawn(4))
     for mode in (jax.jacrev, jax.jacfwd, jax.hessian):
