@@ -59,7 +59,6 @@ def test_planted_products_are_found(n, n_factors, real):
     assert fit.start == "peeling"
 
 
-@pytest.mark.slow
 def test_planted_products_are_found_in_single_precision():
     W = planted("complex normal", np.random.default_rng(6), (32, 32), n_factors=5)[0].astype(np.complex64)
     assert fit_cdd(W, 5, rng=0, max_iter=50, restarts=1).error < 1e-5
