@@ -637,3 +637,14 @@ def test_the_condition_is_held_against_the_precision_of_the_numbers_that_were_gi
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         sm.Toeplitz(c).solve(b)
+
+
+@pytest.mark.parametrize("n", [300, 2100])  # by the recursion of few right-hand sides, and by the accepted solvers
+def test_solutions_that_grow_beyond_single_precision_give_a_warning(n):
+    """The system is solved in double precision; but the entries of the matrix have seven digits only."""
+    spectrum = np.exp(2j * np.pi * np.random.default_rng(0).random(n // 2 + 1))
+    spectrum[[0, -1]] = 1e-9, -1
+    c = np.fft.irfft(spectrum, n=n).astype(np.float32)
+    T = sm.Toeplitz(c, np.r_[c[:1], c[:0:-1]])
+    with pytest.warns(scipy.linalg.LinAlgWarning, match=r"Toeplitz\.solve: the matrix is ill-conditioned \(about"):
+        T.solve(np.ones(n, np.float32))

@@ -229,3 +229,15 @@ def test_what_no_substitution_finds_is_an_error(upper: bool) -> None:
     T = sm.Toeplitz(zeros + vector * (np.arange(n) == 0), vector) if upper else sm.Toeplitz(vector, zeros)
     with pytest.raises(np.linalg.LinAlgError, match=r"Toeplitz\.inv: the matrix is singular to working precision"):
         T.inv()
+
+
+@pytest.mark.parametrize("n", [4, 5, 200])  # by elimination, and from the diagonal alone
+@pytest.mark.parametrize("corner", [-1.5, 1.2 * np.exp(0.4j)])
+@pytest.mark.parametrize("upper", [False, True])
+def test_the_sign_of_a_determinant_has_a_factor_for_each_row(n: int, corner: complex, upper: bool) -> None:
+    vector = np.where(np.arange(n) == 0, corner, 0.1 / (1 + np.arange(n)))
+    zeros = np.where(np.arange(n) == 0, corner, 0.0)
+    T = sm.Toeplitz(zeros, vector) if upper else sm.Toeplitz(vector, zeros)
+    sign, log = np.linalg.slogdet(T.to_dense())
+    np.testing.assert_allclose(T.slogdet().sign, sign, rtol=1e-12)
+    np.testing.assert_allclose(T.slogdet().logabsdet, log, rtol=1e-12)
