@@ -1160,3 +1160,34 @@ def test_bad_damping(call, error, text):
         call(A, b)
     np.testing.assert_array_equal(A.lstsq(b, damp=0.0), A.lstsq(b))
     np.testing.assert_array_equal(sm.lstsq(A, b, damp=0).x, sm.lstsq(A, b).x)
+
+
+@pytest.mark.parametrize("method", [sm.CG(), sm.GMRES(), sm.LSMR()], ids=lambda method: type(method).__name__)
+def test_a_method_ends_by_itself_where_it_has_what_is_asked_for(method):
+    """Solutions that are not good enough are improved by further passes, which hide how a method itself has ended."""
+    n = 60
+    A = sm.Toeplitz(0.5 ** np.arange(n)) + sm.Diagonal(np.linspace(1.0, 3.0, n))
+    b = np.random.default_rng(0).standard_normal(n)
+    counts = []
+    for rtol in (1e-3, 1e-6, 1e-9):
+        x, count = method.run(A, b, rtol=rtol, max_iter=500)
+        assert np.linalg.norm(b - A @ x) <= 1.1 * rtol * np.linalg.norm(b)
+        counts.append(int(count))
+    assert 0 < counts[0] < counts[1] < counts[2] < n
+
+
+def test_lsmr_ends_by_itself_where_the_gradient_is_small():
+    rng = np.random.default_rng(0)
+    A, b = sm.Toeplitz(0.5 ** np.arange(60), 0.4 ** np.arange(40)), rng.standard_normal(60)
+    norm = np.linalg.norm(A.to_dense(), 2)
+    for rtol in (1e-3, 1e-6, 1e-9):
+        x, count = sm.LSMR().run(A, b, rtol=rtol, max_iter=500, norm=norm)
+        residual = b - A @ x
+        assert np.linalg.norm(A.H @ residual) <= 1.1 * rtol * norm * np.linalg.norm(residual)
+        assert 0 < count < 60
+
+
+def test_gmres_ends_where_a_cycle_makes_no_residual_smaller():
+    A = sm.Diagonal(np.array([1.0, 2.0, 0.0]))
+    _, count = sm.GMRES().run(A, np.ones(3), rtol=1e-10, max_iter=1000)
+    assert count <= 9
