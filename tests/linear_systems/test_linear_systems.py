@@ -1162,12 +1162,14 @@ def test_bad_damping(call, error, text):
     np.testing.assert_array_equal(sm.lstsq(A, b, damp=0).x, sm.lstsq(A, b).x)
 
 
+@pytest.mark.parametrize("turn", [0.0, 0.3j], ids=["real", "complex"])
 @pytest.mark.parametrize("method", [sm.CG(), sm.GMRES(), sm.LSMR()], ids=lambda method: type(method).__name__)
-def test_a_method_ends_by_itself_where_it_has_what_is_asked_for(method):
+def test_a_method_ends_by_itself_where_it_has_what_is_asked_for(method, turn):
     """Solutions that are not good enough are improved by further passes, which hide how a method itself has ended."""
     n = 60
-    A = sm.Toeplitz(0.5 ** np.arange(n)) + sm.Diagonal(np.linspace(1.0, 3.0, n))
-    b = np.random.default_rng(0).standard_normal(n)
+    phases = np.exp(turn * np.arange(n))
+    A = sm.Toeplitz(0.5 ** np.arange(n) * phases) + sm.Diagonal(np.linspace(1.0, 3.0, n))
+    b = np.random.default_rng(0).standard_normal(n) * phases[::-1] ** 2
     counts = []
     for rtol in (1e-3, 1e-6, 1e-9):
         x, count = method.run(A, b, rtol=rtol, max_iter=500)
