@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -346,3 +347,23 @@ def test_gpytorch_trains_with_a_toeplitz_covariance() -> None:
     found, expected = trained(Stationary()), trained(gpytorch.kernels.RBFKernel())
     assert found[4] > found[0]
     assert found == pytest.approx(expected, abs=1e-4)
+
+
+COLUMNS = torch.from_numpy(np.random.default_rng(0).standard_normal((3, 8)) + 6 * np.eye(1, 8))
+SEVERAL = torch.from_numpy(np.random.default_rng(1).standard_normal((8, 3)))
+OF_SYSTEMS = {
+    "solve": lambda c: sm.Toeplitz(c).solve(SEVERAL),  # as many right-hand sides as matrices
+    "inv": lambda c: sm.Toeplitz(c).inv() @ SEVERAL,
+    "slogdet": lambda c: sm.Toeplitz(c).slogdet().logabsdet,
+    "sum": lambda c: sm.solve(sm.Circulant(c) @ sm.Circulant(c).H, SEVERAL).x,
+}
+
+
+@pytest.mark.parametrize("name", OF_SYSTEMS)
+def test_vmap_over_an_axis_that_is_not_the_first(name: str) -> None:
+    function = OF_SYSTEMS[name]
+    each = torch.stack([function(c) for c in COLUMNS])
+    torch.testing.assert_close(torch.func.vmap(function, in_dims=1)(COLUMNS.T), each)
+    derived = torch.func.grad(lambda c: function(c).square().sum())
+    each = torch.stack([derived(c) for c in COLUMNS])
+    torch.testing.assert_close(torch.func.vmap(derived, in_dims=1)(COLUMNS.T), each)
