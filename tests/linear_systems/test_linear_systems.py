@@ -18,9 +18,10 @@ from torch.func import grad, vmap
 
 import structmat as sm
 from structmat._arrays.libraries import namespace
+from structmat._arrays.namespaces import numpy_namespace
 from structmat.linear_systems import _gmres, _solve
 from structmat.linear_systems._krylov import KrylovMethod
-from structmat.linear_systems._stopping import is_as_small_as_rounding
+from structmat.linear_systems._stopping import by_gradient, is_as_small_as_rounding
 from tests import backends
 from tests.backends import along_last_axis, on
 from tests.operator_registry import DTYPES, REGISTRY, Vectors
@@ -1193,3 +1194,17 @@ def test_gmres_ends_where_a_cycle_makes_no_residual_smaller():
     A = sm.Diagonal(np.array([1.0, 2.0, 0.0]))
     _, count = sm.GMRES().run(A, np.ones(3), rtol=1e-10, max_iter=1000)
     assert count <= 9
+
+
+def test_how_small_a_gradient_must_be_does_not_depend_on_the_size_of_the_matrix():
+    rng = np.random.default_rng(0)
+    A, b = sm.Toeplitz(0.5 ** np.arange(60), 0.4 ** np.arange(40)), rng.standard_normal(60)
+    dense = A.to_dense()
+    norm, best = np.linalg.norm(dense, 2), np.linalg.lstsq(dense, b)[0]
+    change = rng.standard_normal(40)
+    change *= 1e-6 * np.linalg.norm(b - A @ best) * norm / np.linalg.norm(dense.T @ (dense @ change))
+    for size in (2.0**-20, 1.0, 2.0**20):
+        for factor, expected in ((0.5, True), (2.0, False)):
+            x = (best + factor * change) / size
+            measure = by_gradient(A * size, b, np.asarray(size * norm), 1e-6, numpy_namespace)
+            assert measure(x, b - (A * size) @ x)[1] == expected

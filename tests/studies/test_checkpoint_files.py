@@ -323,3 +323,18 @@ def test_partners_are_one_to_one_and_equal_names_go_together(names, stored):
 )
 def test_partners_of_names_that_are_alike(names, stored, found):
     assert pair_names(names, stored) == found
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_checksum_is_of_the_content_of_every_file(tmp_path, kind):
+    path = write(tmp_path, kind)
+    whole = Checkpoint(path).checksum()
+    files = [path] if path.is_file() else [file for file in sorted(path.iterdir()) if file.suffix != ".json"]
+    weights = [file for file in files if file.name not in {"training_args.bin", "optimizer.bin"}]
+    assert len(weights) == (2 if "shards" in kind or "index" in kind else 1)
+    for file in weights:
+        content = file.read_bytes()
+        file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+        assert Checkpoint(path).checksum() != whole
+        file.write_bytes(content)
+    assert Checkpoint(path).checksum() == whole
