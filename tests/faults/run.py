@@ -89,8 +89,8 @@ LIBRARIES = (
 )  # fmt: skip
 """What the first process imports, as far as it is installed."""
 
-SECONDS = 300
-"""The processor time after which a run of tests counts as one that does not end; no related run takes a third of it."""
+SECONDS = {"related": 300, "others": 7200}
+"""The processor time after which a run of tests counts as one that does not end: several times what it takes."""
 
 
 @dataclass(frozen=True)
@@ -147,24 +147,23 @@ class Stage:
 
     name: str
     arguments: tuple[str, ...]
+    seconds: int
 
 
 def stages(fault: Fault, options: argparse.Namespace) -> list[Stage]:
     """Return the runs of pytest that a fault is tried by, until one fails."""
     files = related(fault.file)
-    others = tuple(f"--ignore={file}" for file in files)
     more = shlex.split(options.pytest)
-    quick, slow = ("-m", "not slow", *more), ("-m", "slow", *more)
-    if '"--slow"' in "".join(path.read_text("utf-8") for path in (ROOT / "conftest.py", ROOT / "tests/conftest.py")):
-        slow = ("--slow", *slow)
-    everything = ("tests", "structmat")
-    chosen = [Stage("quick", (*quick, file)) for file in files]  # by themselves: most faults end in the first one
-    if not options.related:
-        chosen.append(Stage("quick", (*quick, *others, *everything)))
-    if options.whole:
-        chosen.append(Stage("slow", (*slow, *files)))
+    # Not the test of the list itself: no fault can be put in where it is already.
+    others = ["tests", "structmat", *(f"--ignore={file}" for file in ("tests/faults", *files))]
+    chosen = []
+    for name, marker in (("quick", "not slow"), ("slow", "slow")):
+        if name == "slow" and not options.whole:
+            break
+        # Each related file by itself, as most faults end in the first one.
+        chosen += [Stage(name, ("-m", marker, *more, file), SECONDS["related"]) for file in files]
         if not options.related:
-            chosen.append(Stage("slow", (*slow, *others, *everything)))
+            chosen.append(Stage(name, ("-m", marker, *more, *others), SECONDS["others"]))
     return chosen
 
 
@@ -177,6 +176,12 @@ class Recorder:
     def __init__(self, notes: Path) -> None:
         self.notes = notes
         self.caught: str | None = None
+
+    def pytest_sessionstart(self, session: Any) -> None:
+        # How long tests take is no matter here, where others run beside them.
+        for plugin in session.config.pluginmanager.get_plugins():
+            if hasattr(plugin, "LIMIT") and hasattr(plugin, "processor_time"):
+                plugin.LIMIT = float("inf")
 
     def pytest_runtest_logstart(self, nodeid: str) -> None:
         self.notes.write_text(nodeid, "utf-8")
@@ -214,8 +219,8 @@ class Copy:
             Path(importlib.util.cache_from_source(str(file))).unlink(missing_ok=True)
         self.fault = fault
 
-    def start(self, arguments: Sequence[str], *, first_failure: bool = True) -> None:
-        """Run pytest in a process of its own, which writes how it ended."""
+    def start(self, arguments: Sequence[str], seconds: int) -> None:
+        """Run pytest up to the first failure in a process of its own, which writes how it ended."""
         for name in ("notes", "ended"):
             self.path(name).unlink(missing_ok=True)
         self.process = os.fork()
@@ -227,11 +232,11 @@ class Copy:
             log = os.open(self.path("log"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
             os.dup2(log, 1)
             os.dup2(log, 2)
-            resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS + 5))
+            resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 5))
             os.chdir(self.folder)
             sys.path.insert(0, str(self.folder))
             os.environ["PYTHONPATH"] = str(self.folder)
-            status = self._pytest([*arguments, *(["-x"] if first_failure else [])])
+            status = self._pytest(["-x", *arguments])
         except BaseException:  # noqa: BLE001  # this process must end here, whatever happens
             traceback.print_exc()
         finally:
@@ -369,7 +374,7 @@ def run_all(chosen: list[Fault], known: dict[str, Result], options: argparse.Nam
                     left, result, fault = waiting.pop(0)
                     copy = free.pop()
                     copy.put(fault)
-                    copy.start(left[0].arguments)
+                    copy.start(left[0].arguments, left[0].seconds)
                     running[id(copy)] = copy, left, result, fault
                 for copy, seconds in ended([each[0] for each in running.values()]):
                     _, left, result, fault = running.pop(id(copy))
@@ -415,7 +420,7 @@ def failing_without_a_fault(results: list[Result], folder: Path) -> list[str]:
     for node in nodes:  # one after the other, as pytest ends where it does not know one
         if node.endswith("(import)"):
             continue
-        copy.start(["-m", "slow or not slow", node])
+        copy.start(["-m", "slow or not slow", node], SECONDS["related"])
         while not list(ended([copy])):
             time.sleep(0.05)
         if copy.outcome() is not None:
