@@ -1208,3 +1208,11 @@ def test_how_small_a_gradient_must_be_does_not_depend_on_the_size_of_the_matrix(
             x = (best + factor * change) / size
             measure = by_gradient(A * size, b, np.asarray(size * norm), 1e-6, numpy_namespace)
             assert measure(x, b - (A * size) @ x)[1] == expected
+
+
+def test_conjugate_gradients_take_no_step_along_a_direction_of_negative_curvature():
+    A = sm.Diagonal(np.array([[1.0, 2.0, 3.0], [-1.0, -2.0, -3.0], [0.0, 0.0, 0.0]]))
+    x, count = sm.CG().run(A, np.ones((3, 3)), rtol=1e-12, max_iter=50)
+    np.testing.assert_allclose(x[0], [1.0, 1 / 2, 1 / 3], rtol=1e-12)
+    assert not x[1:].any()
+    assert count == 3
