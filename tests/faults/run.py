@@ -44,7 +44,7 @@ RESULTS = HERE / "results.md"
 RELATED: dict[str, tuple[str, ...]] = {
     "structmat/_fourier": ("**/test_fourier.py", "**/test_prepared.py", "operators/test_laws.py"),
     "structmat/_fourier/blocks.py": ("**/test_block_toeplitz.py",),
-    "structmat/_fourier/diagonals.py": ("**/test_diagonalisation.py", "operators/test_closed_forms.py"),
+    "structmat/_fourier/diagonals.py": ("**/test_trigonometric.py", "operators/test_spectral_multiplier.py"),
     "structmat/_fourier/multilevel.py": ("**/test_multilevel.py", "**/test_fourier.py"),
     "structmat/_fourier/trigonometric.py": ("**/test_trigonometric.py",),
     "structmat/_toeplitz_systems": (
@@ -229,6 +229,7 @@ class Copy:
         status = 70
         try:
             os.setsid()
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
             log = os.open(self.path("log"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
             os.dup2(log, 1)
             os.dup2(log, 2)
@@ -493,6 +494,8 @@ def main() -> int:
         for fault in faults()
         if not options.only or any(text in fault.title or text in fault.file for text in options.only)
     ]
+    for number in (signal.SIGINT, signal.SIGTERM):  # a shell lets what runs in the background ignore the first one
+        signal.signal(number, signal.default_int_handler)
     import_libraries()
     with tempfile.TemporaryDirectory(prefix="faults-") as name:
         folder = Path(name).resolve()

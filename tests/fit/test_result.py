@@ -168,3 +168,13 @@ def test_a_search_that_was_cut_short_has_not_converged(W):
 def test_the_state_of_a_fit_is_a_line_that_begins_with_what_matters():
     state = FitProgress("random", 3, 15, 0.75, "exploration", 5, 0.5, None)
     assert str(state) == "best error 0.500000, 5 factors, exploration from random, iteration 3"
+
+
+def test_a_fit_ends_where_an_iteration_hardly_lowers_the_error():
+    W = np.random.default_rng(0).standard_normal((6, 6))
+    lengths = []
+    for tol in (1e-1, 1e-2, 1e-4):
+        history = np.asarray(fit_cdd(W, tol=tol, rng=0, restarts=1).history)
+        assert history[-2] - history[-1] <= tol * history[-1]
+        lengths.append(len(history))
+    assert lengths[0] < lengths[1] < lengths[2] < 500

@@ -12,7 +12,9 @@ from array_api_compat import torch as torch_namespace
 
 import structmat as sm
 from structmat._arrays.libraries import namespace, rules_of
+from structmat._arrays.namespaces import numpy_namespace
 from structmat._fourier import chunks, trigonometric
+from structmat._fourier.diagonals import diagonal_by_transform
 from structmat._fourier.trigonometric import INVERSES, GridTransform, trigonometric_transform
 from tests.backends import Backend, on
 
@@ -163,3 +165,12 @@ def test_transposes_are_inverses(kind: Any) -> None:
         assert C.T.type == C.H.type == C.inv().type == of_transpose
         np.testing.assert_allclose((C.T @ C).to_dense(), np.eye(12), atol=1e-15)
     assert kind((3, 4), axes=(1, 0)).axes is None
+
+
+@pytest.mark.parametrize("n", [2, 3, 4, 7])
+@pytest.mark.parametrize("kind", INVERSES)
+def test_diagonals_are_sums_of_eigenvalues_with_the_squares_of_the_transform(kind, n):
+    transform = trigonometric_transform(np.eye(n), kind, numpy_namespace).T
+    values = np.random.default_rng(n).standard_normal((2, n))
+    found = diagonal_by_transform(values, kind, numpy_namespace)
+    np.testing.assert_allclose(found, values @ transform**2, atol=1e-14)

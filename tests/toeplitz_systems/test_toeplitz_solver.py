@@ -12,7 +12,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import structmat as sm
+from structmat._arrays.namespaces import numpy_namespace
 from structmat._toeplitz_systems import ToeplitzSystem, thresholds
+from structmat._toeplitz_systems.iteration import central_diagonals
 from structmat._toeplitz_systems.recursion_by_blocks import vectors_by_blocks
 from structmat._toeplitz_systems.recursions import levinson, solve_by_recursion
 from tests import backends
@@ -661,3 +663,9 @@ def test_refinement_makes_rough_solutions_exact():
     x, errors = system._solve_with_refinement(lambda rows: 0.9 * np.linalg.solve(dense, rows.T).T, b, 1e-12)
     assert np.all(errors <= thresholds.EXACT * np.finfo(float).eps * np.sqrt(n))
     np.testing.assert_allclose(x, np.linalg.solve(dense, b.T).T, rtol=0, atol=1e-14)
+
+
+def test_the_circulant_of_the_iteration_has_the_diagonals_next_to_the_main_one():
+    for n, expected in ((4, [0.0, 1.0, 7.0, 13.0]), (5, [0.0, 1.0, 2.0, 13.0, 14.0])):
+        lower, wrapped = np.arange(n, dtype=float), 10.0 + np.arange(n)  # diagonals below, and above by their distance
+        np.testing.assert_array_equal(central_diagonals(lower, wrapped, numpy_namespace), expected)
