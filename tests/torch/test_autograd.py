@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 torch = pytest.importorskip("torch")
 
 from structmat.operators import CDDLayout
-from structmat.torch import _autograd, _change
+from structmat.torch import CDDLinear, _autograd, _change
 from structmat.torch._autograd import apply_change
 from tests.torch.common import adapter, dense, factors_of, kept_bytes
 
@@ -298,3 +298,18 @@ def test_derivatives_in_forward_mode(train):
         y = forward_ad.unpack_dual(change(forward_ad.make_dual(x, dx)))
         torch.testing.assert_close(y.tangent, change(dx))
         torch.testing.assert_close(y.primal, change(x))
+
+
+@pytest.mark.parametrize("shape", [(6, 6), (5, 8)])
+def test_gradients_that_are_differentiated_have_the_frozen_weight_in_them(shape):
+    linear = torch.nn.Linear(shape[1], shape[0], dtype=torch.float64)
+    layer = CDDLinear.from_linear(linear, init="normal")
+    x = torch.randn(3, shape[1], dtype=torch.float64, requires_grad=True)
+    weight = layer.to_linear().weight.detach()
+
+    def penalty(y):
+        (gradient,) = torch.autograd.grad(y.sin().sum(), x, create_graph=True)
+        return gradient, torch.autograd.grad(gradient.square().sum(), x)[0]
+
+    for found, expected in zip(penalty(layer(x)), penalty(x @ weight.T + linear.bias), strict=True):
+        torch.testing.assert_close(found, expected)

@@ -356,3 +356,17 @@ def test_other_classes_are_left_alone():
     with pytest.raises(ValueError, match="method"):
         replace_convolutions(model, min_kernel=7, method="best")
     assert [type(layer) for layer in model] == [Standardised, nn.LazyConv1d, nn.ConvTranspose1d, nn.Conv1d]
+
+
+@pytest.mark.parametrize("kernel", [(4,), (5,), (4, 3), (3, 2), (2, 3, 4)])
+@pytest.mark.parametrize("dilation", [1, 3])
+def test_same_padding_of_even_kernels_is_longer_at_the_end(kernel, dilation):
+    sizes = (9, 11, 12)[: len(kernel)]
+    x, weight = (torch.randn(2, 3, *each, dtype=torch.float64, requires_grad=True) for each in (sizes, kernel))
+    direct = (torch.conv1d, torch.conv2d, torch.conv3d)[len(kernel) - 1]
+    found = fft_conv(x, weight, None, 1, "same", dilation, method="fft")
+    expected = direct(x, weight, None, 1, "same", dilation)
+    torch.testing.assert_close(found, expected)
+    gradients = (torch.autograd.grad(y.sin().sum(), (x, weight)) for y in (found, expected))
+    for got, wanted in zip(*gradients, strict=True):
+        torch.testing.assert_close(got, wanted)
