@@ -7,8 +7,10 @@ Map of the package; each line imports only from lines below it:
 - `_exact_products`, `_linear_factors`: its constructions
 - `_fit_cdd`: `fit_cdd`, which checks its arguments and chooses the search
 - `_search`: the search for a product of any number of factors
-- `_objective`: its objective, the error of products by their flat parameters, and the gradient
 - `_peeling_start`, `_low_rank_start`: products that are read off the matrix, to start from
+- `_lbfgs`: small steps from a product to a minimum of an objective
+- `_objective`: the error of products by their flat parameters, and its gradient
+- `_low_rank_product`: products of five factors in closed form
 - `_three_factor_search`: the search for three factors, on any grid of blocks
 - `_synchronisation`: the phases of planted products of three factors, read off a matrix
 - `_closed_forms`: products of three factors in closed form

@@ -161,7 +161,7 @@ def _svd_errors(matrix: NDArray[Any], most: int) -> NDArray[np.float64]:
 
 
 def _cdd_in_blocks(matrix: NDArray[Any], budgets: Sequence[int]) -> list[_Member]:
-    """Return five factors with k blocks to the smaller side; they hold the SVD of rank k (see `_low_rank_start`)."""
+    """Return five factors with k blocks to the smaller side; they hold the SVD of rank k (see `_low_rank_product`)."""
     side, most = min(matrix.shape), max(budgets, default=0)
     sizes = sorted({-(-side // k) for k in range(2, side + 1)})
     counts = {size: CDDLayout((matrix.shape[0], matrix.shape[1]), 5, size).n_parameters for size in sizes}

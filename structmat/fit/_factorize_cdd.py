@@ -15,7 +15,7 @@ from structmat._errors import ArgumentValueError
 from structmat.fit._exact_products import Mixing, cyclic_band, factor_cyclic_band, factor_real_cyclic_band
 from structmat.fit._fit_cdd import fit_cdd
 from structmat.fit._linear_factors import factor_matrix, factor_real_matrix
-from structmat.fit._low_rank_start import low_rank_product
+from structmat.fit._low_rank_product import low_rank_product
 from structmat.fit._matrices import finite_matrix, largest_exponent, product_error, scale_by_power_of_two
 from structmat.fit._result import FitResult
 from structmat.operators import BandedCirculant, CDDLayout, CDDProduct, Circulant, Diagonal

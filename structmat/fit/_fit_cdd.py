@@ -148,6 +148,9 @@ def fit_cdd(
     costs ``O(rows * cols)`` for three factors and ``O(F n^2 log n)`` for F of them, with the memory of a few matrices.
     It takes one thread, except for linear algebra of BLAS.
 
+    One of the products that are read off is near a truncated SVD: of rank two by five factors in closed form, of a
+    higher rank k by ``2k + 3`` factors of a single block, whose halves are fitted to the singular vectors.
+
     Planted products, also with noise as strong as the signal for three factors, are found where other starts end in
     local minima: the outermost factors are read off one after the other.
 

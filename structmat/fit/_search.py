@@ -22,6 +22,7 @@ import numpy as np
 from structmat.fit._block_grid import BlockGrid
 from structmat.fit._closed_forms import CLOSED_FORMS
 from structmat.fit._control import StoppableSearch
+from structmat.fit._lbfgs import lbfgs
 from structmat.fit._low_rank_start import low_rank_start
 from structmat.fit._matrices import rounding_error, truncated_svd
 from structmat.fit._objective import Objective
@@ -92,10 +93,6 @@ _SQUARE_DECAY = 0.7
 _SADDLE_NOISE = 1e-2
 """The size of the noise that is added to a shorter product with identities. That is a saddle of the error, which this
 much noise leaves without losing what was found."""
-
-_MEMORY = 20
-"""The pairs of vectors that L-BFGS keeps. These are twice as many as usual: a pair is as small as the parameters, while
-an evaluation goes through the whole matrix."""
 
 _WINDOW = 5
 """The iterations of a polish over which its progress is measured: single ones may gain little on the way."""
@@ -316,30 +313,19 @@ class Search(StoppableSearch):
 
         The result is offered as the answer, also where an exception cuts the iterations short.
         """
-        from scipy.optimize import minimize  # noqa: PLC0415  # It is slow to import.
-
         errors = list(start.history) or [start.error]
         most = min(most, self.control.max_iter - len(errors) + 1)
         if most < 1:
             return start
         objective, end = self.objective, len(errors) - 1 + most
-        real = objective.dtype.type(0).real.dtype
         last = kept = objective.parameters(objective.vectors(start.parameters))
         allowed = objective.allowed_spread(last, self.dtype)
         recent: deque[float] = deque(maxlen=_WINDOW + 1)
         converged = False
 
-        def parameters_of(x: NDArray[np.float64]) -> NDArray[Any]:
-            return x.astype(real).view(objective.dtype)
-
-        def function(x: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-            values, gradient = objective.value_and_gradient(parameters_of(x)[None])
-            return float(values[0]), gradient[0].view(real).astype(np.float64)
-
-        def after_iteration(intermediate_result: Any) -> None:
+        def after_iteration(parameters: NDArray[Any], error: float) -> None:
             nonlocal last, kept, converged
-            error = math.sqrt(intermediate_result.fun)
-            last = parameters_of(intermediate_result.x)
+            last = parameters
             errors.append(error)
             recent.append(error)
             if len(errors) % _CHECKED == 0 and objective.spread(last) <= allowed:
@@ -349,20 +335,9 @@ class Search(StoppableSearch):
             if converged:
                 raise StopIteration
 
-        x = last.view(real).astype(np.float64)
         try:
-            with np.errstate(over="ignore", invalid="ignore"):
-                result = minimize(
-                    function,
-                    x,
-                    jac=True,
-                    method="L-BFGS-B",
-                    callback=after_iteration,
-                    # SciPy's own tolerance is absolute for values below one.
-                    options={"maxiter": most, "maxfun": 2 * most + 10, "maxcor": _MEMORY, "ftol": 0.0, "gtol": 0.0},
-                )
-            # Without tolerances SciPy succeeds only where no step lowers the error any more.
-            converged = converged or bool(result.success)
+            at_a_minimum = lbfgs(objective, last, most, after_iteration)
+            converged = converged or at_a_minimum
         finally:
             last = last if objective.spread(last) <= allowed else kept
             found = self._candidate(start.start, last)

@@ -1,4 +1,4 @@
-"""Every matrix of rank two is a product of five factors, and no fit of five or more is worse than the best such one."""
+"""Products near a truncated SVD: of rank two by five factors, in closed form, and of rank k by 2k + 3 factors."""
 
 import numpy as np
 import pytest
@@ -6,10 +6,13 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from structmat.fit import fit_cdd
-from structmat.fit._low_rank_start import low_rank_product
+from structmat.fit._control import Control
+from structmat.fit._low_rank_product import low_rank_product
+from structmat.fit._low_rank_start import low_rank_start
 from structmat.fit._matrices import truncated_svd
-from structmat.operators import CDDProduct
-from tests.fit.matrices import normal, svd_error
+from structmat.fit._problem import Problem
+from structmat.operators import CDDLayout, CDDProduct
+from tests.fit.matrices import normal, relative, svd_error
 
 EPS = np.finfo(np.float64).eps
 
@@ -162,3 +165,62 @@ def test_weighted_fits_are_never_worse():
     W = W[:, :2] @ W[:2] + 1e-3 * rng.standard_normal((12, 12))
     fit = fit_cdd(W, 5, input_second_moment=M @ M.T, rng=0, time_limit=0.0)
     assert fit.error <= svd_error(W @ M, 2) * (1 + 1e-6)
+
+
+def nearly_of_rank(k, shape, *, real, noise=0.2):
+    rng = np.random.default_rng(k)
+    A, B, added = (normal(rng, size, real=real) for size in ((shape[0], k), (shape[1], k), shape))
+    W = A @ B.T
+    return W / np.linalg.norm(W) + noise * added / np.linalg.norm(added)
+
+
+def last_start(W, n_factors, block_size="min", inputs=None):
+    problem = Problem(W, CDDLayout(W.shape, n_factors, block_size), W.dtype, inputs)
+    *_, vectors = low_rank_start(problem, np.random.default_rng(0), Control(5000, 1e-7))
+    return CDDLayout(W.shape, len(vectors), block_size).product(vectors).to_dense()
+
+
+@pytest.mark.parametrize(
+    ("shape", "n_factors", "block_size", "k"),
+    [
+        ((24, 24), 9, "min", 3),
+        ((24, 24), 10, "min", 3),
+        ((25, 25), 11, "min", 4),
+        ((30, 20), 11, "min", 3),
+        ((20, 30), 11, "min", 3),
+        ((24, 24), 7, 12, 3),
+        ((16, 15), 9, 8, 4),
+    ],
+)
+@pytest.mark.parametrize("real", [True, False])
+def test_rank_k_by_two_k_and_three_factors(shape, n_factors, block_size, k, real):
+    """In blocks fewer factors do: what counts is that each half has more numbers than equations."""
+    W = nearly_of_rank(k, shape, real=real)
+    P = last_start(W, n_factors, block_size)
+    assert P.dtype == W.dtype
+    assert relative(W, P) <= 1.01 * svd_error(W, k)
+
+
+@pytest.mark.parametrize("n_factors", [9, 11])
+def test_a_matrix_of_lower_rank_than_the_factors_hold(n_factors):
+    W = nearly_of_rank(3, (20, 20), real=False, noise=0.0)
+    assert relative(W, last_start(W, n_factors)) <= 1e-6
+
+
+def test_one_rank_more_where_the_next_singular_value_is_worth_it():
+    W = nearly_of_rank(4, (32, 32), real=True)
+    assert relative(W, last_start(W, 9)) <= 0.7 * svd_error(W, 3)
+
+
+def test_second_moments_count():
+    W, M = nearly_of_rank(4, (32, 32), real=True), np.diag(np.linspace(0.1, 3.0, 32))
+    best = last_start(W, 11, inputs=M)
+    assert relative(W @ M, best @ M) <= 1.05 * svd_error(W @ M, 4)
+
+
+@pytest.mark.slow
+def test_fits_are_no_worse_than_rank_k_from_two_k_and_three_factors_on():
+    W = nearly_of_rank(3, (20, 20), real=True)
+    fits = [fit_cdd(W, n_factors, rng=0, restarts=0).error for n_factors in (9, 11)]
+    assert fits[0] <= 1.01 * svd_error(W, 3)
+    assert fits[1] <= fits[0]
