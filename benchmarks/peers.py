@@ -1,5 +1,8 @@
 """Claim: one-off, plain transforms are the fastest circulant products; prepared, structmat's or lineax' for one vector.
 
+SciPy's `LinearOperator`, PyLops, lineax and CoLA have no circulant: theirs is a wrapper round the plain transforms.
+`matmul_toeplitz` and linear_operator multiply by Toeplitz matrices, and stand beside our `Toeplitz` of the same matrix.
+
 The floor is ``irfft(S * rfft(x), n)`` by `scipy.fft` with the spectrum S ready. Every contestant has the form that is
 fastest for it, rows or columns, and inputs in its own library's arrays. "prepared": what depends on the matrix alone
 (spectra, plans, operators) is made outside the clock, and so is compilation. "one-off": from the first column to the
@@ -84,6 +87,12 @@ def structmat(c: np.ndarray, x: np.ndarray, *, once: bool, array: Convert = np.a
     column, X = array(c), array(x)
     op = sm.Circulant(column).prepare()
     return Product((lambda: sm.Circulant(column).matvec(X)) if once else (lambda: op.matvec(X)))
+
+
+def structmat_toeplitz(c: np.ndarray, x: np.ndarray, *, once: bool, array: Convert = np.asarray) -> Product:
+    column, row, X = array(c), array(np.roll(c[::-1], 1)), array(x)
+    op = sm.Toeplitz(column, row).prepare()
+    return Product((lambda: sm.Toeplitz(column, row).matvec(X)) if once else (lambda: op.matvec(X)))
 
 
 def structmat_jax(c: np.ndarray, x: np.ndarray, *, once: bool) -> Product:
@@ -187,16 +196,19 @@ Contestant = Callable[..., Product]
 PREPARED, ONCE = "prepared", "one-off"
 BOTH_WAYS = (PREPARED, ONCE)
 in_torch = partial(structmat, array=torch.from_numpy)
+toeplitz_in_torch = partial(structmat_toeplitz, array=torch.from_numpy)
 CONTESTANTS: dict[str, tuple[str, Contestant, tuple[str, ...]]] = {
     "structmat": ("NumPy", structmat, BOTH_WAYS),
     "scipy.fft, plain": ("NumPy", transforms, BOTH_WAYS),
     "scipy LinearOperator": ("NumPy", scipy_linear_operator, BOTH_WAYS),
+    "structmat, Toeplitz": ("NumPy", structmat_toeplitz, (ONCE,)),
     "scipy matmul_toeplitz": ("NumPy", scipy_matmul_toeplitz, (ONCE,)),
     "pylops": ("NumPy", pylops, BOTH_WAYS),
     "lazylinop": ("NumPy", lazylinop, BOTH_WAYS),
     "structmat, torch": ("torch", in_torch, BOTH_WAYS),
     "torch, plain": ("torch", partial(transforms, fft=torch.fft, array=torch.from_numpy), BOTH_WAYS),
     "torch_structured": ("torch", torch_structured, (ONCE,)),
+    "structmat, torch, Toeplitz": ("torch", toeplitz_in_torch, (ONCE,)),
     "linear_operator": ("torch", linear_operator, (ONCE,)),
     "cola": ("torch", cola, BOTH_WAYS),
     "structmat, jax": ("JAX", structmat_jax, BOTH_WAYS),
@@ -204,6 +216,11 @@ CONTESTANTS: dict[str, tuple[str, Contestant, tuple[str, ...]]] = {
 }
 """The arrays of each contestant, itself, and its forms."""
 OURS = {"NumPy": "structmat", "torch": "structmat, torch", "JAX": "structmat, jax"}
+TOEPLITZ = {
+    "scipy matmul_toeplitz": "structmat, Toeplitz",
+    "linear_operator": "structmat, torch, Toeplitz",
+}
+"""What is compared with a Toeplitz matrix of ours, and not with a circulant."""
 FLOOR = f"scipy.fft, plain, {PREPARED}"
 NAMES = [f"{name}, {form}" for name, (_, _, forms) in CONTESTANTS.items() for form in forms]
 FAST = [f"structmat, fast, {form}" for form in BOTH_WAYS]
@@ -230,7 +247,7 @@ def race(n: int, batch: int, dtype: str, rounds: int) -> Cells:
         f"{name}, {form}": (contestant, form) for name, (_, contestant, forms) in CONTESTANTS.items() for form in forms
     }
     ours = {
-        f"{name}, {form}": f"{OURS[arrays]}, {form}"
+        f"{name}, {form}": f"{TOEPLITZ.get(name, OURS[arrays])}, {form}"
         for name, (arrays, _, forms) in CONTESTANTS.items()
         for form in forms
     }
@@ -276,14 +293,15 @@ def beside_ours(cases: dict[tuple[str, int, int], Cells]) -> str:
         for form in forms:
             over = {case: cells[f"{name}, {form}"].over_ours for case, cells in cases.items()}
             over = {case: value for case, value in over.items() if value is not None}
-            if not over:
+            if not over or name.startswith("structmat"):
                 continue
             at = over.get(("float64", 1, 4096))
             one, many = ([v for (_, batch, _), v in over.items() if (batch == 1) == single] for single in (True, False))
             cells = [f"{median(v):.2f} ({min(v):.2f} to {max(v):.2f})" if v else "-" for v in (one, many)]
-            rows.append([name, arrays, form, "-" if at is None else f"{at:.2f}", *cells])
-    head = ["library", "arrays", "form", "n = 4,096, one vector, float64", "one vector", "many vectors"]
-    return table(head, rows, left=3)
+            beside = "Toeplitz" if name in TOEPLITZ else "circulant"
+            rows.append([name, arrays, beside, form, "-" if at is None else f"{at:.2f}", *cells])
+    head = ["library", "arrays", "matrix", "form", "n = 4,096, one vector, float64", "one vector", "many vectors"]
+    return table(head, rows, left=4)
 
 
 def tables(cases: dict[tuple[str, int, int], Cells]) -> str:

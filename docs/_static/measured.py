@@ -12,10 +12,11 @@ from matplotlib.figure import Figure
 HERE = Path(__file__).parent
 TABLE = HERE.parent.parent / "benchmarks/results/growth.csv"
 LINES = {
-    ("product", "general", "prepared"): ("product, prepared", "#1b6ca8", "-", "o"),
-    ("product", "general", "structmat"): ("product, one-off", "#1b6ca8", "--", "o"),
-    ("solve", "symmetric", "structmat"): ("system, definite", "#c4561a", "-", "s"),
-    ("solve", "general", "structmat"): ("system, general", "#c4561a", "--", "s"),
+    ("product", "decaying", "prepared"): ("product, prepared", "#1b6ca8", "-", "o"),
+    ("product", "decaying", "structmat"): ("product, one-off", "#1b6ca8", "--", "o"),
+    ("solve", "0.99^k", "structmat"): ("system, 0.99^k", "#c4561a", "-", "s"),
+    ("solve", "decaying", "structmat"): ("system, decaying", "#c4561a", "--", "s"),
+    ("solve", "random, positive definite", "structmat"): ("system, random, definite", "#c4561a", "-.", "s"),
     ("solve", "random", "structmat"): ("system, random", "#c4561a", ":", "s"),
 }
 
