@@ -157,6 +157,11 @@ def nearest_lora(result: Result, found: list[Result]) -> Result | None:
     return min(lora, key=lambda r: abs(log(r.parameters / result.parameters)), default=None)
 
 
+def lora_of_rank_eight(result: Result, found: list[Result]) -> Result | None:
+    lora = pick(found, result.case.task, result.case.places, "lora")
+    return next((r for r in lora if r.case.size == 8), None)
+
+
 def quality_table(found: list[Result], task: str, places: str) -> str:
     """Return the table of one task, by the number of parameters."""
     here = sorted(pick(found, task, places), key=lambda r: r.parameters)
@@ -182,7 +187,7 @@ def tables(found: list[Result]) -> str:
 
 
 def comparison(found: list[Result]) -> str:
-    """Return the table of D C D beside LoRA of rank one and of nearest size on the same layers, by groups of tasks."""
+    """Return the table of D C D beside LoRA of rank one, of nearest size and of rank eight, by groups of tasks."""
     common = [task for task, protocol in PROTOCOLS.items() if protocol.is_common]
     held_out = [task for task, protocol in PROTOCOLS.items() if protocol.held_out]
     groups = {
@@ -191,11 +196,13 @@ def comparison(found: list[Result]) -> str:
         "held out": held_out,
         "all": common + held_out,
     }
+    compared = [(group, tasks, nearest_lora) for group, tasks in groups.items()]
+    compared.append(("the five", common, lora_of_rank_eight))
     lines = []
     for places, name in PLACES.items():
-        for group, tasks in groups.items():
+        for group, tasks, peer in compared:
             ours = [r for task in tasks for r in pick(found, task, places, "cdd") if r.case.size == 3]
-            pairs = [(r, lora) for r in ours if (lora := nearest_lora(r, found))]
+            pairs = [(r, lora) for r in ours if (lora := peer(r, found))]
             if not pairs:
                 continue
             gaps = np.array([a.scores - b.scores for a, b in pairs])
@@ -213,7 +220,7 @@ def comparison(found: list[Result]) -> str:
                 f"{sum(a.processors == b.processors for a, b in pairs)} of {len(pairs)}",
                 f"{times[0] / times[1]:.2f}" if group == "held out" else "",
             ])  # fmt: skip
-    head = ["layers", "tasks", "D C D (parameters)", "LoRA r = 1", "LoRA of nearest size"]
+    head = ["layers", "tasks", "D C D (parameters)", "LoRA r = 1", "LoRA of nearest size, or r = 8"]
     head += ["difference ± over seeds", "95 % over tasks", "tasks on one processor", "time, D C D : LoRA"]
     return table(head, lines, left=2)
 
