@@ -35,13 +35,13 @@ from __future__ import annotations
 
 import argparse
 import copy
-import resource
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from itertools import accumulate
 from math import gcd
 from multiprocessing import get_context
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -228,7 +228,7 @@ def memory_of_encoder(method: str, size: tuple[int, int, int, int]) -> tuple[flo
     """Return the MiB of the weights, of a step above them, and of this process above what it has taken before."""
     torch.set_num_threads(1)
     features, count, words, length = size
-    begun = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    begun = kibibytes("VmRSS")
     torch.manual_seed(0)
     config = ENCODER_METHODS[method](TARGETS["query and value"])
     model = peft.get_peft_model(encoder(features, count, words), config)
@@ -236,8 +236,14 @@ def memory_of_encoder(method: str, size: tuple[int, int, int, int]) -> tuple[flo
     train = partial(encoder_step, model, optimizer, torch.randint(0, words, (32, length)), autocast=False)
     for _ in range(3):
         train()
-    process = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - begun) / 1024
+    process = (kibibytes("VmHWM") - begun) / 1024
     return sum(p.nbytes for p in model.parameters()) / 2**20, peak_of(train), process
+
+
+def kibibytes(field: str) -> int:
+    """Return what Linux records of this process: its memory now (VmRSS), or at most so far (VmHWM)."""
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(f"{field}:"))
 
 
 def encoder(features: int, count: int, words: int) -> BertModel:
