@@ -1,13 +1,15 @@
-"""Claim: exact likelihoods of series of 100,000 points with gaps take seconds for any covariance, gradients included.
+"""Claim: exact likelihoods of series of 100,000 points with gaps take seconds, gradients included.
 
-Covariances with a length of 10 steps and a variance of one: Matérn of order 3/2, for which tinygp and celerite2 have
-recursions in O(n), and the squared exponential, for which they have none. A tenth of the points of a series is missing,
-the noise has variances of 0.01 to 0.1. Ours are `structmat.solve` and `structmat.slogdet`, in torch for gradients, by
-the length and a factor of the noise; tinygp, compiled, in JAX; celerite2, whose Matérn covariance is a limit, with
-``eps=1e-5``; george, by its HODLR solver with ``tol=1e-11``, which takes more than 40 seconds for 4,000 points of the
-Matérn covariance and is left out there; GPyTorch with Cholesky factors; LAPACK's factor of a dense matrix. In brackets
-stand errors relative to LAPACK up to 4,000 points, and beyond to tinygp or george. All are in double precision. Seconds
-are the processor's, of one core; --out writes ``likelihoods.md``.
+Covariances with a variance of one: Matérn of order 3/2, for which tinygp and celerite2 have recursions in O(n); the
+rational quadratic ``1 / (1 + t^2 / (2 length^2))``, whose tail is long; and the squared exponential, which is zero to
+rounding beyond nine lengths, so that its matrix is a band. A tenth of the points of a series is missing, the noise has
+variances of 0.1 to 0.2. Ours are `structmat.solve` and `structmat.slogdet` of one prepared operator, in torch for
+gradients, by the length and a factor of the noise. Others: tinygp, compiled, in JAX; celerite2, whose Matérn
+covariance is a limit, with ``eps=1e-5``; george, by its HODLR solver with ``tol=1e-8``, but for the Matérn covariance,
+which takes it very long; the band by `scipy.linalg.cholesky_banded`; GPyTorch with Cholesky factors; LAPACK's factor of
+a dense matrix. In brackets stand differences relative to LAPACK up to 4,000 points, and beyond to tinygp, to the band,
+or, for the rational quadratic, to structmat. All are in double precision. Seconds are the processor's, of one core;
+--out writes ``likelihoods.md``.
 """
 
 from __future__ import annotations
@@ -30,21 +32,30 @@ from _common import begin, finish, parser, table
 
 import structmat as sm
 
-LENGTH, NOISE = 10.0, 0.01
 DENSE = 4000
 """The most points for which dense factors are computed."""
 Row = list[object]
 
 
-def matern(xp: Any, distance: Any, length: Any = LENGTH) -> Any:
+def matern(xp: Any, distance: Any, length: Any) -> Any:
     return (1 + distance / length) * xp.exp(-distance / length)
 
 
-def squared_exponential(xp: Any, distance: Any, length: Any = LENGTH) -> Any:
+def squared_exponential(xp: Any, distance: Any, length: Any) -> Any:
     return xp.exp(-0.5 * (distance / length) ** 2)
 
 
-COVARIANCES: dict[str, Callable[..., Any]] = {"Matérn 3/2": matern, "squared exponential": squared_exponential}
+def rational_quadratic(xp: Any, distance: Any, length: Any) -> Any:  # noqa: ARG001  # the others need the namespace
+    return 1 / (1 + 0.5 * (distance / length) ** 2)
+
+
+CASES: tuple[tuple[str, Callable[..., Any], float], ...] = (
+    ("Matérn 3/2", matern, 10.0),
+    ("rational quadratic", rational_quadratic, 50.0),
+    ("squared exponential", squared_exponential, 10.0),
+    ("squared exponential", squared_exponential, 50.0),
+)
+"""Names, covariances and their lengths in steps."""
 
 
 def timed(function: Callable[[], Any]) -> tuple[Any, float]:
@@ -52,53 +63,66 @@ def timed(function: Callable[[], Any]) -> tuple[Any, float]:
     return function(), time.process_time() - begun
 
 
-VALUES = ("structmat", "tinygp", "celerite2", "george", "LAPACK")
+VALUES = ("structmat", "tinygp", "celerite2", "george", "band", "LAPACK")
 GRADIENTS = ("structmat", "tinygp", "GPyTorch")
 
 
 class Series(NamedTuple):
-    """Measurements y at some of n points, with uneven noise, and the covariance of the process."""
+    """Numbers y at some of n points, the variances of their noise, and the covariance of the process."""
 
     covariance: Callable[..., Any]
+    length: float
     n: int
     kept: Any
     noise: Any
     y: Any
 
     @classmethod
-    def drawn(cls, covariance: Callable[..., Any], n: int) -> Series:
+    def drawn(cls, covariance: Callable[..., Any], length: float, n: int) -> Series:
         rng = np.random.default_rng(0)
         kept = np.flatnonzero(rng.random(n) > 0.1)
-        noise = rng.uniform(NOISE, 10 * NOISE, len(kept))
-        process = sm.sampling.sample_stationary(lambda t: covariance(np, t), n, rng=1)[0, kept]
-        return cls(covariance, n, kept, noise, process + np.sqrt(noise) * rng.standard_normal(len(kept)))
+        noise = rng.uniform(0.1, 0.2, len(kept))
+        return cls(covariance, length, n, kept, noise, rng.standard_normal(len(kept)))
 
     def log_likelihood(self, square: Any, logdet: Any) -> Any:
         return -0.5 * (square + logdet + len(self.y) * np.log(2 * np.pi))
 
 
 def by_structmat(series: Series) -> float:
-    T = sm.Toeplitz(series.covariance(np, np.arange(series.n)))
-    A = T[series.kept][:, series.kept] + sm.Diagonal(series.noise)
-    x = sm.solve(A, series.y, assume="positive definite").x
+    T = sm.Toeplitz(series.covariance(np, np.arange(series.n), series.length))
+    A = (T[series.kept][:, series.kept] + sm.Diagonal(series.noise)).prepare()
+    x = sm.solve(A, series.y).x
     return series.log_likelihood(series.y @ x, sm.slogdet(A).logabsdet)
 
 
 def gradient_by_structmat(series: Series) -> float:
-    length, factor = (torch.tensor(v, dtype=torch.float64, requires_grad=True) for v in (LENGTH, 1.0))
+    length, factor = (torch.tensor(v, dtype=torch.float64, requires_grad=True) for v in (series.length, 1.0))
     T = sm.Toeplitz(series.covariance(torch, torch.arange(series.n, dtype=torch.float64), length))
-    A = T[series.kept][:, series.kept] + sm.Diagonal(factor * torch.from_numpy(series.noise))
+    A = (T[series.kept][:, series.kept] + sm.Diagonal(factor * torch.from_numpy(series.noise))).prepare()
     y = torch.from_numpy(series.y)
-    value = series.log_likelihood(y @ sm.solve(A, y, assume="positive definite").x, sm.slogdet(A).logabsdet)
+    value = series.log_likelihood(y @ sm.solve(A, y).x, sm.slogdet(A).logabsdet)
     value.backward()
     return float(value)
 
 
 def by_lapack(series: Series) -> float:
-    A = series.covariance(np, np.abs(series.kept[:, None] - series.kept)) + np.diag(series.noise)
+    A = series.covariance(np, np.abs(series.kept[:, None] - series.kept), series.length) + np.diag(series.noise)
     factor = scipy.linalg.cho_factor(A, overwrite_a=True)
     square = series.y @ scipy.linalg.cho_solve(factor, series.y)
     return series.log_likelihood(square, 2 * np.sum(np.log(np.diag(factor[0]))))
+
+
+def by_band(series: Series) -> float:
+    """Return the likelihood by the diagonals of the matrix that are not zero beside rounding."""
+    covariances = series.covariance(np, np.arange(series.n), series.length)
+    width, rows = int(np.sum(covariances >= 2**-53)), len(series.kept)
+    band = np.zeros((min(width, rows), rows))
+    for k, diagonal in enumerate(band):
+        diagonal[: rows - k] = covariances[series.kept[k:] - series.kept[: rows - k]]
+    band[0] += series.noise
+    factor = scipy.linalg.cholesky_banded(band, lower=True, overwrite_ab=True, check_finite=False)
+    square = series.y @ scipy.linalg.cho_solve_banded((factor, True), series.y)
+    return series.log_likelihood(square, 2 * np.sum(np.log(factor[0])))
 
 
 def by_tinygp(series: Series) -> tuple[Callable[[], float], Callable[[], float]]:
@@ -108,21 +132,24 @@ def by_tinygp(series: Series) -> tuple[Callable[[], float], Callable[[], float]]
 
     compiled, with_gradient = jax.jit(value), jax.jit(jax.value_and_grad(value, (0, 1)))
     return (
-        lambda: float(compiled(LENGTH, 1.0)),
-        lambda: float(jax.block_until_ready(with_gradient(LENGTH, 1.0))[0]),
+        lambda: float(compiled(series.length, 1.0)),
+        lambda: float(jax.block_until_ready(with_gradient(series.length, 1.0))[0]),
     )
 
 
 def by_celerite2(series: Series) -> float:
-    kernel = celerite2.terms.Matern32Term(sigma=1.0, rho=LENGTH * 3**0.5, eps=1e-5)
+    kernel = celerite2.terms.Matern32Term(sigma=1.0, rho=series.length * 3**0.5, eps=1e-5)
     process = celerite2.GaussianProcess(kernel)
     process.compute(1.0 * series.kept, diag=series.noise)
     return float(process.log_likelihood(series.y))
 
 
 def by_george(series: Series) -> float:
-    kernel = george.kernels.ExpSquaredKernel(LENGTH**2)
-    process = george.GP(kernel, solver=george.HODLRSolver, tol=1e-11, min_size=100, seed=1)
+    if series.covariance is rational_quadratic:
+        kernel = george.kernels.RationalQuadraticKernel(log_alpha=0.0, metric=series.length**2)
+    else:
+        kernel = george.kernels.ExpSquaredKernel(series.length**2)
+    process = george.GP(kernel, solver=george.HODLRSolver, tol=1e-8, min_size=100, seed=1)
     process.compute(1.0 * series.kept, np.sqrt(series.noise))
     return float(process.log_likelihood(series.y))
 
@@ -139,11 +166,16 @@ class Exact(gpytorch.models.ExactGP):
 
 
 def gradient_by_gpytorch(series: Series) -> Callable[[], float]:
-    noise, is_matern = torch.from_numpy(series.noise), series.covariance is matern
-    at, values = torch.from_numpy(1.0 * series.kept), torch.from_numpy(series.y)
-    kernel = gpytorch.kernels.MaternKernel(nu=1.5) if is_matern else gpytorch.kernels.RBFKernel()
-    model = Exact(at, values, noise, kernel).double()
-    model.kernel.lengthscale = LENGTH * 3**0.5 if is_matern else LENGTH
+    noise, at, values = (torch.from_numpy(1.0 * v) for v in (series.noise, series.kept, series.y))
+    kernels = {
+        matern: gpytorch.kernels.MaternKernel(nu=1.5),
+        rational_quadratic: gpytorch.kernels.RQKernel(),
+        squared_exponential: gpytorch.kernels.RBFKernel(),
+    }
+    model = Exact(at, values, noise, kernels[series.covariance]).double()
+    model.kernel.lengthscale = series.length * (3**0.5 if series.covariance is matern else 1)
+    if series.covariance is rational_quadratic:
+        model.kernel.alpha = 1.0
     likelihood = gpytorch.mlls.ExactMarginalLogLikelihood(model.likelihood, model)
 
     def gradient() -> float:
@@ -155,46 +187,51 @@ def gradient_by_gpytorch(series: Series) -> Callable[[], float]:
     return gradient
 
 
-def likelihoods(name: str, n: int) -> tuple[Row, Row]:
+def likelihoods(case: tuple[str, Callable[..., Any], float], n: int) -> tuple[Row, Row]:
     """Return the rows of values, and of values with gradients, of one series."""
-    series = Series.drawn(COVARIANCES[name], n)
+    name, covariance, length = case
+    series = Series.drawn(covariance, length, n)
     values: dict[str, Callable[[], float] | None] = dict.fromkeys(VALUES)
     gradients: dict[str, Callable[[], float] | None] = dict.fromkeys(GRADIENTS)
     values["structmat"] = partial(by_structmat, series)
     gradients["structmat"] = partial(gradient_by_structmat, series)
-    if name == "Matérn 3/2":
+    if covariance is matern:
         values["tinygp"], gradients["tinygp"] = by_tinygp(series)
         values["celerite2"] = partial(by_celerite2, series)
     else:
         values["george"] = partial(by_george, series)
+    if covariance is squared_exponential:
+        values["band"] = partial(by_band, series)
     if n <= DENSE:
         values["LAPACK"] = partial(by_lapack, series)
         gradients["GPyTorch"] = gradient_by_gpytorch(series)
-    reference = values["LAPACK"] or values["tinygp"] or values["george"]
+    reference = values["LAPACK"] or values["tinygp"] or values["band"] or values["structmat"]
     exact = reference()
 
-    def cell(call: Callable[[], float] | None) -> str:
+    def cell(library: str, call: Callable[[], float] | None) -> str:
         if call is None:
             return "-"
-        call()  # what is compiled or imported once
+        if library in {"structmat", "tinygp"}:
+            call()  # what is compiled or imported once
         found, seconds = timed(call)
         return f"{seconds:.2g}" if call is reference else f"{seconds:.2g} ({abs(found / exact - 1):.0e})"
 
-    print(n, name, flush=True)
-    found = [[f"{n:,}", name, *map(cell, calls.values())] for calls in (values, gradients)]
-    return found[0], found[1]
+    print(n, name, length, flush=True)
+    first = [f"{n:,}", name, f"{length:.0f}"]
+    of_values, of_gradients = ([*first, *(cell(*item) for item in calls.items())] for calls in (values, gradients))
+    return of_values, of_gradients
 
 
 def main() -> None:
     options = begin(parser(__doc__))
     jax.config.update("jax_enable_x64", True)
-    lengths = (200,) if options.quick else (4000, 20_000, 100_000)
-    values, gradients = zip(*(likelihoods(name, n) for n in lengths for name in COVARIANCES), strict=True)
+    numbers = (200,) if options.quick else (4000, 100_000)
+    values, gradients = zip(*(likelihoods(case, n) for n in numbers for case in CASES), strict=True)
     parts = [
         "Likelihoods, in seconds:",
-        table(["points", "covariance", *VALUES], values, left=2),
+        table(["points", "covariance", "length", *VALUES], values, left=3),
         "Likelihoods with gradients, in seconds:",
-        table(["points", "covariance", *GRADIENTS], gradients, left=2),
+        table(["points", "covariance", "length", *GRADIENTS], gradients, left=3),
     ]
     packages = ("structmat", "tinygp", "celerite2", "george", "gpytorch", "jax", "torch", "scipy")
     finish(options.out, "likelihoods", "Likelihoods of Gaussian processes", *parts, packages=packages)

@@ -40,8 +40,8 @@ measured = truth[observed] + noise * rng.standard_normal(observed.sum())
 # ----------------
 # The negative log-likelihood of measurements y with the covariance matrix A is ``(y^T A^-1 y + log det A) / 2``, apart
 # from a constant. :func:`structmat.solve` and :func:`structmat.slogdet` find both terms, and their gradients. Of a
-# series these are exact, by a direct factor of the matrix with its gaps, as the standard error of zero says: SciPy
-# minimises until the gradient vanishes.
+# series these are exact up to rounding, by a direct factor of the matrix with its gaps: SciPy minimises until the
+# gradient vanishes.
 
 
 def likeliest(covariance_matrix, observed, measured, n_probes=None, **options):
@@ -133,12 +133,9 @@ plt.show()
 # %%
 # Beside other libraries
 # ----------------------
-# The exact likelihood of a series of 100,000 points, of which a tenth is missing, takes 1.1 seconds for a squared
-# exponential covariance, and 2.2 with its gradient; george takes 48 for the value. GPyTorch and LAPACK factor dense
-# matrices: of 4,000 points a gradient takes 0.1 seconds here and 7 in GPyTorch. For a Matérn covariance of order 3/2 as
-# above tinygp and celerite2 are better, as their recursions take O(n): 0.008 and 0.007 seconds for 100,000 points,
-# where structmat takes 0.7 (one core, 2026-11-30, ``python benchmarks/likelihoods.py``).
+# :doc:`/measured` has the times of the exact likelihood of a series of 100,000 points in structmat, tinygp, celerite2,
+# george, GPyTorch and SciPy. For a Matérn covariance of order 3/2 as above tinygp and celerite2 take a hundredth of the
+# time of structmat, as their recursions take O(n).
 #
-# On a grid without gaps GPyTorch takes 4.1 seconds for 6,000 points with its own matrix, and 0.2 with that of
-# :func:`structmat.torch.as_linear_operator` (2026-11-29, ``python benchmarks/gaussian_processes.py``). Such a grid is a
-# `Toeplitz` matrix, whose determinant is exact: :doc:`plot_gaussian_process`.
+# A grid without gaps is a `Toeplitz` matrix, whose determinant is exact: :doc:`plot_gaussian_process`. In GPyTorch it
+# is used by :func:`structmat.torch.as_linear_operator` (``benchmarks/gaussian_processes.py`` has times).

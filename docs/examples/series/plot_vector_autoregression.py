@@ -33,8 +33,8 @@ for t in range(order, n):
 # Covariances and coefficients
 # ----------------------------
 # Transforms give the covariances at all lags at once. The blocks of the matrix are their transposes. For eight series
-# of 50,000 steps and the order 64 that took 0.17 s of the processor, and least squares by statsmodels, whose
-# coefficients differ by 0.001, 2.3 s (``benchmarks/block_toeplitz.py``).
+# of 50,000 steps and the order 64 that took 0.17 s of the processor (2026-11-30, ``python
+# benchmarks/block_toeplitz.py``). Least squares, by which statsmodels estimates, is another estimator.
 
 longest = 40
 X = np.fft.rfft(x, 2 * n, axis=0)
