@@ -1,4 +1,4 @@
-"""Long convolutions take a fraction of the time of PyTorch, julius and fft-conv-pytorch, short ones that of PyTorch.
+"""Claim: long convolutions take a fraction of the time of PyTorch's, short ones as much.
 
 Layers have the same number of input and output channels, and no padding. "auto" is what `structmat.torch.FFTConv1d` and
 `FFTConv2d` do, "fft" what they do if they are told to. Times are of a forward pass without gradients, and of a forward
