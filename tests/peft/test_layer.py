@@ -32,6 +32,7 @@ from structmat.torch import (
     remove_adapters,
     save_adapter,
 )
+from structmat.torch._base_weight import owner_of
 from structmat.torch._layers import KINDS, AdaptedLayer
 from tests.peft import tiny
 from tests.torch.common import KINDS as KINDS_OF_TESTS
@@ -378,6 +379,24 @@ def test_what_cannot_be_merged_into(safe: bool, make: Callable[[], nn.Module], t
     model, _, _ = mixed_layers()
     with pytest.raises(ValueError, match="the weight is on the device meta"):
         model.to("meta").merge_adapter()
+
+
+@pytest.mark.parametrize(("make", "name"), [
+    (lambda: nn.Conv1d(6, 6, 1), "weight"),
+    (lambda: nn.Embedding(6, 6), "weight"),
+    (lambda: nn.MultiheadAttention(6, 2), "in_proj_weight"),
+    (lambda: nn.MultiheadAttention(6, 2), "out_proj.weight"),
+])  # fmt: skip
+def test_no_kind_of_layer_is_merged_into_quantised_weights(make: Callable[[], nn.Module], name: str) -> None:
+    base = make()
+    owner, own = owner_of(base, name)
+    weight = base.get_parameter(name).detach()
+    scale = weight.abs().max() / 127
+    setattr(owner, own, nn.Parameter(QuantisedTensor((weight / scale).round().to(torch.int8), scale), False))
+    model = get_peft_model(nn.ModuleDict({"layer": base}), CDDConfig(target_modules=["layer"], init_weights=False))
+    for merge in (model.merge_adapter, model.merge_and_unload, model.base_model.model["layer"].merge):
+        with pytest.raises(TypeError, match=f"the {own} of .* is QuantisedTensor of torch.float32, not a plain"):
+            merge(safe_merge=True)
 
 
 def test_no_layer_is_merged_where_one_is_quantised_for_good() -> None:
