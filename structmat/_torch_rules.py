@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import wraps
 from typing import Any
 
 import numpy as np
@@ -219,6 +220,44 @@ def _filled(emptied: Any, tensors: Iterator[Any]) -> Any:
     return emptied._map(lambda _, core: next(tensors))  # noqa: ARG005
 
 
+_FORWARD_MODE = (
+    "systems and log-determinants have no derivatives in the forward mode of torch; use reverse mode, such as "
+    "torch.func.jacrev or torch.autograd.functional.jacobian"
+)
+
+
+def in_batches(backward: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the backward pass of a `torch.autograd.Function` that takes the gradients of ``vectorize=True`` as well.
+
+    Those of ``autograd.functional.jacobian`` and ``autograd.grad(is_grads_batched=True)`` are mapped by an older `vmap`
+    of torch, which knows neither the rule `vmap` of a Function nor many operations. They are taken out of it, mapped by
+    that of ``torch.func``, and the results are put back.
+    """
+    is_mapped = torch._C._functorch.is_legacy_batchedtensor
+
+    @wraps(backward)
+    def computed(ctx: Any, *gradients: Any) -> Any:
+        places = [k for k, gradient in enumerate(gradients) if torch.is_tensor(gradient) and is_mapped(gradient)]
+        if not places:
+            return backward(ctx, *gradients)
+        level = torch._C._vmapmode_increment_nesting() - 1
+        torch._C._vmapmode_decrement_nesting()
+        found: list[Any] = []
+
+        def of_one(*mapped: Any) -> tuple[Any, ...]:
+            given = list(gradients)
+            for place, gradient in zip(places, mapped, strict=True):
+                given[place] = gradient
+            found[:] = backward(ctx, *given)
+            return tuple(gradient for gradient in found if gradient is not None)
+
+        # The size of the batch is read from the gradient itself, which is mapped at this level.
+        results = iter(torch.func.vmap(of_one)(*(torch._remove_batch_dim(gradients[k], level, 1, 0) for k in places)))
+        return tuple(None if value is None else torch._add_batch_dim(next(results), 0, level) for value in found)
+
+    return computed
+
+
 class _Undifferentiated(torch.autograd.Function):
     """Calls a function of tensors that have values, and returns its results as tensors without derivatives."""
 
@@ -229,11 +268,17 @@ class _Undifferentiated(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:  # noqa: ARG004
         ctx.mark_non_differentiable(*output)
+        ctx.count = len(output)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:  # noqa: ARG004
         """Return nothing: no result is differentiated."""
         return (None,) * len(ctx.needs_input_grad)
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Any:  # noqa: ARG004
+        """Return nothing, in forward mode."""
+        return (None,) * ctx.count
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, function: Any, device: Any, *tensors: Any) -> Any:  # noqa: ARG004
@@ -285,6 +330,7 @@ class _ImplicitSolve(torch.autograd.Function):
         ctx.save_for_backward(x, *tensors)
 
     @staticmethod
+    @in_batches
     def backward(ctx: Any, gradient: Any, *others: Any) -> Any:  # noqa: ARG004
         """Return the gradient of b, ``A^-H g``, and those of the tensors of A, by the product of A and x."""
         x, *tensors = ctx.saved_tensors
@@ -294,6 +340,11 @@ class _ImplicitSolve(torch.autograd.Function):
         tensors_of_A = tensors[: structure.count]
         _, vjp = torch.func.vjp(lambda *new: _filled(structure.A, iter(new))._matvec(x, torch_namespace), *tensors_of_A)
         return (None, None, cotangent, *vjp(-cotangent), *[None] * (len(tensors) - len(tensors_of_A)))
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Any:
+        """Raise an error: the rule is for reverse mode."""
+        raise NotImplementedError(_FORWARD_MODE)
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, solver: Solver, structure: _Structure, b: Any, *tensors: Any) -> Any:
@@ -317,6 +368,7 @@ class _DifferentiableLogDeterminant(torch.autograd.Function):
         ctx.save_for_backward(*tensors)
 
     @staticmethod
+    @in_batches
     def backward(ctx: Any, gradient: Any) -> Any:
         tensors = ctx.saved_tensors
         structure: _Structure = ctx.structure
@@ -329,6 +381,11 @@ class _DifferentiableLogDeterminant(torch.autograd.Function):
         tensors_of_A = tensors[: structure.count]
         _, vjp = torch.func.vjp(trace, *tensors_of_A)
         return (None, None, None, *vjp(gradient), *[None] * (len(tensors) - len(tensors_of_A)))
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Any:
+        """Raise an error: the rule is for reverse mode."""
+        raise NotImplementedError(_FORWARD_MODE)
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, rule: LogDeterminant, structure: _Structure, value: Any, *tensors: Any) -> Any:

@@ -12,6 +12,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 import structmat as sm
+import structmat.torch
 from tests.torch.common import compiler
 
 KINDS: dict[str, tuple[Callable[..., sm.LinearOperator], list[tuple[int, ...]]]] = {
@@ -367,3 +368,54 @@ def test_vmap_over_an_axis_that_is_not_the_first(name: str) -> None:
     derived = torch.func.grad(lambda c: function(c).square().sum())
     each = torch.stack([derived(c) for c in COLUMNS])
     torch.testing.assert_close(torch.func.vmap(derived, in_dims=1)(COLUMNS.T), each)
+
+
+MANY_DIRECTIONS: dict[str, tuple[Any, list[Any]]] = {
+    "Toeplitz": (lambda c, b: sm.Toeplitz(c, c / 2).solve(b), [(5,), (5,)]),
+    "long Toeplitz": (lambda c, b: sm.Toeplitz(c).solve(b)[:3], [(140,), (140,)]),
+    "BlockToeplitz": (lambda c, b: sm.BlockToeplitz(c).solve(b), [(3, 2, 2), (6,)]),
+    "KroneckerSum": (lambda c, b: sm.KroneckerSum(sm.Toeplitz(c[:2]), sm.Toeplitz(c)).solve(b), [(3,), (6,)]),
+    "by iteration": (lambda c, b: sm.solve(sm.Toeplitz(c) + sm.Diagonal(c * c + 9), b).x, [(5,), (5,)]),
+    "slogdet": (lambda c: sm.Toeplitz(c).slogdet().logabsdet * c, [(5,)]),
+    "inv": (lambda c, b: sm.Toeplitz(c).inv() @ b, [(5,), (5,)]),
+    "Circulant": (lambda c, b: sm.Circulant(c).solve(b), [(5,), (5,)]),
+    "fft_conv": (lambda x, w: structmat.torch.fft_conv(x, w, method="fft").tanh(), [(1, 2, 24), (2, 2, 18)]),
+}
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop")  # of windows, in the vmap of torch
+@pytest.mark.parametrize("name", MANY_DIRECTIONS)
+def test_derivatives_in_many_directions_at_once_are_those_one_by_one(name: str) -> None:
+    function, shapes = MANY_DIRECTIONS[name]
+    rng = np.random.default_rng(0)
+    given = [torch.from_numpy(0.1 * rng.standard_normal(shape)) for shape in shapes]
+    given[0][0] += 3 * torch.eye(2) if name == "BlockToeplitz" else 0
+    if given[0].ndim == 1:
+        given[0][0] += 3
+    jacobian = torch.autograd.functional.jacobian
+    wanted = jacobian(function, tuple(given))
+    found = {
+        "vectorize": jacobian(function, tuple(given), vectorize=True),
+        "jacrev": torch.func.jacrev(function, argnums=tuple(range(len(given))))(*given),
+    }
+    if name == "fft_conv":
+        found["forward"] = jacobian(function, tuple(given), vectorize=True, strategy="forward-mode")
+        found["jacfwd"] = torch.func.jacfwd(function, argnums=(0, 1))(*given)
+    for each in found.values():
+        torch.testing.assert_close(each, wanted)
+
+
+def test_second_derivatives_in_many_directions_at_once_are_those_one_by_one() -> None:
+    c = torch.tensor([3.0, 0.5, 0.2], dtype=torch.float64)
+
+    def quadratic(c: Any) -> Any:
+        return sm.Toeplitz(c).solve(torch.ones_like(c)).square().sum()
+
+    hessian = torch.autograd.functional.hessian
+    torch.testing.assert_close(hessian(quadratic, c, vectorize=True), hessian(quadratic, c))
+
+
+def test_derivatives_of_systems_in_forward_mode_are_a_clear_error() -> None:
+    for function in (lambda c: sm.Toeplitz(c).solve(c), lambda c: sm.Toeplitz(c).slogdet().logabsdet):
+        with pytest.raises(NotImplementedError, match=r"no derivatives in the forward mode of torch; use reverse mode"):
+            torch.func.jacfwd(function)(torch.tensor([3.0, 0.5, 0.2]))

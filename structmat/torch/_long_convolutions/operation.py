@@ -15,10 +15,12 @@ from typing import Any, Literal, TypeAlias, cast, get_args
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 from torch.nn.functional import conv1d, conv2d, conv3d, pad
 
 from structmat._arguments import one_of
 from structmat._errors import ArgumentTypeError, ArgumentValueError
+from structmat._torch_rules import in_batches
 from structmat.torch._autograd import autocast_dtype
 from structmat.torch._long_convolutions.plan import Convolution, Role, tile_for
 from structmat.torch._long_convolutions.transforms import Sizes, correlation, kernel_correlation
@@ -178,6 +180,8 @@ def convolve(
         shape = (*shape[:2], *(n + one for n, one in zip(shape[2:], more, strict=False)))
     which = Convolution(shape, (*weight.shape,), stride, cast("Sizes", sizes), dilation, groups)
     dtype = autocast_dtype(input) or input.dtype
+    if any(map(_has_mapped_tangent, (input, weight))):
+        return direct()
     chosen = which.is_valid() if compiling else _is_transformed(which, input, weight, dtype, forced=forced)
     if not chosen or not _is_usual(input, weight, bias):
         return direct()
@@ -186,13 +190,22 @@ def convolve(
         x = pad(x, [*chain.from_iterable((0, one) for one in reversed(more))])
     if compiling:
         y = _compiled(x, w, "output", [*which.output], [*stride, *which.padding, *dilation, groups], forced)
-    elif sees_operations():
-        y = computed(x, w, "output", which, forced=forced)
     else:
-        y = _Convolved.apply(x, w, "output", which, forced)
+        y = _applied(x, w, "output", which, forced=forced)
     if bias is not None:
         y = y + bias.to(dtype).reshape(-1, *(1 for _ in stride))
     return y if input.ndim == weight.ndim else y.squeeze(0)
+
+
+def _has_mapped_tangent(tensor: Tensor) -> bool:
+    """Return whether ``jacobian(strategy="forward-mode", vectorize=True)`` asks for derivatives in many directions.
+
+    The `vmap` of torch that it uses lacks operations of transforms, and ends in an internal assertion.
+    """
+    if for_compilers() or forward_ad._current_level < 0 or torch._C._are_functorch_transforms_active():
+        return False
+    tangent = forward_ad.unpack_dual(tensor).tangent
+    return tangent is not None and torch._C._functorch.is_legacy_batchedtensor(tangent)
 
 
 def _is_usual(input: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
@@ -291,6 +304,13 @@ def _gradient_of(wanted: Role, a: Tensor, b: Tensor, gradient: Tensor, place: in
     return left, right, (first, second)[place]
 
 
+def _applied(a: Tensor, b: Tensor, wanted: Role, which: Convolution, *, forced: bool) -> Tensor:
+    """Return what `computed` returns, as one operation where the tool at work takes one."""
+    if sees_operations():
+        return computed(a, b, wanted, which, forced=forced)
+    return _Convolved.apply(a, b, wanted, which, forced)
+
+
 class _Convolved(torch.autograd.Function):
     """One of the three operations, which keeps its two arguments alone."""
 
@@ -301,13 +321,14 @@ class _Convolved(torch.autograd.Function):
         return computed(a, b, wanted, which, forced=forced)
 
     @staticmethod
+    @in_batches
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         a, b = ctx.saved_tensors
         found: list[Tensor | None] = [None, None]
         for place in (0, 1):
             if ctx.needs_input_grad[place]:
                 operation = _gradient_of(ctx.wanted, a, b, gradient, place)
-                found[place] = _Convolved.apply(*operation, ctx.which, ctx.forced)
+                found[place] = _applied(*operation, ctx.which, forced=ctx.forced)
         return (*found, None, None, None)
 
 
