@@ -15,7 +15,7 @@ import numpy as np
 
 from structmat._arguments import integer
 from structmat._arrays.dtypes import common_dtype, is_half_precision, precision_of, shared_dtype
-from structmat._arrays.libraries import is_numpy, namespace_of
+from structmat._arrays.libraries import is_array, is_numpy, library_of, namespace, namespace_of
 from structmat._arrays.shapes import broadcast_shapes
 from structmat._errors import ArgumentTypeError, ArgumentValueError
 from structmat.operators._operands import is_array_like, read
@@ -160,6 +160,13 @@ def multiple(operator: Any, number: Any, owner: str, factor: Callable[[Any], Any
         text = f"a scalar, or one scalar per batch member of {operator.batch_shape}, is expected, got an array of shape"
         text += f" {shape}; use @ for the product of matrices, op.to_dense() * array for that of their entries"
         raise ArgumentValueError(owner, None, text)
+    arrays = operator._arrays()
+    if arrays and is_array(number):
+        own, other = (library_of(namespace(array)) for array in (arrays[0], number))
+        if own != other:
+            text = f"must be a number, or of the operator's library, {own}, got an array of {other}; make the operator"
+            text += f" of arrays of {other}, as laplacian(sizes, like=factor) does, or take float(factor)"
+            raise ArgumentTypeError(owner, "factor", text)
     return scale(operator, factor(read(operator, number, owner, "factor")[0]))
 
 

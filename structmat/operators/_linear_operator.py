@@ -844,7 +844,9 @@ class LinearOperator(Parametrised, ABC):
         op, xp = self._to_working_precision("det", square=True)
         return self._from_working_precision(op._det(xp), xp)
 
-    @closed_form(_determinant_factors, _slogdet, otherwise="numpy.linalg.slogdet(op.to_dense())")
+    @closed_form(
+        _determinant_factors, _slogdet, otherwise="structmat.slogdet(op), or numpy.linalg.slogdet(op.to_dense())"
+    )
     def slogdet(self) -> SlogdetResult:
         """Return sign and logarithm of the determinant.
 

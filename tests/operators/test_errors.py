@@ -174,6 +174,10 @@ def test_libraries_are_never_mixed() -> None:
     ):
         with pytest.raises(TypeError, match="all arrays must come from one array library"):
             call()
+    with pytest.raises(
+        TypeError, match=r"factor must be .* numpy, got an array of torch; .* laplacian\(sizes, like=fa"
+    ):
+        torch.tensor(2.0) * sm.laplacian((3, 4))
 
 
 @pytest.mark.parametrize("make", [scipy.sparse.csr_array, scipy.sparse.coo_matrix, scipy.sparse.dia_array])
