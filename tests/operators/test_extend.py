@@ -134,10 +134,10 @@ def test_a_circulant_near_an_operator_of_ones_own_speeds_up_iterations(name: str
     b = np.cos(np.arange(A.shape[0]) ** 2)
     steps = {}
     for preconditioner in (None, "nearest"):
-        found = sm.solve(A, b, preconditioner=preconditioner)
+        found = sm.solve(A, b, method=sm.GMRES(), preconditioner=preconditioner)
         np.testing.assert_allclose(A @ found.x, b, atol=1e-6)
         steps[preconditioner] = found.iterations
-    assert steps["nearest"] < steps[None] / 2, steps
+    assert 0 < steps["nearest"] < steps[None] / 2, steps
 
 
 def test_a_family_takes_in_those_that_it_says_and_changes_no_other() -> None:

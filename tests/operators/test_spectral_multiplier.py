@@ -121,9 +121,9 @@ def test_precision_matrices_with_uneven_noise_are_solved_with_the_mean() -> None
     rng = np.random.default_rng(0)
     Q = sm.Identity(400) - 20 * sm.laplacian((20, 20)) + sm.Diagonal(rng.uniform(0.5, 1.5, 400))
     b = rng.standard_normal(400)
-    found = sm.solve(Q, b, assume="positive definite")
+    found = sm.solve(Q, b, method=sm.CG())
     np.testing.assert_allclose(Q @ found.x, b, atol=1e-8)
-    assert found.iterations < 12
+    assert 0 < found.iterations < 12
 
 
 def value(kernel: Any, x: Any) -> Any:
