@@ -127,6 +127,9 @@ class JaxRules(Rules):
 
         return Elimination(solutions, slogdet)
 
+    def triangular_solutions(self, L: Any, b: Any) -> Any:
+        return jax.lax.linalg.triangular_solve(L, b, left_side=True, lower=True)
+
     def solution(self, solver: Solver, A: Matrix, M: Matrix | None, b: Any) -> tuple[Any, tuple[Any, ...]]:
         return _implicit_solve(solver, A, jax.lax.stop_gradient(M), b)
 

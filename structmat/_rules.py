@@ -20,6 +20,9 @@ from typing import Any, ClassVar, NamedTuple, Protocol, Self
 
 import numpy as np
 
+_SOLVED_AT_ONCE = 64
+"""The most rows of a triangular system that is solved as any other is."""
+
 
 class Matrix(Protocol):
     """The methods that the rules call of a matrix, or of a stack of them."""
@@ -225,6 +228,16 @@ class Rules:
     def elimination(self, matrices: Any) -> Elimination:
         """Return the elimination of a stack of matrices, of shape ``(count, n, n)``."""
         return Elimination(partial(_solutions, self.xp, matrices), partial(self.xp.linalg.slogdet, matrices))
+
+    def triangular_solutions(self, L: Any, b: Any) -> Any:
+        """Return the solutions of systems with lower triangular matrices, of columns, by those of their two halves."""
+        n = L.shape[-1]
+        if n <= _SOLVED_AT_ONCE:
+            return self.xp.linalg.solve(L, b)
+        half = n // 2
+        first = self.triangular_solutions(L[..., :half, :half], b[..., :half, :])
+        rest = b[..., half:, :] - self.xp.matmul(L[..., half:, :half], first)
+        return self.xp.concat([first, self.triangular_solutions(L[..., half:, half:], rest)], axis=-2)
 
     def solution(self, solver: Solver, A: Matrix, M: Matrix | None, b: Any) -> tuple[Any, tuple[Any, ...]]:
         """Return what a solver returns for ``A x = b``, where x has derivatives by the implicit rule.

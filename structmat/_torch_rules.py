@@ -98,6 +98,9 @@ class TorchRules(Rules):
 
         return Elimination(lambda b: torch.linalg.lu_solve(factors, pivots, b), slogdet)
 
+    def triangular_solutions(self, L: Any, b: Any) -> Any:
+        return torch.linalg.solve_triangular(L, b, upper=False)
+
     def solution(self, solver: Solver, A: Matrix, M: Matrix | None, b: Any) -> tuple[Any, tuple[Any, ...]]:
         if solver.is_traceable and torch.compiler.is_compiling():
             distinct = A._map(lambda tensor, _: tensor.view_as(tensor))  # the compiler takes no tensor twice

@@ -16,11 +16,6 @@ ROUNDING_OF_LOGDET = 64.0
 """The largest difference that counts as a rounding error, in units of eps times the sum of moduli that are added."""
 
 
-def adjoint(dense: Array, xp: Namespace) -> Array:
-    """Return the adjoints of dense matrices."""
-    return xp.matrix_transpose(conjugate(dense, xp))
-
-
 def require_hermitian(is_hermitian: Array) -> None:
     """Raise an error if a matrix is not Hermitian, as a boolean says."""
     if not bool(is_hermitian):

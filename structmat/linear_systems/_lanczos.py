@@ -10,11 +10,11 @@ import numpy as np
 import scipy  # its `special` is imported on first use
 
 from structmat._arrays.libraries import device_of, namespace_of, rules_of
+from structmat._arrays.linear_algebra import adjoint, hermitian_part
 from structmat._arrays.typing import Array, Namespace
 from structmat.linear_systems._control_variate import preconditioned
 from structmat.linear_systems._hermitian import (
     ROUNDING_OF_LOGDET,
-    adjoint,
     is_nearly_hermitian,
     require_hermitian,
     require_positive,
@@ -113,7 +113,7 @@ def _without_quadrature(op: LinearOperator, z: Array, xp: Namespace) -> Array:
     if root is not None:
         both = root.to_dense()
         dense = xp.matmul(both, xp.matmul(dense, both))
-    values, vectors = xp.linalg.eigh((dense + adjoint(dense, xp)) / 2)
+    values, vectors = xp.linalg.eigh(hermitian_part(dense, xp))
     positive = values > 0.0
     logs = xp.log(xp.where(positive, values, xp.ones_like(values)))
     logs = xp.where(positive, logs, xp.full_like(values, float("nan")))

@@ -10,12 +10,18 @@ from structmat._arguments import integer, non_negative, random_generator
 from structmat._arrays.arithmetic import real_part
 from structmat._arrays.conversion import without_axes_as_scalar
 from structmat._arrays.dtypes import cast_back, precision_of
-from structmat._arrays.libraries import rules_of
-from structmat._arrays.linear_algebra import cholesky_factors
+from structmat._arrays.libraries import device_of, rules_of
+from structmat._arrays.linear_algebra import (
+    adjoint,
+    cholesky_factors,
+    hermitian_part,
+    is_hermitian,
+    measured_error_of_logdet,
+)
 from structmat._arrays.typing import Array, DType, Namespace
 from structmat._errors import ArgumentTypeError, ArgumentValueError
 from structmat.linear_systems._elimination import is_written_out
-from structmat.linear_systems._hermitian import ROUNDING_OF_LOGDET, adjoint, require_hermitian, require_positive
+from structmat.linear_systems._hermitian import require_hermitian, require_positive
 from structmat.linear_systems._lanczos import (
     MOST_WITHOUT_ESTIMATE,
     TRACED,
@@ -41,6 +47,9 @@ _STEPS = 1000
 
 _MOST_GROUPS = 100
 """Of probes, for a wanted error."""
+
+_VECTORS = 4
+"""The vectors by which the error of a dense factor is measured."""
 
 _ROUNDING = 1e-12
 """A measured error of a log-determinant that counts as zero, in units of the number of unknowns plus its modulus.
@@ -118,11 +127,11 @@ def slogdet(
     error near that of elimination. A prepared operator keeps the factor for `solve`. Periodic covariances may have high
     ranks; their log-determinants are estimated.
 
-    How far off the factor is was measured: by products with A and with the inverse of the factor, for random signs.
-    This is the standard error. It grows with the condition number, as the true error does, and was 1 to 1,000 times as
-    large. It is zero where it is below 1e-12 times the sum of the number of unknowns and the modulus of the logarithm,
-    in single precision 5e-7 times. Where the matrix is written out, or has a closed form, the standard error is zero
-    too, but the error is that of elimination: 1e-16 times the condition number, by experience.
+    How far off a factor is, this one or a dense one, is measured: by products with A and with the inverse of the
+    factor, for random signs. This is the standard error. It grows with the condition number, as the true error does,
+    and was 1 to 1,000 times as large. It is zero where it is below 1e-12 times the sum of the number of unknowns and
+    the modulus of the logarithm, in single precision 5e-7 times. That of a closed form is zero, too, but nothing is
+    measured there: rounding errors are about 1e-16 times the condition number.
 
     **Transforms.** ``jax.jit``, ``jax.vmap``, `torch.vmap` and ``torch.func.grad`` hide values. The factor is then made
     by NumPy when they become known; a gradient makes it again. Where there is none the result is NaN in JAX, and an
@@ -223,8 +232,11 @@ def _exactly(op: LinearOperator, method: Superfast | None, owner: str, xp: Names
     found = _in_closed_form(op, xp)
     if found is not None:
         return found
-    log = _exact(op, xp)
-    return None if log is None else _of_positive(log, xp.zeros_like(log), op, xp)
+    known = _exact(op, xp)
+    if known is None:
+        return None
+    log, error = known
+    return _of_positive(log, _above_rounding(error, log, op.shape[0], xp), op, xp)
 
 
 def _of_positive(log: Array, error: Array, op: LinearOperator, xp: Namespace) -> SlogdetEstimate:
@@ -286,28 +298,30 @@ def _require_superfast(method: object, owner: str, *, alone: bool) -> None:
         raise ArgumentValueError(owner, "method", text)
 
 
-def _exact(op: LinearOperator, xp: Namespace) -> Array | None:
-    """Return the logarithm of the determinant where that takes no longer than an estimate: of few rows, or few gaps."""
+def _exact(op: LinearOperator, xp: Namespace) -> tuple[Array, Array] | None:
+    """Return the logarithm of the determinant where that takes no longer than an estimate: of few rows, or few gaps.
+
+    The second is how far off it may be, as far as that is known.
+    """
     if is_written_out(op):
         dense = op.to_dense()
-        largest = xp.max(xp.abs(dense), axis=(-2, -1), keepdims=True)
-        allowed = ROUNDING_OF_LOGDET * float(xp.finfo(dense.dtype).eps) * largest
-        is_hermitian = xp.all(~(xp.abs(dense - adjoint(dense, xp)) > allowed), axis=(-2, -1))
-        known = rules_of(xp).concrete(xp.all(is_hermitian))
+        hermitian = is_hermitian(dense, xp)[..., 0, 0]
+        known = rules_of(xp).concrete(xp.all(hermitian))
         if known is not None:
             require_hermitian(known)
-        log = _by_cholesky(dense, xp)
-        return xp.where(is_hermitian, log, xp.full_like(log, float("nan")))
+        log, factor = _by_cholesky(dense, xp)
+        return xp.where(hermitian, log, xp.full_like(log, float("nan"))), _error_of(factor, dense, xp)
     whole, chosen = op._as_principal_submatrix()
     missing = None if chosen is None else chosen._others()
     if missing is None or len(missing) * missing.size > _GAPS:
         return None
     try:
         (sign, log), inverse = whole._slogdet(xp), whole._inv(xp)
-        log = log + _by_cholesky(Submatrix(inverse, missing, missing).to_dense(), xp)
+        log = log + _by_cholesky(Submatrix(inverse, missing, missing).to_dense(), xp)[0]
     except (NotImplementedError, np.linalg.LinAlgError):
         return None
-    return _checked(op, xp.where(real_part(sign, xp) > 0, log, xp.full_like(log, float("nan"))), xp)
+    log = _checked(op, xp.where(real_part(sign, xp) > 0, log, xp.full_like(log, float("nan"))), xp)
+    return log, xp.zeros_like(log)
 
 
 def _checked(op: LinearOperator, log: Array, xp: Namespace) -> Array:
@@ -322,14 +336,32 @@ def _checked(op: LinearOperator, log: Array, xp: Namespace) -> Array:
     return log
 
 
-def _by_cholesky(dense: Array, xp: Namespace) -> Array:
-    """Return the logarithm of the determinant of the Hermitian part of a matrix; NaN where that is not known yet."""
+def _by_cholesky(dense: Array, xp: Namespace) -> tuple[Array, Array]:
+    """Return the logarithm of the determinant of the Hermitian part of a matrix, and its Cholesky factor.
+
+    Both are NaN where nothing is known yet of a matrix that is not positive definite.
+    """
     try:
-        factor = cholesky_factors((dense + adjoint(dense, xp)) / 2, xp)
+        factor = cholesky_factors(hermitian_part(dense, xp), xp)
     except np.linalg.LinAlgError:  # of NumPy
         factor = xp.full_like(dense, float("nan"))
     diagonal = xp.linalg.diagonal(factor)
     log: Array = 2 * xp.sum(xp.log(real_part(diagonal, xp)), axis=-1)
     if rules_of(xp).concrete(log) is not None:
         require_positive(log, xp)
-    return log
+    return log, factor
+
+
+def _error_of(factor: Array, dense: Array, xp: Namespace) -> Array:
+    """Return how far off the logarithm by a Cholesky factor may be, as was measured, without derivatives."""
+    rules = rules_of(xp)
+    L, K = (rules.constant(array) for array in (factor, dense))
+    signs = 2.0 * np.random.default_rng(0).integers(0, 2, (_VECTORS, K.shape[-1])) - 1.0
+    z = xp.astype(xp.asarray(signs, device=device_of(K)), K.dtype)
+    columns = xp.broadcast_to(xp.matrix_transpose(z), (*K.shape[:-1], _VECTORS))
+    with rules.unrecorded():
+        first = rules.triangular_solutions(L, columns)
+        upper = xp.flip(adjoint(L, xp), axis=(-2, -1))  # which is lower triangular
+        x = xp.flip(rules.triangular_solutions(upper, xp.flip(first, axis=-2)), axis=-2)
+        left = xp.matrix_transpose(xp.matmul(K, x) - columns)
+        return measured_error_of_logdet(xp.broadcast_to(z, tuple(left.shape)), left, xp)
