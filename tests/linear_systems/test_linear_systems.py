@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,8 +20,9 @@ from torch.func import grad, vmap
 import structmat as sm
 from structmat._arrays.libraries import namespace
 from structmat._arrays.namespaces import numpy_namespace
-from structmat.linear_systems import _gmres, _solve
+from structmat.linear_systems import _differentiable, _gmres, _solve
 from structmat.linear_systems._krylov import KrylovMethod
+from structmat.linear_systems._results import Solutions
 from structmat.linear_systems._stopping import by_gradient, is_as_small_as_rounding
 from tests import backends
 from tests.backends import along_last_axis, on
@@ -1216,3 +1218,11 @@ def test_conjugate_gradients_take_no_step_along_a_direction_of_negative_curvatur
     np.testing.assert_allclose(x[0], [1.0, 1 / 2, 1 / 3], rtol=1e-12)
     assert not x[1:].any()
     assert count == 3
+
+
+def test_a_solution_in_a_trace_that_is_not_good_enough_is_nan(monkeypatch):
+    """Where no error can be raised."""
+    monkeypatch.setattr(_differentiable, "rules_of", lambda _: SimpleNamespace(is_traced=lambda _: True))
+    solutions = Solutions(np.ones((2, 3)), np.array([0.0, 0.5]), np.array([True, False]), 7)
+    found = _differentiable._result(solutions, None, np.ones((2, 3)), None, None, numpy_namespace)
+    np.testing.assert_array_equal(found.x, [[1.0] * 3, [np.nan] * 3])

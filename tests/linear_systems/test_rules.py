@@ -180,3 +180,20 @@ def test_no_module_looks_up_another_one_of_the_package_by_a_string() -> None:
     texts = {path.relative_to(folder).as_posix(): path.read_text("utf-8") for path in folder.rglob("*.py")}
     pattern = re.compile(r"""(modules\[|modules\.get\(|import_module\()\s*f?["']structmat""")
     assert [name for name, text in texts.items() if pattern.search(text)] == ["__init__.py"]
+
+
+@backends.on("torch", "jax")
+def test_an_elimination_has_solutions_and_determinants_of_any_sign(backend: backends.Backend) -> None:
+    rng = np.random.default_rng(0)
+    A = rng.standard_normal((6, 3, 3)) + 1j * rng.standard_normal((6, 3, 3))
+    A[:2, 0, 0] = 0.0  # so that rows are exchanged
+    b = rng.standard_normal((6, 3, 2)) + 0j
+    rules = rules_of(backend.xp)
+
+    def computed(A: Any, b: Any) -> tuple[Any, ...]:
+        elimination = rules.elimination(A)
+        return *elimination.slogdet(), elimination.solve(b)
+
+    found = rules.compiled(computed)(backend.asarray(A), backend.asarray(b))
+    for got, expected in zip(found, (*np.linalg.slogdet(A), np.linalg.solve(A, b)), strict=True):
+        np.testing.assert_allclose(backend.to_numpy(got), expected, atol=1e-10)

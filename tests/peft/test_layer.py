@@ -463,3 +463,19 @@ def test_adapters_of_a_model_in_evaluation_drop_nothing() -> None:
     model.set_adapter("other")
     assert torch.equal(model(x), model(x))
     assert not torch.equal(model.train()(x), model(x))
+
+
+def test_a_scale_that_is_taken_back_leaves_the_alpha_of_the_adapter():
+    model = get_peft_model(
+        nn.Sequential(nn.Linear(6, 8)), CDDConfig(target_modules=["0"], init_weights=False, alpha=1.5)
+    )
+    layer, x = model.base_model.model[0], torch.randn(3, 6)
+    before = layer(x).detach()
+    base = layer.base_layer(x).detach()
+    layer.scale_layer(2.0)
+    torch.testing.assert_close(layer(x) - base, 2 * (before - base))
+    layer.unscale_layer(2.0)
+    torch.testing.assert_close(layer(x), before)
+    layer.scale_layer(3.0)
+    layer.unscale_layer()
+    torch.testing.assert_close(layer(x), before)
