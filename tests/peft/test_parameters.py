@@ -489,3 +489,27 @@ class TestLifetime:
         with pytest.warns(RuntimeWarning, match=r"no vectors .*'model\.layers\.0\.mlp\.experts'"):
             loaded = PeftModel.from_pretrained(tiny.model("mixtral"), tmp_path)
         assert torch.equal(logits("mixtral", loaded), logits("mixtral", model))
+
+
+class SquareExperts(nn.Module):
+    """Stored as inputs by outputs, which are as many, so that a transposed change has the right shape, too."""
+
+    is_transposed = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(3, 6, 6, generator=torch.Generator().manual_seed(0)))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.stack([x @ expert for expert in self.weight])
+
+
+def test_changes_of_square_experts_are_merged_as_they_are_laid_out() -> None:
+    settings: dict[str, Any] = {"target_modules": [], "target_parameters": ["0.weight"], "init_weights": False}
+    model = get_peft_model(nn.Sequential(SquareExperts()), CDDConfig(**settings))
+    x = torch.randn(5, 6, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        before = model(x)
+        assert not torch.allclose(before, SquareExperts()(x))
+        model.merge_adapter()
+        torch.testing.assert_close(model(x), before)
