@@ -352,3 +352,12 @@ def test_from_delta():
 def test_what_is_refused(make, error, text):
     with pytest.raises(error, match=text):
         make()
+
+
+def test_a_square_weight_that_is_stored_transposed_gets_the_transposed_change():
+    """Where the shapes agree, nothing but the outputs tells."""
+    base = pytest.importorskip("transformers.pytorch_utils").Conv1D(6, 6)
+    layer = CDDLinear.from_linear(base, init="normal")
+    x = torch.randn(3, 6)
+    torch.testing.assert_close(layer.to_linear()(x), layer(x))
+    torch.testing.assert_close(layer(x) - base(x), x @ layer.adapter.dense().T)
