@@ -53,3 +53,14 @@ def test_results_are_written_by_one_function(script):
     assert "write_text" not in text
     if script.stem != "engine_table":  # which prints lines for structmat/_fourier/engines.py
         assert re.search(r"\bfinish\(", text)
+
+
+@pytest.mark.parametrize("page", sorted((FOLDER / "results").glob("*.md")), ids=lambda path: path.stem)
+def test_a_page_of_results_was_written_with_its_origin(page):
+    title, command, engine, facts = page.read_text(encoding="utf-8").split("\n\n")[:4]
+    assert title.startswith("# ")
+    script = re.fullmatch(r"`python benchmarks/(\w+\.py)[^`]*`", command)
+    assert script, "was not written by `finish`"
+    assert (FOLDER / script[1]).exists()
+    assert re.fullmatch(r"Engine: .+\.", engine)
+    assert re.match(r"\d{4}-\d\d-\d\d; (load .+; )?.+ cores, \w+; Python ", facts)
