@@ -8,7 +8,7 @@ import os
 import pkgutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -101,22 +101,33 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 
 def processor_time() -> float:
-    """Return the seconds of this process, without collections of garbage, and of processes that it has waited for."""
+    """Return the seconds of this process and of those that it has waited for, without what is not counted."""
     times = os.times()
-    return times.user + times.system + times.children_user + times.children_system - garbage["seconds"]
+    return times.user + times.system + times.children_user + times.children_system - uncounted["seconds"]
 
 
-garbage = {"seconds": 0.0}
-"""The time of the processor of full collections of garbage: one test pays for what all tests before it have left."""
+uncounted = {"seconds": 0.0}
+"""The time of what one test pays for many: full collections of garbage, and fixtures that tests share."""
 
 
 def count_collection(phase: str, info: dict[str, int]) -> None:
     """Add the time from the start to the stop of a full collection."""
     if info["generation"] == 2:
-        garbage["seconds"] += time.process_time() * (1 if phase == "stop" else -1)
+        uncounted["seconds"] += time.process_time() * (1 if phase == "stop" else -1)
 
 
 gc.callbacks.append(count_collection)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_fixture_setup(fixturedef: Any) -> Generator[None, Any, Any]:
+    """Leave out fixtures that several tests share."""
+    start = processor_time()
+    result = yield
+    if fixturedef.scope != "function":
+        uncounted["seconds"] += processor_time() - start
+    return result
+
 
 started = pytest.StashKey[tuple[float, int]]()
 """The time of the processor at the start of a test, and the number of modules then."""

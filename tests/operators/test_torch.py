@@ -227,6 +227,7 @@ class Layer(torch.nn.Module):
         return sm.CDDProduct.from_vectors(self.left, self.c, self.right, block=True).matvec(x)
 
 
+@pytest.mark.slow
 @compiler
 def test_exports_with_a_dynamic_batch() -> None:
     layer = Layer()

@@ -26,6 +26,15 @@ def test_without_the_marker():
     busy()
 
 
+@pytest.fixture(scope="module")
+def shared():
+    busy()
+
+
+def test_first_of_those_that_share(shared):
+    pass
+
+
 @pytest.mark.slow
 def test_with_the_marker():
     busy()
@@ -43,9 +52,9 @@ def test_with_slow_cases(n, name):
 @pytest.mark.parametrize(
     ("options", "outcome"),
     [
-        ([], "1 failed, 4 passed, 3 deselected"),
-        (["--slow"], "1 failed, 7 passed"),
-        (["-m", "slow"], "3 passed, 5 deselected"),
+        ([], "1 failed, 5 passed, 3 deselected"),
+        (["--slow"], "1 failed, 8 passed"),
+        (["-m", "slow"], "3 passed, 6 deselected"),
     ],
 )
 def test_slow_tests_are_left_out_and_need_the_marker(options: list[str], outcome: str, tmp_path: Path) -> None:

@@ -230,6 +230,7 @@ def test_transforms_of_torch_func():
     torch.testing.assert_close(found, expected)
 
 
+@pytest.mark.slow
 @compiler
 def test_compiled_layers():
     reference, layer = pair(1, 3, 2, 60, stride=2)
