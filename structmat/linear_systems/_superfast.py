@@ -299,8 +299,10 @@ def direct_logdet(
         return None
     hidden = rules.is_differentiated([]) or any(map(rules.is_traced, op._arrays()))
     if hidden or (method is None and batch and rules.compiles):
-        found = _logdet_on_host(op, xp, method, owner)
-        return found if hidden or found is None or bool(xp.all(xp.isfinite(found[0]))) else None
+        results_on_host = _logdet_on_host(op, xp, method, owner)
+        if hidden or results_on_host is None or bool(xp.all(xp.isfinite(results_on_host[0]))):
+            return results_on_host
+        return None
     flat = with_flat_batch(op, batch, xp)
     results = []
     for k in range(prod(batch)):

@@ -24,6 +24,8 @@ class Constant(LinearOperator):
     ----------
     operator : LinearOperator
         The operator of NumPy arrays.
+    is_complex : bool, default False
+        Not to be given: it is read off the operator.
     """
 
     operator: LinearOperator
