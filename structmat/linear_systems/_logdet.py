@@ -129,7 +129,7 @@ def slogdet(
 
     How far off a factor is, this one or a dense one, is measured: by products with A and with the inverse of the
     factor, for random signs. This is the standard error. It grows with the condition number, as the true error does,
-    and was 1 to 1,000 times as large. It is zero where it is below 1e-12 times the sum of the number of unknowns and
+    and was 1 to 3,000 times as large. It is zero where it is below 1e-12 times the sum of the number of unknowns and
     the modulus of the logarithm, in single precision 5e-7 times. That of a closed form is zero, too, but nothing is
     measured there: rounding errors are about 1e-16 times the condition number.
 
