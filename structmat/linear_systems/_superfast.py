@@ -27,6 +27,7 @@ from structmat._toeplitz_systems import (
     SuperfastFactor,
 )
 from structmat._toeplitz_systems.thresholds import HERMITIAN
+from structmat.linear_systems._elimination import is_written_out
 from structmat.linear_systems._stacks import members, with_flat_batch
 from structmat.operators import LinearOperator, Prepared
 
@@ -333,6 +334,8 @@ def _logdet_on_host(
     try:
         return series.logdet_on_host(Superfast(), strict=not rules.compiles)
     except RankError as error:
+        if is_written_out(op):
+            return None
         text = (
             f"has no direct factor, as {error}; under torch.func nothing else is exact: give n_probes for an estimate"
         )
