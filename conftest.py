@@ -13,12 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import threadpoolctl
 from _pytest.doctest import DoctestItem
 
 import structmat
 
-# One thread for XLA, read when JAX starts: tests run side by side.
+# One thread for XLA and torch, which read this when they start, and for what a plugin has loaded before. Tests run side by
+# side, and threads that wait for each other take ten times the processor's time.
 os.environ.setdefault("NPROC", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+threadpoolctl.threadpool_limits(int(os.environ["OMP_NUM_THREADS"]))
 
 PACKAGE = Path(structmat.__file__).resolve().parent
 """The folder of the package, whether it is that of a clone or the installed one."""
