@@ -18,8 +18,8 @@ from _pytest.doctest import DoctestItem
 
 import structmat
 
-# One thread for XLA and torch, which read this when they start, and for what a plugin has loaded before. Tests run side by
-# side, and threads that wait for each other take ten times the processor's time.
+# One thread for XLA and torch, which read this when they start, and for what a plugin has loaded before. Tests run side
+# by side, and threads that wait for each other take ten times the time of the processor.
 os.environ.setdefault("NPROC", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 threadpoolctl.threadpool_limits(int(os.environ["OMP_NUM_THREADS"]))

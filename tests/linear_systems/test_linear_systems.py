@@ -972,6 +972,7 @@ def test_larger_systems_are_accepted_by_their_backward_errors(noise):
     assert backward_error(A.to_dense(), found.x, b) < 1e-15
 
 
+@pytest.mark.slow(backend="jax")
 @on("torch", "jax")
 def test_ill_conditioned_members_of_stacks_have_their_solutions(backend):
     noise, b = np.array([[1e-2], [1e-9], [1e-13]]), np.sin(np.arange(30) ** 2.0)

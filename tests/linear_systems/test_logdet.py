@@ -12,8 +12,6 @@ import pytest
 import scipy
 
 import structmat as sm
-from structmat._arrays.namespaces import numpy_namespace
-from structmat.linear_systems._lanczos import mean_of
 from tests import backends
 
 RNG = np.random.default_rng(0)
@@ -431,13 +429,6 @@ def test_the_whole_grid_saves_most_iterations(noise: str) -> None:
         for M in ("nearest", None)
     ]
     assert counts[0] < counts[1] / 2
-
-
-def test_the_standard_error_of_two_values_is_half_their_distance():
-    """As of an unbiased variance: by one less than their number."""
-    _, mean, error = mean_of(np.array([[1.0, 5.0], [3.0, 5.0]]), numpy_namespace)
-    np.testing.assert_allclose(mean, [2.0, 5.0])
-    np.testing.assert_allclose(error, [1.0, 0.0])
 
 
 def test_gradients_of_estimates_near_a_circulant_need_few_probes():

@@ -56,6 +56,7 @@ def assert_are(found: Any, expected: Any, backend: backends.Backend) -> None:
     np.testing.assert_allclose(backend.to_numpy(found), expected, rtol=1e-8)
 
 
+@pytest.mark.slow
 @backends.on("torch")
 def test_torch_func_has_the_exact_value_and_gradient(backend: backends.Backend) -> None:
     import torch

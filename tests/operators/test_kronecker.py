@@ -67,6 +67,7 @@ NOT_HERMITIAN = {
 }
 
 
+@pytest.mark.slow(backend="jax")
 def test_eigenvectors_are_those_of_finite_hermitian_matrices_alone(backend: backends.Backend) -> None:
     """Also where one matrix of a stack is another one, or a part of an operator; rounding errors are no objection."""
     for reason, matrices in NOT_HERMITIAN.items():
@@ -86,6 +87,7 @@ def test_eigenvectors_are_those_of_finite_hermitian_matrices_alone(backend: back
 
 
 @pytest.mark.filterwarnings("ignore:There is a performance drop")  # of complex numbers in `torch.vmap`
+@pytest.mark.slow(transform=("jax.jit", "jax.vmap"))
 @pytest.mark.parametrize("transform", ["jax.jit", "jax.vmap", "torch.vmap"])
 def test_eigenvalues_of_other_matrices_are_nan_where_values_are_unknown(transform: str) -> None:
     library, _, name = transform.partition(".")
@@ -163,7 +165,7 @@ def test_uneven_noise_and_gaps_take_few_steps(gaps: bool) -> None:
         np.testing.assert_allclose(found.x, np.linalg.solve(dense, right), rtol=1e-6)
         steps[preconditioner] = found.iterations
     assert steps["nearest"] < steps[None] / (1.3 if gaps else 2), steps
-    estimate = sm.slogdet(A, n_probes=200, rng=0)
+    estimate = sm.slogdet(A, n_probes=40, rng=0)  # fewer than unknowns
     exact = np.linalg.slogdet(dense)[1]
     assert abs(estimate.logabsdet - exact) < 4 * estimate.standard_error
     assert estimate.standard_error < 0.02 * abs(exact)

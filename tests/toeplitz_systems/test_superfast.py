@@ -269,6 +269,7 @@ def logdet_in_extended_precision(K: Any) -> float:
     return float(log)
 
 
+@pytest.mark.slow(backend="jax")
 @backends.on("numpy", "torch", "jax")
 @pytest.mark.parametrize("name", ILL_CONDITIONED)
 def test_the_error_of_a_log_determinant_is_measured(backend: backends.Backend, name: str) -> None:
