@@ -15,10 +15,10 @@ Q is drawn at random: then all k vectors are alike. The halves begin as random i
 end in bad minima.
 
 Of n x n matrices a half of c factors has c n numbers for k n equations. With k + 1 factors to a half, ``2k + 3`` in
-all, its error falls as long as it is fitted: of ranks 3, 4 and 8 (n = 384) to 7e-4, 6e-6 and 1e-2 in 3,000 iterations
-of real factors, to 1e-8 and less of complex ones. With k factors, ``2k + 1`` in all, it stays above 0.04 if real, above
-0.01 if complex. Which of the two is better for a matrix depends on what the next singular value is worth. Of a half
-with the smaller side in blocks the numbers and equations are counted in the same way.
+all, its error falls as long as it is fitted: of ranks 3, 4 and 8 (n = 384) to 7e-4, 6e-6 and 1.4e-2 in 3,000
+iterations of real factors, of rank 8 to 1.5e-8 of complex ones. With k factors, ``2k + 1`` in all, it stays above 0.04
+if real, above 0.01 if complex. Which of the two is better for a matrix depends on what the next singular value is
+worth. Of a half with the smaller side in blocks the numbers and equations are counted in the same way.
 """
 
 from __future__ import annotations

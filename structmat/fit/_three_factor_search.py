@@ -128,4 +128,8 @@ def _random_start(grid: BlockGrid, rng: np.random.Generator) -> Factors:
 STARTS: dict[str, Callable[[BlockGrid, np.random.Generator], Factors]] = {
     "shift-synchronisation": shift_synchronisation_start
 }
-"""These come next, as long as the best one is not exact."""
+"""These come next, as long as the best one is not exact.
+
+On changes of weights synchronisation gains no more than 0.4 % in 40 % of the time. It stays for planted products:
+without it 2 of 4 real ones of 64 rows come back and 2 of 4 of 256 rows, with it all; under noise as strong as the
+signal 3 and 2 of 4, with it all."""
