@@ -11,6 +11,7 @@ from structmat.fit._low_rank_product import low_rank_product
 from structmat.fit._low_rank_start import low_rank_start
 from structmat.fit._matrices import truncated_svd
 from structmat.fit._problem import Problem
+from structmat.fit._search import Candidate, Search
 from structmat.operators import CDDLayout, CDDProduct
 from tests.fit.matrices import normal, relative, svd_error
 
@@ -224,3 +225,14 @@ def test_fits_are_no_worse_than_rank_k_from_two_k_and_three_factors_on():
     fits = [fit_cdd(W, n_factors, rng=0, restarts=0).error for n_factors in (9, 11)]
     assert fits[0] <= 1.01 * svd_error(W, 3)
     assert fits[1] <= fits[0]
+
+
+@pytest.mark.parametrize(("explored", "polished"), [(0.99, 1), (1.04, 2), (1.06, 1)])
+def test_what_was_read_off_does_not_keep_an_explored_product_that_is_close_from_its_polish(explored, polished):
+    W = nearly_of_rank(3, (6, 6), real=True)
+    problem = Problem(W, CDDLayout(W.shape, 5), W.dtype)
+    search = Search(problem, Control(10, 1e-7), np.random.default_rng(0))
+    found = [Candidate(name, np.zeros(30), error) for name, error in (("low-rank", 1.0), ("random", explored))]
+    chosen = search._worth_a_polish(found)
+    assert len(chosen) == polished
+    assert min(one.error for one in chosen) == min(1.0, explored)
