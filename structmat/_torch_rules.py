@@ -223,12 +223,6 @@ def _filled(emptied: Any, tensors: Iterator[Any]) -> Any:
     return emptied._map(lambda _, core: next(tensors))  # noqa: ARG005
 
 
-_FORWARD_MODE = (
-    "systems and log-determinants have no derivatives in the forward mode of torch; use reverse mode, such as "
-    "torch.func.jacrev or torch.autograd.functional.jacobian"
-)
-
-
 def in_batches(backward: Callable[..., Any]) -> Callable[..., Any]:
     """Return the backward pass of a `torch.autograd.Function` that takes the gradients of ``vectorize=True`` as well.
 
@@ -240,6 +234,8 @@ def in_batches(backward: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(backward)
     def computed(ctx: Any, *gradients: Any) -> Any:
+        if torch.compiler.is_compiling():  # it maps nothing by the older one, and cannot trace the question
+            return backward(ctx, *gradients)
         places = [k for k, gradient in enumerate(gradients) if torch.is_tensor(gradient) and is_mapped(gradient)]
         if not places:
             return backward(ctx, *gradients)
@@ -345,11 +341,6 @@ class _ImplicitSolve(torch.autograd.Function):
         return (None, None, cotangent, *vjp(-cotangent), *[None] * (len(tensors) - len(tensors_of_A)))
 
     @staticmethod
-    def jvp(ctx: Any, *tangents: Any) -> Any:
-        """Raise an error: the rule is for reverse mode."""
-        raise NotImplementedError(_FORWARD_MODE)
-
-    @staticmethod
     def vmap(info: Any, in_dims: Any, solver: Solver, structure: _Structure, b: Any, *tensors: Any) -> Any:
         _, _, axis, *dims = in_dims
         b = b.expand(info.batch_size, *b.shape) if axis is None else b.movedim(axis, 0)
@@ -384,11 +375,6 @@ class _DifferentiableLogDeterminant(torch.autograd.Function):
         tensors_of_A = tensors[: structure.count]
         _, vjp = torch.func.vjp(trace, *tensors_of_A)
         return (None, None, None, *vjp(gradient), *[None] * (len(tensors) - len(tensors_of_A)))
-
-    @staticmethod
-    def jvp(ctx: Any, *tangents: Any) -> Any:
-        """Raise an error: the rule is for reverse mode."""
-        raise NotImplementedError(_FORWARD_MODE)
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, rule: LogDeterminant, structure: _Structure, value: Any, *tensors: Any) -> Any:
