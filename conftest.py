@@ -33,7 +33,7 @@ LIMIT = 1.0
 What takes more than a quarter of it where it is written gets the marker, since other machines are slower.
 """
 
-SLOW_DOCTESTS = {"structmat.jax.as_lineax", "structmat.studies.Study"}
+SLOW_DOCTESTS = {"structmat.jax.as_lineax", "structmat.plot.draw_study", "structmat.studies.Study"}
 """Examples of docstrings that are slow: these take no marker."""
 
 left_out = pytest.StashKey[int]()

@@ -26,6 +26,7 @@ def test_every_toeplitz_matrix_is_reproduced(rows, cols, real, seed):
     assert np.linalg.norm(T - through(result.operator, cols)) <= 1e-10 * np.linalg.norm(T)
 
 
+@pytest.mark.slow(seed=(1, 2))
 @pytest.mark.parametrize("shape", [(24, 24), (24, 16), (10, 30)])
 @pytest.mark.parametrize("real", [True, False])
 @pytest.mark.parametrize("seed", range(3))

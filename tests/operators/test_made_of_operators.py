@@ -55,6 +55,7 @@ PARTS = {
 """Real and complex operators, whose arrays do not always say which they are."""
 
 
+@pytest.mark.slow(backend=("torch", "array_api_strict"))
 @backends.on("numpy", "torch", "array_api_strict")
 @pytest.mark.parametrize("left", PARTS)
 def test_a_kronecker_product_has_every_law_with_the_required_hooks_alone(backend: backends.Backend, left: str) -> None:
