@@ -19,7 +19,8 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # no test needs a model of the Hub, and some
 settings.register_profile(
     "ci", max_examples=30, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
 )
-settings.register_profile("dev", deadline=None, suppress_health_check=list(HealthCheck))
+# Each run draws other examples, so that a few are enough between two edits.
+settings.register_profile("dev", max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
 settings.load_profile("ci" if os.environ.get("CI") else "dev")
 
 SCIPY_MARKERS = (

@@ -170,6 +170,7 @@ def skip_flushed(backend: Backend) -> None:
         pytest.skip("XLA flushes subnormal numbers to zero")
 
 
+@pytest.mark.slow(backend="array_api_strict")
 @pytest.mark.parametrize("dtype", ["float64", "complex128"])
 @every_entry
 def test_quotients_are_not_made_by_reciprocals(backend: Backend, entry: Entry, dtype: str) -> None:
@@ -198,6 +199,7 @@ def test_quotients_are_those_of_the_entries(kind: Any, divisor: Any) -> None:
     np.testing.assert_allclose((kind(entries) / divisor)._arrays()[0], entries / divisor, rtol=rounding)
 
 
+@pytest.mark.slow(backend="array_api_strict")
 @pytest.mark.parametrize("scale", [SUBNORMAL, TINY, HUGE])
 @each(SOLVED)
 def test_solutions_do_not_depend_on_the_scale(backend: Backend, entry: Entry, scale: float) -> None:

@@ -141,7 +141,7 @@ def test_the_laws_of_the_public_checks_hold(backend: Backend, entry: Entry, grou
     check(backend, entry, law)
 
 
-@pytest.mark.slow(backend="jax")
+@pytest.mark.slow(backend=("array_api_strict", "jax"))
 @every_entry
 def test_entries_and_blocks_are_those_of_the_dense_matrix(backend: Backend, entry: Entry) -> None:
     skip_most_where_each_shape_compiles(backend, entry)
@@ -276,6 +276,7 @@ def test_integers_are_promoted_not_truncated(backend: Backend, entry: Entry) -> 
     check(backend, entry, law)
 
 
+@pytest.mark.slow(backend="array_api_strict")
 @every_entry
 def test_complex_copies(backend: Backend, entry: Entry) -> None:
     skip_most_where_each_shape_compiles(backend, entry)
@@ -354,7 +355,7 @@ def of_normal_matrix(function: Any, dense: np.ndarray) -> np.ndarray:
     return np.reshape([(Z * function(np.diag(T))) @ Z.conj().T for T, Z in found], dense.shape)
 
 
-@pytest.mark.slow(backend="jax")
+@pytest.mark.slow(backend=("array_api_strict", "jax"))
 @every_entry
 def test_matrix_functions(backend: Backend, entry: Entry) -> None:
     if "sqrtm" not in entry.closed_forms:

@@ -76,6 +76,7 @@ OWN = {
 }
 
 
+@pytest.mark.slow(backend="torch")
 @backends.on("numpy", "torch")
 @pytest.mark.parametrize("other", [*PARTS, *OWN])
 @pytest.mark.parametrize("name", OWN)

@@ -312,6 +312,7 @@ def test_a_prepared_operator_does_not_follow_its_parameters(backend: Backend, en
             array[...] = a(values)
 
 
+@pytest.mark.slow(backend="array_api_strict")
 @each(PLAIN)
 @pytest.mark.parametrize("seed", [5, 6, 7])
 @pytest.mark.parametrize("dtype", ["float64", "complex128"])
