@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections import Counter
+from functools import cache
 
 import pytest
 
@@ -12,11 +13,15 @@ from tests.faults import run
 FAULTS = run.faults()
 
 
+@cache
+def parsed(file: str) -> str:
+    return ast.dump(ast.parse((run.ROOT / file).read_text("utf-8")))
+
+
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.title)
 def test_a_fault_can_be_put_in(fault):
-    text = (run.ROOT / fault.file).read_text("utf-8")
-    changed = fault.applied(text)
-    assert ast.dump(ast.parse(changed)) != ast.dump(ast.parse(text))
+    changed = fault.applied((run.ROOT / fault.file).read_text("utf-8"))
+    assert ast.dump(ast.parse(changed)) != parsed(fault.file)
     assert run.related(fault.file)
 
 

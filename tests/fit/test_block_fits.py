@@ -28,6 +28,7 @@ def check(W, fit, n_factors, block_size):
     assert len(fit.history) == fit.n_iter + 1
 
 
+@pytest.mark.slow(real=True)
 @pytest.mark.parametrize(("shape", "block_size"), GRIDS)
 @pytest.mark.parametrize("real", [True, False])
 def test_more_factors_are_never_worse_than_three_or_closed_forms(shape, block_size, real):

@@ -57,6 +57,7 @@ def test_any_matrix(problem):
     check(W, fit_cdd(W, block_size=block_size, rng=0, restarts=2))
 
 
+@pytest.mark.slow
 @settings(max_examples=8, deadline=None)
 @given(problem=problems(), share=st.sampled_from([0.1, 0.3, 0.9]), graded=st.booleans())
 def test_any_mask(problem, share, graded):

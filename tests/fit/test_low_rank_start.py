@@ -181,6 +181,7 @@ def last_start(W, n_factors, block_size="min", inputs=None):
     return CDDLayout(W.shape, len(vectors), block_size).product(vectors).to_dense()
 
 
+@pytest.mark.slow(real=False)
 @pytest.mark.parametrize(
     ("shape", "n_factors", "block_size", "k"),
     [

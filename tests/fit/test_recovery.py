@@ -36,6 +36,7 @@ def optimum_from_the_truth(W, vectors, block_size):
 
 
 @pytest.mark.slow(n=200)
+@pytest.mark.slow(kind=tuple(KINDS[2:]))
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("n", SQUARES)
 def test_square_without_noise(kind, n):
@@ -44,7 +45,7 @@ def test_square_without_noise(kind, n):
         assert fit_cdd(W, rng=seed).error < 1e-7
 
 
-@pytest.mark.slow(kind=tuple(KINDS)[2:])
+@pytest.mark.slow(kind=tuple(KINDS[1:]))
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(("shape", "block_size"), GRIDS)
 def test_blocks_without_noise(kind, shape, block_size):

@@ -71,6 +71,7 @@ def test_factorisations_whose_products_overflow_are_refused():
         factorize_cdd(W)
 
 
+@pytest.mark.slow(scale=("tiny", "huge"))
 @pytest.mark.parametrize(
     "options", [{"n_factors": 1}, {"n_factors": 2}, {"n_factors": 3}, {"n_factors": 5}], ids=["1", "2", "3", "5"]
 )

@@ -86,6 +86,7 @@ def nested_operator(dtype="float32", seed=0):
 # Round trips
 
 
+@pytest.mark.slow(backend=("array_api_strict", "jax"))
 @every_entry_of_the_package
 @given(data=st.data())
 @settings(parent=once, max_examples=6)

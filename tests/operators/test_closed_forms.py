@@ -170,7 +170,7 @@ def skip_flushed(backend: Backend) -> None:
         pytest.skip("XLA flushes subnormal numbers to zero")
 
 
-@pytest.mark.slow(backend="array_api_strict")
+@pytest.mark.slow(backend=("array_api_strict", "torch"))
 @pytest.mark.parametrize("dtype", ["float64", "complex128"])
 @every_entry
 def test_quotients_are_not_made_by_reciprocals(backend: Backend, entry: Entry, dtype: str) -> None:

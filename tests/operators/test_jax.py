@@ -37,6 +37,7 @@ def drawn(entry: Entry, dtype: str = "float64") -> tuple[Any, np.ndarray]:
     return sample.make(jnp.asarray), sample.dense
 
 
+@pytest.mark.slow
 @every_class
 def test_jit_takes_and_returns_operators(entry: Entry) -> None:
     op, dense = drawn(entry)
