@@ -39,10 +39,29 @@ def grids(draw):
 layouts = st.one_of(single_blocks(), grids())
 
 
+objectives = {
+    "layout": layouts,
+    "real": st.booleans(),
+    "weighted": st.booleans(),
+    "chunked": st.booleans(),
+    "seed": st.integers(0, 2**16),
+}
+
+
+@settings(max_examples=12, deadline=None)
+@given(**objectives)
+def test_error_and_gradient(**options):
+    check_error_and_gradient(**options)
+
+
 @pytest.mark.slow
 @settings(max_examples=120, deadline=None)
-@given(layout=layouts, real=st.booleans(), weighted=st.booleans(), chunked=st.booleans(), seed=st.integers(0, 2**16))
-def test_error_and_gradient(layout, real, weighted, chunked, seed):
+@given(**objectives)
+def test_error_and_gradient_of_many(**options):
+    check_error_and_gradient(**options)
+
+
+def check_error_and_gradient(layout, real, weighted, chunked, seed):
     rng = np.random.default_rng(seed)
     rows, cols = layout.shape
     target = normal(rng, (rows, 4 if weighted else cols), real=real)

@@ -317,6 +317,12 @@ def test_signs_and_fractions_do_what_they_do_to_arrays(op: sm.LinearOperator) ->
         assert result.dtype == op.dtype
 
 
+def test_negative_powers_without_eigenvalues_are_those_of_the_inverse() -> None:
+    T = sm.Toeplitz(np.array([3.0, 1.0, 0.5]), np.array([3.0, 0.2, 0.1]))
+    for k in (-1, -2, -3):
+        np.testing.assert_allclose((T**k).to_dense(), np.linalg.matrix_power(T.to_dense(), k), rtol=1e-12)
+
+
 @pytest.mark.slow(backend="jax")
 @on("numpy", "array_api_strict", "torch", "jax")
 def test_the_power_zero_keeps_library_batch_and_dtype(backend: Backend) -> None:

@@ -195,3 +195,11 @@ def test_a_figure_has_all_points_and_no_mean_over_fewer_layers(study):
     ax = Study((*by_svd, *made, *wider)).plot()
     assert [line.get_label() for line in ax.get_lines()] == ["truncated SVD", "Monarch"]
     assert all(max(line.get_xdata()) < ax.get_xlim()[1] for line in ax.get_lines())
+
+
+def test_another_matrix_of_the_same_name_is_another_unit(tmp_path):
+    """What is done is kept in the folder; a matrix that has changed since then is not."""
+    first, second = np.random.default_rng(0).standard_normal((2, 4, 4))
+    for matrix in (first, second):
+        study = sweep({"layer": matrix}, n_factors=[1], methods=["cdd"], out=tmp_path)
+        assert rows(study)[-1]["error"] == pytest.approx(fit_cdd(matrix, 1).error)
