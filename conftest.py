@@ -145,8 +145,13 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
-    """Fail a test that takes long without the marker, with all that it needs, unless it is the first to import it."""
+    """Fail a test that takes long without the marker, with all that it needs, unless it is the first to import it.
+
+    So do runs of the quick selection alone: what JAX compiles for one test depends on those before it.
+    """
     yield
+    if item.config.getoption("slow"):
+        return
     start, modules = item.stash[started]
     took = processor_time() - start
     if took > LIMIT and not item.get_closest_marker("slow") and len(sys.modules) - modules < 50:

@@ -87,6 +87,7 @@ def test_a_toeplitz_product_is_the_linear_convolution_of_an_image(mode, rows):
     np.testing.assert_allclose(T.prepare().matvec(X, out=np.empty((2, 3, T.shape[0]))), X @ T.to_dense().T, atol=1e-12)
 
 
+@pytest.mark.slow(backend="jax")
 def test_separable_toeplitz_matrices_are_kronecker_products(backend):
     rng = np.random.default_rng(7)
     a, b, c = (rng.standard_normal(n) for n in (5, 3, 7))
