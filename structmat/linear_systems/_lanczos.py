@@ -23,8 +23,8 @@ from structmat.linear_systems._krylov import inner
 from structmat.linear_systems._results import ConvergenceError, SlogdetEstimate
 from structmat.operators import LinearOperator
 
-MOST_WITHOUT_ESTIMATE = 1024
-"""The most unknowns of a matrix whose dense form is factored, which takes no longer than an estimate."""
+_MOST_WITH_EIGENVECTORS = 1024
+"""The most unknowns of a matrix whose eigenvectors are computed where an estimate of it has not settled."""
 
 TRACED = 50
 """The default number of steps in a trace of JAX, where all of them are made."""
@@ -94,7 +94,7 @@ def _last_step(op: LinearOperator, steps: int) -> tuple[int, bool]:
     that are no longer orthogonal, and may settle on a wrong value.
     """
     all_steps = max(op.shape[0], 3 * _CHUNK)
-    is_small = op.shape[0] <= MOST_WITHOUT_ESTIMATE and all_steps <= steps
+    is_small = op.shape[0] <= _MOST_WITH_EIGENVECTORS and all_steps <= steps
     return (all_steps, True) if is_small else (steps, False)
 
 

@@ -23,7 +23,6 @@ from structmat._errors import ArgumentTypeError, ArgumentValueError
 from structmat.linear_systems._elimination import is_written_out
 from structmat.linear_systems._hermitian import require_hermitian, require_positive
 from structmat.linear_systems._lanczos import (
-    MOST_WITHOUT_ESTIMATE,
     TRACED,
     Quadrature,
     estimates_of,
@@ -33,7 +32,7 @@ from structmat.linear_systems._lanczos import (
 from structmat.linear_systems._logdet_derivatives import with_derivatives
 from structmat.linear_systems._results import ConvergenceError, SlogdetEstimate
 from structmat.linear_systems._solve import require_operator
-from structmat.linear_systems._superfast import Superfast, direct_logdet
+from structmat.linear_systems._superfast import MOST_WITHOUT_FACTOR, Superfast, direct_logdet
 from structmat.operators import LinearOperator, Submatrix
 
 _GAPS = 1 << 22
@@ -224,7 +223,7 @@ def _require_values_for_estimate(op: LinearOperator, owner: str, xp: Namespace) 
 
 def _exactly(op: LinearOperator, method: Superfast | None, owner: str, xp: Namespace) -> SlogdetEstimate | None:
     """Return the result by the method that is asked for, or what is fastest; None where there is but an estimate."""
-    if method is not None or op.shape[0] > MOST_WITHOUT_ESTIMATE:
+    if method is not None or op.shape[0] > MOST_WITHOUT_FACTOR:
         measured = rules_of(xp).untraced(direct_logdet)(op, xp, method, owner)
         if measured is not None:
             log, error = (xp.astype(value, precision_of(op.dtype, xp)) for value in measured)

@@ -25,11 +25,8 @@ from structmat.linear_systems._krylov import KrylovMethod
 from structmat.linear_systems._lsmr import LSMR
 from structmat.linear_systems._results import ConvergenceError, Report, Solutions, SolveResult
 from structmat.linear_systems._stopping import is_as_small_as_rounding, relative_residual
-from structmat.linear_systems._superfast import Superfast, direct_factor, factor_by
+from structmat.linear_systems._superfast import MOST_WITHOUT_FACTOR, Superfast, direct_factor, factor_by
 from structmat.operators import Identity, LinearOperator
-
-_FACTORED = 1024
-"""Up to so many unknowns there is no direct factor: iteration takes a few milliseconds."""
 
 _LONGEST = 10_000
 """The default number of iterations is ten times the number of unknowns, but at most this."""
@@ -312,7 +309,7 @@ def _by_factor(question: _Question, settings: IterationSettings, *, has_failed: 
     """
     op, right, xp = question.op, question.right, question.xp
     rules = rules_of(xp)
-    if op.shape[0] <= _FACTORED or rules.is_traced(right):
+    if op.shape[0] <= MOST_WITHOUT_FACTOR or rules.is_traced(right):
         return None
     with rules.evaluated([*op._arrays(), right]):
         systems = None if has_failed else math.prod(right.shape[:-1])

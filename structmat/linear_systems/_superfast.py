@@ -34,6 +34,9 @@ from structmat.operators import LinearOperator, Prepared
 _LIBRARIES = {"numpy", "torch", "jax", "cupy", "array_api_strict"}
 """Libraries with batches of Cholesky and QR factors, in double precision."""
 
+MOST_WITHOUT_FACTOR = 1024
+"""Up to so many unknowns no direct factor is made unless it is asked for: other ways take a few milliseconds."""
+
 _ALONE, _ALONE_COMPILED = 2000, 8192
 """The largest Toeplitz matrix alone for which Levinson's recursion is faster; the same where each shape is compiled.
 
