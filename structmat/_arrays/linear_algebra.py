@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from structmat._arrays.arithmetic import conjugate, is_rounding_error, real_part
 from structmat._arrays.dtypes import is_half_precision
 from structmat._arrays.libraries import device_of, library_of
@@ -67,6 +69,20 @@ def cholesky_factors(matrices: Array, xp: Namespace) -> Array:
         return xp.linalg.cholesky(matrices)
     factors, failures = xp.linalg.cholesky_ex(matrices)
     return xp.where((failures > 0)[..., None, None], xp.full_like(factors, float("nan")), factors)
+
+
+_VECTORS = 4
+"""The vectors by which the error of a factor is measured.
+
+With one, which finds what was overlooked, a direct factor of 4,000 points and uneven noise takes 20.4 ms, with four
+22.0; of 100,000 points 0.39 s and 0.43 s.
+"""
+
+
+def signs_for_error(n: int, like: Array, xp: Namespace) -> Array:
+    """Return random signs, the same in every call, as vectors of n entries for `measured_error_of_logdet`."""
+    signs = np.random.default_rng(0).integers(0, 2, (_VECTORS, n)) * 2.0 - 1.0
+    return xp.astype(xp.asarray(signs, device=device_of(like)), like.dtype)
 
 
 def measured_error_of_logdet(z: Array, left: Array, xp: Namespace) -> Array:

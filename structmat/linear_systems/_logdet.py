@@ -10,13 +10,14 @@ from structmat._arguments import integer, non_negative, random_generator
 from structmat._arrays.arithmetic import real_part
 from structmat._arrays.conversion import without_axes_as_scalar
 from structmat._arrays.dtypes import cast_back, precision_of
-from structmat._arrays.libraries import device_of, rules_of
+from structmat._arrays.libraries import rules_of
 from structmat._arrays.linear_algebra import (
     adjoint,
     cholesky_factors,
     hermitian_part,
     is_hermitian,
     measured_error_of_logdet,
+    signs_for_error,
 )
 from structmat._arrays.typing import Array, DType, Namespace
 from structmat._errors import ArgumentTypeError, ArgumentValueError
@@ -46,9 +47,6 @@ _STEPS = 1000
 
 _MOST_GROUPS = 100
 """Of probes, for a wanted error."""
-
-_VECTORS = 4
-"""The vectors by which the error of a dense factor is measured."""
 
 _ROUNDING = 1e-12
 """A measured error of a log-determinant that counts as zero, in units of the number of unknowns plus its modulus.
@@ -355,9 +353,8 @@ def _error_of(factor: Array, dense: Array, xp: Namespace) -> Array:
     """Return how far off the logarithm by a Cholesky factor may be, as was measured, without derivatives."""
     rules = rules_of(xp)
     L, K = (rules.constant(array) for array in (factor, dense))
-    signs = 2.0 * np.random.default_rng(0).integers(0, 2, (_VECTORS, K.shape[-1])) - 1.0
-    z = xp.astype(xp.asarray(signs, device=device_of(K)), K.dtype)
-    columns = xp.broadcast_to(xp.matrix_transpose(z), (*K.shape[:-1], _VECTORS))
+    z = signs_for_error(K.shape[-1], K, xp)
+    columns = xp.broadcast_to(xp.matrix_transpose(z), (*K.shape[:-1], z.shape[0]))
     with rules.unrecorded():
         first = rules.triangular_solutions(L, columns)
         upper = xp.flip(adjoint(L, xp), axis=(-2, -1))  # which is lower triangular
