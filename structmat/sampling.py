@@ -18,10 +18,10 @@ import numpy as np
 
 from structmat._arguments import as_floating, integer, random_generator
 from structmat._arguments import grid as checked_grid
-from structmat._arrays.arithmetic import is_rounding_error
 from structmat._arrays.conversion import from_numpy, to_numpy
 from structmat._arrays.dtypes import in_precision, is_complex, precision_of
 from structmat._arrays.libraries import device_of, is_array, namespace, namespace_of
+from structmat._arrays.linear_algebra import equals_adjoint
 from structmat._arrays.typing import Array, ArrayLike
 from structmat._errors import ArgumentTypeError, ArgumentValueError
 from structmat._fourier.embedding import fast_length
@@ -377,9 +377,8 @@ def _at_lags(covariance: Callable[..., ArrayLike], n_variables: int | None, owne
         return _mirrored(values)
     xp = namespace(values)
     opposite = xp.matrix_transpose(xp.flip(values, axis=tuple(range(len(reach)))))
-    difference = values - opposite
-    if not bool(xp.all(is_rounding_error(difference, values, xp, axis=None, units=_ASYMMETRY))):
-        largest = float(xp.max(xp.abs(difference)))
+    if not bool(equals_adjoint(values, opposite, xp, core=values.ndim, units=_ASYMMETRY)):
+        largest = float(xp.max(xp.abs(values - opposite)))
         text = f"must be the transpose of that at the opposite lag, C(-h) = C(h)^T, but differs by {largest:.3g}"
         raise ArgumentValueError(owner, "covariance", text)
     return xp.moveaxis(values, (-2, -1), (0, 1))

@@ -194,15 +194,12 @@ def negligible(values: Array, rtol: float, xp: Namespace) -> Array:
     return moduli <= rtol * xp.max(finite, axis=-1, keepdims=True)
 
 
-def is_rounding_error(
-    parts: Array, values: Array, xp: Namespace, *, axis: int | tuple[int, ...] | None = -1, units: float = 64.0
-) -> Array:
-    """Tell which of `parts` are rounding errors beside the largest modulus of `values` along `axis`.
+def is_rounding_error(parts: Array, values: Array, xp: Namespace) -> Array:
+    """Tell which imaginary parts are rounding errors beside the largest modulus of `values` along the last axis.
 
-    Those are differences between a matrix and its adjoint, or imaginary parts of what should be real, up to eps times
-    `units` times that modulus. NaN counts as one: what it makes of a result is left to others to report.
+    NaN counts as one: what it makes of a result is left to others to report.
     """
-    allowed = units * float(xp.finfo(values.dtype).eps) * xp.max(xp.abs(values), axis=axis, keepdims=True)
+    allowed = 64 * float(xp.finfo(values.dtype).eps) * xp.max(xp.abs(values), axis=-1, keepdims=True)
     return ~(xp.abs(parts) > allowed)
 
 

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from structmat._arrays.arithmetic import conjugate, is_rounding_error, quotient, real_part
+from structmat._arrays.arithmetic import conjugate, quotient, real_part
 from structmat._arrays.dtypes import is_complex
 from structmat._arrays.libraries import can_raise_for_values, device_of, is_numpy, namespace_of, rules_of
+from structmat._arrays.linear_algebra import equals_adjoint
 from structmat._arrays.shapes import concat_last
 from structmat._arrays.typing import Array, Namespace
 from structmat._errors import ArgumentValueError
-from structmat._toeplitz_systems import thresholds
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,7 +50,7 @@ def schur(c: Array, r: Array, xp: Namespace, owner: str, *, with_factor: bool) -
 
 def _require_hermitian(c: Array, adjoint: Array, xp: Namespace, owner: str) -> None:
     """Raise an error if the first column is not that of the adjoint, up to rounding."""
-    if not bool(xp.all(is_rounding_error(c - adjoint, c, xp, units=thresholds.HERMITIAN))):
+    if not bool(xp.all(equals_adjoint(c, adjoint, xp, core=1))):
         text = "the matrix must be Hermitian: c[0] is not real, or r[1:] not the conjugate of c[1:]"
         raise ArgumentValueError(owner, None, text)
 

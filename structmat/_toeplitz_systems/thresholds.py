@@ -235,12 +235,6 @@ LOGARITHM_PER_CORRECTION = 10
 """The error of the logarithm, in units of that correction, of which such a warning speaks: near the largest of the 36
 errors above."""
 
-# Cholesky factors
-
-HERMITIAN = 8.0
-"""How far a matrix may be from its adjoint, in units of eps times its largest entry: what a few operations on its
-diagonals leave of rounding."""
-
 # Numbers of extreme size
 
 ORDINARY_EXPONENT = 64

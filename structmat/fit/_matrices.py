@@ -14,6 +14,8 @@ import numpy as np
 
 from structmat._arguments import as_floating, as_matrix
 from structmat._arrays.conversion import from_numpy, to_numpy
+from structmat._arrays.linear_algebra import is_hermitian
+from structmat._arrays.namespaces import numpy_namespace
 from structmat._errors import ArgumentValueError
 
 if TYPE_CHECKING:
@@ -265,7 +267,7 @@ def weighted_inputs(moment: NDArray[Any], owner: str, *, real: bool) -> NDArray[
         return np.diag(roots)[:, roots > 0]
     scaled, largest = _scaled(moment)
     rounding = 10.0 * len(moment) * float(np.finfo(moment.dtype).eps)
-    if np.abs(scaled - scaled.conj().T).max() > rounding:
+    if not is_hermitian(moment, numpy_namespace, units=10.0 * len(moment)):
         raise ArgumentValueError(owner, _MOMENT, "must be a symmetric (Hermitian) matrix")
     if real and np.iscomplexobj(scaled):
         # Of a real residual only the real part of S, symmetric and positive semi-definite too, matters.

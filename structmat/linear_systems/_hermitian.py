@@ -7,6 +7,7 @@ import math
 import numpy as np
 
 from structmat._arrays.arithmetic import conjugate
+from structmat._arrays.linear_algebra import ROUNDING_OF_ADJOINT
 from structmat._arrays.typing import Array, Namespace
 from structmat._errors import ArgumentValueError
 from structmat.linear_systems._scaling import probe
@@ -38,5 +39,5 @@ def is_nearly_hermitian(op: LinearOperator, z: Array, xp: Namespace) -> Array:
     one = xp.sum(both[1, ...] * products[0, ...], axis=-1)
     other = conjugate(xp.sum(both[0, ...] * products[1, ...], axis=-1), xp)  # both vectors are real
     sum_of_moduli = xp.sum(xp.abs(products), axis=(0, -1))
-    rounding = ROUNDING_OF_LOGDET * float(xp.finfo(z.dtype).eps) * math.log2(2 * op.shape[0])
+    rounding = ROUNDING_OF_ADJOINT * float(xp.finfo(z.dtype).eps) * math.log2(2 * op.shape[0])
     return xp.all(~(xp.abs(one - other) > rounding * sum_of_moduli))  # NaN counts as Hermitian, and is reported later

@@ -302,7 +302,7 @@ def _exact(op: LinearOperator, xp: Namespace) -> tuple[Array, Array] | None:
     """
     if is_written_out(op):
         dense = op.to_dense()
-        hermitian = is_hermitian(dense, xp)[..., 0, 0]
+        hermitian = is_hermitian(dense, xp)
         known = rules_of(xp).concrete(xp.all(hermitian))
         if known is not None:
             require_hermitian(known)

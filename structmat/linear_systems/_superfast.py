@@ -12,8 +12,8 @@ import numpy as np
 
 from structmat._arguments import integer, positive
 from structmat._arrays.arithmetic import binary_exponents, conjugate, real_part
-from structmat._arrays.dtypes import is_complex
 from structmat._arrays.libraries import device_of, library_of, rules_of
+from structmat._arrays.linear_algebra import equals_adjoint
 from structmat._arrays.shapes import concat_last
 from structmat._arrays.typing import Array, Namespace
 from structmat._errors import ArgumentError, ArgumentTypeError, ArgumentValueError
@@ -26,7 +26,6 @@ from structmat._toeplitz_systems import (
     RankError,
     SuperfastFactor,
 )
-from structmat._toeplitz_systems.thresholds import HERMITIAN
 from structmat.linear_systems._elimination import is_written_out
 from structmat.linear_systems._stacks import members, with_flat_batch
 from structmat.operators import LinearOperator, Prepared
@@ -376,12 +375,12 @@ def _read(op: LinearOperator, owner: str, xp: Namespace) -> _Series:
         raise ArgumentTypeError(owner, "A", f"must be {kind}, for method Superfast, got {op!r}")
     T, d = parts
     adjoint = conjugate(concat_last([T.c[..., :1], T.r[..., 1:]], xp), xp)  # its first column
-    c = (T.c + adjoint) / 2
-    allowed = HERMITIAN * float(xp.finfo(c.dtype).eps) * xp.max(xp.abs(c), axis=-1)
-    is_hermitian = xp.max(xp.abs(T.c - adjoint), axis=-1) <= allowed
+    c = T.c / 2 + adjoint / 2
     noise = xp.zeros_like(real_part(c, xp)) if d is None else real_part(d, xp)
-    if d is not None and is_complex(d.dtype, xp):
-        is_hermitian = is_hermitian & xp.all(xp.imag(d) == 0.0, axis=-1)
+    diagonal = T.c[..., :1] if d is None else T.c[..., :1] + d
+    entries = concat_last([diagonal, T.c[..., 1:]], xp)
+    of_adjoint = concat_last([conjugate(diagonal, xp), adjoint[..., 1:]], xp)
+    is_hermitian = equals_adjoint(entries, of_adjoint, xp, core=1)
     return _Series(op, c, noise, d is None and chosen is None, chosen, is_hermitian, xp)
 
 

@@ -358,9 +358,9 @@ def _eig_of_hermitian(dense: Array, xp: Namespace) -> tuple[Array, Dense]:
     Of such a matrix zeros are decomposed in its place: libraries raise an error for some matrices with NaN.
     """
     part = hermitian_part(dense, xp)
-    known = is_hermitian(dense, xp) & xp.all(xp.isfinite(dense), axis=(-2, -1), keepdims=True)
-    values, vectors = xp.linalg.eigh(xp.where(known, part, xp.zeros_like(part)))
-    return xp.where(known[..., 0], values, xp.full_like(values, float("nan"))), Dense(vectors)
+    known = is_hermitian(dense, xp) & xp.all(xp.isfinite(dense), axis=(-2, -1))
+    values, vectors = xp.linalg.eigh(xp.where(known[..., None, None], part, xp.zeros_like(part)))
+    return xp.where(known[..., None], values, xp.full_like(values, float("nan"))), Dense(vectors)
 
 
 @dataclass(frozen=True)

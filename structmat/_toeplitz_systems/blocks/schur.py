@@ -22,18 +22,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from structmat._arrays.arithmetic import is_rounding_error
 from structmat._arrays.libraries import can_raise_for_values, device_of, is_numpy, namespace_of, rules_of
 from structmat._arrays.linear_algebra import (
     adjoint,
     cholesky_factors,
     dense_inverses,
     dense_solutions,
+    equals_adjoint,
     hermitian_part,
 )
 from structmat._arrays.typing import Array, Namespace
 from structmat._errors import ArgumentValueError
-from structmat._toeplitz_systems import thresholds
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -75,8 +74,7 @@ def block_cholesky(c: Array, r: Array, xp: Namespace, owner: str) -> Array:
 
 def _require_hermitian(c: Array, of_row: Array, xp: Namespace, owner: str) -> None:
     """Raise an error if the first block column is not that of the adjoint, up to rounding."""
-    is_near = is_rounding_error(c - of_row, c, xp, axis=(-3, -2, -1), units=thresholds.HERMITIAN)
-    if not bool(xp.all(is_near)):
+    if not bool(xp.all(equals_adjoint(c, of_row, xp, core=3))):
         text = "the matrix must be Hermitian: c[0] is not, or blocks of r[1:] are not the adjoints of those of c[1:]"
         raise ArgumentValueError(owner, None, text)
 
