@@ -18,6 +18,8 @@ _persist: Any = dask.base.persist  # which has no types
 class DaskRules(Rules):
     """The rules of Dask."""
 
+    has_batched_factors = False
+
     def loop(
         self, goes_on: Callable[[Any], Any], step: Callable[[Any], tuple[Any, ...]], state: tuple[Any, ...]
     ) -> Any:

@@ -17,6 +17,8 @@ class JaxRules(Rules):
     """The rules of JAX, for derivatives in any mode and of any order."""
 
     compiles = True
+    transforms_single_points = False  # some of these XLA does not compile
+    scales_quotients = False  # there are no subnormal numbers, and a weak type has to stay one
 
     def constant(self, value: Any) -> Any:
         return jax.lax.stop_gradient(value)
@@ -30,11 +32,20 @@ class JaxRules(Rules):
     def is_differentiated(self, arrays: Iterable[Any]) -> bool:
         return any(map(self.is_traced, arrays))  # an array that is not traced is not differentiated either
 
+    def must_be_differentiable(self, arrays: Iterable[Any]) -> bool:
+        return True  # results are the same with and without a tracer
+
     def is_traced(self, array: Any) -> bool:
         return isinstance(array, jax.core.Tracer)
 
     def is_plain(self, arrays: Sequence[Any]) -> bool:
         return all(isinstance(array, jax.Array) and not self.is_traced(array) for array in arrays)
+
+    def result_type(self, arrays: Sequence[Any], dtypes: Sequence[Any]) -> Any:
+        return jnp.result_type(*arrays)  # which tell a weak type
+
+    def copied(self, array: Any) -> Any:
+        return array
 
     def without_derivative(self, value: Any, arrays: Sequence[Any], why: str) -> Any:
         return _without_derivative(value, list(arrays), why)
@@ -85,7 +96,13 @@ class JaxRules(Rules):
 
     def has_double_precision(self, device: Any) -> bool:
         # The device itself is not known under a tracer. TPUs have no elimination in double precision.
-        return jax.default_backend() in {"cpu", "gpu"} and (jax.config.jax_enable_x64 or hasattr(jax, "enable_x64"))
+        return jax.default_backend() in {"cpu", "gpu"} and bool(jax.config.jax_enable_x64)
+
+    def computes_in_double_precision(self, device: Any) -> bool:
+        # Where arrays have single precision, a context widens them in versions that have one.
+        return self.has_double_precision(device) or (
+            jax.default_backend() in {"cpu", "gpu"} and hasattr(jax, "enable_x64")
+        )
 
     def has_values(self, array: Any) -> bool:
         return False  # where they can be read, they are not: results are the same with and without a tracer

@@ -1,7 +1,9 @@
-"""How a library differentiates, traces and compiles computations on its arrays.
+"""What a library is able to do, and how it differentiates, traces and compiles computations on its arrays.
 
-`Rules` are those of a library that only computes. The files ``_torch_rules`` and ``_jax_rules`` have those of torch and
-JAX, each with two rules of derivatives for results that are computed by other means than the operations of the library:
+`Rules` are those of a library that follows the array API standard and only computes. Each file such as
+``_torch_rules`` has those of one library in one class, so that nothing else in the package asks which library it is
+that computes. Those of torch and JAX have two rules of derivatives for results that are computed by other means than
+the operations of the library:
 
 - the implicit rule for systems ``A x = b``: ``dx = A^-1 (db - dA x)``, whatever computes x;
 - the rule for logarithms of determinants: ``d log det A = tr(A^-1 dA)``, whatever computes the logarithm.
@@ -89,13 +91,35 @@ class LogDeterminant(Protocol):
 
 
 class Rules:
-    """The rules of a library that only computes, such as NumPy."""
+    """The rules of a library that follows the array API standard and only computes."""
 
     def __init__(self, xp: Any) -> None:
         self.xp = xp
 
     compiles = False
     """Whether each shape of arrays is compiled anew, so that loops are faster whose steps have arrays of one shape."""
+
+    engine: ClassVar[str] = ""
+    """The name of its transforms in the tables of what measured fastest; empty where nothing was measured."""
+
+    keeps_products = False
+    """Whether products of a prepared operator are kept as functions of arrays of one type. Those of other libraries may
+    be traced, as arrays of other types."""
+
+    multiplies_exactly = False
+    """Whether products of matrices have all digits of their dtype; JAX may round their entries on GPUs."""
+
+    transforms_single_points = True
+    """Whether there are Fourier transforms of vectors of one entry."""
+
+    scales_quotients = True
+    """Whether quotients of complex numbers are taken of numbers divided by powers of two, so that they do not overflow
+    before the result does. That needs subnormal numbers, and an array that keeps its dtype."""
+
+    @property
+    def has_batched_factors(self) -> bool:
+        """Whether there are Cholesky and QR factors of stacks of matrices."""
+        return hasattr(self.xp, "linalg")
 
     def objection(self, array: Any) -> str | None:
         """Return why an array cannot be an argument, as the end of an error message; None where it can."""
@@ -124,6 +148,10 @@ class Rules:
         """Tell whether results computed from arrays may be differentiated, in any mode, or mapped over an axis."""
         return False
 
+    def must_be_differentiable(self, arrays: Iterable[Any]) -> bool:
+        """Tell whether to compute results by what has derivatives, where something else is faster or more accurate."""
+        return self.is_differentiated(arrays)
+
     def is_traced(self, array: Any) -> bool:
         """Tell whether an array has no values yet, as in a function that is being compiled."""
         return False
@@ -134,6 +162,26 @@ class Rules:
         For a library without rules of its own that is not known, and the answer is no.
         """
         return False
+
+    def is_eager_on_cpu(self, array: Any) -> bool:
+        """Tell whether an array lies in the memory of the CPU, and each operation on it is done at once, uncompiled.
+
+        Where that is not known, the answer is no.
+        """
+        return False
+
+    def result_type(self, arrays: Sequence[Any], dtypes: Sequence[Any]) -> Any:
+        """Return the dtype of a result of arrays, or of operands of known dtypes; `dtypes` holds that of each."""
+        return self.xp.result_type(*dtypes)
+
+    def copied(self, array: Any) -> Any:
+        """Return a copy of an array, with its gradient; or the array itself where no array can be written to."""
+        return self.xp.asarray(array, copy=True)
+
+    def complex_of(self, real: Any, imag: Any) -> Any:
+        """Return complex numbers by their real and imaginary parts."""
+        dtype = self.xp.result_type(real.dtype, self.xp.complex64)
+        return self.xp.astype(real, dtype) + 1j * self.xp.astype(imag, dtype)
 
     def without_derivative(self, value: Any, arrays: Sequence[Any], why: str) -> Any:
         """Return an array that depends on others, of which a derivative is an error that says why."""
@@ -208,7 +256,15 @@ class Rules:
         return tuple(self.xp.asarray(value, device=device) for value in function(*arrays))
 
     def has_double_precision(self, device: Any) -> bool:
-        """Tell whether the library eliminates dense matrices on this device in double precision."""
+        """Tell whether arrays on this device may be in double precision, real and complex."""
+        xp = self.xp
+        return hasattr(xp, "complex128") and bool(xp.result_type(xp.float32, xp.float64) == xp.float64)
+
+    def computes_in_double_precision(self, device: Any) -> bool:
+        """Tell whether `in_double_precision` serves on this device, so that small systems need not move to the host.
+
+        That may be so where arrays have single precision alone.
+        """
         return False
 
     def has_values(self, array: Any) -> bool:
@@ -228,6 +284,18 @@ class Rules:
     def elimination(self, matrices: Any) -> Elimination:
         """Return the elimination of a stack of matrices, of shape ``(count, n, n)``."""
         return Elimination(partial(_solutions, self.xp, matrices), partial(self.xp.linalg.slogdet, matrices))
+
+    def inverses(self, matrices: Any) -> Any:
+        """Return the inverses of a stack of matrices; a singular one is an error where the library raises one."""
+        return self.xp.linalg.inv(matrices)
+
+    def solutions(self, matrices: Any, right: Any) -> Any:
+        """Return the solutions of systems for columns; a singular matrix is an error where the library raises one."""
+        return self.xp.linalg.solve(matrices, right)
+
+    def cholesky_factors(self, matrices: Any) -> Any:
+        """Return lower triangular factors; a matrix that is not definite is an error where the library raises one."""
+        return self.xp.linalg.cholesky(matrices)
 
     def triangular_solutions(self, L: Any, b: Any) -> Any:
         """Return the solutions of systems with lower triangular matrices, of columns, by those of their two halves."""

@@ -20,6 +20,10 @@ from structmat._rules import Elimination, LogDeterminant, Matrix, Rules, Solver
 class TorchRules(Rules):
     """The rules of torch. Those of derivatives are for reverse mode, and can be differentiated again."""
 
+    engine = "torch"
+    keeps_products = True
+    multiplies_exactly = True
+
     def objection(self, array: Any) -> str | None:
         if array.layout != torch.strided:
             return "must be dense, got a sparse tensor: use its to_dense()"
@@ -55,6 +59,23 @@ class TorchRules(Rules):
         special = torch.compiler.is_compiling() or torch.is_inference_mode_enabled()
         return not special and not self.is_differentiated(arrays)
 
+    def is_eager_on_cpu(self, array: Any) -> bool:
+        return bool(array.device.type == "cpu" and not torch.compiler.is_compiling())
+
+    def result_type(self, arrays: Sequence[Any], dtypes: Sequence[Any]) -> Any:
+        """Return the dtype of a result; a tensor without axes counts for its kind only, real or complex."""
+        with_axes = [dtype for array, dtype in zip(arrays, dtypes, strict=True) if getattr(array, "ndim", 1)]
+        common = torch_namespace.result_type(*(with_axes or dtypes))
+        if any(dtype.is_complex for dtype in dtypes):
+            return torch_namespace.result_type(common, torch.complex64)
+        return common
+
+    def copied(self, array: Any) -> Any:
+        return array.clone()
+
+    def complex_of(self, real: Any, imag: Any) -> Any:
+        return torch.complex(real, imag)
+
     def without_derivative(self, value: Any, arrays: Sequence[Any], why: str) -> Any:
         return _untraced(_without_derivative)(value, arrays, why)
 
@@ -72,6 +93,9 @@ class TorchRules(Rules):
 
     def has_double_precision(self, device: Any) -> bool:
         return device.type not in {"mps", "meta"}
+
+    def computes_in_double_precision(self, device: Any) -> bool:
+        return self.has_double_precision(device)
 
     def has_values(self, array: Any) -> bool:
         return not torch.compiler.is_compiling()
@@ -98,6 +122,21 @@ class TorchRules(Rules):
 
         return Elimination(lambda b: torch.linalg.lu_solve(factors, pivots, b), slogdet)
 
+    def inverses(self, matrices: Any) -> Any:
+        """Return the inverses, of singular matrices infinities: to raise an error would take a look at values."""
+        result, failures = torch.linalg.inv_ex(matrices)
+        return _or_else(float("inf"), result, failures)
+
+    def solutions(self, matrices: Any, right: Any) -> Any:
+        """Return the solutions, infinities for singular matrices."""
+        result, failures = torch.linalg.solve_ex(matrices, right)
+        return _or_else(float("inf"), result, failures)
+
+    def cholesky_factors(self, matrices: Any) -> Any:
+        """Return the factors, NaN for a matrix that is not positive definite."""
+        factors, failures = torch.linalg.cholesky_ex(matrices)
+        return _or_else(float("nan"), factors, failures)
+
     def triangular_solutions(self, L: Any, b: Any) -> Any:
         return torch.linalg.solve_triangular(L, b, upper=False)
 
@@ -109,6 +148,11 @@ class TorchRules(Rules):
 
     def log_determinant(self, rule: LogDeterminant, A: Matrix, given: Any, value: Any) -> Any:
         return _untraced(_log_determinant)(rule, A, given, value)
+
+
+def _or_else(value: float, results: Any, failures: Any) -> Any:
+    """Return matrices, and others filled with a value for those of which the computation failed."""
+    return torch.where((failures > 0)[..., None, None], torch.full_like(results, value), results)
 
 
 _WHY: dict[str, Any] = {}

@@ -29,9 +29,9 @@ try:
 except ModuleNotFoundError as error:
     raise ImportError('structmat.jax needs the extra "jax": pip install "structmat[jax]"') from error
 
-from structmat._arrays.libraries import library_of
+from structmat._arrays.libraries import rules_of
 from structmat._errors import ArgumentTypeError, ArgumentValueError
-from structmat._jax_rules import register  # which registers all operators of this package
+from structmat._jax_rules import register, rules  # which registers all operators of this package
 from structmat._parametrised import Parametrised
 from structmat.operators import LinearOperator  # and so all of them
 
@@ -117,7 +117,7 @@ def as_lineax(operator: LinearOperator, tags: Any = ()) -> Any:
     owner = "as_lineax"
     if not isinstance(operator, LinearOperator):
         raise ArgumentTypeError(owner, "operator", f"must be a structmat operator, got {type(operator).__name__}")
-    if operator.dtype is not None and library_of(operator._own_namespace()) != "jax":
+    if operator.dtype is not None and rules_of(operator._own_namespace()) is not rules:
         raise ArgumentTypeError(owner, "operator", f"must hold JAX arrays, got {operator!r}")
     if operator.batch_shape:
         text = f"must be one matrix, got a stack of shape {operator.batch_shape}"

@@ -9,7 +9,7 @@ from typing import Any, cast
 import numpy as np
 
 from structmat._arrays.dtypes import common_dtype, complex_partner, is_complex, is_complex_scalar
-from structmat._arrays.libraries import can_raise_for_values, device_of, is_numpy, library_of, rules_of
+from structmat._arrays.libraries import can_raise_for_values, device_of, is_numpy, rules_of
 from structmat._arrays.typing import Array, Namespace, Scalar
 
 
@@ -47,10 +47,9 @@ def quotient(x: Array, y: Scalar, xp: Namespace) -> Array:
     """Return ``x / y``, which overflows or underflows only where the result does.
 
     Libraries divide complex numbers by way of a reciprocal, which may overflow although the quotient does not. So both
-    numbers are first divided by a power of two, which is exact. This is not done in JAX, which has no subnormal numbers
-    and where a weak type has to stay one.
+    numbers are first divided by a power of two, which is exact, where `Rules.scales_quotients` says so.
     """
-    if library_of(xp) == "jax" or not (is_complex(x.dtype, xp) or is_complex_scalar(y, xp)):
+    if not (is_complex(x.dtype, xp) or is_complex_scalar(y, xp)) or not rules_of(xp).scales_quotients:
         return x / y
     is_number = isinstance(y, (int, float, complex))
     dtype = complex_partner(x.dtype, xp) if is_number else common_dtype(xp, x, y)

@@ -9,7 +9,7 @@ import numpy as np
 from array_api_compat import is_cupy_array
 
 from structmat._arrays.dtypes import is_half_precision
-from structmat._arrays.libraries import device_of, is_torch, library_of, namespace, rules_of
+from structmat._arrays.libraries import device_of, is_torch, namespace, rules_of
 from structmat._arrays.typing import Array, DType, Namespace
 from structmat._errors import ArgumentTypeError, ArgumentValueError
 
@@ -19,9 +19,7 @@ if TYPE_CHECKING:
 
 def copied(array: Array, xp: Namespace) -> Array:
     """Return a copy of an array, with its gradient. In JAX, whose arrays cannot be changed, it is the array itself."""
-    if library_of(xp) == "jax":
-        return array
-    return array.clone() if is_torch(array) else xp.asarray(array, copy=True)
+    return rules_of(xp).copied(array)
 
 
 def copied_into(out: Any, values: Array, owner: str) -> Array:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from structmat._arrays.libraries import library_of
+from structmat._arrays.libraries import rules_of
 from structmat._arrays.typing import Array, DType, Namespace, Scalar
 
 
@@ -108,12 +108,7 @@ def common_dtype(xp: Namespace, *operands: Array | DType) -> DType:
         return None
     if dtypes.count(dtypes[0]) == len(dtypes):
         return dtypes[0]
-    library = library_of(xp)
-    if library == "torch":  # whose result_type in the array API standard looks at dtypes only
-        with_axes = [dtype for operand, dtype in zip(counted, dtypes, strict=True) if getattr(operand, "ndim", 1)]
-        common = xp.result_type(*(with_axes or dtypes))
-        return complex_partner(common, xp) if any(is_complex(dtype, xp) for dtype in dtypes) else common
-    return xp.result_type(*(counted if library == "jax" else dtypes))
+    return rules_of(xp).result_type(counted, dtypes)
 
 
 def in_precision(array: Array, precision: DType, xp: Namespace) -> Array:

@@ -13,6 +13,7 @@ from array_api_compat import device as compat_device
 from structmat._arrays.namespaces import extended, numpy_namespace
 from structmat._arrays.typing import Array, Device, Namespace
 from structmat._errors import ArgumentTypeError
+from structmat._numpy_rules import NumPyRules
 from structmat._rules import Rules
 
 
@@ -82,19 +83,23 @@ def _rules_of_dask(xp: Namespace) -> Rules:
     return DaskRules(xp)
 
 
+_NUMPY = NumPyRules(numpy_namespace)
+
 _WITH_RULES: dict[str, Callable[[Namespace], Rules]] = {
     "dask": _rules_of_dask,
     "jax": _rules_of_jax,
     "torch": _rules_of_torch,
 }
-"""For each library that differentiates, compiles or is lazy, by name, the function that imports its rules."""
+"""For each library that is not as `Rules` says, but for NumPy, by name, the function that imports its rules."""
 
-_RULES: dict[str, Rules] = {}
+_RULES: dict[str, Rules] = {"numpy": _NUMPY}
 """For each library, by name, its rules, once they have been asked for."""
 
 
 def rules_of(xp: Namespace) -> Rules:
-    """Return the rules of a library: what it makes of a computation beside its values."""
+    """Return the rules of a library: what it is able to do, and makes of a computation beside its values."""
+    if xp is numpy_namespace:
+        return _NUMPY
     library = library_of(xp)
     rules = _RULES.get(library)
     if rules is None:

@@ -6,7 +6,7 @@ import numpy as np
 
 from structmat._arrays.arithmetic import conjugate, real_part
 from structmat._arrays.dtypes import is_complex, is_half_precision
-from structmat._arrays.libraries import device_of, library_of
+from structmat._arrays.libraries import device_of, rules_of
 from structmat._arrays.shapes import concat_last
 from structmat._arrays.typing import Array, Namespace
 
@@ -76,7 +76,7 @@ def hermitian_part(matrices: Array, xp: Namespace) -> Array:
 
 def dense_inverses(matrices: Array, xp: Namespace) -> Array:
     """Return the inverses of matrices. For a singular one NumPy raises an error, and torch and JAX give infinities."""
-    return _or_infinite("inv", xp, matrices)
+    return rules_of(xp).inverses(matrices)
 
 
 def dense_solutions(matrices: Array, right: Array, xp: Namespace) -> Array:
@@ -84,18 +84,7 @@ def dense_solutions(matrices: Array, right: Array, xp: Namespace) -> Array:
 
     `matrices` has shape ``(..., n, n)`` and `right` has shape ``(..., n, k)``.
     """
-    return _or_infinite("solve", xp, matrices, right)
-
-
-def _or_infinite(function: str, xp: Namespace, *matrices: Array) -> Array:
-    """Return the result of a function of linear algebra, with infinities where torch finds none.
-
-    Torch is asked for the variant of the function that reports failures in place of raising an error.
-    """
-    if library_of(xp) != "torch":
-        return getattr(xp.linalg, function)(*matrices)
-    result, failures = getattr(xp.linalg, f"{function}_ex")(*matrices)
-    return xp.where((failures > 0)[..., None, None], xp.full_like(result, float("inf")), result)
+    return rules_of(xp).solutions(matrices, right)
 
 
 def cholesky_factors(matrices: Array, xp: Namespace) -> Array:
@@ -103,10 +92,7 @@ def cholesky_factors(matrices: Array, xp: Namespace) -> Array:
 
     For a matrix that is not positive definite NumPy raises an error, and torch and JAX give NaN.
     """
-    if library_of(xp) != "torch":
-        return xp.linalg.cholesky(matrices)
-    factors, failures = xp.linalg.cholesky_ex(matrices)
-    return xp.where((failures > 0)[..., None, None], xp.full_like(factors, float("nan")), factors)
+    return rules_of(xp).cholesky_factors(matrices)
 
 
 _VECTORS = 4

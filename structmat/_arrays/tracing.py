@@ -1,4 +1,4 @@
-"""Whether a computation on arrays is traced or compiled, and whether its results may be stored."""
+"""Whether results of a computation on arrays may be stored."""
 
 from __future__ import annotations
 
@@ -6,13 +6,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from structmat._arrays.libraries import device_of, namespace, rules_of
-from structmat._arrays.typing import Array, Namespace
-
-
-def is_eager_on_cpu(tensor: Array, xp: Namespace) -> bool:
-    """Tell whether a tensor of torch lies in the memory of the CPU, and no compiler traces what is done with it."""
-    return str(device_of(tensor)) == "cpu" and not xp.compiler.is_compiling()
+from structmat._arrays.libraries import namespace, rules_of
+from structmat._arrays.typing import Array
 
 
 def is_plain(arrays: Iterable[Array]) -> bool:

@@ -31,12 +31,12 @@ DIRECT: dict[tuple[str, str], tuple[int, int, int, int]] = {
 """For each engine and dtype, the sizes up to which a dense product measured faster, one for each of `_COUNTS`."""
 
 
-def direct_up_to(size: float, library: str, dtype: str) -> int:
+def direct_up_to(size: float, engine: str, dtype: str) -> int:
     """Return the largest number of vectors for which the dense product is faster than transforms at that size.
 
     `size` is the number of entries of the matrix over the length that is transformed: n for a circulant.
     """
-    limits = DIRECT.get((library, dtype), (0, 0, 0, 0))
+    limits = DIRECT.get((engine, dtype), (0, 0, 0, 0))
     beaten = [count for count, limit in zip(_COUNTS, limits, strict=True) if size > limit]
     return beaten[0] - 1 if beaten else sys.maxsize
 

@@ -60,18 +60,18 @@ def ducc() -> Any:
     return ducc0.fft
 
 
-def engine_of(library: str) -> str:
-    """Return the engine that transforms the arrays of a library: ducc0 for those of NumPy where it is installed."""
-    return "ducc0" if library == "numpy" and ducc() else library
+def engine_of(name: str) -> str:
+    """Return the engine that transforms arrays, by its name in their rules; for NumPy ducc0 where it is installed."""
+    return "ducc0" if name == "numpy" and ducc() else name
 
 
-def method_for(library: str, dtype: str, length: int, *, batched: bool) -> str:
+def method_for(name: str, dtype: str, length: int, *, batched: bool) -> str:
     """Return the method for many convolutions of that length, of one vector each or of a batch.
 
-    `library` is that of the arrays, NumPy or torch. A length that does not divide into columns is transformed by plain
-    transforms although the method may be a four-step one.
+    `name` is that of the engine in the rules of the library. A length that does not divide into columns is transformed
+    by plain transforms although the method may be a four-step one.
     """
-    engine = engine_of(library)
+    engine = engine_of(name)
     table = CHOICES.get((engine, dtype, batched), ((math.inf, TORCH if engine == "torch" else SCIPY),))
     row = 0
     while table[row][0] < length:  # the limit of the last row is infinite

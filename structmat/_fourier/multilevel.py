@@ -8,8 +8,7 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 from structmat._arrays.dtypes import is_complex
-from structmat._arrays.libraries import is_numpy, library_of
-from structmat._arrays.tracing import is_eager_on_cpu
+from structmat._arrays.libraries import is_numpy, rules_of
 from structmat._arrays.typing import Array, Namespace
 from structmat._fourier.grids import as_grid, from_grid, half_of_grid, last_axes, multilevel_fft, multilevel_ifft
 from structmat._fourier.plans import Plan
@@ -59,13 +58,14 @@ class MultilevelConvolution(Plan):
         return float(prod(self.lengths))
 
     def step(self, xp: Namespace, dtype: str, *, batched: bool) -> Step:
-        if self.is_stack or not (is_numpy(xp) or library_of(xp) == "torch"):
+        rules = rules_of(xp)
+        if self.is_stack or not rules.engine:
             return Step(lambda x: self._by_vectors(x, xp))
         if is_numpy(xp):
             is_small = self.row_sizes == self.col_sizes == self.lengths and prod(self.lengths) <= _SMALL
             on_grid = self._at_once(xp) if is_small else self._by_axes(xp)
         else:
-            on_grid = self._by_axes(xp) if is_eager_on_cpu(self.spectrum, xp) else self._at_once(xp)
+            on_grid = self._by_axes(xp) if rules.is_eager_on_cpu(self.spectrum) else self._at_once(xp)
         rows = self.shape[0]
         return Step(lambda x: on_grid(x).reshape(*x.shape[:-1], rows))
 

@@ -12,9 +12,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from structmat._arrays.dtypes import complex_partner, dtype_name, is_complex
-from structmat._arrays.libraries import library_of
+from structmat._arrays.libraries import rules_of
 from structmat._arrays.namespaces import numpy_namespace
-from structmat._arrays.tracing import is_eager_on_cpu
 from structmat._arrays.typing import Array, Namespace
 from structmat._fourier.chunks import in_chunks, rows_in_chunk
 from structmat._fourier.convolutions import circular_convolution, ducc_convolution
@@ -154,12 +153,13 @@ class Plan(Parametrised, ABC):
         """Return the method of transforms of that length for many products."""
         if self.is_stack:
             return ANY
-        if xp is numpy_namespace:
-            return method_for("numpy", dtype, length, batched=batched)
-        if library_of(xp) != "torch":
+        rules = rules_of(xp)
+        if not rules.engine:
             return ANY
-        method = method_for("torch", dtype, length, batched=batched)
-        return PLAIN[method] if method in FOUR_STEP and not is_eager_on_cpu(self._arrays()[0], xp) else method
+        method = method_for(rules.engine, dtype, length, batched=batched)
+        if method in FOUR_STEP and not rules.is_eager_on_cpu(self._arrays()[0]):
+            return PLAIN[method]
+        return method
 
 
 class PlanByMethod(Plan):
@@ -209,7 +209,7 @@ class Convolution(PlanByMethod):
         """Return the plan of the leading corner, `shape`, of the circulant with first column `kernel`."""
         real = not is_complex(kernel.dtype, xp)
         length = kernel.shape[-1]
-        if engine_of(library_of(xp)) == "ducc0":  # ducc0 convolves by the first column itself
+        if engine_of(rules_of(xp).engine) == "ducc0":  # ducc0 convolves by the first column itself
             return cls(kernel, None, length, real, shape, flips)
         return cls(None, spectrum(kernel, xp, real=real), length, real, shape, flips)
 

@@ -7,7 +7,7 @@ from typing import Any
 import scipy  # its `fft` is imported on first use: it would double the import time of structmat
 
 from structmat._arrays.dtypes import complex_partner, is_complex, precision_of
-from structmat._arrays.libraries import device_of, is_numpy, library_of
+from structmat._arrays.libraries import device_of, is_numpy, rules_of
 from structmat._arrays.typing import Array, Namespace
 
 
@@ -34,7 +34,7 @@ def spectrum(x: Array, xp: Namespace, *, real: bool, n: int | None = None) -> Ar
     n = x.shape[-1] if n is None else n
     if 0 in x.shape:
         return no_transforms(x, (*x.shape[:-1], n // 2 + 1 if real else n), xp, real=False)
-    trivial = n == x.shape[-1] == 1 and library_of(xp) == "jax"  # some of these XLA does not compile
+    trivial = n == x.shape[-1] == 1 and not rules_of(xp).transforms_single_points
     if not real or trivial:
         x = as_complex(x, xp)
     if trivial:
@@ -46,7 +46,7 @@ def from_spectrum(s: Array, n: int, xp: Namespace, *, real: bool) -> Array:
     """Return the signal of length `n` whose half spectrum (`real`) or full spectrum is `s`."""
     if 0 in s.shape:
         return no_transforms(s, (*s.shape[:-1], n), xp, real=real)
-    if n == s.shape[-1] == 1 and library_of(xp) == "jax":
+    if n == s.shape[-1] == 1 and not rules_of(xp).transforms_single_points:
         return xp.real(s) if real else s
     return transforms_of(xp).irfft(s, n=n) if real else transforms_of(xp).ifft(as_complex(s, xp))
 

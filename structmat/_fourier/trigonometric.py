@@ -27,11 +27,10 @@ from structmat._arrays.conversion import copied
 from structmat._arrays.dtypes import dtype_name, is_complex
 from structmat._arrays.libraries import device_of, is_numpy, library_of, rules_of
 from structmat._arrays.shapes import move_axis
-from structmat._arrays.tracing import is_eager_on_cpu
 from structmat._arrays.typing import Array, Namespace
 from structmat._fourier.chunks import rows_in_chunk
 from structmat._fourier.embedding import is_fast
-from structmat._fourier.spectra import as_complex, from_spectrum, spectrum
+from structmat._fourier.spectra import from_spectrum, spectrum
 
 INVERSES = {
     "dct1": "dct1", "dct2": "dct3", "dct3": "dct2", "dct4": "dct4",
@@ -68,13 +67,12 @@ def trigonometric_transform(x: Array, kind: str, xp: Namespace, *, axis: int = -
     if axis != -1:
         return move_axis(trigonometric_transform(move_axis(x, axis, -1, xp), kind, xp), -1, axis, xp)
     if is_complex(x.dtype, xp):
-        real, imag = (trigonometric_transform(part, kind, xp) for part in (xp.real(x), xp.imag(x)))
-        return _joined(real, imag, xp)
+        return rules_of(xp).complex_of(*(trigonometric_transform(part, kind, xp) for part in (xp.real(x), xp.imag(x))))
     if by_matrix:
         (matrix,) = _stored(_MATRICES[kind], x, xp)
         return xp.matmul(x, matrix)
     transform = _TRANSFORMS[kind]
-    rows = 2 * rows_in_chunk(n, x.itemsize) if library_of(xp) == "torch" and is_eager_on_cpu(x, xp) else 0
+    rows = 2 * rows_in_chunk(n, x.itemsize) if rules_of(xp).is_eager_on_cpu(x) else 0
     if rows == 0 or x.ndim == 1 or prod(x.shape[:-1]) < 2 * rows:
         return transform(x, kind, xp)
     # New memory for each step of a large batch takes longer than the steps themselves.
@@ -97,7 +95,8 @@ def _transformed_length(kind: str, n: int) -> int:
 
 def _multiplies_well(xp: Namespace) -> bool:
     """Tell whether products with matrices have all digits, and a matrix can be stored: JAX may round on GPUs."""
-    return is_numpy(xp) or (library_of(xp) == "torch" and rules_of(xp).is_plain(()))
+    rules = rules_of(xp)
+    return rules.multiplies_exactly and rules.is_plain(())
 
 
 @dataclass(frozen=True)
@@ -116,13 +115,6 @@ class GridTransform:
         return self.xp.reshape(y, x.shape)
 
 
-def _joined(real: Array, imag: Array, xp: Namespace) -> Array:
-    """Return complex numbers by their real and imaginary parts."""
-    if library_of(xp) == "torch":
-        return xp.complex(real, imag)
-    return as_complex(real, xp) + 1j * as_complex(imag, xp)
-
-
 def _interleaved(even: Array, odd: Array, xp: Namespace) -> Array:
     """Return vectors by their entries at even places, and by those at odd places, of which there may be one less."""
     count = odd.shape[-1]
@@ -135,13 +127,13 @@ def _stored(build: Callable[..., tuple[Array, ...]], x: Array, xp: Namespace) ->
     """Return ``build(n, x, xp)`` for vectors x of length n, from what is stored unless a compiler or tracer records."""
     n = x.shape[-1]
     rules = rules_of(xp)
-    if not (is_numpy(xp) or rules.is_plain(())):
+    if not rules.is_plain(()):
         return build(n, x, xp)
     key = (library_of(xp), build, n, dtype_name(x.dtype), str(device_of(x)))
     tables = _tables.get(key)
     if tables is None:
         tables = build(n, x, xp)
-        if is_numpy(xp) or rules.is_plain(tables):
+        if rules.is_plain(tables):
             if len(_tables) >= _STORED:
                 _tables.clear()
             _tables[key] = tables
@@ -155,7 +147,7 @@ def _numbers(count: int, x: Array, xp: Namespace) -> Array:
 
 def phases(angles: Array, xp: Namespace) -> Array:
     """Return complex numbers of modulus one by their angles."""
-    return _joined(xp.cos(angles), xp.sin(angles), xp)
+    return rules_of(xp).complex_of(xp.cos(angles), xp.sin(angles))
 
 
 # Types 2 and 3
@@ -204,7 +196,7 @@ def _of_type_3(x: Array, kind: str, xp: Namespace) -> Array:
         real, imag = x[..., : half + 1], xp.concat([zero, xp.flip(x[..., n - half :], axis=-1)], axis=-1)
     else:
         real, imag = xp.flip(x[..., n - 1 - half :], axis=-1), xp.concat([zero, x[..., :half]], axis=-1)
-    W = _joined(real, imag, xp)
+    W = rules_of(xp).complex_of(real, imag)
     W *= factors
     v = from_spectrum(W, n, xp, real=True)
     odd = v[..., 1 : half + 1]
@@ -267,7 +259,7 @@ def _of_type_4(x: Array, kind: str, xp: Namespace) -> Array:
     if n % 2 == 0:
         before, after = _stored(_factors_of_type_4, x, xp)
         even, odd = x[..., ::2], xp.flip(x[..., 1::2], axis=-1)
-        z = _joined(even, odd, xp) if kind == "dct4" else _joined(odd, even, xp)
+        z = rules_of(xp).complex_of(*((even, odd) if kind == "dct4" else (odd, even)))
         z *= before
         y = spectrum(z, xp, real=False)
         y *= after

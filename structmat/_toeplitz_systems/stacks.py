@@ -160,7 +160,7 @@ class TraceOfInverse:
 
 def _is_in_library(c: Array, xp: Namespace) -> bool:
     """Tell whether a library computes systems with matrices of these first columns itself."""
-    return c.shape[-1] <= thresholds.IN_LIBRARY and rules_of(xp).has_double_precision(device_of(c))
+    return c.shape[-1] <= thresholds.IN_LIBRARY and rules_of(xp).computes_in_double_precision(device_of(c))
 
 
 def _eps(dtype: DType, xp: Namespace) -> float:

@@ -331,7 +331,7 @@ def _solved(c: Array, r: Array, b: Array) -> tuple[Array, Array]:
     """Return the solutions with triangular Toeplitz matrices, and whether all of them are accepted."""
     xp = namespace(c, b)
     dtype = b.dtype
-    if xp.result_type(xp.float32, xp.float64) == xp.float64 and not str(device_of(c)).startswith("mps"):
+    if rules_of(xp).has_double_precision(device_of(c)):
         wide = xp.complex128 if is_complex(dtype, xp) else xp.float64
         c, r, b = (xp.astype(v, wide) for v in (c, r, b))
     column, is_lower = as_lower(c, r, xp)

@@ -30,9 +30,6 @@ from structmat.linear_systems._elimination import is_written_out
 from structmat.linear_systems._stacks import members, with_flat_batch
 from structmat.operators import LinearOperator, Prepared
 
-_LIBRARIES = {"numpy", "torch", "jax", "cupy", "array_api_strict"}
-"""Libraries with batches of Cholesky and QR factors, in double precision."""
-
 MOST_WITHOUT_FACTOR = 1024
 """Up to so many unknowns no direct factor is made unless it is asked for: other ways take a few milliseconds."""
 
@@ -352,13 +349,12 @@ def _readable(op: LinearOperator, owner: str, xp: Namespace) -> _Series:
     like = series.c
     if op.batch_shape:
         raise ArgumentTypeError(owner, "A", f"must be one matrix for method Superfast, got {op!r}")
-    if library_of(xp) not in _LIBRARIES or str(device_of(like)).startswith("mps"):
-        where = f"{library_of(xp)}, device {device_of(like)}"
-        raise ArgumentTypeError(owner, "A", f"must be of a library with double precision, got {where}")
-    if rules_of(xp).is_differentiated([]):  # under torch.func, whose tensors have no values to look at
+    rules = rules_of(xp)
+    if not (rules.has_batched_factors and rules.has_double_precision(device_of(like))):
+        text = f"must be of a library with factors in double precision, got {library_of(xp)}, device {device_of(like)}"
+        raise ArgumentTypeError(owner, "A", f"{text}; in JAX set jax_enable_x64")
+    if rules.is_differentiated([]):  # under torch.func, whose tensors have no values to look at
         raise ArgumentTypeError(owner, "A", "must not be transformed by torch.func for method Superfast; leave it out")
-    if xp.result_type(xp.float32, xp.float64) != xp.float64:
-        raise ArgumentTypeError(owner, "A", 'takes double precision: jax.config.update("jax_enable_x64", True)')
     return series
 
 

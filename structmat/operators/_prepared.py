@@ -16,9 +16,9 @@ from structmat._arrays.dtypes import (
     dtype_name,
     precision_of,
 )
-from structmat._arrays.libraries import is_numpy, library_of
+from structmat._arrays.libraries import is_numpy, rules_of
 from structmat._arrays.linear_algebra import matmul
-from structmat._arrays.tracing import is_eager_on_cpu, is_plain
+from structmat._arrays.tracing import is_plain
 from structmat._arrays.typing import Array, DType, Namespace, Scalar
 from structmat._fourier.chunks import TORCH_CHUNK, TORCH_LARGE, in_chunks
 from structmat._fourier.direct import direct_up_to
@@ -40,7 +40,7 @@ def products_of(plan: Plan, matrix: Any, direct: int) -> Products | None:
     if plan.is_real is None or plan.is_stack:
         return None
     xp = plan._own_namespace()
-    if library_of(xp) not in {"numpy", "torch"}:  # arrays of other libraries may be traced, as other types
+    if not rules_of(xp).keeps_products:
         return None
     dtype = common_dtype(xp, *(array.dtype for array in plan._arrays()))
     dtype = precision_of(dtype, xp) if plan.is_real else dtype
@@ -75,6 +75,7 @@ def _torch_products(plan: Plan, matrix: Any, direct: int, dtype: Any, xp: Namesp
     transposed: Any = None if matrix is None else matrix.mT
     has_gradient = any(tensor.requires_grad for tensor in plan._arrays())
     kind = type(xp.zeros(0))
+    rules = rules_of(xp)
     most_at_once = TORCH_LARGE // (cols * dtype.itemsize)
     size = max(64, TORCH_CHUNK // plan.width) // dtype.itemsize
 
@@ -86,7 +87,7 @@ def _torch_products(plan: Plan, matrix: Any, direct: int, dtype: Any, xp: Namesp
             y = x @ transposed
             return y if y.dtype is dtype else matmul(x, transposed, xp)  # autocast has lowered the precision
         recorded = xp.is_grad_enabled() and (has_gradient or x.requires_grad)
-        if count <= most_at_once or recorded or type(x) is not kind or not is_eager_on_cpu(x, xp):
+        if count <= most_at_once or recorded or type(x) is not kind or not rules.is_eager_on_cpu(x):
             return many(x)
         parts = x.reshape(count, cols).split(size)
         first = many(parts[0])
@@ -382,7 +383,7 @@ def _with_plan(operator: LinearOperator, plan: Plan) -> Prepared:
     is_sum = isinstance(plan, CombinedPlan) and plan.is_sum
     if not (is_sum or isinstance(plan, Entrywise) or plan.is_real is None or plan.is_stack):
         rows, cols = working.shape
-        direct = direct_up_to(rows * cols / plan.cost, engine_of(library_of(xp)), dtype_name(working.dtype))
+        direct = direct_up_to(rows * cols / plan.cost, engine_of(rules_of(xp).engine), dtype_name(working.dtype))
     prepared = Prepared(operator, plan, working.to_dense() if direct else None, direct)
     prepared._products()  # computed here, so that the first product does not take longer than later ones
     return prepared

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import re
 import subprocess
@@ -14,8 +15,9 @@ import numpy as np
 import pytest
 
 import structmat
+import structmat as sm
 from structmat._arrays.conversion import on_host
-from structmat._arrays.libraries import rules_of
+from structmat._arrays.libraries import device_of, namespace, rules_of
 from structmat._parametrised import Parametrised
 from structmat._rules import Solver
 from tests import backends
@@ -180,6 +182,61 @@ def test_no_module_looks_up_another_one_of_the_package_by_a_string() -> None:
     texts = {path.relative_to(folder).as_posix(): path.read_text("utf-8") for path in folder.rglob("*.py")}
     pattern = re.compile(r"""(modules\[|modules\.get\(|import_module\()\s*f?["']structmat""")
     assert [name for name, text in texts.items() if pattern.search(text)] == ["__init__.py"]
+
+
+def test_no_module_compares_names_of_libraries() -> None:
+    """What a library is able to do is said by its rules, so that a new one is one class and its name in one table."""
+
+    def compares(tree: ast.AST) -> bool:
+        sides = (side for n in ast.walk(tree) if isinstance(n, ast.Compare) for side in (n.left, *n.comparators))
+        return any(getattr(getattr(side, "func", side), "id", None) in {"library", "library_of"} for side in sides)
+
+    folder = Path(structmat.__file__).parent
+    texts = {path.relative_to(folder).as_posix(): path.read_text("utf-8") for path in folder.rglob("*.py")}
+    suspects = {name: text for name, text in texts.items() if re.search(r"\blibrary(_of\(.*)? *(==|!=| in )", text)}
+    door = {"_arrays/libraries.py", "_arrays/namespaces.py"}  # where the name of a library finds namespace and rules
+    assert {name for name, text in suspects.items() if compares(ast.parse(text))} == door
+
+
+def test_rules_say_whether_arrays_may_be_in_double_precision(backend: backends.Backend) -> None:
+    """Whether systems are computed in it by the library itself is another question, which NumPy answers with no."""
+    given = backend.asarray(np.ones(2))
+    rules, xp = rules_of(namespace(given)), namespace(given)
+    device = device_of(given)
+    assert rules.has_double_precision(device)
+    assert rules.computes_in_double_precision(device) == (backend.name in {"torch", "jax"})
+    if not backend.compiles:
+        T = sm.Toeplitz(xp.asarray(given, dtype=xp.float32))
+        assert sm.slogdet(T + sm.Diagonal(T.c), method=sm.Superfast()).logabsdet.dtype == xp.float32
+
+
+def test_jax_has_single_precision_alone_unless_it_is_told_otherwise() -> None:
+    jax = pytest.importorskip("jax")
+    if not hasattr(jax, "enable_x64"):
+        pytest.skip("this version of JAX has double precision for all or nothing")
+    with jax.enable_x64(False):
+        given = jax.numpy.ones(3)
+        rules = rules_of(namespace(given))
+        assert not rules.has_double_precision(device_of(given))
+        assert rules.computes_in_double_precision(device_of(given))
+        with pytest.raises(TypeError, match=r"must be of a library with factors in double precision, got jax, device"):
+            sm.solve(sm.Toeplitz(given) + sm.Diagonal(given), given, method=sm.Superfast())
+
+
+def test_a_device_without_double_precision_has_no_factor() -> None:
+    torch = pytest.importorskip("torch")
+    given = torch.ones(3, device="meta")
+    assert not rules_of(namespace(given)).has_double_precision(given.device)
+    assert not rules_of(namespace(given)).has_double_precision(torch.device("mps"))
+    with pytest.raises(TypeError, match=r"must be of a library with factors in double precision, got torch, device m"):
+        sm.slogdet(sm.Toeplitz(given) + sm.Diagonal(given), method=sm.Superfast())
+
+
+def test_dask_has_no_factors_of_stacks() -> None:
+    dask = pytest.importorskip("dask.array")
+    given = dask.ones(3)
+    with pytest.raises(TypeError, match=r"must be of a library with factors in double precision, got dask, device cpu"):
+        sm.slogdet(sm.Toeplitz(given) + sm.Diagonal(given), method=sm.Superfast())
 
 
 @backends.on("torch", "jax")
