@@ -21,7 +21,7 @@ with 300 entries leaves 33.
 def matmul(A: Array, B: Array, xp: Namespace) -> Array:
     """Return the matrix product in the precision of the operands, even where ``torch.autocast`` would lower it."""
     product: Array = xp.matmul(A, B)
-    if is_half_precision(product.dtype) and not is_half_precision(A.dtype):
+    if product.dtype != A.dtype and is_half_precision(product.dtype) and not is_half_precision(A.dtype):
         with xp.autocast(A.device.type, enabled=False):
             product = xp.matmul(A, B)
     return product

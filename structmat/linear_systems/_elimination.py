@@ -36,9 +36,10 @@ _NUMBERS = 1 << 26
 """The most entries of all matrices of a stack that are written out together: 512 MiB in double precision."""
 
 
-def is_written_out(operator: LinearOperator, most: int = MOST_WRITTEN_OUT) -> bool:
-    """Tell whether a matrix, or all of a stack, may be written out: each with at most so many rows and columns."""
-    return max(operator.shape) <= most and prod((*operator.batch_shape, *operator.shape)) <= _NUMBERS
+def is_written_out(operator: LinearOperator) -> bool:
+    """Tell whether a matrix may be written out, or all of a stack together."""
+    rows, cols = operator.shape
+    return max(rows, cols) <= MOST_WRITTEN_OUT and prod(operator.batch_shape) * rows * cols <= _NUMBERS
 
 
 def iterations_before_elimination(
@@ -50,9 +51,10 @@ def iterations_before_elimination(
     """
     if not is_written_out(operator):
         return None
-    if not asked and is_written_out(operator, _FIRST_LEAST_SQUARES if least_squares else _FIRST):
+    shape = operator.shape
+    if not asked and max(shape) <= (_FIRST_LEAST_SQUARES if least_squares else _FIRST):
         return 0
-    return max(100, min(operator.shape) // 2)
+    return max(100, min(shape) // 2)
 
 
 def written_out(operator: LinearOperator, like: Array, xp: Namespace) -> Dense:

@@ -442,10 +442,9 @@ def _read(A: LinearOperator, b: ArrayLike, owner: str, M: LinearOperator | None 
         vectors = xp.matrix_transpose(vectors)
         op = op._with_batch_axis(xp) if op.batch_shape else op
         M = M._with_batch_axis(xp) if M is not None and M.batch_shape else M
-    dtype = vectors.dtype if dtype is None else dtype
     precision = precision_of(dtype, xp)
     batches = [op.batch_shape, tuple(vectors.shape[:-1])]
-    numbers = [vectors.dtype] if op.dtype is None else [vectors.dtype, op.dtype]
+    numbers = [dtype]
     if M is not None:
         namespace_of(owner, vectors, *M._arrays())
         M = M._in_precision(precision, xp)

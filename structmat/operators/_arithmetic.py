@@ -173,11 +173,12 @@ def multiple(operator: Any, number: Any, owner: str, factor: Callable[[Any], Any
 def _multiple_by_numpy_scalar(operator: Any, number: Any, factor: Callable[[Any], Any]) -> Any:
     """Return the multiple by a scalar of NumPy. For operators of NumPy its dtype counts, as in ``array * number``."""
     xp = operator._own_namespace()
-    if operator.dtype is None or not is_numpy(xp):
+    own = operator.dtype
+    if own is None or not is_numpy(xp):
         return scale(operator, factor(number.item()))
-    dtype = np.result_type(operator.dtype, number)
+    dtype = np.result_type(own, number)
     array = np.asarray(number, np.result_type(number, np.float16))
-    if is_half_precision(dtype):
+    if dtype == own:
         return scale(operator, factor(array))
     return scale(operator._in_precision(precision_of(dtype, xp), xp), factor(array))
 

@@ -244,26 +244,27 @@ _ALIGNED: dict[type, Callable[[Any, Any], tuple[Any, Any] | None]] = {
 }
 
 
-def _lift(operator: Any, family: type, held: Held) -> Callable[[Any, Any], Any] | None:
-    """Return what writes an operator as a member of a family, or None if the family does not hold it.
+def _kind(operator: Any) -> type:
+    """Return the type that stands for an operator in `HOLDS`: `Identity` for the multiples of that, else its own."""
+    return type(operator) if identity_factor(operator) is None else Identity
 
-    `held` has the narrower families.
-    """
-    if type(operator) is family:
-        return lambda member, like: member  # noqa: ARG005
-    return held.get(Identity if identity_factor(operator) is not None else type(operator))
+
+def _as_member(operator: Any, like: Any, family: type, held: Held) -> Any:
+    """Return an operator as a member of a family that holds it, beside another operator."""
+    return operator if type(operator) is family else held[_kind(operator)](operator, like)
 
 
 def _in_common(
     left: Any, right: Any, families: Iterable[type], holds: Mapping[type, Held] = HOLDS
 ) -> tuple[Any, Any] | None:
     """Return both operators as members of the narrowest of the families that holds them, or None."""
+    kinds = {_kind(left), _kind(right)}
     for family in families:
-        lift_left, lift_right = (_lift(operator, family, holds[family]) for operator in (left, right))
-        if lift_left is None or lift_right is None:  # known before anything is computed, such as a dense matrix
+        held = holds[family]
+        if not kinds <= {family, *held}:  # known before anything is computed, such as a dense matrix
             continue
-        a = lift_left(left, right)
-        b = None if a is None else lift_right(right, a)
+        a = _as_member(left, right, family, held)
+        b = None if a is None else _as_member(right, a, family, held)
         if b is None:
             continue
         pair = _ALIGNED[family](a, b) if family in _ALIGNED else (a, b)

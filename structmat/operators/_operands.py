@@ -48,13 +48,13 @@ def read(operator: Any, x: ArrayLike, owner: str, argument: str) -> tuple[Array,
 def operand(
     operator: Any, x: ArrayLike, method: str, argument: str, length: int, axis: int = -1
 ) -> tuple[Any, Array, Namespace, DType]:
-    """Return operator and operand in the dtype of the computation, their namespace, and the dtype of the result.
+    """Return operator and operand in the dtype of the computation, their namespace, and their common dtype.
 
     `length` is what the operand must have along its `axis`, and `method` and `argument` are what errors name.
     """
-    leaves = operator._leaves()
-    if type(x) is np.ndarray and (len(leaves) == 1 or None not in operator._core_axes.values()):
+    if type(x) is np.ndarray:
         dtype = x.dtype  # the usual case: arrays of NumPy in one precision, and no stack
+        leaves = operator._leaves()
         for array, axes in leaves:
             if not (type(array) is np.ndarray and array.dtype == dtype and array.ndim == axes):
                 break

@@ -93,11 +93,17 @@ class Sum(ByEigenvalues, Combination):
 
     def _orthonormal_eig(self, xp: Namespace) -> tuple[Array, LinearOperator, bool]:
         """Return that of the one other term beside a multiple of the identity."""
-        factors = [factor for factor in map(identity_factor, self.terms) if factor is not None]
-        others = [term for term in self.terms if identity_factor(term) is None]
-        if len(factors) != 1 or len(others) != 1:
+        shift: Scalar | None = None
+        others = []
+        for term in self.terms:
+            factor = identity_factor(term)
+            if factor is None:
+                others.append(term)
+            else:
+                shift = factor
+        if shift is None or len(self.terms) != 2 or len(others) != 1:
             raise NoClosedFormError(self)
-        return shifted(others[0], factors[0], xp)
+        return shifted(others[0], shift, xp)
 
     def _nearest_eig(self, xp: Namespace) -> tuple[Array, LinearOperator, bool] | None:
         """Return that of the one other term beside multiples of the identity and the means of diagonal terms."""
@@ -167,7 +173,7 @@ def _with_more_rows(operator: LinearOperator, chosen: Any) -> LinearOperator | N
 
 @add.rule(object, object)
 def _lazy_sum(left: LinearOperator, right: LinearOperator) -> LinearOperator:
-    return Sum((left, right))
+    return combined(Sum, (left, right), (left, right))  # they were checked where they were added
 
 
 @add.rule(Sum, object)
@@ -204,4 +210,5 @@ add.rule(Sum, Prepared)(prepared_by(add))
 
 @scale.rule(Sum, object)
 def _scale_terms(operator: Sum, factor: Scalar) -> LinearOperator:
-    return Sum(tuple(scale(term, factor) for term in operator.terms))
+    terms = tuple(scale(term, factor) for term in operator.terms)
+    return combined(Sum, terms, terms)
