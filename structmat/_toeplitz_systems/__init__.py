@@ -8,7 +8,7 @@ library the arrays belong to. From the bottom up:
 - `recursions`: Levinson's recursion, for the determinant, and a compiled one for a solution;
 - `elimination`: triangular factors of a dense matrix or a band by LAPACK;
 - `recursion_by_blocks`: Levinson's recursion by blocks of rows, for these two vectors;
-- `iteration`: GMRES with Strang's circulant as preconditioner;
+- `strang_preconditioner`: GMRES with Strang's circulant as preconditioner;
 - `triangular`: triangular matrices as power series, by Newton's iteration, in any library;
 - `accuracy`: the warnings that a result may be inaccurate;
 - `acceptance`: which solutions are accepted by their residuals, and how they are refined;
@@ -31,9 +31,9 @@ from structmat._toeplitz_systems.blocks import (
     blocks_of_inverse,
 )
 from structmat._toeplitz_systems.inverse import Bezoutian, bezoutian
-from structmat._toeplitz_systems.iteration import central_diagonals
 from structmat._toeplitz_systems.schur import schur
 from structmat._toeplitz_systems.stacks import TraceOfInverse, inverse_vectors, log_determinants, solutions
+from structmat._toeplitz_systems.strang_preconditioner import central_diagonals
 from structmat._toeplitz_systems.superfast import (
     TOLERANCE,
     Factor,

@@ -25,9 +25,9 @@ from structmat._toeplitz_systems.acceptance import AcceptedSystem, extreme_expon
 from structmat._toeplitz_systems.accuracy import warn_of_lost_digits
 from structmat._toeplitz_systems.elimination import Factors, band_factors, dense_factors, dense_matrix, uneven_vector
 from structmat._toeplitz_systems.inverse import Bezoutian, bezoutian, with_shortest_y
-from structmat._toeplitz_systems.iteration import solve_by_iteration
 from structmat._toeplitz_systems.recursion_by_blocks import vectors_by_blocks
 from structmat._toeplitz_systems.recursions import levinson, solve_by_recursion
+from structmat._toeplitz_systems.strang_preconditioner import solve_by_iteration
 from structmat._toeplitz_systems.triangular import TriangularSystem
 
 if TYPE_CHECKING:

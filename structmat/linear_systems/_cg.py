@@ -1,13 +1,13 @@
-"""Conjugate gradients."""
+"""Conjugate gradients for operators."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from structmat._arrays.libraries import rules_of
 from structmat._arrays.typing import Array, Namespace
-from structmat.linear_systems._krylov import Count, KrylovMethod, inner_of, smallest_normal
+from structmat._krylov import Count, conjugate_gradients
+from structmat.linear_systems._krylov_method import KrylovMethod, product_with
 from structmat.operators import LinearOperator
 
 
@@ -49,35 +49,6 @@ class CG(KrylovMethod):
         norm: Array | None,
         xp: Namespace,
     ) -> tuple[Array, Count]:
-        dot = inner_of(b.dtype, xp)
-        square = dot(b, b)
-        target = rtol**2 * square
-        nothing, smallest = xp.zeros_like(square), smallest_normal(b.dtype, xp)
-        rules = rules_of(xp)
-        add = rules.add
-
-        def preconditioned(r: Array) -> Array:
-            return r if M is None else M._matvec(r, xp)
-
-        def goes_on(state: tuple[Any, ...]) -> Any:
-            *_, active, count = state
-            return xp.any(active) & (count < max_iter)
-
-        def step(state: tuple[Any, ...]) -> tuple[Any, ...]:
-            x, r, p, rho, active, count = state
-            q = A._matvec(p, xp)
-            curvature = dot(p, q)
-            active = active & (curvature > 0.0)  # else the matrix is not positive definite
-            alpha = xp.where(active, rho / curvature, nothing)[..., None]
-            x = add(x, alpha * p)
-            r = add(r, -alpha * q)
-            z = preconditioned(r)
-            following = dot(r, z)
-            beta = following / (rho + smallest)  # one for what has converged, whose x and r stay
-            return x, r, add(beta[..., None] * p, z), following, active & (dot(r, r) > target), count + 1
-
-        r = xp.asarray(b, copy=True)
-        p = xp.asarray(preconditioned(b), copy=True)
-        state = (xp.zeros_like(b), r, p, dot(b, p), square > target, 0)
-        x, *_, count = rules.loop(goes_on, step, state)
-        return x, count
+        preconditioned = None if M is None else product_with(M, xp)
+        found = conjugate_gradients(product_with(A, xp), b, preconditioned, rtol=rtol, max_iter=max_iter, xp=xp)
+        return found.x, found.iterations

@@ -6,7 +6,7 @@ from functools import reduce
 
 from structmat._arrays.arithmetic import real_part
 from structmat._arrays.typing import Array, Namespace
-from structmat.linear_systems._krylov import inner
+from structmat._krylov import inner
 from structmat.linear_systems._preconditioner import Nearest, nearest, where_used
 from structmat.operators import Diagonal, LinearOperator, add
 

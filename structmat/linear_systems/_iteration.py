@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 
 from structmat._arrays.libraries import device_of, rules_of
 from structmat._arrays.typing import Array, Namespace
+from structmat._krylov import Count
 from structmat.linear_systems._elimination import eliminated, of_least_norm, written_out
-from structmat.linear_systems._krylov import Count, KrylovMethod, quiet
+from structmat.linear_systems._krylov_method import KrylovMethod, quiet
 from structmat.linear_systems._preconditioner import inverse_of_nearest, iterations_on_trial, of_moderate_size
 from structmat.linear_systems._results import Solutions
 from structmat.linear_systems._scaling import System, norm_or_one, operator_norm

@@ -12,6 +12,7 @@ import scipy  # its `special` is imported on first use
 from structmat._arrays.libraries import device_of, namespace_of, rules_of
 from structmat._arrays.linear_algebra import adjoint, hermitian_part
 from structmat._arrays.typing import Array, Namespace
+from structmat._krylov import inner
 from structmat.linear_systems._control_variate import preconditioned
 from structmat.linear_systems._hermitian import (
     ROUNDING_OF_LOGDET,
@@ -19,7 +20,6 @@ from structmat.linear_systems._hermitian import (
     require_hermitian,
     require_positive,
 )
-from structmat.linear_systems._krylov import inner
 from structmat.linear_systems._results import ConvergenceError, SlogdetEstimate
 from structmat.operators import LinearOperator
 

@@ -8,13 +8,13 @@ from typing import Any
 from structmat._arrays.dtypes import precision_of
 from structmat._arrays.libraries import namespace_of, rules_of
 from structmat._arrays.typing import Array, Namespace
+from structmat._krylov import inner
 from structmat._parametrised import Parametrised
 from structmat.linear_systems._cg import CG
 from structmat.linear_systems._control_variate import exact_logdet, exact_quadratic_forms
 from structmat.linear_systems._differentiable import solve_with_derivatives
 from structmat.linear_systems._elimination import iterations_before_elimination
 from structmat.linear_systems._iteration import IterationSettings
-from structmat.linear_systems._krylov import inner
 from structmat.linear_systems._preconditioner import nearest
 from structmat.linear_systems._results import Report
 from structmat.operators import LinearOperator

@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 
 from structmat._arrays.libraries import device_of, rules_of
 from structmat._arrays.typing import Array, Namespace
-from structmat.linear_systems._krylov import Count, KrylovMethod, plain_norm, smallest_normal
+from structmat._krylov import Count, plain_norm, smallest_normal
+from structmat.linear_systems._krylov_method import KrylovMethod
 from structmat.operators import LinearOperator
 
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from structmat._arrays.typing import Array, Namespace
-from structmat.linear_systems._krylov import Count
+from structmat._krylov import Count
 from structmat.operators import LinearOperator
 
 

@@ -21,7 +21,7 @@ from structmat.linear_systems._differentiable import lstsq_with_derivatives, sol
 from structmat.linear_systems._elimination import iterations_before_elimination
 from structmat.linear_systems._gmres import GMRES
 from structmat.linear_systems._iteration import IterationSettings
-from structmat.linear_systems._krylov import KrylovMethod
+from structmat.linear_systems._krylov_method import KrylovMethod
 from structmat.linear_systems._lsmr import LSMR
 from structmat.linear_systems._results import ConvergenceError, Report, Solutions, SolveResult
 from structmat.linear_systems._stopping import is_as_small_as_rounding, relative_residual

@@ -47,6 +47,7 @@ RELATED: dict[str, tuple[str, ...]] = {
     "structmat/_fourier/diagonals.py": ("**/test_trigonometric.py", "operators/test_spectral_multiplier.py"),
     "structmat/_fourier/multilevel.py": ("**/test_multilevel.py", "**/test_fourier.py"),
     "structmat/_fourier/trigonometric.py": ("**/test_trigonometric.py",),
+    "structmat/_krylov": ("**/test_linear_systems.py", "**/test_toeplitz_solver.py", "**/test_block_toeplitz.py"),
     "structmat/_toeplitz_systems": (
         "**/test_toeplitz_solver.py",
         "**/test_toeplitz_triangular.py",

@@ -21,7 +21,7 @@ import structmat as sm
 from structmat._arrays.libraries import namespace
 from structmat._arrays.namespaces import numpy_namespace
 from structmat.linear_systems import _differentiable, _gmres, _solve
-from structmat.linear_systems._krylov import KrylovMethod
+from structmat.linear_systems._krylov_method import KrylovMethod
 from structmat.linear_systems._results import Solutions
 from structmat.linear_systems._stopping import by_gradient, is_as_small_as_rounding
 from tests import backends

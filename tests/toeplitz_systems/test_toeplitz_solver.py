@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 import structmat as sm
 from structmat._arrays.namespaces import numpy_namespace
 from structmat._toeplitz_systems import ToeplitzSystem, thresholds
-from structmat._toeplitz_systems.iteration import central_diagonals
 from structmat._toeplitz_systems.recursion_by_blocks import vectors_by_blocks
 from structmat._toeplitz_systems.recursions import levinson, solve_by_recursion
+from structmat._toeplitz_systems.strang_preconditioner import central_diagonals
 from tests import backends
 from tests.operator_registry import Vectors
 

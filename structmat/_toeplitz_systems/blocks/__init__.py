@@ -4,7 +4,7 @@ All but `schur` is computed with NumPy in double precision, as for Toeplitz syst
 
 - `inverse`: the inverse as a product of two block Toeplitz matrices, and the sums along its block diagonals;
 - `recursion`: Whittle's recursion, for what determines the inverse and for the determinant;
-- `iteration`: conjugate gradients and GMRES with T. Chan's block circulant as preconditioner;
+- `chan_preconditioner`: conjugate gradients and GMRES with T. Chan's block circulant as preconditioner;
 - `system`: `BlockToeplitzSystem`, which chooses between these for one matrix, and accepts as is done for entries;
 - `stacks`: the same for stacks of matrices of any library, and what their derivatives take;
 - `schur`: Cholesky factors by Schur's algorithm, in any library.

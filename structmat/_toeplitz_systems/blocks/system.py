@@ -19,12 +19,12 @@ from structmat._fourier.blocks import BlockToeplitzConvolution
 from structmat._toeplitz_systems import thresholds
 from structmat._toeplitz_systems.acceptance import AcceptedSystem
 from structmat._toeplitz_systems.accuracy import warn_of_lost_digits
-from structmat._toeplitz_systems.blocks.inverse import InverseBlocks
-from structmat._toeplitz_systems.blocks.iteration import (
+from structmat._toeplitz_systems.blocks.chan_preconditioner import (
     block_circulant_inverse,
     solve_by_conjugate_gradients,
     solve_by_gmres,
 )
+from structmat._toeplitz_systems.blocks.inverse import InverseBlocks
 from structmat._toeplitz_systems.blocks.recursion import BlockRecursion, whittle
 from structmat._toeplitz_systems.elimination import Factors, dense_factors, uneven_vector
 

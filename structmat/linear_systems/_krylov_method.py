@@ -1,21 +1,18 @@
-"""What all Krylov methods share: their signature, and sums over batches of vectors."""
+"""What all Krylov methods for operators share: their signature."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, ClassVar, TypeAlias
+from typing import ClassVar
 
 import numpy as np
 
-from structmat._arrays.dtypes import is_complex
 from structmat._arrays.libraries import namespace_of, rules_of
-from structmat._arrays.typing import Array, DType, Namespace
+from structmat._arrays.typing import Array, Namespace
+from structmat._krylov import Count, Product
 from structmat.operators import LinearOperator
-
-Count: TypeAlias = Any
-"""An integer; in a trace of JAX an array without axes that holds it."""
 
 
 class KrylovMethod(ABC):
@@ -101,26 +98,6 @@ def quiet(xp: Namespace) -> Iterator[None]:
         yield
 
 
-def inner_of(dtype: DType, xp: Namespace) -> Callable[[Array, Array], Array]:
-    """Return the function that returns the real part of inner products of vectors of a dtype.
-
-    They have no other part for a Hermitian matrix.
-    """
-    if not is_complex(dtype, xp):
-        return xp.vecdot
-    return lambda u, v: xp.real(xp.vecdot(u, v))
-
-
-def inner(u: Array, v: Array, xp: Namespace) -> Array:
-    """Return the real part of inner products."""
-    return inner_of(u.dtype, xp)(u, v)
-
-
-def plain_norm(v: Array, xp: Namespace) -> Array:
-    """Return the norms of vectors whose squares neither overflow nor underflow."""
-    return xp.sqrt(inner(v, v, xp))
-
-
-def smallest_normal(dtype: DType, xp: Namespace) -> float:
-    """Return the smallest normal number: added to a norm it changes nothing unless that is zero, and avoids 0 / 0."""
-    return float(xp.finfo(dtype).smallest_normal)
+def product_with(operator: LinearOperator, xp: Namespace) -> Product:
+    """Return the function that multiplies vectors along the last axis by an operator."""
+    return lambda v: operator._matvec(v, xp)

@@ -1,4 +1,4 @@
-"""Toeplitz systems by iteration: a few steps of GMRES with Strang's circulant as preconditioner [1]_.
+"""Toeplitz systems by iteration: a few steps of GMRES with Strang's circulant as preconditioner on the left [1]_.
 
 Where the symbol of a matrix, the function whose Fourier coefficients its diagonals are, is smooth and has no zeros, the
 number of steps does not grow with the size, so that a solution takes O(n log n).
@@ -10,16 +10,15 @@ References
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import scipy  # its `sparse` is imported on first use
 
 from structmat._arrays.libraries import device_of
 from structmat._arrays.namespaces import numpy_namespace
 from structmat._arrays.typing import Array, Namespace
 from structmat._fourier.spectra import from_spectrum, spectrum
+from structmat._krylov import GivenUp, Patience, gmres_cycle
 from structmat._toeplitz_systems import thresholds
 
 if TYPE_CHECKING:
@@ -55,48 +54,27 @@ def solve_by_iteration(
     moduli = np.abs(eigenvalues)
     if not moduli.min() > thresholds.REGULAR_CIRCULANT * moduli.max():
         return solutions
+    inverse = 1 / eigenvalues  # since a product takes a fifth of the time of a quotient
 
     def preconditioned(v: NDArray[Any]) -> Any:
-        return from_spectrum(spectrum(v.ravel(), xp, real=real) / eigenvalues, n, xp, real=real)
+        return from_spectrum(spectrum(v, xp, real=real) * inverse, n, xp, real=real)
 
-    linear_operator = scipy.sparse.linalg.LinearOperator
-    T = linear_operator((n, n), lambda v: product(v.ravel()), dtype=b.dtype)
-    M = linear_operator((n, n), preconditioned, dtype=b.dtype)
-
-    def approximate(b: NDArray[Any], tolerance: float, patience: float) -> Any:
-        options: dict[str, Any] = {"restart": thresholds.GMRES_STEPS, "maxiter": 1, "callback_type": "pr_norm"}
-        first = float(np.linalg.norm(preconditioned(b)) / np.linalg.norm(b))
-        try:
-            return scipy.sparse.linalg.gmres(
-                T, b, M=M, rtol=tolerance, callback=_Patience(patience * first), **options
-            )[0]
-        except _GivenUp:
-            return np.full_like(b, np.nan)
+    def preconditioned_product(v: NDArray[Any]) -> Any:
+        return preconditioned(product(v))
 
     size = np.abs(c).sum() + np.abs(r).sum()
+    options: dict[str, Any] = {"size": thresholds.GMRES_STEPS, "xp": xp}
     for row, right in zip(solutions, b, strict=True):
-        x = approximate(right, thresholds.ITERATED_TO, thresholds.PROMISING)
-        residual = right - product(x)
-        if not np.linalg.norm(residual) <= thresholds.WORTH_REFINING * (
-            np.linalg.norm(right) + size * np.linalg.norm(x)
-        ):
+        start = preconditioned(right)
+        patient = Patience(preconditioned_product, steps=thresholds.PATIENCE, allowed=thresholds.PROMISING, xp=xp)
+        try:
+            x = gmres_cycle(patient, start, rtol=thresholds.ITERATED_TO, **options)
+        except GivenUp:
             break  # other rows need about as many steps
-        row[:] = x + approximate(residual, thresholds.CORRECTED_TO, math.inf)
+        residual = right - product(x)
+        length = np.linalg.norm(right) + size * np.linalg.norm(x)
+        if not np.linalg.norm(residual) <= thresholds.WORTH_REFINING * length:
+            break
+        start = preconditioned(residual)
+        row[:] = x + gmres_cycle(preconditioned_product, start, rtol=thresholds.CORRECTED_TO, **options)
     return solutions if np.all(np.isfinite(solutions)) else np.full_like(b, np.nan)
-
-
-class _GivenUp(Exception):  # noqa: N818  # no error: another way is taken
-    """Iteration does not converge within the steps that are allowed."""
-
-
-class _Patience:
-    """Gives iteration up after some steps with which the preconditioned residual has hardly become smaller."""
-
-    def __init__(self, allowed: float) -> None:
-        self.allowed = allowed
-        self.steps = 0
-
-    def __call__(self, residual: float) -> None:
-        self.steps += 1
-        if self.steps == thresholds.PATIENCE and not residual <= self.allowed:
-            raise _GivenUp

@@ -15,16 +15,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import scipy  # its `fft` and `sparse` are imported on first use
+import scipy  # its `fft` is imported on first use
 
+from structmat._arrays.namespaces import numpy_namespace
+from structmat._krylov import Product, conjugate_gradients, gmres
 from structmat._toeplitz_systems import thresholds
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from numpy.typing import NDArray
-
-    Product = Callable[[NDArray[Any]], NDArray[Any]]
 
 
 def block_circulant_inverse(offsets: NDArray[Any]) -> Product | None:
@@ -52,53 +50,51 @@ def block_circulant_inverse(offsets: NDArray[Any]) -> Product | None:
     return product
 
 
+class _Stagnation:
+    """Tells after some steps whether none of the residuals has become half as large in the last ones."""
+
+    def __init__(self) -> None:
+        self.steps = 0
+        self.least: Any = np.inf
+
+    def __call__(self, squares: NDArray[Any]) -> bool:
+        self.steps = 0 if np.any(squares < self.least / 4) else self.steps + 1
+        self.least = np.minimum(self.least, squares)
+        return self.steps > thresholds.BLOCK_PATIENCE
+
+
 def solve_by_conjugate_gradients(product: Product, preconditioned: Product, b: NDArray[Any]) -> NDArray[Any]:
     """Return solutions for the rows of b, all at once, with a Hermitian matrix; NaN where it is not positive definite.
 
     Iteration ends where the residuals of all are small, or no longer become smaller.
     """
-    x = np.zeros_like(b)
-    residuals = b.copy()
-    sizes = np.linalg.norm(b, axis=-1)
-    least = sizes.copy()
-    z = preconditioned(residuals)
-    directions = z
-    rz = np.sum(residuals.conj() * z, axis=-1).real
-    stagnant = 0
-    for _ in range(thresholds.BLOCK_STEPS):
-        q = product(directions)
-        curvature = np.sum(directions.conj() * q, axis=-1).real
-        moving = rz != 0
-        if np.any(moving & ~(curvature > 0)) or np.any(rz < 0):
-            return np.full_like(b, np.nan)
-        alpha = np.where(moving, rz / np.where(moving, curvature, 1), 0)[:, None]
-        x += alpha * directions
-        residuals -= alpha * q
-        norms = np.linalg.norm(residuals, axis=-1)
-        if np.all(norms <= thresholds.BLOCK_ITERATED_TO * sizes):
-            break
-        stagnant = 0 if np.any(norms < least / 2) else stagnant + 1
-        least = np.minimum(least, norms)
-        if stagnant > thresholds.BLOCK_PATIENCE:
-            break
-        z = preconditioned(residuals)
-        new = np.sum(residuals.conj() * z, axis=-1).real
-        directions = z + np.where(moving, new / np.where(moving, rz, 1), 0)[:, None] * directions
-        rz = new
-    return x
+    found = conjugate_gradients(
+        product,
+        b,
+        preconditioned,
+        rtol=thresholds.BLOCK_ITERATED_TO,
+        max_iter=thresholds.BLOCK_STEPS,
+        xp=numpy_namespace,
+        stagnates=_Stagnation(),
+    )
+    return found.x if np.all(found.is_definite) else np.full_like(b, np.nan)
 
 
 def solve_by_gmres(product: Product, preconditioned: Product, b: NDArray[Any]) -> NDArray[Any]:
     """Return solutions for the rows of b, which are to be refined, or NaN where the few steps do not suffice."""
-    n = b.shape[-1]
     solutions = np.full_like(b, np.nan)
-    linear_operator = scipy.sparse.linalg.LinearOperator
-    T = linear_operator((n, n), lambda v: product(v.reshape(1, n))[0], dtype=b.dtype)
-    M = linear_operator((n, n), lambda v: preconditioned(v.reshape(1, n))[0], dtype=b.dtype)
-    options: dict[str, Any] = {"rtol": thresholds.ITERATED_TO, "restart": thresholds.GMRES_STEPS, "maxiter": 2}
-    for x, row in zip(solutions, b, strict=True):
-        x[:], _ = scipy.sparse.linalg.gmres(T, row, M=M, **options)
-        if not np.linalg.norm(row - product(x[None])[0]) <= thresholds.WORTH_REFINING * np.linalg.norm(row):
-            x[:] = np.nan
+    for k in range(len(b)):
+        row = b[k : k + 1]
+        x, _ = gmres(
+            product,
+            row,
+            preconditioned,
+            rtol=thresholds.ITERATED_TO,
+            max_iter=2 * thresholds.GMRES_STEPS,
+            restart=thresholds.GMRES_STEPS,
+            xp=numpy_namespace,
+        )
+        if not np.linalg.norm(row - product(x)) <= thresholds.WORTH_REFINING * np.linalg.norm(row):
             break  # other rows need about as many steps
+        solutions[k] = x
     return solutions
