@@ -161,6 +161,10 @@ class SmallSystems:
         positive = xp.where(modulus > 0, modulus, xp.ones_like(modulus))
         sign = xp.where(is_triangular, (corner / positive) ** n, sign)
         log = xp.where(is_triangular, n * xp.log(positive), log) + n * math.log(2) * self.exponents
+        if is_complex(sign.dtype, xp):
+            difference = self.constants - conjugate(xp.flip(self.constants, axis=-1), xp)
+            is_hermitian = xp.all(difference == 0, axis=-1)
+            sign = xp.where(is_hermitian, xp.astype(xp.sign(xp.real(sign)), sign.dtype), sign)
         nan = xp.full_like(log, xp.nan)
         return xp.where(self.is_finite, sign, xp.full_like(sign, xp.nan)), xp.where(self.is_finite, log, nan)
 

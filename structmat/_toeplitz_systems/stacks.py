@@ -47,9 +47,12 @@ class LogDeterminants(NamedTuple):
     """The determinant of a Toeplitz matrix, or of each of a stack."""
 
     sign: Array
-    """The sign of a real determinant, and one for a complex one; zero where T is singular. It has no derivative."""
+    """The sign of a real determinant, and one for another one; zero where T is singular. It has no derivative.
+
+    That of a Hermitian matrix is real, and so is this sign: the phase of a negative number would have rounding errors.
+    """
     log: Array
-    """The logarithm of the absolute value of a real determinant, or of a complex determinant itself.
+    """The logarithm of the determinant over its sign, complex where the matrix is.
 
     It is zero where the sign is zero, since complex infinities cannot be divided.
     """
@@ -258,9 +261,12 @@ def _log_determinants_in_library(
         _warn_of_conditions(systems.condition(), systems.eps, xp, owner)
     log = xp.where(sign == 0, xp.zeros_like(log), log)
     if is_complex(sign.dtype, xp):
-        log = log + 1j * xp.atan2(xp.imag(sign), xp.real(sign))
-        modulus = xp.abs(sign)
-        sign = xp.where(modulus > 0, xp.ones_like(modulus), modulus)
+        real, imaginary = xp.real(sign), xp.imag(sign)
+        is_real = imaginary == 0
+        angle = xp.atan2(imaginary, real)
+        log = log + 1j * xp.where(is_real, xp.zeros_like(angle), angle)
+        signs = xp.where(is_real, xp.sign(real), xp.ones_like(real))
+        sign = xp.where(xp.isnan(real), real, signs)  # as the sign of NaN is zero in torch
     return tuple(xp.reshape(v, batch) for v in (sign, log))
 
 
@@ -342,12 +348,14 @@ def log_determinants_on_host(c: Any, r: Any, owner: str | None = None, *, strict
 
 
 def of_phases(phase: Any, log: Any) -> LogDeterminants:
-    """Return determinants by their phases, in the dtype of the matrices, and the logarithms of their moduli."""
+    """Return determinants by their phases, of the dtype of the matrices, and the logarithms of their moduli."""
     log = np.where(phase == 0, 0, log)
     if not np.iscomplexobj(phase):
         return LogDeterminants(phase, log.astype(phase.dtype))
-    regular = np.where(np.isnan(phase), np.nan, phase != 0).astype(phase.real.dtype)
-    return LogDeterminants(regular, (log + 1j * np.angle(phase)).astype(phase.dtype))
+    is_real = phase.imag == 0
+    sign = np.where(np.isnan(phase), np.nan, np.where(is_real, np.sign(phase.real), 1)).astype(phase.real.dtype)
+    angle = np.where(is_real, 0, np.angle(phase))
+    return LogDeterminants(sign, (log + 1j * angle).astype(phase.dtype))
 
 
 def _is_small_stack(c: Any) -> bool:

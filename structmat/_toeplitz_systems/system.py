@@ -407,7 +407,7 @@ class ToeplitzSystem(AcceptedSystem):
             sign, log = self._determinant_of_factors()
         else:
             sign, log = self._determinant_by_recursion()
-        if not np.iscomplexobj(self.constants):
+        if self.is_hermitian or not np.iscomplexobj(self.constants):
             sign = float(np.sign(np.real(sign)))
         return sign, log + self.n * self.exponent * math.log(2) if sign else -math.inf
 

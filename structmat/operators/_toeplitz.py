@@ -250,7 +250,7 @@ class ConstantDiagonals(Planned):
 def sign_and_modulus(sign: Array, log: Array, xp: Namespace) -> tuple[Array, Array]:
     """Return the sign of determinants and the logarithm of their modulus, minus infinity where they are zero.
 
-    `log` is the logarithm of the modulus, or of a complex determinant itself, whose own `sign` is one or zero.
+    `log` is the logarithm of determinants over their own `sign`: of the modulus, and of a phase where they are complex.
     """
     if is_complex(log.dtype, xp):
         log_modulus = xp.real(log)

@@ -236,6 +236,22 @@ def test_regular_kernels_come_without_a_warning(kernel: str) -> None:
         T.solve(b)  # any warning is an error
 
 
+@pytest.mark.parametrize("n", [2, 30, 129, 300])
+@pytest.mark.parametrize("corner", [0.5, 100.0])
+def test_determinants_of_hermitian_matrices_have_signs_without_rounding_errors(n: int, corner: float) -> None:
+    """Those of stacks and of matrices that libraries eliminate themselves too, and of blocks."""
+    torch = pytest.importorskip("torch")
+    c, _ = vectors(n, "Hermitian", seed=1)
+    c[0] = corner
+    dense = scipy.linalg.toeplitz(c)
+    expected = np.sign(np.linalg.slogdet(dense).sign.real)
+    found = [op.slogdet().sign for op in (sm.Toeplitz(c), sm.Toeplitz(np.stack([c, c])), sm.Toeplitz(torch.tensor(c)))]
+    blocks = sm.BlockToeplitz(c[:, None, None] * np.eye(2))
+    assert all(np.all(np.asarray(sign) == expected) for sign in found), found
+    assert blocks.slogdet().sign == 1
+    assert sm.Toeplitz(c[:30]).det().imag == 0
+
+
 @pytest.mark.parametrize("n", [150, 500])
 def test_determinants_of_ill_conditioned_covariances_are_those_of_cholesky(n: int) -> None:
     c = np.exp(-((np.arange(n) / 20.0) ** 2))

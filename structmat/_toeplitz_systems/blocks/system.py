@@ -297,7 +297,7 @@ class BlockToeplitzSystem(AcceptedSystem):
             sign, log = self._determinant_of_factors()
         else:
             sign, log = self._determinant_by_recursion()
-        if not np.iscomplexobj(self.constants):
+        if self.hermitian or not np.iscomplexobj(self.constants):
             sign = float(np.sign(np.real(sign)))
         shift = self.blocks * int(np.sum(self.row_shifts + self.column_shifts))
         return sign, log - shift * math.log(2) if sign else -math.inf
