@@ -37,11 +37,26 @@ def power_of_two_near(x: Array, xp: Namespace, *, axis: int | tuple[int, ...] = 
     return 2.0 ** binary_exponents(xp.max(xp.abs(x), axis=axis, keepdims=True), xp)
 
 
-def times_power_of_two(x: Array, exponents: Array, xp: Namespace) -> Array:
-    """Return ``x * 2.0 ** exponents`` for whole numbers, as floats, that may be beyond the exponents of numbers."""
+def times_power_of_two(x: Array, exponents: Any, xp: Namespace) -> Array:
+    """Return ``x * 2.0 ** exponents`` for whole numbers, also as floats, that may be beyond the exponents of numbers.
+
+    NumPy does not warn of results that overflow or underflow.
+    """
+    if is_numpy(xp):  # rounded once, also where the result is subnormal
+        return _times_power_of_two_in_numpy(cast("Any", x), np.asarray(exponents).astype(np.intc, copy=False))
     third = xp.trunc(exponents / 3)
     factor = 2.0**third
     return x * factor * factor * 2.0 ** (exponents - 2 * third)
+
+
+def _times_power_of_two_in_numpy(x: Any, exponents: Any) -> Any:
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        if not np.iscomplexobj(x):
+            return np.ldexp(x, exponents)
+        scaled = np.empty(np.broadcast_shapes(x.shape, exponents.shape), x.dtype)
+        scaled.real = np.ldexp(x.real, exponents)
+        scaled.imag = np.ldexp(x.imag, exponents)
+    return scaled
 
 
 def quotient(x: Array, y: Scalar, xp: Namespace) -> Array:

@@ -14,10 +14,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import scipy  # its `linalg` is imported on first use
 
+from structmat._arrays.arithmetic import times_power_of_two
+from structmat._arrays.namespaces import numpy_namespace
 from structmat._errors import warn_caller
 from structmat._toeplitz_systems import thresholds
 from structmat._toeplitz_systems.accuracy import warn_of_condition
 from structmat._toeplitz_systems.elimination import Factors
+from structmat._toeplitz_systems.scaling import extreme_exponents, is_ordinary
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -26,8 +29,6 @@ if TYPE_CHECKING:
 
 _EPS = float(np.finfo(float).eps)
 """The machine epsilon of double precision, in which everything is computed."""
-
-_ORDINARY = 2.0**-thresholds.ORDINARY_EXPONENT, 2.0**thresholds.ORDINARY_EXPONENT
 
 
 class AcceptedSystem(ABC):
@@ -143,8 +144,8 @@ class AcceptedSystem(ABC):
             return self._solve_rows(rows).reshape(b.shape)
         x = np.full(rows.shape, np.nan, rows.dtype)
         if np.any(finite):
-            scaled_x = self._solve_rows(scaled(rows, -exponents)[finite])
-            x[finite] = scaled(scaled_x, exponents[finite] - self.exponent)
+            scaled_x = self._solve_rows(times_power_of_two(rows[finite], -exponents[finite], numpy_namespace))
+            x[finite] = times_power_of_two(scaled_x, exponents[finite] - self.exponent, numpy_namespace)
         return x.reshape(b.shape)
 
     def _solve_rows(self, b: NDArray[Any]) -> NDArray[Any]:
@@ -249,25 +250,3 @@ class AcceptedSystem(ABC):
             return self.factors.slogdet()
         except np.linalg.LinAlgError:
             return 0.0, -math.inf
-
-
-# Numbers of extreme size
-
-
-def is_ordinary(modulus: float) -> bool:
-    """Tell whether a number is finite, and neither very large nor very small."""
-    return bool(_ORDINARY[0] <= modulus < _ORDINARY[1])
-
-
-def extreme_exponents(moduli: Any) -> NDArray[Any]:
-    """Return the exponents of two of very large and very small moduli, by which they are scaled; zero for others."""
-    exponents = np.frexp(moduli)[1]  # zero for what is not finite
-    return exponents * (np.abs(exponents) > thresholds.ORDINARY_EXPONENT)
-
-
-def scaled(v: NDArray[Any], exponents: Any) -> NDArray[Any]:
-    """Return a vector, or rows, times powers of two that may be beyond the range of numbers."""
-    parts = np.ascontiguousarray(v).view(v.real.dtype)
-    with np.errstate(over="ignore", under="ignore"):
-        result: NDArray[Any] = np.ldexp(parts, exponents).view(v.dtype)
-    return result

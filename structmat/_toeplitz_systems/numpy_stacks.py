@@ -23,6 +23,7 @@ from structmat._arrays.libraries import rules_of
 from structmat._arrays.namespaces import numpy_namespace
 from structmat._toeplitz_systems import thresholds
 from structmat._toeplitz_systems.elimination import uneven_vector
+from structmat._toeplitz_systems.scaling import is_ordinary
 from structmat._toeplitz_systems.small import SmallSystems
 
 if TYPE_CHECKING:
@@ -40,7 +41,8 @@ def solve_stack(c: NDArray[Any], r: NDArray[Any], b: NDArray[Any], eps: float) -
     constants = np.concatenate([r[:, :0:-1], c], axis=1)
     total = np.abs(constants) @ np.ones(2 * n - 1)
     sizes = _largest(b)
-    if not (_are_ordinary(total) and _are_ordinary(sizes[sizes != 0])):
+    nonzero = np.append(total, sizes[sizes != 0])
+    if not (is_ordinary(nonzero.min()) and is_ordinary(nonzero.max())):
         with np.errstate(all="ignore"):
             systems = SmallSystems(c, r, numpy_namespace, eps)
             return systems.solve(b), systems.condition()
@@ -68,12 +70,6 @@ def solve_stack(c: NDArray[Any], r: NDArray[Any], b: NDArray[Any], eps: float) -
 def _largest(b: NDArray[Any]) -> Any:
     """Return the largest moduli of columns, in the shape ``(k, s)``."""
     return np.max(np.abs(np.ascontiguousarray(np.transpose(b, (1, 2, 0)))), axis=0)
-
-
-def _are_ordinary(sizes: NDArray[Any]) -> bool:
-    """Tell whether numbers of these sizes are finite and need not be scaled."""
-    limit = 2.0**thresholds.ORDINARY_EXPONENT
-    return bool(np.max(sizes, initial=1) <= limit and np.min(sizes, initial=1) >= 1 / limit)
 
 
 def _least_real_parts(c: NDArray[Any], r: NDArray[Any]) -> Any:

@@ -171,7 +171,7 @@ class SmallSystems:
     # The inverse
 
     def vectors(self) -> tuple[Array, Array]:
-        """Return x and y that determine the inverses of the scaled matrices.
+        """Return x and y that determine the inverses.
 
         ``T x = e_0`` and ``T y = (s, t[1 - n], ..., t[-1])``, see `inverse`, with the s for which the norm of y is
         least. They are NaN where a matrix is singular or not finite.
@@ -200,7 +200,7 @@ class SmallSystems:
         v, _, _ = rules_of(xp).loop(goes_on, step, (v, xp.ones_like(xp.abs(v[:, 0, :])), count))
         is_good = (xp.all(xp.isfinite(v), axis=(1, 2)) & self.is_finite)[:, None]
         x, y = (xp.where(is_good, v[..., k], xp.full_like(v[..., k], xp.nan)) for k in (0, 1))
-        return x, y
+        return times_power_of_two(x, -self.exponents[:, None], xp), y
 
     def _exact_residuals(self, v: Array, b: Array) -> Array:
         """Return residuals of columns with an error far below that of rounding of the product.
@@ -235,6 +235,7 @@ class SmallSystems:
         The products are in that dtype, with a vector without any pattern; zeros stand for errors that are small.
         """
         xp = self.xp
+        x = times_power_of_two(x, self.exponents[:, None], xp)  # of the scaled matrices
         norm_x, norm_y = (xp.sum(xp.abs(v), axis=-1) for v in (x, y))
         most_lost = norm_x * (1 + 2 * norm_y) * self.norm
         may_be_lossy = xp.isfinite(norm_x) & ~(most_lost <= thresholds.LOSSLESS)
@@ -244,8 +245,8 @@ class SmallSystems:
         b = xp.astype(xp.matmul(self.matrices, v), dtype)
         inverse = bezoutian(xp.astype(x, dtype), xp.astype(y, dtype), xp)
         by_inverse = xp.astype(inverse.apply(b[..., 0], xp), self.constants.dtype)
-        unscaled = self.solve(xp.astype(b, self.constants.dtype))
-        by_solving = times_power_of_two(unscaled, self.exponents[:, None, None], xp)
+        of_scaled = times_power_of_two(xp.astype(b, self.constants.dtype), self.exponents[:, None, None], xp)
+        by_solving = self.solve(of_scaled)
         norm = euclidean_norm(v[..., 0], xp)
         lost, best = (euclidean_norm(z - v[..., 0], xp) / norm for z in (by_inverse, by_solving[..., 0]))
         is_lossy = may_be_lossy & ~(lost <= thresholds.LOSSY * xp.maximum(best, xp.full_like(best, self.eps / 2)))

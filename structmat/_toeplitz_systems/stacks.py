@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from structmat._arrays.arithmetic import times_power_of_two
 from structmat._arrays.conversion import on_host
 from structmat._arrays.dtypes import common_dtype, is_complex, precision_of
 from structmat._arrays.libraries import can_raise_for_values, device_of, is_numpy, rules_of
@@ -244,7 +243,6 @@ def _vectors_in_library(c: Array, r: Array, dtype: DType, xp: Namespace, owner: 
         lost = float(xp.max(systems.lost_digits(x, y, dtype)))
         if lost:
             warn_of_lost_digits(lost, owner)
-    x = times_power_of_two(x, -systems.exponents[:, None], xp)
     return tuple(xp.reshape(v, (*batch, v.shape[-1])) for v in (x, y))
 
 
@@ -319,10 +317,9 @@ def vectors_on_host(c: Any, r: Any, owner: str | None = None, *, strict: bool = 
     x, y = np.full((2, *c.shape), np.nan, c.dtype)
 
     def compute(systems: SmallSystems) -> Any:
-        x_scaled, y[...] = systems.vectors()
-        x[...] = times_power_of_two(x_scaled, -systems.exponents[:, None], numpy_namespace)
-        lost = systems.lost_digits(x_scaled, y, c.dtype)
-        return lost == 0
+        vectors = systems.vectors()
+        x[...], y[...] = vectors
+        return systems.lost_digits(*vectors, c.dtype) == 0
 
     for k in _one_by_one(c, r, compute, owner):
         with nullcontext() if strict else suppress(np.linalg.LinAlgError):

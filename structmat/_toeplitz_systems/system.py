@@ -16,17 +16,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from structmat._arrays.arithmetic import times_power_of_two
 from structmat._arrays.namespaces import numpy_namespace
 from structmat._fourier.embedding import fast_length, kernel_of_diagonals
 from structmat._fourier.plans import Convolution
 from structmat._fourier.spectra import spectrum
 from structmat._toeplitz_systems import thresholds
-from structmat._toeplitz_systems.acceptance import AcceptedSystem, extreme_exponents, is_ordinary, scaled
+from structmat._toeplitz_systems.acceptance import AcceptedSystem
 from structmat._toeplitz_systems.accuracy import warn_of_lost_digits
 from structmat._toeplitz_systems.elimination import Factors, band_factors, dense_factors, dense_matrix, uneven_vector
 from structmat._toeplitz_systems.inverse import Bezoutian, bezoutian, with_shortest_y
 from structmat._toeplitz_systems.recursion_by_blocks import vectors_by_blocks
 from structmat._toeplitz_systems.recursions import levinson, solve_by_recursion
+from structmat._toeplitz_systems.scaling import extreme_exponents, is_ordinary
 from structmat._toeplitz_systems.strang_preconditioner import solve_by_iteration
 from structmat._toeplitz_systems.triangular import TriangularSystem
 
@@ -65,7 +67,9 @@ class ToeplitzSystem(AcceptedSystem):
         self.exponent = 0 if is_ordinary(largest) or not self.is_finite else int(extreme_exponents(largest))
         self.largest = math.ldexp(largest, -self.exponent)
         """The largest modulus of an entry, after T was scaled."""
-        self.constants = scaled(constants, -self.exponent) if self.exponent else constants
+        if self.exponent:
+            constants = times_power_of_two(constants, -self.exponent, numpy_namespace)
+        self.constants = constants
         """The diagonals, from the upper right corner to the lower left one."""
         self.c = self.constants[self.n - 1 :]
         self.r = self.constants[: self.n][::-1]
@@ -378,7 +382,7 @@ class ToeplitzSystem(AcceptedSystem):
         most_lost = self.eps * norm_x * (1 + 2 * norm_y) * self.norm
         if self.owner and not most_lost <= thresholds.LOSSLESS * self.eps:
             self._warn_of_lost_digits(x, y, self.owner)
-        return scaled(x, -self.exponent), y
+        return times_power_of_two(x, -self.exponent, numpy_namespace), y
 
     def _warn_of_lost_digits(self, x: NDArray[Any], y: NDArray[Any], owner: str) -> None:
         """Warn if the product of the inverse with one vector is far less accurate than the solution for it."""

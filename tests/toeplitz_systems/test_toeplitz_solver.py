@@ -301,6 +301,54 @@ def test_large_bands_have_an_inverse() -> None:
     assert np.linalg.norm(inverse @ b - x) < 0.01 * np.linalg.norm(x)
 
 
+def decaying(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    c, r = rng.standard_normal((2, n)) / (1 + np.arange(n)) ** 2
+    c[0] = r[0] = 3
+    return c, r
+
+
+WAYS: dict[str, Any] = {
+    "eliminated": lambda: sm.Toeplitz(*decaying(40, 0)),
+    "a recursion": lambda: sm.Toeplitz(*decaying(200, 0)),
+    "a recursion by blocks": lambda: sm.Toeplitz(*vectors(1100, "real")),
+    "iteration": lambda: sm.Toeplitz(*decaying(2100, 0)),
+    "a band": lambda: sm.Toeplitz(np.r_[3.0, 1, np.zeros(98)], np.r_[3.0, -1, 2, np.zeros(97)]),
+    "a triangle": lambda: sm.Toeplitz(decaying(300, 0)[0], np.r_[3.0, np.zeros(299)]),
+    "complex": lambda: sm.Toeplitz(*vectors(300, "complex")),
+    "a Hankel matrix": lambda: sm.Hankel(vectors(150, "real")[0], vectors(150, "real")[0][::-1]),
+    "a stack": lambda: sm.Toeplitz(*np.swapaxes([decaying(20, seed) for seed in range(3)], 0, 1)),
+    "blocks": lambda: sm.BlockToeplitz(decaying(30, 0)[0][:, None, None] * np.array([[2.0, 1], [0, 3]])),
+    "a recursion of blocks": lambda: sm.BlockToeplitz(decaying(90, 0)[0][:, None, None] * np.array([[2.0, 1], [0, 3]])),
+}
+"""One matrix for each way in which Toeplitz systems are solved."""
+
+
+def times_power(v: np.ndarray, exponent: int) -> np.ndarray:
+    return np.ldexp(np.ascontiguousarray(v).view(float), exponent).view(v.dtype)
+
+
+@pytest.mark.parametrize("exponent", [-900, 900])
+@pytest.mark.parametrize("way", WAYS)
+def test_powers_of_two_of_extreme_size_change_no_digit(way: str, exponent: int) -> None:
+    """Of the matrix, of right-hand sides, and of both."""
+    T = WAYS[way]()
+    n = T.shape[0]
+    scaled = type(T)(times_power(T.c, exponent), times_power(T.r, exponent))
+    for shape in ((n,), (5, *T.batch_shape, n)):
+        b = np.random.default_rng(0).standard_normal(shape)
+        x = T.inv_matvec(b)
+        np.testing.assert_array_equal(scaled.inv_matvec(times_power(b, exponent)), x)
+        np.testing.assert_array_equal(scaled.inv_matvec(b), times_power(x, -exponent))
+        np.testing.assert_array_equal(T.inv_matvec(times_power(b, exponent)), times_power(x, exponent))
+    sign, log = T.slogdet()
+    np.testing.assert_array_equal(scaled.slogdet().sign, sign)
+    np.testing.assert_allclose(scaled.slogdet().logabsdet, log + n * exponent * np.log(2), rtol=1e-14)
+    b = np.random.default_rng(0).standard_normal(n)
+    product = T.inv().matvec(b)
+    np.testing.assert_array_equal(scaled.inv().matvec(b), times_power(product, -exponent))
+
+
 @settings(max_examples=20)
 @given(
     kind=st.sampled_from(KINDS[:4] + KINDS[5:]),

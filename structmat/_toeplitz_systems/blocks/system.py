@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from structmat._arrays.arithmetic import times_power_of_two
 from structmat._arrays.namespaces import numpy_namespace
 from structmat._fourier.blocks import BlockToeplitzConvolution
 from structmat._toeplitz_systems import thresholds
@@ -63,7 +64,7 @@ class BlockToeplitzSystem(AcceptedSystem):
             _shifts(moduli, hermitian=self.hermitian) if self.is_finite else np.zeros((2, self.p), int)
         )
         """The exponents of two by which the rows and the columns of each component are multiplied."""
-        self.constants = _scaled_by(offsets, self.row_shifts[:, None] + self.column_shifts)
+        self.constants = _times_powers_of_two(offsets, self.row_shifts[:, None] + self.column_shifts)
         """The blocks at all offsets, from the upper right corner to the lower left one, shape ``(2 n - 1, p, p)``."""
         self.c = self.constants[self.blocks - 1 :]
         self.r = self.constants[: self.blocks][::-1]
@@ -169,7 +170,7 @@ class BlockToeplitzSystem(AcceptedSystem):
         if np.iscomplexobj(b) and not np.iscomplexobj(self.constants):
             return super().solve(b)  # which calls this method for both parts
         rows, columns = (np.tile(shifts, self.blocks) for shifts in (self.row_shifts, self.column_shifts))
-        return _scaled_by(super().solve(_scaled_by(b, rows)), columns)
+        return _times_powers_of_two(super().solve(_times_powers_of_two(b, rows)), columns)
 
     def _solvers(self, count: int) -> Iterator[Callable[[NDArray[Any]], Any]]:
         """Yield functions that solve `count` systems, more or less exactly, the fastest one first."""
@@ -227,10 +228,10 @@ class BlockToeplitzSystem(AcceptedSystem):
         rows, columns = self.row_shifts, self.column_shifts
         of_columns = columns[:, None]
         return InverseBlocks(
-            _scaled_by(inverse.x, of_columns + rows),
-            _scaled_by(inverse.y, of_columns - columns),
-            _scaled_by(inverse.v, of_columns + rows),
-            _scaled_by(inverse.w, rows - rows[:, None]),
+            _times_powers_of_two(inverse.x, of_columns + rows),
+            _times_powers_of_two(inverse.y, of_columns - columns),
+            _times_powers_of_two(inverse.v, of_columns + rows),
+            _times_powers_of_two(inverse.w, rows - rows[:, None]),
         )
 
     def _blocks_by_elimination(self) -> InverseBlocks:
@@ -351,7 +352,7 @@ def _shifts(moduli: NDArray[Any], *, hermitian: bool) -> tuple[NDArray[Any], NDA
         own = -(_exponents(np.where(diagonal > 0, diagonal, np.max(moduli, axis=1))) // 2)
         return own, own
     rows = -_exponents(np.max(moduli, axis=1))
-    columns = -_exponents(np.max(_scaled_by(moduli, rows[:, None]), axis=0))
+    columns = -_exponents(np.max(_times_powers_of_two(moduli, rows[:, None]), axis=0))
     return rows, columns
 
 
@@ -360,14 +361,5 @@ def _exponents(moduli: NDArray[Any]) -> NDArray[Any]:
     return np.where(moduli > 0, np.frexp(moduli)[1], 0)
 
 
-def _scaled_by(v: NDArray[Any], exponents: NDArray[Any]) -> NDArray[Any]:
-    """Return an array times powers of two, which may be beyond the range of numbers."""
-    if not np.any(exponents):
-        return v
-    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
-        if not np.iscomplexobj(v):
-            return np.ldexp(v, exponents)
-        scaled = np.empty(np.broadcast_shapes(v.shape, exponents.shape), v.dtype)
-        scaled.real = np.ldexp(v.real, exponents)
-        scaled.imag = np.ldexp(v.imag, exponents)
-    return scaled
+def _times_powers_of_two(v: NDArray[Any], exponents: NDArray[Any]) -> Any:
+    return times_power_of_two(v, exponents, numpy_namespace) if np.any(exponents) else v
