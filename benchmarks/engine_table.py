@@ -25,7 +25,6 @@ from structmat._fourier.convolutions import circular_convolution, column_length,
 from structmat._fourier.embedding import kernel_of_diagonals
 from structmat._fourier.plans import Convolution
 from structmat._fourier.spectra import spectrum
-from structmat._fourier.steps import Step
 
 DTYPES = ("float32", "float64", "complex64", "complex128")
 SIZES = (64, 128, 256, 512, 1000, 1024, 2048, 4096, 16384, 65536, 2**18, 2**20)
@@ -44,16 +43,14 @@ def convolution(method: str, c: Any, x: Any) -> Callable[[], Any]:
         from array_api_compat import torch as xp  # noqa: PLC0415  # slow to import
 
         c, x = xp.from_numpy(c), xp.from_numpy(x)
-        step = circular_convolution(method, spectrum(c, xp, real=real), n, xp, real=real)
+        product = circular_convolution(method, spectrum(c, xp, real=real), n, xp, real=real)
     elif method == engines.DUCC_CONVOLUTION:
-        step = Step(partial(ducc_convolution, c), writes=True)
+        product: Callable[[Any], Any] = partial(ducc_convolution, c)
     else:
-        step = circular_convolution(method, spectrum(c, numpy_namespace, real=real), n, real=real)
-    if x.ndim == 1:
-        return lambda: step.product(x)
-    if method == engines.DUCC_CONVOLUTION:
-        return lambda: step.into(x, np.empty_like(x))
-    return lambda: in_chunks(step, x, n, rows_in_chunk(n, x.itemsize))
+        product = circular_convolution(method, spectrum(c, numpy_namespace, real=real), n, real=real)
+    if x.ndim == 1 or method == engines.DUCC_CONVOLUTION:
+        return lambda: product(x)
+    return lambda: in_chunks(product, x, n, rows_in_chunk(n, x.itemsize))
 
 
 def show(what: str, times: dict[str, float]) -> None:

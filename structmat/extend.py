@@ -64,7 +64,7 @@ from structmat._arrays.dtypes import common_dtype, complex_partner, is_complex
 from structmat._arrays.libraries import device_of, namespace_of
 from structmat._arrays.shapes import concat_last
 from structmat._fourier.plans import Plan
-from structmat._fourier.steps import Products, Step
+from structmat._fourier.products import Products
 from structmat.operators import (
     ByHooks,
     Chain,
@@ -111,7 +111,6 @@ __all__ = [
     "Reciprocal",
     "SlogdetResult",
     "SpectralFunction",
-    "Step",
     "Wrapper",
     "add",
     "as_floating",

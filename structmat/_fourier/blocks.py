@@ -15,7 +15,6 @@ from structmat._fourier.embedding import kernel_of_diagonals
 from structmat._fourier.engines import PLAIN
 from structmat._fourier.plans import PlanByMethod
 from structmat._fourier.spectra import from_spectrum, spectrum
-from structmat._fourier.steps import Step
 from structmat._fourier.transforms import transforms
 
 if TYPE_CHECKING:
@@ -105,7 +104,7 @@ class BlockToeplitzConvolution(PlanByMethod):
         """
         return 0.6 * sum(self.spectrum.shape[-2:]) * self.length
 
-    def _by(self, method: str, xp: Namespace) -> Step:
+    def _by(self, method: str, xp: Namespace) -> Callable[[Any], Any]:
         S = self.spectrum
         length = self.length
         q, p = S.shape[-2:]
@@ -118,7 +117,7 @@ class BlockToeplitzConvolution(PlanByMethod):
                 y = convolved_by_frequency(lambda X: xp.matmul(X, S), components, length, xp, **options)[..., :m]
                 return xp.reshape(move_axis(y, -1, -2, xp), (*y.shape[:-2], m * p))
 
-            return Step(general_product)
+            return general_product
         forward, backward = transforms(PLAIN.get(method, method), length, real=self.is_real, axis=0)
 
         def product(x: Any) -> Any:
@@ -126,4 +125,4 @@ class BlockToeplitzConvolution(PlanByMethod):
             y = backward(forward(x.reshape(-1, n, q).transpose(1, 0, 2)) @ S)
             return y[:m].transpose(1, 0, 2).reshape(*x.shape[:-1], m * p)
 
-        return Step(product)
+        return product

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from structmat._fourier.steps import Step
+    from collections.abc import Callable
 
 CHUNK = 2**19
 """The size in bytes of a chunk of NumPy vectors."""
@@ -28,17 +28,17 @@ def rows_in_chunk(numbers: int, itemsize: int) -> int:
     return max(FEWEST, fitting - fitting % FEWEST)  # a remainder would be transformed one by one
 
 
-def in_chunks(step: Step, x: Any, rows: int, size: int | None, out: Any = None) -> Any:
+def in_chunks(product: Callable[[Any], Any], x: Any, rows: int, size: int | None) -> Any:
     """Return the products of all vectors along the last axis of `x`, computed for at most `size` of them at a time.
 
-    `rows` is the length of a vector of the result. If `out` is not None, the result is written to it.
+    `rows` is the length of a vector of the result.
     """
     batch = x.shape[:-1]
     x = x.reshape(-1, x.shape[-1])
     size = len(x) if size is None else size
-    if 0 < len(x) <= size and out is None:
-        return step.product(x).reshape(*batch, rows)
-    flat = np.empty((len(x), rows), x.dtype) if out is None else out.reshape(-1, rows)
+    if 0 < len(x) <= size:
+        return product(x).reshape(*batch, rows)
+    flat = np.empty((len(x), rows), x.dtype)
     for start in range(0, len(x), size or 1):
-        step.into(x[start : start + size], flat[start : start + size])
+        flat[start : start + size] = product(x[start : start + size])
     return flat.reshape(*batch, rows)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,6 @@ from structmat._arrays.typing import Namespace
 from structmat._fourier import engines
 from structmat._fourier.engines import ANY, FOUR_STEP, PLAIN, SCIPY_CONVOLUTION, TORCH
 from structmat._fourier.spectra import full_spectrum
-from structmat._fourier.steps import Step
 from structmat._fourier.transforms import transforms, widened
 
 ALIAS = 4096
@@ -26,7 +26,9 @@ COLUMNS = ((2**18, 2.0, 0.5), (2**20, 256.0, 0.0), (math.inf, 1024.0, 0.0))
 """How long the columns of the four-step method are to be: up to each length n about ``a * n**p``, as ``(n, a, p)``."""
 
 
-def circular_convolution(method: str, S: Any, length: int, xp: Namespace = numpy_namespace, *, real: bool) -> Step:
+def circular_convolution(
+    method: str, S: Any, length: int, xp: Namespace = numpy_namespace, *, real: bool
+) -> Callable[[Any], Any]:
     """Return the circular convolution of that length with the kernel of spectrum `S`: the half one where `real`.
 
     Vectors may be shorter than `length`. Batches are taken by those methods only that the table names for them.
@@ -37,17 +39,17 @@ def circular_convolution(method: str, S: Any, length: int, xp: Namespace = numpy
         return packed_convolution(S, length)
     if PLAIN.get(method, method) == TORCH:  # without a further function call, which would take longer
         fft, ifft = (xp.fft.rfft, xp.fft.irfft) if real else (xp.fft.fft, xp.fft.ifft)
-        return Step(lambda x: ifft(S * fft(x, length), length))
+        return lambda x: ifft(S * fft(x, length), length)
     forward, backward = transforms(PLAIN.get(method, method), length, xp, real=real)
     if method == ANY or not is_numpy(xp):  # stacks broadcast, and other products may have a gradient
-        return Step(lambda x: backward(S * forward(x)))
+        return lambda x: backward(S * forward(x))
 
     def product(x: Any) -> Any:
         X = forward(x)
         X *= S
         return backward(X)
 
-    return Step(product)
+    return product
 
 
 def column_length(length: int) -> int | None:
@@ -67,7 +69,9 @@ def column_length(length: int) -> int | None:
     return min(divisors, key=lambda d: max(d / wanted, wanted / d))
 
 
-def four_step_convolution(S: Any, n: int, height: int, method: str, xp: Namespace, *, real: bool) -> Step:
+def four_step_convolution(
+    S: Any, n: int, height: int, method: str, xp: Namespace, *, real: bool
+) -> Callable[[Any], Any]:
     """Return the circular convolution of one vector of length `n` by the four-step method, in columns of that height.
 
     `S` is the spectrum of the kernel, the half one where `real`.
@@ -93,10 +97,10 @@ def four_step_convolution(S: Any, n: int, height: int, method: str, xp: Namespac
         F *= conjugates
         return up(F).reshape(-1)
 
-    return Step(product)
+    return product
 
 
-def packed_convolution(S: Any, length: int) -> Step:
+def packed_convolution(S: Any, length: int) -> Callable[[Any], Any]:
     """Return the circular convolution of one real vector by the one call that SciPy has for it, in double precision.
 
     The call takes the half spectrum `S` in the packed form of FFTPACK: real and imaginary parts in turns. It multiplies
@@ -116,29 +120,25 @@ def packed_convolution(S: Any, length: int) -> Step:
     cross[real] = S[1 : pairs + 1].imag
     cross[imaginary] = -cross[real]
 
-    def in_double(x: Any, out: Any = None) -> Any:
+    def in_double(x: Any) -> Any:
         n = x.shape[0]
-        if out is None:
-            if n == length:
-                return convolve_z(x, own, cross)
-            out = np.zeros(length)
-        elif n < length:
-            out[n:] = 0
-        out[:n] = x
-        return convolve_z(out, own, cross, True)
+        if n == length:
+            return convolve_z(x, own, cross)
+        wide = np.zeros(length)
+        wide[:n] = x
+        return convolve_z(wide, own, cross, True)
 
     if S.dtype == np.complex64:
-        return Step(lambda x: in_double(x).astype(np.float32))
-    return Step(in_double, writes=True)
+        return lambda x: in_double(x).astype(np.float32)
+    return in_double
 
 
-def ducc_convolution(kernel: Any, x: Any, out: Any = None) -> Any:
-    """Return the circular convolution with `kernel` along the last axis. If `out` is not None, it is written to it."""
+def ducc_convolution(kernel: Any, x: Any) -> Any:
+    """Return the circular convolution with `kernel` along the last axis."""
     length = kernel.shape[-1]
     convolve_axis = engines.ducc().convolve_axis
     wide = widened(x, length, -1)
-    if out is None:
-        out = np.empty_like(x, order="C") if wide is x else wide
+    out = np.empty_like(x, order="C") if wide is x else wide
     if x.ndim == 1 or x.dtype != np.float32 or length * 4 % ALIAS:
         return convolve_axis(wide, out, x.ndim - 1, kernel)
     for start in range(0, len(x), 8):  # 16 rows, which fill its registers, would evict each other from cache

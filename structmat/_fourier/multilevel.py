@@ -13,7 +13,6 @@ from structmat._arrays.typing import Array, Namespace
 from structmat._fourier.grids import as_grid, from_grid, half_of_grid, last_axes, multilevel_fft, multilevel_ifft
 from structmat._fourier.plans import Plan
 from structmat._fourier.spectra import transforms_of
-from structmat._fourier.steps import Step
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -57,22 +56,22 @@ class MultilevelConvolution(Plan):
     def cost(self) -> float:
         return float(prod(self.lengths))
 
-    def step(self, xp: Namespace, dtype: str, *, batched: bool) -> Step:
+    def step(self, xp: Namespace, dtype: str, *, batched: bool) -> Callable[[Any], Any]:
         rules = rules_of(xp)
         if self.is_stack or not rules.engine:
-            return Step(lambda x: self._by_vectors(x, xp))
+            return lambda x: self._by_vectors(x, xp)
         if is_numpy(xp):
             is_small = self.row_sizes == self.col_sizes == self.lengths and prod(self.lengths) <= _SMALL
             on_grid = self._at_once(xp) if is_small else self._by_axes(xp)
         else:
             on_grid = self._by_axes(xp) if rules.is_eager_on_cpu(self.spectrum) else self._at_once(xp)
         rows = self.shape[0]
-        return Step(lambda x: on_grid(x).reshape(*x.shape[:-1], rows))
+        return lambda x: on_grid(x).reshape(*x.shape[:-1], rows)
 
     def product(self, x: Array, xp: Namespace) -> Array:
         if self.is_stack or not is_numpy(xp):
             return self._by_vectors(x, xp)
-        return self.step(xp, "", batched=False).product(x)  # the step is the same for every dtype
+        return self.step(xp, "", batched=False)(x)  # the step is the same for every dtype
 
     def _parts(self, xp: Namespace) -> tuple[Any, Any, Callable[[Any, Any], Any]]:
         """Return the module of transforms, the spectrum on its grid, and the entrywise product with that.

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
+from typing import Any
 
 from structmat._arrays.libraries import rules_of
 from structmat._arrays.shapes import move_axis
@@ -16,7 +17,6 @@ from structmat._arrays.typing import Array, Namespace
 from structmat._fourier.grids import as_grid, from_grid
 from structmat._fourier.plans import Plan
 from structmat._fourier.spectra import from_spectrum, spectrum
-from structmat._fourier.steps import Step
 from structmat._fourier.trigonometric import INVERSES, trigonometric_transform
 
 FOURIER = "dft"
@@ -96,8 +96,8 @@ class Multiplication(Plan):
     def cost(self) -> float:
         return float(prod(self.sizes))
 
-    def step(self, xp: Namespace, dtype: str, *, batched: bool) -> Step:
-        return Step(lambda x: self.product(x, xp))
+    def step(self, xp: Namespace, dtype: str, *, batched: bool) -> Callable[[Any], Any]:
+        return lambda x: self.product(x, xp)
 
     def product(self, x: Array, xp: Namespace) -> Array:
         product = _Product(self.sizes, self.kinds, self.is_real, xp)

@@ -19,19 +19,7 @@ from structmat._fourier.chunks import in_chunks, rows_in_chunk
 from structmat._fourier.convolutions import circular_convolution, ducc_convolution
 from structmat._fourier.engines import ANY, DUCC_CONVOLUTION, FOUR_STEP, PLAIN, engine_of, method_for, method_for_one
 from structmat._fourier.spectra import spectrum
-from structmat._fourier.steps import Step
 from structmat._parametrised import Parametrised
-
-
-def cut_off(y: Any, out: Any = None) -> Any:
-    """Return a copy of a view, so that the entries that it leaves out do not stay in memory.
-
-    If `out` is not None, the view is copied to it.
-    """
-    if out is None:
-        return y.copy()
-    out[...] = y
-    return out
 
 
 def reversal(xp: Namespace) -> Callable[[Any], Any]:
@@ -75,7 +63,7 @@ class Plan(Parametrised, ABC):
         return 1.0
 
     @abstractmethod
-    def step(self, xp: Namespace, dtype: str, *, batched: bool) -> Step:
+    def step(self, xp: Namespace, dtype: str, *, batched: bool) -> Callable[[Any], Any]:
         """Return the products of single vectors, or of batches, of that dtype, prepared for many of them.
 
         Parameters
@@ -89,9 +77,9 @@ class Plan(Parametrised, ABC):
 
         Returns
         -------
-        Step
-            The products along the last axis. It is given NumPy arrays of two axes at most, and as many vectors as fit
-            into the cache, unless the plan is of a stack.
+        callable
+            Returns the products of its argument along the last axis, as an array of its own. It is given NumPy arrays
+            of two axes at most, and as many vectors as fit into the cache, unless the plan is of a stack.
         """
 
     def product(self, x: Array, xp: Namespace) -> Array:
@@ -109,7 +97,7 @@ class Plan(Parametrised, ABC):
         array, shape (..., rows)
             The products. Nothing is prepared that only many of them would pay for.
         """
-        return self.step(xp, dtype_name(x.dtype), batched=x.ndim > 1).product(x)
+        return self.step(xp, dtype_name(x.dtype), batched=x.ndim > 1)(x)
 
     def apply(self, x: Array, xp: Namespace) -> Array:
         """Return the product along the last axis, of any vectors.
@@ -172,15 +160,15 @@ class PlanByMethod(Plan):
     def width(self) -> int:
         return self.length
 
-    def step(self, xp: Namespace, dtype: str, *, batched: bool) -> Step:
+    def step(self, xp: Namespace, dtype: str, *, batched: bool) -> Callable[[Any], Any]:
         return self._by(self._method(xp, dtype, self.length, batched=batched), xp)
 
     def product(self, x: Array, xp: Namespace) -> Array:
         is_one = xp is numpy_namespace and not self.is_stack
-        return self._by(method_for_one(x.dtype, self.length) if is_one else ANY, xp).product(x)
+        return self._by(method_for_one(x.dtype, self.length) if is_one else ANY, xp)(x)
 
     @abstractmethod
-    def _by(self, method: str, xp: Namespace) -> Step:
+    def _by(self, method: str, xp: Namespace) -> Callable[[Any], Any]:
         """Return the product by a method of `_fourier.engines`."""
 
 
@@ -227,26 +215,25 @@ class Convolution(PlanByMethod):
             return None  # chunks gain nothing where neither a copy nor a spectrum of the batch is made
         return rows_in_chunk(self.length, dtype.itemsize)
 
-    def _by(self, method: str, xp: Namespace) -> Step:
+    def _by(self, method: str, xp: Namespace) -> Callable[[Any], Any]:
         rows = self.shape[0]
         flipped_rows, flipped_cols = self.flips
         if method == DUCC_CONVOLUTION and self.kernel is not None:
-            convolution = Step(partial(ducc_convolution, self.kernel), writes=True)
+            convolve: Callable[[Any], Any] = partial(ducc_convolution, self.kernel)
         else:
-            convolution = circular_convolution(method, self._transformed(xp), self.length, xp, real=self.is_real)
+            convolve = circular_convolution(method, self._transformed(xp), self.length, xp, real=self.is_real)
         has_all_rows = rows == self.length
         if has_all_rows and not flipped_rows and not flipped_cols:
-            return convolution
-        convolve = convolution.product
+            return convolve
         reverse = reversal(xp)
         is_view = xp is numpy_namespace and not has_all_rows
 
-        def corner(x: Any, out: Any = None) -> Any:
+        def corner(x: Any) -> Any:
             y = convolve(reverse(x) if flipped_cols else x)[..., :rows]
             y = reverse(y) if flipped_rows else y
-            return cut_off(y, out) if is_view else y
+            return y.copy() if is_view else y  # the entries that a view leaves out would stay in memory
 
-        return Step(corner, writes=is_view)
+        return corner
 
     def _transformed(self, xp: Namespace) -> Array:
         """Return the spectrum; it is computed at the first call and stored."""

@@ -13,6 +13,7 @@ References
 from __future__ import annotations
 
 import operator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,9 +25,8 @@ from structmat._arrays.shapes import broadcast_shapes, concat_last, reversed_cyc
 from structmat._arrays.typing import Array, Namespace
 from structmat._fourier.embedding import fast_length
 from structmat._fourier.engines import PLAIN
-from structmat._fourier.plans import PlanByMethod, cut_off, reversal
+from structmat._fourier.plans import PlanByMethod, reversal
 from structmat._fourier.spectra import from_spectrum, spectrum
-from structmat._fourier.steps import Step
 from structmat._fourier.transforms import transforms
 
 
@@ -60,7 +60,7 @@ class Bezoutian(PlanByMethod):
     def cost(self) -> float:
         return 3.0 * self.length  # six transforms, where a convolution has two
 
-    def _by(self, method: str, xp: Namespace) -> Step:
+    def _by(self, method: str, xp: Namespace) -> Callable[[Any], Any]:
         forward, backward = transforms(PLAIN.get(method, method), self.length, xp, real=self.is_real)
         in_place = is_numpy(xp) and not self.is_stack
         times: Any = operator.imul if in_place else operator.mul
@@ -68,15 +68,15 @@ class Bezoutian(PlanByMethod):
         n, reverse = self.n, reversal(xp)
         flipped_rows, flipped_cols = self.flips
 
-        def product(x: Any, out: Any = None) -> Any:
+        def product(x: Any) -> Any:
             X = forward(reverse(x) if flipped_cols else x)
             total = times(forward(backward(X * self.upper_x)[..., :n]), self.lower_x)
             X = times(forward(backward(times(X, self.upper_y))[..., :n]), self.lower_y)
             y = backward(plus(total, X))[..., :n]
             y = reverse(y) if flipped_rows else y
-            return cut_off(y, out) if in_place else y
+            return y.copy() if in_place else y  # the entries that a view leaves out would stay in memory
 
-        return Step(product, writes=in_place)
+        return product
 
 
 def bezoutian(x: Array, y: Array, xp: Namespace, *, flips: tuple[bool, bool] = (False, False)) -> Bezoutian:

@@ -33,7 +33,6 @@ from structmat._fourier.embedding import cyclic_kernel
 from structmat._fourier.engines import PLAIN
 from structmat._fourier.plans import PlanByMethod
 from structmat._fourier.spectra import from_spectrum, spectrum
-from structmat._fourier.steps import Step
 from structmat._fourier.transforms import transforms
 from structmat.operators._arithmetic import compose
 from structmat.operators._circulants import circulant_entries, cyclic_diagonals
@@ -82,12 +81,12 @@ class BlockConvolution(PlanByMethod):
         gained = rows * cols - (2 * self.block_size + 4) * p * q
         return rows * cols * 0.75 * (p + q) * self.length / gained if gained > 0 else inf
 
-    def step(self, xp: Namespace, dtype: str, *, batched: bool) -> Step:
+    def step(self, xp: Namespace, dtype: str, *, batched: bool) -> Callable[[Any], Any]:
         if not is_numpy(xp):  # this copy takes more time than it saves in one product
             object.__setattr__(self, "spectrum", contiguous(self.spectrum, xp))
         return super().step(xp, dtype, batched=batched)
 
-    def _by(self, method: str, xp: Namespace) -> Step:
+    def _by(self, method: str, xp: Namespace) -> Callable[[Any], Any]:
         S = self.spectrum
         length = self.length
         rows = self.shape[0]
@@ -98,7 +97,7 @@ class BlockConvolution(PlanByMethod):
             def general_product(x: Any) -> Any:
                 return by_frequency(lambda X: xp.matmul(X, S), x, b, length, xp, **options)[..., :rows]
 
-            return Step(general_product)
+            return general_product
         forward, backward = transforms(PLAIN.get(method, method), length, real=self.is_real, axis=0)
         q, p = S.shape[-2:]
 
@@ -109,7 +108,7 @@ class BlockConvolution(PlanByMethod):
             y = backward(np.matmul(forward(blocks.transpose(2, 0, 1)), S))
             return y[:b].transpose(1, 2, 0).reshape(*x.shape[:-1], p * b)[..., :rows]
 
-        return Step(product)
+        return product
 
 
 def by_frequency(

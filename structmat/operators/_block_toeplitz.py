@@ -17,8 +17,8 @@ from structmat._arrays.shapes import broadcast_shapes, move_axis
 from structmat._arrays.typing import Array, ArrayLike, Namespace
 from structmat._errors import ArgumentTypeError, ArgumentValueError
 from structmat._fourier.blocks import BlockToeplitzConvolution
+from structmat._fourier.products import Products
 from structmat._fourier.spectra import from_spectrum, spectrum
-from structmat._fourier.steps import Products, Step
 from structmat._nearest_circulants import mean_of_diagonals, wrapped_diagonals
 from structmat._toeplitz_systems import (
     BlockToeplitzSystem,
@@ -512,8 +512,11 @@ class BlockToeplitz(Planned):
         c, r = np.asarray(self.c), np.asarray(self.r)
         system = BlockToeplitzSystem(c, r, f"{type(self).__name__}.solve", ready=True)
         dtype = np.dtype(self.dtype)
-        step = Step(lambda b: system.solve(b).astype(dtype))
-        return Products(np.ndarray, dtype, (self.shape[0],), step, step)
+
+        def solved(b: Any) -> Any:
+            return system.solve(b).astype(dtype)
+
+        return Products(np.ndarray, dtype, (self.shape[0],), solved, solved)
 
     def _slogdet(self, xp: Namespace) -> tuple[Array, Array]:
         self._require_direct()

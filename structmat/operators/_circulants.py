@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +23,6 @@ from structmat._fourier.direct import are_few, small_cyclic_product
 from structmat._fourier.embedding import cyclic_kernel
 from structmat._fourier.plans import Convolution, Plan
 from structmat._fourier.spectra import as_complex, from_spectrum, spectrum
-from structmat._fourier.steps import Step
 from structmat.operators._cyclic import Cyclic
 from structmat.operators._diagonalisation import Diagonalisation
 from structmat.operators._linear_operator import Context, LinearOperator
@@ -349,7 +349,7 @@ class ShiftAndAdd(Plan):
         """``(n, n)``."""
         return (self.n, self.n)
 
-    def step(self, xp: Namespace, dtype: str, *, batched: bool) -> Step:
+    def step(self, xp: Namespace, dtype: str, *, batched: bool) -> Callable[[Any], Any]:
         n = self.n
         entries = self.entries
         count = self.entries.shape[-1]
@@ -359,10 +359,10 @@ class ShiftAndAdd(Plan):
             def term(x: Any, k: int) -> Any:
                 return entries[..., k : k + 1] * xp.roll(x, self.start + k, axis=-1)
 
-            return Step(lambda x: sum((term(x, k) for k in range(1, count)), start=term(x, 0)))
+            return lambda x: sum((term(x, k) for k in range(1, count)), start=term(x, 0))
 
-        def product(x: Any, out: Any = None) -> Any:
-            y = np.empty_like(x, order="C") if out is None else out
+        def product(x: Any) -> Any:
+            y = np.empty_like(x, order="C")
             first = shifts[0]
             np.multiply(x[..., n - first :], entries[0], out=y[..., :first])
             np.multiply(x[..., : n - first], entries[0], out=y[..., first:])
@@ -372,7 +372,7 @@ class ShiftAndAdd(Plan):
                 y[..., :shift] += multiple[..., n - shift :]
             return y
 
-        return Step(product, writes=True)
+        return product
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import operator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from structmat._arrays.libraries import is_numpy
 from structmat._arrays.typing import Array, Namespace
 from structmat._fourier.plans import Plan
-from structmat._fourier.steps import Step
 from structmat.operators._diagonal import Entrywise
 from structmat.operators._linear_operator import LinearOperator
 
@@ -54,9 +54,9 @@ class CombinedPlan(Plan):
     def cost(self) -> float:
         return sum(part.cost for part in self.parts)
 
-    def step(self, xp: Namespace, dtype: str, *, batched: bool) -> Step:
+    def step(self, xp: Namespace, dtype: str, *, batched: bool) -> Callable[[Any], Any]:
         if self.is_real is None or self.is_stack:
-            return Step(lambda x: self.product(x, xp))
+            return lambda x: self.product(x, xp)
         steps = [part.step(xp, dtype, batched=batched) for part in self.parts]
         if len(steps) == 1:
             return steps[0]
@@ -76,43 +76,35 @@ class CombinedPlan(Plan):
         return self.product(x, xp) if self.is_real is None else super().apply(x, xp)
 
 
-def _sum_of_steps(steps: list[Step], *, in_place: bool) -> Step:
+def _sum_of_steps(steps: list[Callable[[Any], Any]], *, in_place: bool) -> Callable[[Any], Any]:
     """Return the sum of steps; `in_place`, that overwrites arrays, which must not have gradients."""
     first, *rest = steps
-    products = [step.product for step in rest]
+    plus: Any = operator.iadd if in_place else operator.add
 
     def total(x: Any) -> Any:
-        return sum((product(x) for product in products), start=first.product(x))
-
-    def added(x: Any, out: Any = None) -> Any:
-        y = first.product(x) if out is None else first.into(x, out)
-        for product in products:
-            y += product(x)
+        y = first(x)
+        for product in rest:
+            y = plus(y, product(x))
         return y
 
-    return Step(added, writes=True) if in_place else Step(total)
+    return total
 
 
-def _chain_of_steps(steps: list[Step], overwrites: list[bool]) -> Step:
+def _chain_of_steps(steps: list[Callable[..., Any]], overwrites: list[bool]) -> Callable[[Any], Any]:
     """Return the product of two or more steps, from left to right.
 
-    `overwrites` says which steps take a second argument, and may write to the array that is their first one.
+    `overwrites` says which steps are entrywise multiples of NumPy arrays, which may overwrite what others returned.
     """
-    begin = steps[-1].product
-    end = steps[0].product
-    into = steps[0].into
-    between = [(step.product, over) for step, over in zip(steps[-2:0:-1], overwrites[-2:0:-1], strict=True)]
-    end_overwrites = overwrites[0]
+    begin = steps[-1]
+    after = [(step, over) for step, over in zip(steps[-2::-1], overwrites[-2::-1], strict=True)]
 
-    def chained(x: Any, out: Any = None) -> Any:
+    def chained(x: Any) -> Any:
         y = begin(x)
-        for product, over in between:
+        for product, over in after:
             y = product(y, y) if over else product(y)
-        if out is not None:
-            return into(y, out)
-        return end(y, y) if end_overwrites else end(y)
+        return y
 
-    return Step(chained, writes=True)
+    return chained
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -142,8 +134,8 @@ class ByHooks(Plan):
     def is_stack(self) -> bool:
         return bool(self.operator.batch_shape)
 
-    def step(self, xp: Namespace, dtype: str, *, batched: bool) -> Step:
-        return Step(lambda x: self.apply(x, xp))
+    def step(self, xp: Namespace, dtype: str, *, batched: bool) -> Callable[[Any], Any]:
+        return lambda x: self.apply(x, xp)
 
     def apply(self, x: Array, xp: Namespace) -> Array:
         return self.operator._matvec(x, xp)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -24,7 +25,6 @@ from structmat._arrays.dtypes import complex_partner, is_complex
 from structmat._arrays.libraries import device_of, is_numpy
 from structmat._arrays.typing import Array, Namespace
 from structmat._fourier.plans import Plan
-from structmat._fourier.steps import Step
 from structmat.operators._arithmetic import compose, scale
 from structmat.operators._linear_operator import Context, LinearOperator
 from structmat.operators._spectral_functions import SpectralFunction, function_of_entries, spectral_rounding
@@ -154,10 +154,11 @@ class Entrywise(Plan):
         """``(n, n)``."""
         return (self.d.shape[-1], self.d.shape[-1])
 
-    def step(self, xp: Namespace, dtype: str, *, batched: bool) -> Step:
-        if is_numpy(xp):
-            return Step(partial(np.multiply, self.d), writes=True)
-        return Step(partial(operator.mul, self.d))
+    def step(self, xp: Namespace, dtype: str, *, batched: bool) -> Callable[[Any], Any]:
+        return partial(np.multiply if is_numpy(xp) else operator.mul, self.d)
+
+    def chunk_rows(self, dtype: Any) -> None:
+        """Return None: chunks gain nothing where nothing is kept between reading and writing."""
 
     def product(self, x: Array, xp: Namespace) -> Array:
         return self.d * x

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -15,7 +15,6 @@ from structmat._fourier.embedding import fast_length
 from structmat._fourier.grids import as_grid, from_grid
 from structmat._fourier.multilevel import MultilevelConvolution
 from structmat._fourier.plans import Plan
-from structmat._fourier.steps import Step
 from structmat.operators._linear_operator import LinearOperator
 from structmat.operators._multilevel import OnGrids, by_axes
 from structmat.operators._spectral_multiplier import Boundary, SpectralMultiplier, checked_kernel
@@ -248,9 +247,9 @@ class ExtendedConvolution(Plan):
     def cost(self) -> float:
         return self.inner.cost
 
-    def step(self, xp: Namespace, dtype: str, *, batched: bool) -> Step:
-        inner = self.inner.step(xp, dtype, batched=batched)
-        return Step(lambda x: self._by(inner.product, x, xp))
+    def step(self, xp: Namespace, dtype: str, *, batched: bool) -> Callable[[Any], Any]:
+        convolution = self.inner.step(xp, dtype, batched=batched)
+        return lambda x: self._by(convolution, x, xp)
 
     def product(self, x: Array, xp: Namespace) -> Array:
         return self._by(lambda y: self.inner.apply(y, xp), x, xp)

@@ -15,7 +15,6 @@ from structmat._arrays.libraries import device_of
 from structmat._arrays.shapes import concat_last
 from structmat._arrays.typing import Array, Namespace, Scalar
 from structmat._fourier.plans import Plan
-from structmat._fourier.steps import Step
 from structmat.operators._arithmetic import compose, scale
 from structmat.operators._closed_forms import NoClosedFormError
 from structmat.operators._combined_plans import ByHooks, CombinedPlan
@@ -331,11 +330,11 @@ class KroneckerPlan(CombinedPlan):
     def cost(self) -> float:
         return sum(part.cost * self.shape[1] / part.shape[1] for part in self.parts)
 
-    def step(self, xp: Namespace, dtype: str, *, batched: bool) -> Step:  # factors take batches
+    def step(self, xp: Namespace, dtype: str, *, batched: bool) -> Callable[[Any], Any]:  # factors take batches
         if self.is_real is None or self.is_stack:
-            return Step(lambda x: self.product(x, xp))
+            return lambda x: self.product(x, xp)
         products = [_of_rows(part.step(xp, dtype, batched=True), part.shape, xp) for part in self.parts]
-        return Step(lambda x: self._by(products, x, xp))
+        return lambda x: self._by(products, x, xp)
 
     def product(self, x: Array, xp: Namespace) -> Array:
         return self._by([partial(part.apply, xp=xp) for part in self.parts], x, xp)
@@ -349,12 +348,12 @@ class KroneckerPlan(CombinedPlan):
         return x
 
 
-def _of_rows(step: Step, shape: tuple[int, int], xp: Namespace) -> Callable[[Any], Any]:
+def _of_rows(step: Callable[[Any], Any], shape: tuple[int, int], xp: Namespace) -> Callable[[Any], Any]:
     """Return the products of stacks of matrices of vectors, where a step takes two axes at most."""
 
     def product(rows: Any) -> Any:
         vectors = xp.reshape(rows, (prod(rows.shape[:-1]), shape[1]))
-        return xp.reshape(step.product(vectors), (*rows.shape[:-1], shape[0]))
+        return xp.reshape(step(vectors), (*rows.shape[:-1], shape[0]))
 
     return product
 

@@ -34,7 +34,7 @@ from structmat._arrays.shapes import broadcast_shapes, is_vector
 from structmat._arrays.typing import Array, ArrayLike, Device, DType, Namespace
 from structmat._errors import ArgumentTypeError, ArgumentValueError
 from structmat._fourier.plans import Plan
-from structmat._fourier.steps import Products
+from structmat._fourier.products import Products
 from structmat._parametrised import Parametrised
 from structmat.operators._arithmetic import (
     add,
@@ -429,7 +429,7 @@ class LinearOperator(Parametrised, ABC):
         x : array, shape (..., cols)
             One vector or any batch of them.
         out : numpy.ndarray, optional
-            Array for the result, of its shape and dtype; NumPy only.
+            Array that the result is copied to, of its shape and dtype; NumPy only.
 
         Returns
         -------
@@ -450,10 +450,11 @@ class LinearOperator(Parametrised, ABC):
         >>> sm.Circulant(np.array([0.0, 1.0, 0.0])).matvec(np.array([1.0, 2.0, 3.0])).round(12)
         array([3., 1., 2.])
         """
+        if out is not None:
+            return copied_into(out, self.matvec(x), f"{type(self).__name__}.matvec")
         op, operand, xp, dtype = self._operand(x, "matvec", "x", self.shape[1])
         y = op._matvec(operand, xp)
-        y = y if y.dtype == dtype else cast_back(y, dtype, xp)
-        return y if out is None else copied_into(out, y, f"{type(self).__name__}.matvec")
+        return y if y.dtype == dtype else cast_back(y, dtype, xp)
 
     def rmatvec(self, y: ArrayLike, /) -> Array:
         """Return A^H y, the product with the adjoint, along the last axis.

@@ -6,11 +6,10 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from functools import partial, wraps
 from math import prod
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
-from structmat._arrays.conversion import copied_into
 from structmat._arrays.dtypes import (
     common_dtype,
     dtype_name,
@@ -24,12 +23,15 @@ from structmat._fourier.chunks import TORCH_CHUNK, TORCH_LARGE, in_chunks
 from structmat._fourier.direct import direct_up_to
 from structmat._fourier.engines import engine_of
 from structmat._fourier.plans import Plan
-from structmat._fourier.steps import Products, Step
+from structmat._fourier.products import Products
 from structmat.operators._arithmetic import PairRules, add, compose, scale, with_plan
 from structmat.operators._combined_plans import CombinedPlan
 from structmat.operators._composite import Wrapper
 from structmat.operators._diagonal import Entrywise, Identity, times_identity
 from structmat.operators._linear_operator import Context, LinearOperator, closed_forms
+
+OneAndBatched: TypeAlias = tuple[Callable[[Any], Any], Callable[[Any], Any]]
+"""The product of one vector, and that of a batch."""
 
 
 def products_of(plan: Plan, matrix: Any, direct: int) -> Products | None:
@@ -48,7 +50,7 @@ def products_of(plan: Plan, matrix: Any, direct: int) -> Products | None:
     return Products(type(xp.zeros(0)), dtype, (plan.shape[1],), *make(plan, matrix, direct, dtype, xp))
 
 
-def _numpy_products(plan: Plan, matrix: Any, direct: int, dtype: Any, xp: Namespace) -> tuple[Step, Step]:
+def _numpy_products(plan: Plan, matrix: Any, direct: int, dtype: Any, xp: Namespace) -> OneAndBatched:
     """Return the product of one vector, and that of a batch, for arrays of NumPy."""
     rows, cols = plan.shape
     dtype = np.dtype(dtype)
@@ -56,22 +58,21 @@ def _numpy_products(plan: Plan, matrix: Any, direct: int, dtype: Any, xp: Namesp
     many = plan.step(xp, dtype.name, batched=True)
     size = plan.chunk_rows(dtype)
     if not direct:
-        return one, Step(lambda x, out=None: in_chunks(many, x, rows, size, out), writes=True)
+        return one, lambda x: in_chunks(many, x, rows, size)
 
-    def product(x: Any, out: Any = None) -> Any:
+    def product(x: Any) -> Any:
         if x.size > direct * cols:
-            return in_chunks(many, x, rows, size, out)
-        flat = None if out is None else out.reshape(-1, rows)
-        return np.matmul(x.reshape(-1, cols), matrix.T, flat).reshape(*x.shape[:-1], rows)
+            return in_chunks(many, x, rows, size)
+        return np.matmul(x.reshape(-1, cols), matrix.T).reshape(*x.shape[:-1], rows)
 
-    return Step(partial(np.dot, matrix), writes=True), Step(product, writes=True)
+    return partial(np.dot, matrix), product
 
 
-def _torch_products(plan: Plan, matrix: Any, direct: int, dtype: Any, xp: Namespace) -> tuple[Step, Step]:
+def _torch_products(plan: Plan, matrix: Any, direct: int, dtype: Any, xp: Namespace) -> OneAndBatched:
     """Return the product of one vector, and that of a batch, for tensors of torch."""
     rows, cols = plan.shape
     one = plan.step(xp, dtype_name(dtype), batched=False)
-    many = plan.step(xp, dtype_name(dtype), batched=True).product
+    many = plan.step(xp, dtype_name(dtype), batched=True)
     transposed: Any = None if matrix is None else matrix.mT
     has_gradient = any(tensor.requires_grad for tensor in plan._arrays())
     kind = type(xp.zeros(0))
@@ -101,14 +102,14 @@ def _torch_products(plan: Plan, matrix: Any, direct: int, dtype: Any, xp: Namesp
         y = matrix @ x
         return y if y.dtype is dtype else matmul(matrix, x, xp)  # autocast has lowered the precision
 
-    return Step(dense) if direct else one, Step(product)
+    return dense if direct else one, product
 
 
 def _by_prepared_products(method: str, products: str, make: Callable[[Any, Any], Any], *, one: bool = False) -> Any:
     """Return a method of `Prepared` that uses the products in a field; `make` fills the field when it is first needed.
 
-    Arguments that need checks, or are of another type or dtype, go to the method of the base class. So do arrays of
-    several axes if only `one` vector at a time can be used.
+    Arguments that need checks, or are of another type or dtype, and those beside an array `out` go to the method of the
+    base class. So do arrays of several axes if only `one` vector at a time can be used.
     """
     general = getattr(LinearOperator, method)
 
@@ -117,26 +118,14 @@ def _by_prepared_products(method: str, products: str, make: Callable[[Any, Any],
         prepared = getattr(self, products)
         if prepared is None:
             prepared = make(self, x)
-        if prepared is not False and type(x) is prepared.kind and x.dtype == prepared.dtype:
+        if not out and prepared is not False and type(x) is prepared.kind and x.dtype == prepared.dtype:
             shape, vector = x.shape, prepared.vector
             if shape == vector or (shape[-1:] == vector and not one):
                 step = prepared.one if shape == vector else prepared.batched
-                if not out:
-                    return step.product(x)
-                if method == "matvec" and out.keys() == {"out"}:
-                    return step.product(x) if out["out"] is None else _into(out["out"], step, x, self.shape[0])
+                return step(x)
         return general(self, x, **out)
 
     return product
-
-
-def _into(out: Any, step: Step, x: Any, length: int) -> Any:
-    """Return `out` with products written to it, by the step itself where it can write there."""
-    fits = type(out) is type(x) is np.ndarray and out.dtype == x.dtype and out.shape == (*x.shape[:-1], length)
-    if fits and out.flags.carray and not np.may_share_memory(out, x):
-        step.into(x, out)
-        return out
-    return copied_into(out, step.product(x), "Prepared.matvec")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -168,8 +157,6 @@ class Prepared(Wrapper):
     NumPy vectors what `solve` needs, such as the reciprocal spectra of circulants and of their products with diagonals;
     and the direct factor of a series, `structmat.Superfast`, which `structmat.solve` and `structmat.slogdet` use. So
     the second `solve` with circulants costs as much as a product.
-
-    An array `out` is written to directly if it is contiguous, does not overlap the vectors, and has the dtype of both.
 
     Examples
     --------

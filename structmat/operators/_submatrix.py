@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from math import prod
@@ -13,7 +14,6 @@ from structmat._arrays.arithmetic import Reciprocal
 from structmat._arrays.libraries import namespace_of
 from structmat._arrays.typing import Array, Namespace, Scalar
 from structmat._errors import ArgumentTypeError
-from structmat._fourier.steps import Step
 from structmat.operators._arithmetic import scale, submatrix
 from structmat.operators._closed_forms import NoClosedFormError
 from structmat.operators._combined_plans import ByHooks, CombinedPlan
@@ -42,9 +42,9 @@ class SubmatrixPlan(CombinedPlan):
         """How many rows and columns were chosen."""
         return _shape(self.parts[0].shape, self.rows, self.cols)
 
-    def step(self, xp: Namespace, dtype: str, *, batched: bool) -> Step:
-        product = self.parts[0].step(xp, dtype, batched=batched).product
-        return Step(lambda x: _take(product(_put(x, self.cols, xp)), self.rows, xp))
+    def step(self, xp: Namespace, dtype: str, *, batched: bool) -> Callable[[Any], Any]:
+        product = self.parts[0].step(xp, dtype, batched=batched)
+        return lambda x: _take(product(_put(x, self.cols, xp)), self.rows, xp)
 
     def apply(self, x: Array, xp: Namespace) -> Array:
         return _take(self.parts[0].apply(_put(x, self.cols, xp), xp), self.rows, xp)

@@ -19,7 +19,7 @@ from structmat._arrays.typing import Array, ArrayLike, Namespace, Scalar
 from structmat._fourier.direct import are_few, product_by_sums
 from structmat._fourier.embedding import kernel_of_diagonals
 from structmat._fourier.plans import Convolution
-from structmat._fourier.steps import Products, Step
+from structmat._fourier.products import Products
 from structmat._nearest_circulants import mean_of_diagonals, wrapped_diagonals
 from structmat._rules import Solver
 from structmat._toeplitz_systems import (
@@ -226,8 +226,10 @@ class ConstantDiagonals(Planned):
         dtype = np.dtype(self.dtype)
         order = slice(None, None, -1 if self._flipped else 1)
 
-        step = Step(lambda b: system.solve(b)[..., order].astype(dtype))
-        return Products(np.ndarray, dtype, (self.shape[0],), step, step)
+        def solved(b: Any) -> Any:
+            return system.solve(b)[..., order].astype(dtype)
+
+        return Products(np.ndarray, dtype, (self.shape[0],), solved, solved)
 
     def _slogdet(self, xp: Namespace) -> tuple[Array, Array]:
         n = self.shape[0]

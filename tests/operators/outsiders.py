@@ -17,7 +17,6 @@ from structmat.extend import (
     LinearOperator,
     NoClosedFormError,
     Planned,
-    Step,
     add,
     as_vectors,
     common_dtype,
@@ -42,12 +41,12 @@ class DirectSumPlan(CombinedPlan):
         first, second = self.parts
         return (first.shape[0] + second.shape[0], first.shape[1] + second.shape[1])
 
-    def step(self, xp: Any, dtype: str, *, batched: bool) -> Step:
+    def step(self, xp: Any, dtype: str, *, batched: bool) -> Callable[[Any], Any]:
         if self.is_real is None or self.is_stack:
-            return Step(lambda x: self.product(x, xp))
-        first, second = (part.step(xp, dtype, batched=batched).product for part in self.parts)
+            return lambda x: self.product(x, xp)
+        first, second = (part.step(xp, dtype, batched=batched) for part in self.parts)
         n = self.parts[0].shape[1]
-        return Step(lambda x: concat_last([first(x[..., :n]), second(x[..., n:])], xp))
+        return lambda x: concat_last([first(x[..., :n]), second(x[..., n:])], xp)
 
     def product(self, x: Any, xp: Any) -> Any:
         first, second = self.parts
