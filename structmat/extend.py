@@ -4,15 +4,17 @@ An operator is a frozen dataclass with ``eq=False``, derived from `LinearOperato
 ``_core_axes`` maps each field that holds parameters to the number of an array's own axes after the batch axes, or to
 None where it holds operators; all other fields are plain hashable values. The public methods check and prepare their
 arguments and call these hooks, which contain only mathematics on arrays of one namespace `xp`: they do not check
-arguments and do not inspect values.
+arguments and do not inspect values. ``structmat/operators/_hooks.py`` has each of them with its default.
 
 Required
     the property ``shape``; ``_matvec(x, xp)``, along the last axis; ``_transpose()``.
 With a default
     ``_conj()``, by the conjugates of all parameters and of the operators it is made of, a real operator itself;
-    ``dtype``, that of these; ``_rmatvec(y, xp)``, ``_matmat(X, xp)``,
-    ``_to_dense(like)`` with a `Context`, ``_row_sums(xp)``, ``_details()`` for the repr, ``_described()`` for errors,
-    ``_block(rows, cols, xp)``, of two ranges: a block as an operator, or None where it has no structure of its own, and
+    ``dtype``, that of these, and ``_forces_complex``, whether products are complex although no parameter says so;
+    ``_rmatvec(y, xp)``, ``_matmat(X, xp)``, ``_to_dense(like)`` with a `Context`, ``_row_sums(xp)``,
+    ``_squared_moduli_times(X, xp)``, the product of all ``|A[i, j]|^2`` with real columns;
+    ``_details()`` for the repr; for errors ``_described()`` and ``_hint_for_shape(method, argument, shape, length)``;
+    ``_block(rows, cols, xp)``, of two ranges: a block as an operator, or None where it has no structure of its own;
     for `prepare` ``_plan(xp)`` and ``_solver(xp)``: the plan of an operator with the same products, and of its inverse,
     None by default.
 Without a closed form unless given
@@ -27,7 +29,9 @@ For preconditioners, with a default
     ``_nearest_circulant(sizes, like, xp)``, the first column of a circulant near a square matrix, cyclic on a grid of
     these sizes, which preconditions `structmat.solve` and `structmat.slogdet`, or None, the default;
     ``_circulant_levels()``, the sizes of the grid: ``(n,)`` unless the matrix has levels;
-    ``_nearest_eig(xp)``, eigenvalues and orthonormal eigenvectors of a matrix near this one, which serve as well.
+    ``_nearest_eig(xp)``, eigenvalues and orthonormal eigenvectors of a matrix near this one, which serve as well;
+    ``_noisy_toeplitz(like, xp)``, a Toeplitz matrix and a diagonal whose sum is this one, or None; and
+    ``_as_principal_submatrix()``, a matrix of which this one has chosen rows and columns, and which these are.
 To call in hooks
     ``_own_namespace()`` of the parameters; ``_map(function)``, the operator with a function of each of them, and
     ``_replaced(**fields)``, with other fields, both without the checks of the constructor;

@@ -22,13 +22,12 @@ from structmat.operators._diagonal import Diagonal, Identity
 from structmat.operators._eigendecomposition import Eigendecomposition
 from structmat.operators._families import register_family
 from structmat.operators._grid_convolution import GridConvolution
+from structmat.operators._hooks import Context, NormOrder
 from structmat.operators._indices import Indices
 from structmat.operators._kronecker import Kronecker
 from structmat.operators._kronecker_sum import KroneckerSum
 from structmat.operators._linear_operator import (
-    Context,
     LinearOperator,
-    NormOrder,
     Planned,
     SlogdetResult,
     closed_forms,

@@ -38,7 +38,8 @@ from structmat.operators._arithmetic import compose
 from structmat.operators._circulants import circulant_entries, cyclic_diagonals
 from structmat.operators._closed_forms import NoClosedFormError
 from structmat.operators._diagonalisation import Diagonalisation, unpaired
-from structmat.operators._linear_operator import Context, LinearOperator, Planned
+from structmat.operators._hooks import Context
+from structmat.operators._linear_operator import LinearOperator, Planned
 from structmat.operators._product import Product
 from structmat.operators._spectral_functions import spectral_rounding
 from structmat.operators._transforms import Fourier

@@ -32,8 +32,9 @@ from structmat.operators._arithmetic import compose
 from structmat.operators._block_circulant import BlockCirculant
 from structmat.operators._closed_forms import NoClosedFormError
 from structmat.operators._diagonal import Identity
+from structmat.operators._hooks import Context
 from structmat.operators._kronecker import Kronecker
-from structmat.operators._linear_operator import Context, LinearOperator, Planned
+from structmat.operators._linear_operator import LinearOperator, Planned
 from structmat.operators._toeplitz import diagonal_lengths, sign_and_modulus
 from structmat.operators._transforms import Fourier
 

@@ -22,7 +22,8 @@ from structmat.operators._closed_forms import NoClosedFormError
 from structmat.operators._combined_plans import CombinedPlan
 from structmat.operators._composite import Chain, combined
 from structmat.operators._diagonal import Diagonal
-from structmat.operators._linear_operator import Context, LinearOperator, NormOrder
+from structmat.operators._hooks import Context, NormOrder
+from structmat.operators._linear_operator import LinearOperator
 
 FactorKind: TypeAlias = Literal["diagonal", "circulant"]
 """The kind of a factor; the kinds alternate."""

@@ -25,7 +25,8 @@ from structmat._fourier.plans import Convolution, Plan
 from structmat._fourier.spectra import as_complex, from_spectrum, spectrum
 from structmat.operators._cyclic import Cyclic
 from structmat.operators._diagonalisation import Diagonalisation
-from structmat.operators._linear_operator import Context, LinearOperator
+from structmat.operators._hooks import Context
+from structmat.operators._linear_operator import LinearOperator
 from structmat.operators._toeplitz import Toeplitz
 
 

@@ -18,7 +18,8 @@ from structmat._nearest_circulants import product_of_circulants
 from structmat.operators._arithmetic import compose
 from structmat.operators._closed_forms import NoClosedFormError
 from structmat.operators._combined_plans import plan_of_parts
-from structmat.operators._linear_operator import Context, LinearOperator
+from structmat.operators._hooks import Context
+from structmat.operators._linear_operator import LinearOperator
 
 _MOST_ARRAYS = 100_000
 """The largest number of arrays in a combination, each counted as often as it occurs.

@@ -9,7 +9,8 @@ from structmat._arrays.dtypes import in_precision, is_complex, precision_of
 from structmat._arrays.libraries import device_of
 from structmat._arrays.namespaces import numpy_namespace
 from structmat._arrays.typing import Array, Namespace
-from structmat.operators._linear_operator import Context, LinearOperator
+from structmat.operators._hooks import Context
+from structmat.operators._linear_operator import LinearOperator
 from structmat.operators._spectral_functions import SpectralFunction
 
 

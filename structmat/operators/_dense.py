@@ -27,7 +27,8 @@ from structmat._arrays.linear_algebra import (
 from structmat._arrays.typing import Array, Namespace
 from structmat._errors import ArgumentTypeError, ArgumentValueError
 from structmat.operators._arithmetic import compose
-from structmat.operators._linear_operator import Context, LinearOperator
+from structmat.operators._hooks import Context
+from structmat.operators._linear_operator import LinearOperator
 from structmat.operators._spectral_functions import spectral_rounding
 
 

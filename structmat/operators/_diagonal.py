@@ -26,7 +26,8 @@ from structmat._arrays.libraries import device_of, is_numpy
 from structmat._arrays.typing import Array, Namespace
 from structmat._fourier.plans import Plan
 from structmat.operators._arithmetic import compose, scale
-from structmat.operators._linear_operator import Context, LinearOperator
+from structmat.operators._hooks import Context
+from structmat.operators._linear_operator import LinearOperator
 from structmat.operators._spectral_functions import SpectralFunction, function_of_entries, spectral_rounding
 
 

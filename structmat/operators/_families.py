@@ -23,8 +23,9 @@ from structmat.operators._circulants import BandedCirculant, Circulant, Spectral
 from structmat.operators._dense import Dense
 from structmat.operators._diagonal import Diagonal, Identity
 from structmat.operators._grid_convolution import GridConvolution
+from structmat.operators._hooks import Context
 from structmat.operators._kronecker import Kronecker
-from structmat.operators._linear_operator import Context, LinearOperator
+from structmat.operators._linear_operator import LinearOperator
 from structmat.operators._multilevel import MultilevelCirculant, MultilevelToeplitz
 from structmat.operators._scaled import identity_factor
 from structmat.operators._spectral_multiplier import SpectralMultiplier

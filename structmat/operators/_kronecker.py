@@ -21,7 +21,8 @@ from structmat.operators._combined_plans import ByHooks, CombinedPlan
 from structmat.operators._composite import require_operators, values_of
 from structmat.operators._dense import as_operators
 from structmat.operators._eigendecomposition import ByEigenvalues, eig_of_part, function_of_part
-from structmat.operators._linear_operator import Context, LinearOperator, NormOrder
+from structmat.operators._hooks import Context, NormOrder
+from structmat.operators._linear_operator import LinearOperator
 from structmat.operators._spectral_functions import SpectralFunction
 
 

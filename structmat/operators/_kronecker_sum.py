@@ -18,8 +18,9 @@ from structmat.operators._composite import require_operators, values_of
 from structmat.operators._dense import as_operators
 from structmat.operators._diagonal import Identity
 from structmat.operators._eigendecomposition import ByEigenvalues, eig_of_part, function_of_part
+from structmat.operators._hooks import Context
 from structmat.operators._kronecker import Kronecker, eig_or_none, of_pairs
-from structmat.operators._linear_operator import Context, LinearOperator
+from structmat.operators._linear_operator import LinearOperator
 from structmat.operators._scaled import Scaled, identity_factor
 from structmat.operators._spectral_functions import SpectralFunction
 

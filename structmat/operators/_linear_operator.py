@@ -1,41 +1,34 @@
-"""The base class of all operators: what it is told by an operator, and what it offers for that.
+"""The base class of all operators: what people call.
 
-An operator gives hooks, unchecked mathematics on arrays of one library. The public methods read and check their
-arguments, bring operator and operands to the precision of the computation, call the hooks, and cast the results back.
+The public methods read and check their arguments, bring operator and operands to the precision of the computation, call
+the hooks of `structmat.operators._hooks`, and cast the results back.
 """
 
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Hashable
 from contextlib import suppress
 from numbers import Integral
-from typing import Any, Literal, NamedTuple, Self, TypeAlias
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
 from structmat._arguments import non_negative, wrong_shape
-from structmat._arrays.arithmetic import Reciprocal, conjugate, negligible
-from structmat._arrays.conversion import copied, copied_into, without_axes_as_scalar
+from structmat._arrays.arithmetic import Reciprocal, negligible
+from structmat._arrays.conversion import copied, copied_into
 from structmat._arrays.dtypes import (
     cast_back,
-    common_dtype,
     complex_partner,
     dtype_name,
-    in_precision,
     is_complex,
-    is_half_precision,
-    precision_of,
-    shared_dtype,
 )
-from structmat._arrays.libraries import can_raise_for_values, device_of, is_numpy, namespace_of
-from structmat._arrays.shapes import broadcast_shapes, is_vector
-from structmat._arrays.typing import Array, ArrayLike, Device, DType, Namespace
+from structmat._arrays.libraries import can_raise_for_values, is_numpy
+from structmat._arrays.shapes import is_vector
+from structmat._arrays.typing import Array, ArrayLike, DType, Namespace
 from structmat._errors import ArgumentTypeError, ArgumentValueError
 from structmat._fourier.plans import Plan
-from structmat._fourier.products import Products
-from structmat._parametrised import Parametrised
 from structmat.operators._arithmetic import (
     add,
     combine,
@@ -47,37 +40,14 @@ from structmat.operators._arithmetic import (
     submatrix,
     with_plan,
 )
-from structmat.operators._closed_forms import ClosedForm, NoClosedFormError, closed_form, declared_in
-from structmat.operators._determinants import product, sign_and_log
+from structmat.operators._closed_forms import ClosedForm, closed_form, declared_in
+from structmat.operators._hooks import Context, Hooks, NormOrder
 from structmat.operators._indices import ANY_INDEX, is_choice, range_of
 from structmat.operators._operands import is_array_like, operand, read
-from structmat.operators._spectral_functions import SpectralFunction, integer_power, on_eigenvalues, spectral_rounding
-
-NormOrder: TypeAlias = Literal["fro", "nuc", 1, 2] | float
-"""A matrix norm: Frobenius, nuclear, largest column sum, largest singular value; infinity is the largest row sum."""
-
-
-_MOST_ROWS_WRITTEN_OUT = 4096
-"""The most rows of a matrix that is written out for its entries."""
+from structmat.operators._spectral_functions import SpectralFunction, integer_power, on_eigenvalues
 
 _ITERATIVE = "scipy.sparse.linalg.{} on structmat.scipy.as_linear_operator(op), or {}(op.to_dense())"
 """What serves in place of eigenvalues and singular values in closed form."""
-
-
-class Context(NamedTuple):
-    """Library, dtype and device of a dense matrix, for operators without arrays.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from structmat.operators import Context
-    >>> Context(np, np.float32, "cpu").dtype is np.float32
-    True
-    """
-
-    xp: Namespace
-    dtype: DType
-    device: Device
 
 
 class EigResult(NamedTuple):
@@ -114,7 +84,7 @@ class SlogdetResult(NamedTuple):
     logabsdet: Array
 
 
-class LinearOperator(Parametrised, ABC):
+class LinearOperator(Hooks):
     """A matrix given by its products.
 
     The axis rule: `matvec` acts on the last axis of its argument; leading axes are batch axes and broadcast against
@@ -163,44 +133,12 @@ class LinearOperator(Parametrised, ABC):
 
     __iter__ = None  # `__getitem__` alone would make it a sequence of rows, each at the cost of a product
 
-    # What it is
-
-    @property
-    @abstractmethod
-    def shape(self) -> tuple[int, int]:
-        """Rows and columns of one matrix, without the batch axes."""
+    # What it looks like
 
     @property
     def ndim(self) -> int:
         """2, the length of `shape`, also of a stack, whose axes are in `batch_shape`."""
         return 2
-
-    @property
-    def batch_shape(self) -> tuple[int, ...]:
-        """Leading axes of the parameters: the shape of a stack of matrices, ``()`` for a single one."""
-        shapes = [tuple(array.shape[: array.ndim - axes]) for array, axes in self._leaves() if array.ndim > axes]
-        return broadcast_shapes(type(self).__name__, *shapes) if shapes else ()
-
-    @property
-    def dtype(self) -> DType:
-        """The dtype of the entries, in the library of the parameters; None for an operator without parameters."""
-        arrays = self._arrays()
-        if not arrays:
-            return None
-        if None in self._core_axes.values():
-            parts = self._made_of()
-            if parts:
-                return self._dtype_with(parts)
-        dtypes = [array.dtype for array in arrays]
-        if dtypes.count(dtypes[0]) == len(dtypes):
-            return dtypes[0]
-        return common_dtype(namespace_of(type(self).__name__, *arrays), *arrays)
-
-    @property
-    def device(self) -> Device:
-        """The device of the parameters; None for an operator that has none."""
-        arrays = self._arrays()
-        return device_of(arrays[0]) if arrays else None
 
     def __repr__(self) -> str:
         try:
@@ -216,208 +154,6 @@ class LinearOperator(Parametrised, ABC):
         ):  # a tree of JAX may hold anything in place of arrays
             fields = ", ".join(f"{name}={getattr(self, name)!r}" for name in self._field_names())
             return f"{type(self).__name__}({fields})"
-
-    # Hooks of every operator: unchecked mathematics, on arrays of one library
-
-    @abstractmethod
-    def _matvec(self, x: Array, xp: Namespace) -> Array:
-        """Return A x, along the last axis."""
-
-    @abstractmethod
-    def _transpose(self) -> LinearOperator:
-        """Return the transpose."""
-
-    def _conj(self) -> Any:
-        """Return the complex conjugate, by default that of all parameters and parts; of a real operator itself."""
-        xp, dtype = self._own_namespace(), self.dtype
-        if not (self._forces_complex or (dtype is not None and is_complex(dtype, xp))):
-            return self
-
-        def of_array(array: Array, _: int = 0) -> Array:
-            return conjugate(array, xp)
-
-        def of_part(part: Any) -> Any:
-            return part._conj() if isinstance(part, LinearOperator) else part._map(of_array)
-
-        return self._rebuilt(of_array, of_part)
-
-    def _rmatvec(self, y: Array, xp: Namespace) -> Array:
-        """Return A^H y, along the last axis, by default by the adjoint operator."""
-        return self._conj()._transpose()._matvec(y, xp)
-
-    def _matmat(self, X: Array, xp: Namespace) -> Array:
-        """Return A X, for columns, by default by the products with vectors."""
-        return self._in_columns(lambda op, x: op._matvec(x, xp), X, xp)
-
-    def _plan(self, xp: Namespace) -> Plan | None:
-        """Return what computes the products; None where there is nothing to be computed before."""
-        return None
-
-    def _prepared(self) -> LinearOperator:
-        """Return the operator with its plan, or itself where it has none; the caller calls this of a snapshot."""
-        working, xp = self._to_working_precision("prepare")
-        plan = working._plan(xp)
-        return self if plan is None else with_plan(self, plan)
-
-    def _solver(self, xp: Namespace) -> Plan | Products | None:
-        """Return what solves many systems of NumPy arrays, with what they share computed; None where there is none."""
-        return None
-
-    def _to_dense(self, like: Context) -> Array:
-        """Return the dense matrix, by default from the products with the unit vectors."""
-        unit_vectors = like.xp.eye(self.shape[1], dtype=like.dtype, device=like.device)
-        return self._matmat(unit_vectors, like.xp)
-
-    @property
-    def _forces_complex(self) -> bool:
-        """Whether products are complex although no parameter says so, by default where those of a part are."""
-        return any(part._forces_complex for part in self._made_of())
-
-    def _details(self) -> str:
-        """Return the leading part of the repr, for what shape and dtype do not tell."""
-        return ""
-
-    def _hint_for_shape(self, method: str, argument: str, shape: tuple[int, ...], length: int) -> str:
-        """Return what an error adds of an operand of a wrong shape, which should have that length along an axis."""
-        return ""
-
-    def _block(self, rows: range, cols: range, xp: Namespace) -> LinearOperator | Array | None:
-        """Return neighbouring rows and columns, an operator or an array, where the parameters tell them; else None."""
-        return None
-
-    def _as_principal_submatrix(self) -> tuple[LinearOperator, Any]:
-        """Return a matrix of which this one is a principal submatrix, and the `Indices` of its rows and columns.
-
-        By default, that is the operator itself, and None for all rows and columns.
-        """
-        return self, None
-
-    def _circulant_levels(self) -> tuple[int, ...]:
-        """Return the sizes of the grid on which circulants near this matrix are cyclic, by default one size, n."""
-        return (self.shape[0],)
-
-    def _nearest_circulant(self, sizes: tuple[int, ...], like: Array, xp: Namespace) -> Array | None:
-        """Return the first column of a circulant on that grid near this square matrix; None where that is expensive.
-
-        Where the operator holds no arrays, the column has the dtype and the device of `like`, a right-hand side.
-        """
-        return None
-
-    def _nearest_eig(self, xp: Namespace) -> tuple[Array, LinearOperator, bool] | None:
-        """Return the same as `_orthonormal_eig` of a matrix near this one; None where none is known."""
-        return None
-
-    def _noisy_toeplitz(self, like: Array, xp: Namespace) -> tuple[Any, Array | None] | None:
-        """Toeplitz operator and diagonal, None where there is none, whose sum is this matrix; None for other matrices.
-
-        `like` is an array of the same library, for dtype and device where the operator holds no arrays.
-        """
-        return None
-
-    def _kept(self, key: Hashable, make: Callable[[], Any]) -> Any:
-        """Return what a function returns; a prepared operator keeps it for the next time it is asked for by this key.
-
-        It is an object with parameters that depends on the values of the operator alone, and has no derivatives.
-        """
-        return make()
-
-    # Hooks of closed forms: without them the methods that ask them raise an error that names an alternative
-
-    def _inv(self, xp: Namespace) -> LinearOperator:
-        """Return the inverse."""
-        raise NoClosedFormError(self)
-
-    def _solve(self, b: Array, xp: Namespace) -> Array:
-        """Return the solutions along the last axis, by default by the inverse."""
-        return self._inv(xp)._matvec(b, xp)
-
-    def _determinant_factors(self, xp: Namespace) -> Array:
-        """Return numbers along the last axis whose product is the determinant."""
-        raise NoClosedFormError(self)
-
-    def _det(self, xp: Namespace) -> Array:
-        """Return the determinant, by default from its factors."""
-        return product(self._determinant_factors(xp), xp)
-
-    def _slogdet(self, xp: Namespace) -> tuple[Array, Array]:
-        """Return sign and logarithm of the modulus of the determinant, by default from its factors."""
-        return sign_and_log(self._determinant_factors(xp), xp)
-
-    def _pinv(self, rtol: float, xp: Namespace) -> LinearOperator:
-        """Return the pseudo-inverse, without singular values up to `rtol` times the largest."""
-        raise NoClosedFormError(self)
-
-    def _damped_pinv(self, damp: float, xp: Namespace) -> LinearOperator:
-        """Return ``(A^H A + damp^2)^-1 A^H``, for a `damp` above zero."""
-        raise NoClosedFormError(self)
-
-    def _rounding(self, xp: Namespace) -> float:
-        """Return how large, relative to the largest, a singular value may be that is but a rounding error of zero.
-
-        It is the default cut-off of pseudo-inverses and ranks.
-        """
-        return spectral_rounding(self.dtype, xp, length=max(self.shape))
-
-    def _eig(self, xp: Namespace) -> tuple[Array, LinearOperator]:
-        """Return the eigenvalues, complex, and the operator of eigenvectors."""
-        raise NoClosedFormError(self)
-
-    def _eigvals(self, xp: Namespace) -> Array:
-        """Return the eigenvalues, complex, by default those beside the eigenvectors."""
-        return self._eig(xp)[0]
-
-    def _orthonormal_eig(self, xp: Namespace) -> tuple[Array, LinearOperator, bool]:
-        """Return eigenvalues and the unitary operator of eigenvectors, and whether the matrix is real.
-
-        Only normal matrices have it, such as circulants. Eigenvalues are real where they are known to be.
-        """
-        raise NoClosedFormError(self)
-
-    def _squared_moduli_times(self, X: Array, xp: Namespace) -> Array:
-        """Return the product of the matrix of all ``|A[i, j]|^2`` with real columns, by default of a small one."""
-        if max(self.shape) > _MOST_ROWS_WRITTEN_OUT:
-            raise NoClosedFormError(self)
-        dtype = complex_partner(X.dtype, xp) if self._forces_complex else X.dtype
-        dense = self._to_dense(Context(xp, dtype, device_of(X)))
-        return xp.matmul(xp.astype(xp.abs(dense) ** 2, X.dtype), X)
-
-    def _svdvals(self, xp: Namespace) -> Array:
-        """Return the singular values, in any order."""
-        raise NoClosedFormError(self)
-
-    def _diagonal(self, xp: Namespace) -> Array:
-        """Return the main diagonal."""
-        raise NoClosedFormError(self)
-
-    def _frobenius(self, xp: Namespace) -> Array:
-        """Return the Frobenius norm."""
-        raise NoClosedFormError(self)
-
-    def _modulus(self, xp: Namespace) -> LinearOperator:
-        """Return the operator whose entries are ``|A[i, j]|``."""
-        raise NoClosedFormError(self)
-
-    def _row_sums(self, xp: Namespace) -> Array:
-        """Return the sums of the entries of each row, by default by a product."""
-        return self._matvec(xp.ones(self.shape[1], dtype=self.dtype, device=self.device), xp)
-
-    def _norm(self, ord: NormOrder, xp: Namespace) -> Array:
-        """Return a norm, by default from entries, singular values, or row and column sums of the moduli."""
-        if ord == "fro":
-            return self._frobenius(xp)
-        if ord in {2, "nuc"}:
-            values = self._svdvals(xp)
-            return xp.max(values, axis=-1) if ord == 2 else xp.sum(values, axis=-1)
-        moduli = self._modulus(xp)
-        return xp.max((moduli._transpose() if ord == 1 else moduli)._row_sums(xp), axis=-1)
-
-    def _spectral_function(self, function: SpectralFunction, xp: Namespace) -> LinearOperator:
-        """Return a function of the matrix."""
-        raise NoClosedFormError(self)
-
-    def _described(self) -> str:
-        """Return what of this operator has no closed form, in words."""
-        return f"{type(self).__name__} operators"
 
     # Products with arrays
 
@@ -633,6 +369,19 @@ class LinearOperator(Parametrised, ABC):
         """
         return self._snapshot()._prepared()
 
+    def _prepared(self) -> LinearOperator:
+        """Return the operator with its plan, or itself where it has none; the caller calls this of a snapshot."""
+        working, xp = self._to_working_precision("prepare")
+        plan = working._plan(xp)
+        return self if plan is None else with_plan(self, plan)
+
+    def _kept(self, key: Hashable, make: Callable[[], Any]) -> Any:
+        """Return what a function returns; a prepared operator keeps it for the next time it is asked for by this key.
+
+        It is an object with parameters that depends on the values of the operator alone, and has no derivatives.
+        """
+        return make()
+
     # Transposes
 
     @property
@@ -693,7 +442,9 @@ class LinearOperator(Parametrised, ABC):
 
     # Linear algebra in closed form
 
-    @closed_form(_inv, otherwise="structmat.solve(op, b) for products with it, or numpy.linalg.inv(op.to_dense())")
+    @closed_form(
+        Hooks._inv, otherwise="structmat.solve(op, b) for products with it, or numpy.linalg.inv(op.to_dense())"
+    )
     def inv(self) -> LinearOperator:
         """Return the inverse as an operator.
 
@@ -724,7 +475,9 @@ class LinearOperator(Parametrised, ABC):
         return self._from_working_precision(op._inv(xp), xp)
 
     @closed_form(
-        _inv, _solve, otherwise="structmat.solve(op, b), which iterates, or numpy.linalg.solve(op.to_dense(), b)"
+        Hooks._inv,
+        Hooks._solve,
+        otherwise="structmat.solve(op, b), which iterates, or numpy.linalg.solve(op.to_dense(), b)",
     )
     def solve(self, b: ArrayLike, /) -> Array:
         """Return x with ``self @ x = b``.
@@ -780,7 +533,7 @@ class LinearOperator(Parametrised, ABC):
         is_one = b.ndim == 1 if type(b) is np.ndarray else is_vector(b)
         return self._checked_solve(b, "solve", -1 if is_one else -2)
 
-    @closed_form(_inv, _solve, otherwise="structmat.solve(op, B), which iterates, for columns")
+    @closed_form(Hooks._inv, Hooks._solve, otherwise="structmat.solve(op, B), which iterates, for columns")
     def inv_matvec(self, b: ArrayLike, /) -> Array:
         """Return x with ``matvec(x) = b``, along the last axis.
 
@@ -816,7 +569,7 @@ class LinearOperator(Parametrised, ABC):
         x = op._solve(right, xp) if axis == -1 else op._in_columns(lambda A, v: A._solve(v, xp), right, xp)
         return x if x.dtype == dtype else cast_back(x, dtype, xp)
 
-    @closed_form(_determinant_factors, _det, otherwise="numpy.linalg.det(op.to_dense())")
+    @closed_form(Hooks._determinant_factors, Hooks._det, otherwise="numpy.linalg.det(op.to_dense())")
     def det(self) -> Array:
         """Return the determinant.
 
@@ -846,7 +599,9 @@ class LinearOperator(Parametrised, ABC):
         return self._from_working_precision(op._det(xp), xp)
 
     @closed_form(
-        _determinant_factors, _slogdet, otherwise="structmat.slogdet(op), or numpy.linalg.slogdet(op.to_dense())"
+        Hooks._determinant_factors,
+        Hooks._slogdet,
+        otherwise="structmat.slogdet(op), or numpy.linalg.slogdet(op.to_dense())",
     )
     def slogdet(self) -> SlogdetResult:
         """Return sign and logarithm of the determinant.
@@ -876,7 +631,9 @@ class LinearOperator(Parametrised, ABC):
         return SlogdetResult(self._from_working_precision(sign, xp), self._from_working_precision(log, xp))
 
     @closed_form(
-        _pinv, _rounding, otherwise="structmat.lstsq(op, b) for products with it, or numpy.linalg.pinv(op.to_dense())"
+        Hooks._pinv,
+        Hooks._rounding,
+        otherwise="structmat.lstsq(op, b) for products with it, or numpy.linalg.pinv(op.to_dense())",
     )
     def pinv(self, *, rtol: float | None = None) -> LinearOperator:
         """Return the Moore-Penrose pseudo-inverse as an operator.
@@ -910,9 +667,9 @@ class LinearOperator(Parametrised, ABC):
         return self._from_working_precision(op._pinv(self._cutoff(rtol, "pinv", xp), xp), xp)
 
     @closed_form(
-        _pinv,
-        _damped_pinv,
-        _rounding,
+        Hooks._pinv,
+        Hooks._damped_pinv,
+        Hooks._rounding,
         otherwise="structmat.lstsq(op, b), which iterates, or numpy.linalg.lstsq(op.to_dense(), b)",
     )
     def lstsq(self, b: ArrayLike, /, *, rtol: float | None = None, damp: float = 0.0) -> Array:
@@ -964,7 +721,7 @@ class LinearOperator(Parametrised, ABC):
             inverse = op._pinv(self._cutoff(rtol, "lstsq", xp), xp)
         return cast_back(inverse._matvec(right, xp) if axis == -1 else inverse._matmat(right, xp), dtype, xp)
 
-    @closed_form(_eig, _eigvals, otherwise=_ITERATIVE.format("eigs", "numpy.linalg.eigvals"))
+    @closed_form(Hooks._eig, Hooks._eigvals, otherwise=_ITERATIVE.format("eigs", "numpy.linalg.eigvals"))
     def eigvals(self) -> Array:
         """Return the eigenvalues.
 
@@ -989,7 +746,7 @@ class LinearOperator(Parametrised, ABC):
         op, xp = self._to_working_precision("eigvals", square=True)
         return copied(op._eigvals(xp), xp)
 
-    @closed_form(_eig, otherwise=_ITERATIVE.format("eigs", "numpy.linalg.eig"))
+    @closed_form(Hooks._eig, otherwise=_ITERATIVE.format("eigs", "numpy.linalg.eig"))
     def eig(self) -> EigResult:
         """Return eigenvalues and eigenvectors, ``A = V diag(w) V^-1``.
 
@@ -1019,7 +776,7 @@ class LinearOperator(Parametrised, ABC):
         values, vectors = op._eig(xp)
         return EigResult(copied(values, xp), vectors)
 
-    @closed_form(_svdvals, otherwise=_ITERATIVE.format("svds", "numpy.linalg.svdvals"))
+    @closed_form(Hooks._svdvals, otherwise=_ITERATIVE.format("svds", "numpy.linalg.svdvals"))
     def svdvals(self) -> Array:
         """Return the singular values, largest first.
 
@@ -1031,7 +788,7 @@ class LinearOperator(Parametrised, ABC):
         op, xp = self._to_working_precision("svdvals")
         return self._from_working_precision(xp.flip(xp.sort(op._svdvals(xp), axis=-1), axis=-1), xp)
 
-    @closed_form(_svdvals, _rounding, otherwise="numpy.linalg.matrix_rank(op.to_dense())")
+    @closed_form(Hooks._svdvals, Hooks._rounding, otherwise="numpy.linalg.matrix_rank(op.to_dense())")
     def rank(self, *, rtol: float | None = None) -> Array:
         """Return the numerical rank: how many singular values exceed `rtol` times the largest.
 
@@ -1061,7 +818,7 @@ class LinearOperator(Parametrised, ABC):
         count = xp.sum(xp.astype(above, xp.int32), axis=-1)
         return xp.where(unknown, xp.full_like(count, -1), count)
 
-    @closed_form(_svdvals, otherwise="numpy.linalg.cond(op.to_dense())")
+    @closed_form(Hooks._svdvals, otherwise="numpy.linalg.cond(op.to_dense())")
     def cond(self) -> Array:
         """Return the condition number in the 2-norm: the largest singular value over the smallest.
 
@@ -1077,7 +834,7 @@ class LinearOperator(Parametrised, ABC):
         found = largest / xp.where(singular, xp.ones_like(smallest), smallest)
         return self._from_working_precision(xp.where(singular, xp.inf * xp.ones_like(found), found), xp)
 
-    @closed_form(_diagonal, otherwise="numpy.trace(op.to_dense())")
+    @closed_form(Hooks._diagonal, otherwise="numpy.trace(op.to_dense())")
     def trace(self) -> Array:
         """Return the sum of the diagonal.
 
@@ -1089,7 +846,7 @@ class LinearOperator(Parametrised, ABC):
         op, xp = self._to_working_precision("trace")
         return self._from_working_precision(xp.sum(op._diagonal(xp), axis=-1), xp)
 
-    @closed_form(_diagonal, otherwise="numpy.diagonal(op.to_dense())")
+    @closed_form(Hooks._diagonal, otherwise="numpy.diagonal(op.to_dense())")
     def diagonal(self) -> Array:
         """Return the main diagonal.
 
@@ -1101,7 +858,14 @@ class LinearOperator(Parametrised, ABC):
         op, xp = self._to_working_precision("diagonal")
         return copied(self._from_working_precision(op._diagonal(xp), xp), xp)
 
-    @closed_form(_norm, _frobenius, _svdvals, _modulus, _row_sums, otherwise="numpy.linalg.norm(op.to_dense())")
+    @closed_form(
+        Hooks._norm,
+        Hooks._frobenius,
+        Hooks._svdvals,
+        Hooks._modulus,
+        Hooks._row_sums,
+        otherwise="numpy.linalg.norm(op.to_dense())",
+    )
     def norm(self, ord: NormOrder = "fro") -> Array:
         """Return a matrix norm.
 
@@ -1137,7 +901,7 @@ class LinearOperator(Parametrised, ABC):
 
     # Functions of the eigenvalues, where the hook `_spectral_function` has them
 
-    @closed_form(_spectral_function, otherwise="scipy.linalg.sqrtm(op.to_dense())")
+    @closed_form(Hooks._spectral_function, otherwise="scipy.linalg.sqrtm(op.to_dense())")
     def sqrtm(self) -> LinearOperator:
         """Return the principal square root, an operator R with ``R @ R = A``.
 
@@ -1174,7 +938,7 @@ class LinearOperator(Parametrised, ABC):
         function = SpectralFunction("sqrtm", xp.sqrt, needs_nonnegative=True, power=0.5)
         return self._from_working_precision(op._spectral_function(function, xp), xp)
 
-    @closed_form(_spectral_function, otherwise="scipy.linalg.expm(op.to_dense())")
+    @closed_form(Hooks._spectral_function, otherwise="scipy.linalg.expm(op.to_dense())")
     def expm(self) -> LinearOperator:
         """Return the matrix exponential.
 
@@ -1192,7 +956,7 @@ class LinearOperator(Parametrised, ABC):
         function = SpectralFunction("expm", xp.exp, is_exponential=True)
         return self._from_working_precision(op._spectral_function(function, xp), xp)
 
-    @closed_form(_spectral_function, otherwise="scipy.linalg.logm(op.to_dense())")
+    @closed_form(Hooks._spectral_function, otherwise="scipy.linalg.logm(op.to_dense())")
     def logm(self) -> LinearOperator:
         """Return the principal matrix logarithm, an operator L with ``L.expm() = A``.
 
@@ -1212,7 +976,7 @@ class LinearOperator(Parametrised, ABC):
         function = SpectralFunction("logm", xp.log, needs_nonnegative=True, needs_nonzero=True)
         return self._from_working_precision(op._spectral_function(function, xp), xp)
 
-    @closed_form(_spectral_function, otherwise="scipy.linalg.fractional_matrix_power(op.to_dense(), p)")
+    @closed_form(Hooks._spectral_function, otherwise="scipy.linalg.fractional_matrix_power(op.to_dense(), p)")
     def fractional_matrix_power(self, p: float) -> LinearOperator:
         """Return the matrix power ``A^p`` for any real exponent.
 
@@ -1259,7 +1023,7 @@ class LinearOperator(Parametrised, ABC):
         )
         return self._from_working_precision(op._spectral_function(function, xp), xp)
 
-    @closed_form(_spectral_function, otherwise="scipy.linalg.funm(op.to_dense(), func)")
+    @closed_form(Hooks._spectral_function, otherwise="scipy.linalg.funm(op.to_dense(), func)")
     def funm(self, func: Callable[[Array], Array], *, real: bool | None = None) -> LinearOperator:
         """Return a function of the matrix by its eigenvalues, ``V diag(func(w)) V^-1``, as `scipy.linalg.funm` does.
 
@@ -1380,108 +1144,10 @@ class LinearOperator(Parametrised, ABC):
         """Return the k-th power for an integer k: in closed form, or as a product of k factors."""
         return power(self, exponent_of_power(self, k))
 
-    # Parts
-
-    def _made_of(self) -> list[LinearOperator]:
-        """Return the operators in the fields of this one, from which its entries and products are computed."""
-        parts: list[LinearOperator] = []
-        for name, axes in self._core_axes.items():
-            if axes is None:
-                value = getattr(self, name)
-                inner = value if isinstance(value, tuple) else (value,)
-                parts += [part for part in inner if isinstance(part, LinearOperator)]
-        return parts
-
-    def _dtype_with(self, parts: list[LinearOperator]) -> DType:
-        """Return the common dtype of the own arrays and of the parts, which may be real with complex arrays."""
-        xp = self._own_namespace()
-        fields = [getattr(self, name) for name, axes in self._core_axes.items() if axes is not None]
-        operands = [value for value in fields if value is not None and not isinstance(value, (int, float, complex))]
-        for part in parts:
-            dtype = part.dtype
-            if dtype is not None:
-                operands += part._counted_as(dtype)
-        dtype = common_dtype(xp, *operands)
-        return complex_partner(dtype, xp) if self._forces_complex else dtype
-
-    def _counted_as(self, dtype: DType) -> list[Array | DType]:
-        """Return the operands of `common_dtype` for an operator of that dtype: the arrays, or the dtype.
-
-        Arrays tell more than a dtype, since those without axes count for less in torch and JAX.
-        """
-        arrays = self._arrays()
-        if [array.dtype for array in arrays].count(dtype) == len(arrays):
-            return arrays
-        return arrays if dtype == common_dtype(namespace_of(type(self).__name__, *arrays), *arrays) else [dtype]
-
     # Shared steps of the public methods
 
     _read = read
     _operand = operand
-
-    def _to_working_precision(self, method: str, *, square: bool = False) -> tuple[Self, Namespace]:
-        """Return the operator in the precision of computations, and its namespace, after the check of its shape."""
-        if square and self.shape[0] != self.shape[1]:
-            owner = f"{type(self).__name__}.{method}"
-            raise ArgumentValueError(owner, None, f"the operator must be square, got shape {self.shape}")
-        xp = self._own_namespace()
-        if shared_dtype(self._leaves()) is not None:
-            return self, xp
-        dtype = self.dtype
-        if dtype is None:
-            return self, xp
-        # Parts may be of several precisions: computations are in the highest one.
-        return self._in_precision(precision_of(dtype, xp), xp), xp
-
-    def _from_working_precision(self, value: Any, xp: Namespace) -> Any:
-        """Return a result of a computation; for an operator of half precision it is brought back to that."""
-        if isinstance(value, LinearOperator):
-            return value._in_precision(self.dtype, xp) if is_half_precision(self.dtype) else value
-        return without_axes_as_scalar(cast_back(value, self.dtype, xp))
-
-    def _in_precision(self, precision: DType, xp: Namespace) -> Self:
-        """Return the operator with parameters of that real dtype or its complex partner; itself if they have it."""
-        one_of_each = {array.dtype: array for array in self._arrays()}  # one for each dtype, as a sum may have many
-        if all(in_precision(array, precision, xp) is array for array in one_of_each.values()):
-            return self
-        return self._rebuilt(
-            lambda array, _: in_precision(array, precision, xp), lambda inner: inner._in_precision(precision, xp)
-        )
-
-    def _complex(self, dtype: DType, xp: Namespace) -> Any:
-        """Return the operator with parameters of a complex dtype."""
-        return self._rebuilt(
-            lambda array, _: array if array.dtype == dtype else xp.astype(array, dtype),
-            lambda inner: inner._complex(dtype, xp),
-        )
-
-    def _snapshot(self) -> Self:
-        """Return the operator with copies of its parameters, which are read-only in NumPy."""
-        xp = self._own_namespace()
-
-        def own(array: Array, _: int) -> Array:
-            copy: Any = copied(array, xp)
-            if is_numpy(xp):
-                copy.flags.writeable = False
-            return copy
-
-        return self._map(own)
-
-    def _in_columns(self, function: Callable[[Self, Array], Array], X: Array, xp: Namespace) -> Array:
-        """Return the result for columns of a function of the operator and vectors along the last axis."""
-        op = self._with_batch_axis(xp) if self.batch_shape else self
-        return xp.matrix_transpose(function(op, xp.matrix_transpose(X)))
-
-    def _with_batch_axis(self, xp: Namespace) -> Self:
-        """Return the operator with a batch axis of length one before the core axes, to act on rows of matrices."""
-
-        def widen(array: Array, axes: int) -> Array:
-            if array.ndim == axes:
-                return array
-            cut = array.ndim - axes
-            return xp.reshape(array, (*array.shape[:cut], 1, *array.shape[cut:]))
-
-        return self._map(widen)
 
     def _cutoff(self, rtol: float | None, method: str, xp: Namespace) -> float:
         """Return the relative cut-off of singular values: `rtol` after its check, or the default for None."""

@@ -27,7 +27,8 @@ from structmat._fourier.multilevel import MultilevelConvolution
 from structmat._nearest_circulants import mean_of_diagonals, wrapped_diagonals
 from structmat.operators._cyclic import Cyclic
 from structmat.operators._diagonalisation import Diagonalisation
-from structmat.operators._linear_operator import Context, LinearOperator, Planned
+from structmat.operators._hooks import Context
+from structmat.operators._linear_operator import LinearOperator, Planned
 from structmat.operators._toeplitz import diagonal_lengths
 
 _WITH_VECTORS = {"solve": "inv_matvec", "lstsq": "pinv().matvec", "matmat": "matvec"}

@@ -28,7 +28,8 @@ from structmat.operators._arithmetic import PairRules, add, compose, scale, with
 from structmat.operators._combined_plans import CombinedPlan
 from structmat.operators._composite import Wrapper
 from structmat.operators._diagonal import Entrywise, Identity, times_identity
-from structmat.operators._linear_operator import Context, LinearOperator, closed_forms
+from structmat.operators._hooks import Context
+from structmat.operators._linear_operator import LinearOperator, closed_forms
 
 OneAndBatched: TypeAlias = tuple[Callable[[Any], Any], Callable[[Any], Any]]
 """The product of one vector, and that of a batch."""

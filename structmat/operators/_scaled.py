@@ -20,7 +20,8 @@ from structmat.operators._closed_forms import NoClosedFormError
 from structmat.operators._composite import Wrapper, require_operators, values_of
 from structmat.operators._determinants import sign_and_log
 from structmat.operators._diagonal import Identity, times_identity
-from structmat.operators._linear_operator import Context, LinearOperator, NormOrder
+from structmat.operators._hooks import Context, NormOrder
+from structmat.operators._linear_operator import LinearOperator
 from structmat.operators._spectral_functions import SpectralFunction, function_of_entries
 
 

@@ -18,8 +18,9 @@ from structmat.operators._arithmetic import scale, submatrix
 from structmat.operators._closed_forms import NoClosedFormError
 from structmat.operators._combined_plans import ByHooks, CombinedPlan
 from structmat.operators._composite import Wrapper, require_operators
+from structmat.operators._hooks import Context
 from structmat.operators._indices import Indices, is_choice, range_of
-from structmat.operators._linear_operator import Context, LinearOperator
+from structmat.operators._linear_operator import LinearOperator
 
 
 def _take(y: Array, indices: Indices | None, xp: Namespace) -> Array:

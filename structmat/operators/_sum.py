@@ -18,7 +18,8 @@ from structmat.operators._combined_plans import plan_of_parts
 from structmat.operators._composite import Combination, combined, flat, require_operators, values_of
 from structmat.operators._diagonal import Diagonal, Identity
 from structmat.operators._eigendecomposition import ByEigenvalues, shifted
-from structmat.operators._linear_operator import Context, LinearOperator
+from structmat.operators._hooks import Context
+from structmat.operators._linear_operator import LinearOperator
 from structmat.operators._prepared import Prepared, prepared_by
 from structmat.operators._scaled import identity_factor
 

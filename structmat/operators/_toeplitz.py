@@ -37,7 +37,8 @@ from structmat._toeplitz_systems import (
 )
 from structmat.operators._arithmetic import scale
 from structmat.operators._closed_forms import NoClosedFormError
-from structmat.operators._linear_operator import Context, LinearOperator, Planned, SlogdetResult
+from structmat.operators._hooks import Context
+from structmat.operators._linear_operator import LinearOperator, Planned, SlogdetResult
 from structmat.operators._spectral_functions import SpectralFunction, function_of_entries
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 
 import structmat as sm
 from structmat import extend
+from structmat.operators._hooks import HOOKS
 from tests import backends
 from tests.operator_registry import Vectors
 from tests.operators import outsiders
@@ -23,9 +25,11 @@ BASE = {
     "_combined_plans",
     "_composite",
     "_determinants",
+    "_hooks",
     "_linear_operator",
     "_operands",
     "_spectral_functions",
+    "_storage",
 }
 """The modules that all operators are built on."""
 
@@ -82,6 +86,14 @@ def test_an_own_operator_takes_of_the_base_what_anyone_is_offered(module: str) -
     }
     assert needed or module == "_spectral_multiplier"  # which takes all by its own bases
     assert needed <= {*extend.__all__}
+
+
+def test_the_documentation_lists_every_hook() -> None:
+    """And nothing else: what its lists name is what `Hooks` has, and the properties that a subclass may override."""
+    lists = str(extend.__doc__).partition("Required\n")[2].partition("To call in hooks\n")[0]
+    documented = re.findall(r"``(_\w+|shape|dtype)\b", lists)
+    properties = {"shape", "dtype", "_forces_complex"}
+    assert sorted(documented) == sorted({*HOOKS, *properties})
 
 
 def test_outsiders_import_nothing_else() -> None:
