@@ -16,7 +16,7 @@ With a default
     ``_details()`` for the repr; for errors ``_described()`` and ``_hint_for_shape(method, argument, shape, length)``;
     ``_block(rows, cols, xp)``, of two ranges: a block as an operator, or None where it has no structure of its own;
     for `prepare` ``_plan(xp)`` and ``_solver(xp)``: the plan of an operator with the same products, and of its inverse,
-    None by default.
+    None by default, and ``_prepares_matrix``, whether a small one gets its dense matrix too.
 Without a closed form unless given
     ``_inv(xp)``, ``_solve(b, xp)``, ``_determinant_factors(xp)``, ``_det(xp)``, ``_slogdet(xp)``, ``_pinv(rtol, xp)``,
     ``_damped_pinv(damp, xp)``, ``_eig(xp)``, ``_eigvals(xp)``, ``_svdvals(xp)``, ``_diagonal(xp)``, ``_norm(ord, xp)``,
@@ -46,7 +46,8 @@ Where arrays depend linearly on the matrix, `register_family` has the rules for 
 
 Bases in place of `LinearOperator` are `Planned`, with ``_plan`` in place of ``_matvec``, `Wrapper` of one operator, and
 `Chain`, a product of operators. An operator made of others checks them with `require_operators`, and takes their values
-with `values_of` and their plans with `plan_of_parts`, or by a `Plan` of its own.
+with `values_of`. It is prepared by preparing them, unless it has a plan; where they are made of its parameters and not
+kept in its fields, `plan_of_parts` has their plan.
 
 `structmat.testing.check_operator` checks every law; the guide has an example. The package's own operators take of its
 base what is here, and nothing else.
@@ -70,10 +71,8 @@ from structmat._arrays.shapes import concat_last
 from structmat._fourier.plans import Plan
 from structmat._fourier.products import Products
 from structmat.operators import (
-    ByHooks,
     Chain,
     ClosedForm,
-    CombinedPlan,
     Context,
     LinearOperator,
     NoClosedFormError,
@@ -100,10 +99,8 @@ from structmat.operators import (
 )
 
 __all__ = [
-    "ByHooks",
     "Chain",
     "ClosedForm",
-    "CombinedPlan",
     "Context",
     "LinearOperator",
     "NoClosedFormError",

@@ -13,7 +13,6 @@ from structmat.operators._cdd_layout import CDDLayout
 from structmat.operators._cdd_product import CDDProduct, FactorKind
 from structmat.operators._circulants import BandedCirculant, Circulant, SpectralCirculant
 from structmat.operators._closed_forms import ClosedForm, NoClosedFormError
-from structmat.operators._combined_plans import ByHooks, CombinedPlan, plan_of_parts
 from structmat.operators._composite import Chain, Wrapper, combined, require_operators, values_of
 from structmat.operators._constant import Constant
 from structmat.operators._dense import Dense
@@ -33,7 +32,7 @@ from structmat.operators._linear_operator import (
     closed_forms,
 )
 from structmat.operators._multilevel import MultilevelCirculant, MultilevelToeplitz
-from structmat.operators._prepared import Prepared
+from structmat.operators._prepared import Prepared, plan_of_parts
 from structmat.operators._product import Product
 from structmat.operators._scaled import Scaled, identity_factor
 from structmat.operators._spectral_functions import SpectralFunction, function_of_entries, is_real_at, spectral_rounding
@@ -47,13 +46,11 @@ __all__ = [
     "BandedCirculant",
     "BlockCirculant",
     "BlockToeplitz",
-    "ByHooks",
     "CDDLayout",
     "CDDProduct",
     "Chain",
     "Circulant",
     "ClosedForm",
-    "CombinedPlan",
     "Constant",
     "Context",
     "CosineTransform",

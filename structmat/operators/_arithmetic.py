@@ -120,8 +120,8 @@ power = PairRules(commutative=False)
 submatrix = PairRules(commutative=False)
 """The rules of ``operator[rows, cols]``, for an operator and a pair of indices, where the hook `_block` gives none."""
 
-with_plan = PairRules(commutative=False)
-"""The rules for an operator and the plan of its products, which make a prepared operator."""
+prepared = PairRules(commutative=False)
+"""The rules for an operator and the same one in the precision of computations, which make a prepared operator."""
 
 
 def combine(rules: PairRules, left: Any, right: Any, sign: str) -> Any:

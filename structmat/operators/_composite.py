@@ -13,11 +13,9 @@ from structmat._arrays.libraries import namespace_of
 from structmat._arrays.shapes import broadcast_shapes, concat_last
 from structmat._arrays.typing import Array, DType, Namespace
 from structmat._errors import ArgumentTypeError, ArgumentValueError
-from structmat._fourier.plans import Plan
 from structmat._nearest_circulants import product_of_circulants
 from structmat.operators._arithmetic import compose
 from structmat.operators._closed_forms import NoClosedFormError
-from structmat.operators._combined_plans import plan_of_parts
 from structmat.operators._hooks import Context
 from structmat.operators._linear_operator import LinearOperator
 
@@ -72,6 +70,10 @@ class Combination(LinearOperator):
         object.__setattr__(self, name, parts)
         object.__setattr__(self, "_collected", (leaves, is_complex))
         return self
+
+    def _rebuilt(self, array: Callable[[Array, int], Array], inner: Callable[[Any], Any]) -> Self:
+        parts = tuple(map(inner, _parts(self)))
+        return object.__new__(type(self))._set_parts(parts, parts)
 
     def _leaves(self) -> list[tuple[Array, int]]:
         collected = getattr(self, "_collected", None)  # not set in operators that were made without a constructor
@@ -133,13 +135,12 @@ class Chain(Combination):
         return "the product " + " @ ".join(f"{type(f).__name__}{f.shape}" for f in self.factors)
 
     def _matvec(self, x: Array, xp: Namespace) -> Array:
-        return reduce(lambda y, factor: factor._matvec(y, xp), reversed(self.factors), x)
+        for factor in reversed(self.factors):
+            x = factor._matvec(x, xp)
+        return x
 
     def _rmatvec(self, y: Array, xp: Namespace) -> Array:
         return reduce(lambda x, factor: factor._rmatvec(x, xp), self.factors, y)
-
-    def _plan(self, xp: Namespace) -> Plan | None:
-        return plan_of_parts(self.factors, xp)
 
     def _transpose(self) -> LinearOperator:
         return type(self)(tuple(f._transpose() for f in reversed(self.factors)))  # type: ignore[call-arg]

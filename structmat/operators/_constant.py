@@ -2,19 +2,45 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any
 
 from structmat._arrays.dtypes import in_precision, is_complex, precision_of
 from structmat._arrays.libraries import device_of
 from structmat._arrays.namespaces import numpy_namespace
-from structmat._arrays.typing import Array, Namespace
-from structmat.operators._hooks import Context
+from structmat._arrays.typing import Namespace
+from structmat.operators._hooks import Context, Hooks, forwarding
 from structmat.operators._linear_operator import LinearOperator
-from structmat.operators._spectral_functions import SpectralFunction
+
+
+def _by_operator(hook: str) -> Callable[..., Any]:
+    """Return a hook of `Constant` that calls the same hook of the operator.
+
+    A hook that takes an array or a `Context` is computed in the library of that. What others return is of NumPy, and an
+    operator among it is a constant again.
+    """
+    annotations = [parameter.annotation for parameter in signature(getattr(Hooks, hook)).parameters.values()][1:]
+    given = [annotation in {"Array", "Context"} for annotation in annotations]
+    of_numpy = [annotation == "Namespace" for annotation in annotations]
+
+    def in_the_library(self: Constant, *arguments: Any) -> Any:
+        like = arguments[given.index(True)]
+        if not isinstance(like, Context):
+            like = Context(arguments[of_numpy.index(True)], like.dtype, device_of(like))
+        return getattr(self._in(like), hook)(*arguments)
+
+    def in_numpy(self: Constant, *arguments: Any) -> Any:
+        taken = (numpy_namespace if xp else argument for argument, xp in zip(arguments, of_numpy, strict=True))
+        value = getattr(self.operator, hook)(*taken)
+        return Constant(value) if isinstance(value, LinearOperator) else value
+
+    return in_the_library if any(given) else in_numpy
 
 
 @dataclass(frozen=True, eq=False, repr=False)
+@forwarding(_by_operator)
 class Constant(LinearOperator):
     """An operator of NumPy arrays that has no parameters itself, as those that it was computed from have none.
 
@@ -49,9 +75,6 @@ class Constant(LinearOperator):
     def _details(self) -> str:
         return f"{type(self.operator).__name__}, "
 
-    def _described(self) -> str:
-        return self.operator._described()
-
     def _in(self, like: Context) -> Any:
         """Return the operator with arrays of a library, on a device and in the precision of a dtype."""
         precision = precision_of(like.dtype, like.xp)
@@ -59,72 +82,14 @@ class Constant(LinearOperator):
             lambda array, _: in_precision(like.xp.asarray(array, device=like.device), precision, like.xp)
         )
 
-    def _beside(self, vectors: Array, xp: Namespace) -> Any:
-        """Return the operator with arrays of the library, the device and the precision of vectors."""
-        return self._in(Context(xp, vectors.dtype, device_of(vectors)))
+    _matvec = _by_operator("_matvec")  # abstract hooks must be in the body of the class
+    _transpose = _by_operator("_transpose")
 
-    # What takes vectors
+    def _plan(self, xp: Namespace) -> None:
+        """Return None, since vectors may be of any library."""
 
-    def _matvec(self, x: Array, xp: Namespace) -> Array:
-        return self._beside(x, xp)._matvec(x, xp)
+    def _solver(self, xp: Namespace) -> None:
+        """Return None, for the same reason."""
 
-    def _matmat(self, X: Array, xp: Namespace) -> Array:
-        return self._beside(X, xp)._matmat(X, xp)
-
-    def _rmatvec(self, y: Array, xp: Namespace) -> Array:
-        return self._beside(y, xp)._rmatvec(y, xp)
-
-    def _solve(self, b: Array, xp: Namespace) -> Array:
-        return self._beside(b, xp)._solve(b, xp)
-
-    def _squared_moduli_times(self, X: Array, xp: Namespace) -> Array:
-        return self._beside(X, xp)._squared_moduli_times(X, xp)
-
-    def _to_dense(self, like: Context) -> Array:
-        return self._in(like)._to_dense(like)
-
-    # Other operators
-
-    def _transpose(self) -> Constant:
-        return Constant(self.operator._transpose())
-
-    def _conj(self) -> Constant:
-        return Constant(self.operator._conj())
-
-    def _inv(self, xp: Namespace) -> Constant:
-        return Constant(self.operator._inv(numpy_namespace))
-
-    def _pinv(self, rtol: float, xp: Namespace) -> Constant:
-        return Constant(self.operator._pinv(rtol, numpy_namespace))
-
-    def _damped_pinv(self, damp: float, xp: Namespace) -> Constant:
-        return Constant(self.operator._damped_pinv(damp, numpy_namespace))
-
-    def _spectral_function(self, function: SpectralFunction, xp: Namespace) -> Constant:
-        return Constant(self.operator._spectral_function(function, numpy_namespace))
-
-    # Numbers
-
-    def _rounding(self, xp: Namespace) -> float:
-        return self.operator._rounding(numpy_namespace)
-
-    def _eig(self, xp: Namespace) -> tuple[Array, LinearOperator]:
-        return self.operator._eig(numpy_namespace)
-
-    def _orthonormal_eig(self, xp: Namespace) -> tuple[Array, LinearOperator, bool]:
-        return self.operator._orthonormal_eig(numpy_namespace)
-
-    def _determinant_factors(self, xp: Namespace) -> Array:
-        return self.operator._determinant_factors(numpy_namespace)
-
-    def _slogdet(self, xp: Namespace) -> tuple[Array, Array]:
-        return self.operator._slogdet(numpy_namespace)
-
-    def _svdvals(self, xp: Namespace) -> Array:
-        return self.operator._svdvals(numpy_namespace)
-
-    def _diagonal(self, xp: Namespace) -> Array:
-        return self.operator._diagonal(numpy_namespace)
-
-    def _frobenius(self, xp: Namespace) -> Array:
-        return self.operator._frobenius(numpy_namespace)
+    def _as_principal_submatrix(self) -> tuple[LinearOperator, Any]:
+        return self, None

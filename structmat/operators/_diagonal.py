@@ -197,6 +197,7 @@ class Diagonal(LinearOperator):
     """
 
     _core_axes = {"d": 1}
+    _prepares_matrix = False
 
     d: Array
     """The diagonal, shape ``(..., n)``."""

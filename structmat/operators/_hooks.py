@@ -8,8 +8,10 @@ operator and operands to the precision of the computation, call the hooks, and c
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
+from functools import wraps
 from inspect import isfunction
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias, TypeVar
 
 from structmat._arrays.arithmetic import conjugate
 from structmat._arrays.dtypes import complex_partner, is_complex
@@ -50,6 +52,12 @@ class Context(NamedTuple):
 
 class Hooks(Stored):
     """The hooks of an operator, each with its default."""
+
+    _prepares_matrix: ClassVar[bool] = True
+    """Whether a prepared operator has its dense matrix too where products with that are faster, as those of small ones.
+
+    Not so for sums: computing their matrices takes more time than it saves.
+    """
 
     @abstractmethod
     def _matvec(self, x: Array, xp: Namespace) -> Array:
@@ -236,3 +244,22 @@ class Hooks(Stored):
 
 HOOKS = tuple(name for name, default in vars(Hooks).items() if isfunction(default))
 """The names of all hooks."""
+
+_Kind = TypeVar("_Kind", bound=type[Hooks])
+
+
+def forwarding(forwarded: Callable[[str], Callable[..., Any]]) -> Callable[[_Kind], _Kind]:
+    """Return a decorator for operators that stand for another one: of each hook that a class does not define itself.
+
+    `forwarded` returns, by the name of a hook, the method that asks the other operator. So no hook is forgotten, which
+    would silently take its default.
+    """
+
+    def decorated(kind: _Kind) -> _Kind:
+        for name in HOOKS:
+            default = getattr(Hooks, name)
+            if getattr(kind, name) is default:
+                setattr(kind, name, wraps(default)(forwarded(name)))
+        return kind
+
+    return decorated

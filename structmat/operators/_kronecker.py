@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial, reduce
+from functools import reduce
 from math import prod
 from typing import Any, Self
 
@@ -14,10 +14,8 @@ from structmat._arrays.arithmetic import Reciprocal
 from structmat._arrays.libraries import device_of
 from structmat._arrays.shapes import concat_last
 from structmat._arrays.typing import Array, Namespace, Scalar
-from structmat._fourier.plans import Plan
 from structmat.operators._arithmetic import compose, scale
 from structmat.operators._closed_forms import NoClosedFormError
-from structmat.operators._combined_plans import ByHooks, CombinedPlan
 from structmat.operators._composite import require_operators, values_of
 from structmat.operators._dense import as_operators
 from structmat.operators._eigendecomposition import ByEigenvalues, eig_of_part, function_of_part
@@ -157,9 +155,6 @@ class Kronecker(ByEigenvalues):
             return like.xp.reshape(entries, (*batch, m * p, n * q))
 
         return reduce(kron, (factor._to_dense(like) for factor in self.factors))
-
-    def _plan(self, xp: Namespace) -> Plan | None:
-        return plan_axis_by_axis(self.factors, xp)
 
     def _squared_moduli_times(self, X: Array, xp: Namespace) -> Array:
         rows = axis_by_axis(
@@ -317,56 +312,6 @@ def eig_or_none(operator: LinearOperator, xp: Namespace) -> tuple[Array, LinearO
         return operator._orthonormal_eig(xp)
     except NoClosedFormError:
         return None
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class KroneckerPlan(CombinedPlan):
-    """The plans of the factors, each for all vectors that the grid has along its axis."""
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        return (prod(part.shape[0] for part in self.parts), prod(part.shape[1] for part in self.parts))
-
-    @property
-    def cost(self) -> float:
-        return sum(part.cost * self.shape[1] / part.shape[1] for part in self.parts)
-
-    def step(self, xp: Namespace, dtype: str, *, batched: bool) -> Callable[[Any], Any]:  # factors take batches
-        if self.is_real is None or self.is_stack:
-            return lambda x: self.product(x, xp)
-        products = [_of_rows(part.step(xp, dtype, batched=True), part.shape, xp) for part in self.parts]
-        return lambda x: self._by(products, x, xp)
-
-    def product(self, x: Array, xp: Namespace) -> Array:
-        return self._by([partial(part.apply, xp=xp) for part in self.parts], x, xp)
-
-    def _by(self, products: list[Callable[[Any], Any]], x: Any, xp: Namespace) -> Any:
-        """Return products with vectors by those of the factors with the rows of matrices, as by `axis_by_axis`."""
-        for part, product in zip(reversed(self.parts), reversed(products), strict=True):
-            n = part.shape[1]
-            rows = product(xp.reshape(x, (*x.shape[:-1], x.shape[-1] // n, n)))
-            x = xp.reshape(xp.matrix_transpose(rows), (*rows.shape[:-2], prod(rows.shape[-2:])))
-        return x
-
-
-def _of_rows(step: Callable[[Any], Any], shape: tuple[int, int], xp: Namespace) -> Callable[[Any], Any]:
-    """Return the products of stacks of matrices of vectors, where a step takes two axes at most."""
-
-    def product(rows: Any) -> Any:
-        vectors = xp.reshape(rows, (prod(rows.shape[:-1]), shape[1]))
-        return xp.reshape(step(vectors), (*rows.shape[:-1], shape[0]))
-
-    return product
-
-
-def plan_axis_by_axis(factors: tuple[LinearOperator, ...], xp: Namespace) -> KroneckerPlan | None:
-    """Return the plan of a Kronecker product, or None where no factor has one."""
-    if any(factor.batch_shape for factor in factors):  # vectors have one more axis in front of them
-        factors = tuple(factor._with_batch_axis(xp) for factor in factors)
-    plans = [factor._plan(xp) for factor in factors]
-    if all(plan is None for plan in plans):
-        return None
-    return KroneckerPlan(tuple(plan or ByHooks(part) for plan, part in zip(plans, factors, strict=True)), False)
 
 
 @compose.rule(Kronecker, Kronecker)

@@ -11,9 +11,7 @@ from typing import Any, Self
 from structmat._arrays.arithmetic import Reciprocal
 from structmat._arrays.typing import Array, Namespace, Scalar
 from structmat._errors import ArgumentValueError
-from structmat._fourier.plans import Plan
 from structmat.operators._arithmetic import add, scale
-from structmat.operators._combined_plans import plan_of_parts
 from structmat.operators._composite import require_operators, values_of
 from structmat.operators._dense import as_operators
 from structmat.operators._diagonal import Identity
@@ -70,6 +68,7 @@ class KroneckerSum(ByEigenvalues):
     """
 
     _core_axes = {"terms": None}
+    _prepares_matrix = False
 
     terms: tuple[LinearOperator, ...]
     """The terms."""
@@ -123,9 +122,6 @@ class KroneckerSum(ByEigenvalues):
             return xp.reshape(y, (*y.shape[:-2], before * n))
         y = term._matmat(xp.reshape(x, (*x.shape[:-1], before, n, after)), xp)
         return xp.reshape(y, (*y.shape[:-3], before * n * after))
-
-    def _plan(self, xp: Namespace) -> Plan | None:
-        return plan_of_parts([self._along_axis(k) for k in range(len(self.terms))], xp, is_sum=True)
 
     def _transpose(self) -> KroneckerSum:
         return KroneckerSum(*(term._transpose() for term in self.terms))

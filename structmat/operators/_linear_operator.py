@@ -36,9 +36,9 @@ from structmat.operators._arithmetic import (
     exponent_of_power,
     multiple,
     power,
+    prepared,
     scale,
     submatrix,
-    with_plan,
 )
 from structmat.operators._closed_forms import ClosedForm, closed_form, declared_in
 from structmat.operators._hooks import Context, Hooks, NormOrder
@@ -370,10 +370,12 @@ class LinearOperator(Hooks):
         return self._snapshot()._prepared()
 
     def _prepared(self) -> LinearOperator:
-        """Return the operator with its plan, or itself where it has none; the caller calls this of a snapshot."""
-        working, xp = self._to_working_precision("prepare")
-        plan = working._plan(xp)
-        return self if plan is None else with_plan(self, plan)
+        """Return the operator with its plan or with prepared parts, or itself where there is nothing to prepare.
+
+        The caller calls this of a snapshot.
+        """
+        working, _ = self._to_working_precision("prepare")
+        return prepared(self, working)
 
     def _kept(self, key: Hashable, make: Callable[[], Any]) -> Any:
         """Return what a function returns; a prepared operator keeps it for the next time it is asked for by this key.
@@ -1186,7 +1188,7 @@ class Planned(LinearOperator):
 
     See Also
     --------
-    structmat.extend.plan_of_parts : A plan of the plans of other operators.
+    structmat.extend.plan_of_parts : A plan by other operators.
     """
 
     @abstractmethod

@@ -13,6 +13,7 @@ import numpy as np
 from structmat._arrays.dtypes import (
     common_dtype,
     dtype_name,
+    is_complex,
     precision_of,
 )
 from structmat._arrays.libraries import is_numpy, rules_of
@@ -24,12 +25,11 @@ from structmat._fourier.direct import direct_up_to
 from structmat._fourier.engines import engine_of
 from structmat._fourier.plans import Plan
 from structmat._fourier.products import Products
-from structmat.operators._arithmetic import PairRules, add, compose, scale, with_plan
-from structmat.operators._combined_plans import CombinedPlan
+from structmat.operators._arithmetic import PairRules, add, compose, prepared, scale
 from structmat.operators._composite import Wrapper
-from structmat.operators._diagonal import Entrywise, Identity, times_identity
-from structmat.operators._hooks import Context
-from structmat.operators._linear_operator import LinearOperator, closed_forms
+from structmat.operators._diagonal import Diagonal, Identity, times_identity
+from structmat.operators._hooks import forwarding
+from structmat.operators._linear_operator import LinearOperator
 
 OneAndBatched: TypeAlias = tuple[Callable[[Any], Any], Callable[[Any], Any]]
 """The product of one vector, and that of a batch."""
@@ -129,7 +129,17 @@ def _by_prepared_products(method: str, products: str, make: Callable[[Any, Any],
     return product
 
 
+def _by_operator(hook: str) -> Callable[..., Any]:
+    """Return a hook of `Prepared` that calls the same hook of the operator."""
+
+    def forwarded(self: Prepared, *arguments: Any) -> Any:
+        return getattr(self.operator, hook)(*arguments)
+
+    return forwarded
+
+
 @dataclass(frozen=True, eq=False, repr=False)
+@forwarding(_by_operator)
 class Prepared(Wrapper):
     """An operator with precomputed values for its products, as returned by `LinearOperator.prepare`.
 
@@ -239,9 +249,6 @@ class Prepared(Wrapper):
             kept[key] = value
         return value
 
-    def _described(self) -> str:
-        return self.operator._described()
-
     matvec = _by_prepared_products("matvec", "products", _products)
     rmatvec = _by_prepared_products("rmatvec", "adjoint_products", _adjoint_products)
     solve = _by_prepared_products(
@@ -250,8 +257,10 @@ class Prepared(Wrapper):
     inv_matvec = _by_prepared_products("inv_matvec", "prepared_solver", _prepared_solver)
 
     def _matvec(self, x: Array, xp: Namespace) -> Array:
-        products = self._products()
-        return products(x) if products and products.takes(x) else self.plan.apply(x, xp)
+        products = self.products or self._products()
+        if products and type(x) is products.kind and x.dtype == products.dtype:
+            return products.one(x) if x.ndim == 1 else products.batched(x)
+        return self.plan.apply(x, xp)
 
     def _rmatvec(self, y: Array, xp: Namespace) -> Array:
         return self._adjoint()._matvec(y, xp)
@@ -262,9 +271,6 @@ class Prepared(Wrapper):
         if matrix is None or count > self.direct or X.dtype != matrix.dtype:
             return super()._matmat(X, xp)
         return matmul(matrix, X, xp)
-
-    def _plan(self, xp: Namespace) -> Plan | None:
-        return self.operator._plan(xp)
 
     def _transpose(self) -> LinearOperator:
         return self.operator._transpose()._prepared()
@@ -281,8 +287,8 @@ class Prepared(Wrapper):
     def _snapshot(self) -> Prepared:
         return self  # it is a snapshot already
 
-    def _prepared(self) -> LinearOperator:
-        return self.operator._prepared()
+    def _prepared(self) -> Prepared:
+        return self
 
     def _leaves(self) -> list[tuple[Array, int]]:
         return self.operator._leaves()
@@ -303,36 +309,11 @@ class Prepared(Wrapper):
     def _complex(self, dtype: DType, xp: Namespace) -> Any:
         return self.operator._complex(dtype, xp)._prepared()
 
-    # Everything else is as for the operator; the hooks of closed forms are forwarded by the loop below.
-
-    def _to_dense(self, like: Context) -> Array:
-        return self.operator._to_dense(like)
-
-    def _block(self, rows: range, cols: range, xp: Namespace) -> LinearOperator | Array | None:
-        return self.operator._block(rows, cols, xp)
-
-    def _as_principal_submatrix(self) -> tuple[LinearOperator, Any]:
-        return self.operator._as_principal_submatrix()
-
-    def _circulant_levels(self) -> tuple[int, ...]:
-        return self.operator._circulant_levels()
-
-    def _nearest_circulant(self, sizes: tuple[int, ...], like: Array, xp: Namespace) -> Array | None:
-        return self.operator._nearest_circulant(sizes, like, xp)
-
-    def _orthonormal_eig(self, xp: Namespace) -> tuple[Array, LinearOperator, bool]:
-        return self.operator._orthonormal_eig(xp)
-
-    def _nearest_eig(self, xp: Namespace) -> tuple[Array, LinearOperator, bool] | None:
-        return self.operator._nearest_eig(xp)
-
-    def _noisy_toeplitz(self, like: Array, xp: Namespace) -> tuple[Any, Array | None] | None:
-        return self.operator._noisy_toeplitz(like, xp)
-
-    def _hint_for_shape(self, method: str, argument: str, shape: tuple[int, ...], length: int) -> str:
-        return self.operator._hint_for_shape(method, argument, shape, length)
+    # All other hooks are those of the operator.
 
     def _solve(self, b: Array, xp: Namespace) -> Array:
+        if isinstance(self.plan, ByParts):
+            return self.plan.operator._solve(b, xp)
         solver = self._prepared_solver(b)
         return solver(b) if solver and solver.takes(b) else self.operator._solve(b, xp)
 
@@ -346,35 +327,109 @@ class Prepared(Wrapper):
         return sorted({*object.__dir__(self), *(name for name in dir(self.operator) if not name.startswith("_"))})
 
 
-def _forwarded(hook: str) -> Any:
-    """Return a hook of `Prepared` that calls the same hook of the operator."""
+@dataclass(frozen=True, eq=False, repr=False)
+class ByParts(Plan):
+    """The plan of an operator that is made of operators: its own products, with its parts prepared."""
 
-    @wraps(getattr(LinearOperator, hook))
-    def forwarded(self: Prepared, *arguments: Any) -> Any:
-        return getattr(self.operator, hook)(*arguments)
+    _core_axes = {"operator": None}
 
-    return forwarded
+    operator: Any
+    """The operator with prepared parts."""
+    is_real: bool | None
+    """Whether the operator is real; None where it is complex although no array says so."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """The shape of the operator."""
+        return self.operator.shape
+
+    @property
+    def is_stack(self) -> bool:
+        return bool(self.operator.batch_shape)
+
+    @property
+    def _plans(self) -> list[tuple[Plan, int]]:
+        """The plans of the parts, each with the number of vectors that it gets for one of the operator.
+
+        A factor of a Kronecker product, or a term of a Kronecker sum, gets all those that a grid has along its axis.
+        """
+        parts = [part for part in self.operator._made_of() if isinstance(part, Prepared)]
+        return [(part.plan, max(1, self.shape[1] // part.shape[1])) for part in parts]
+
+    @property
+    def width(self) -> int:
+        return max(plan.width * count for plan, count in self._plans)
+
+    @property
+    def cost(self) -> float:
+        return sum(plan.cost * count for plan, count in self._plans)
+
+    def step(self, xp: Namespace, dtype: str, *, batched: bool) -> Callable[[Any], Any]:
+        return lambda x: self.operator._matvec(x, xp)
+
+    def apply(self, x: Array, xp: Namespace) -> Array:
+        return self.operator._matvec(x, xp)
 
 
-for _form in closed_forms().values():
-    for _hook in _form.hooks:
-        if _hook not in vars(Prepared):
-            setattr(Prepared, _hook, _forwarded(_hook))
+def plan_of_parts(operator: LinearOperator) -> ByParts | None:
+    """Return the plan of an operator that is made of operators: its products with these prepared.
+
+    Parameters
+    ----------
+    operator : LinearOperator
+        An operator with operators in its fields. Those without a plan of their own are prepared in this way: so this is
+        for the hook ``_plan`` of one whose parts are made of its parameters.
+
+    Returns
+    -------
+    Plan or None
+        None where no part has anything to be prepared.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import structmat as sm
+    >>> from structmat.extend import plan_of_parts
+    >>> plan = plan_of_parts(sm.Circulant(np.array([1.0, 2.0])) + sm.Diagonal(np.ones(2)))
+    >>> plan.apply(np.array([1.0, 0.0]), np)
+    array([2., 2.])
+    """
+
+    def of_part(part: Any) -> Any:
+        if not isinstance(part, LinearOperator) or isinstance(part, (Prepared, Diagonal)):
+            return part  # a diagonal is multiplied by at once
+        # Of a part as large as the whole no dense matrix is needed: the whole has one where that is faster.
+        return _prepare(part, part, matrix=prod(part.shape) < prod(operator.shape))
+
+    if not operator._made_of():
+        return None
+    with_parts = operator._rebuilt(lambda array, _: array, of_part)
+    if not any(isinstance(part, Prepared) for part in with_parts._made_of()):
+        return None
+    is_real = None if operator._forces_complex else not is_complex(operator.dtype, operator._own_namespace())
+    return ByParts(with_parts, is_real)
 
 
-@with_plan.rule(object, object)
-def _with_plan(operator: LinearOperator, plan: Plan) -> Prepared:
-    """Return the operator prepared, with its dense matrix where that is faster for a few vectors."""
-    working, xp = operator._to_working_precision("prepare")
+def _prepare(operator: LinearOperator, working: LinearOperator, *, matrix: bool = True) -> LinearOperator:
+    """Return the operator prepared, by its plan or by its parts, itself where there is nothing to be prepared.
+
+    `working` is the operator in the precision of computations. It gets its dense `matrix` where that is faster for a
+    few vectors.
+    """
+    xp = working._own_namespace()
+    plan = working._plan(xp) or plan_of_parts(working)
+    if plan is None:
+        return operator
     direct = 0
-    # Computing the dense matrix of a sum takes more time than it saves.
-    is_sum = isinstance(plan, CombinedPlan) and plan.is_sum
-    if not (is_sum or isinstance(plan, Entrywise) or plan.is_real is None or plan.is_stack):
+    if matrix and working._prepares_matrix and plan.is_real is not None and not plan.is_stack:
         rows, cols = working.shape
         direct = direct_up_to(rows * cols / plan.cost, engine_of(rules_of(xp).engine), dtype_name(working.dtype))
     prepared = Prepared(operator, plan, working.to_dense() if direct else None, direct)
     prepared._products()  # computed here, so that the first product does not take longer than later ones
     return prepared
+
+
+prepared.rule(object, object)(_prepare)
 
 
 def _source(operator: LinearOperator) -> LinearOperator:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from math import prod
@@ -16,7 +15,6 @@ from structmat._arrays.typing import Array, Namespace, Scalar
 from structmat._errors import ArgumentTypeError
 from structmat.operators._arithmetic import scale, submatrix
 from structmat.operators._closed_forms import NoClosedFormError
-from structmat.operators._combined_plans import ByHooks, CombinedPlan
 from structmat.operators._composite import Wrapper, require_operators
 from structmat.operators._hooks import Context
 from structmat.operators._indices import Indices, is_choice, range_of
@@ -29,26 +27,6 @@ def _take(y: Array, indices: Indices | None, xp: Namespace) -> Array:
 
 def _put(x: Array, indices: Indices | None, xp: Namespace) -> Array:
     return x if indices is None else indices._scattered(x, xp)
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class SubmatrixPlan(CombinedPlan):
-    """The plan of a submatrix: that of the whole matrix, its one part, on vectors with zeros in unchosen columns."""
-
-    rows: Indices | None
-    cols: Indices | None
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """How many rows and columns were chosen."""
-        return _shape(self.parts[0].shape, self.rows, self.cols)
-
-    def step(self, xp: Namespace, dtype: str, *, batched: bool) -> Callable[[Any], Any]:
-        product = self.parts[0].step(xp, dtype, batched=batched)
-        return lambda x: _take(product(_put(x, self.cols, xp)), self.rows, xp)
-
-    def apply(self, x: Array, xp: Namespace) -> Array:
-        return _take(self.parts[0].apply(_put(x, self.cols, xp), xp), self.rows, xp)
 
 
 _MOST_LEFT_OUT = 4
@@ -157,9 +135,6 @@ class Submatrix(Wrapper):
             with suppress(NotImplementedError):  # not every operator has a transpose
                 return like.xp.matrix_transpose(LinearOperator._to_dense(self._transpose(), like))
         return super()._to_dense(like)
-
-    def _plan(self, xp: Namespace) -> SubmatrixPlan:
-        return SubmatrixPlan((self.operator._plan(xp) or ByHooks(self.operator),), False, self.rows, self.cols)
 
     def _transpose(self) -> Submatrix:
         return Submatrix(self.operator._transpose(), self.cols, self.rows)

@@ -11,10 +11,8 @@ from structmat._arrays.arithmetic import scale_array
 from structmat._arrays.dtypes import is_complex_scalar
 from structmat._arrays.typing import Array, Namespace, Scalar
 from structmat._errors import ArgumentValueError
-from structmat._fourier.plans import Plan
 from structmat.operators._arithmetic import add, scale
 from structmat.operators._closed_forms import NoClosedFormError
-from structmat.operators._combined_plans import plan_of_parts
 from structmat.operators._composite import Combination, combined, flat, require_operators, values_of
 from structmat.operators._diagonal import Diagonal, Identity
 from structmat.operators._eigendecomposition import ByEigenvalues, shifted
@@ -50,6 +48,7 @@ class Sum(ByEigenvalues, Combination):
     """
 
     _core_axes = {"terms": None}
+    _prepares_matrix = False
 
     terms: tuple[LinearOperator, ...]
     """The terms."""
@@ -74,13 +73,13 @@ class Sum(ByEigenvalues, Combination):
         return "a sum of " + " + ".join(type(t).__name__ for t in self.terms)
 
     def _matvec(self, x: Array, xp: Namespace) -> Array:
-        return reduce(lambda y, term: y + term._matvec(x, xp), self.terms[1:], self.terms[0]._matvec(x, xp))
+        y = self.terms[0]._matvec(x, xp)
+        for term in self.terms[1:]:
+            y = y + term._matvec(x, xp)
+        return y
 
     def _rmatvec(self, y: Array, xp: Namespace) -> Array:
         return reduce(lambda x, term: x + term._rmatvec(y, xp), self.terms[1:], self.terms[0]._rmatvec(y, xp))
-
-    def _plan(self, xp: Namespace) -> Plan | None:
-        return plan_of_parts(self.terms, xp, is_sum=True)
 
     def _transpose(self) -> LinearOperator:
         return Sum(tuple(t._transpose() for t in self.terms))

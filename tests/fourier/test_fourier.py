@@ -26,6 +26,7 @@ from structmat._fourier.embedding import fast_length
 from structmat._fourier.grids import multilevel_fft, multilevel_ifft
 from structmat._fourier.plans import Convolution
 from structmat._fourier.spectra import from_spectrum, spectrum
+from structmat.extend import plan_of_parts
 from tests.backends import Backend
 
 
@@ -212,7 +213,7 @@ def test_steps_return_arrays_of_their_own(n: int, dtype: str) -> None:
         sm.Hankel(vectors(short), vectors(n))._plan(numpy_namespace),
         sm.BandedCirculant(vectors(3), n)._plan(numpy_namespace),
         sm.Diagonal(vectors(n))._plan(numpy_namespace),
-        (sm.Circulant(vectors(n)) + sm.Diagonal(vectors(n)))._plan(numpy_namespace),
+        plan_of_parts(sm.Circulant(vectors(n)) + sm.Diagonal(vectors(n))),
         (sm.Diagonal(vectors(n)) @ sm.Circulant(vectors(n)) @ sm.Diagonal(vectors(n)))._plan(numpy_namespace),
         Convolution.of(vectors(embedding.fast_length(n)), (n, short), numpy_namespace),
     ]

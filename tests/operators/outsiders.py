@@ -12,11 +12,8 @@ from typing import Any
 
 import structmat as sm
 from structmat.extend import (
-    ByHooks,
-    CombinedPlan,
     LinearOperator,
     NoClosedFormError,
-    Planned,
     add,
     as_vectors,
     common_dtype,
@@ -30,28 +27,6 @@ from structmat.extend import (
     scale,
     values_of,
 )
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class DirectSumPlan(CombinedPlan):
-    """The plans of the two blocks, each for its part of the vectors."""
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        first, second = self.parts
-        return (first.shape[0] + second.shape[0], first.shape[1] + second.shape[1])
-
-    def step(self, xp: Any, dtype: str, *, batched: bool) -> Callable[[Any], Any]:
-        if self.is_real is None or self.is_stack:
-            return lambda x: self.product(x, xp)
-        first, second = (part.step(xp, dtype, batched=batched) for part in self.parts)
-        n = self.parts[0].shape[1]
-        return lambda x: concat_last([first(x[..., :n]), second(x[..., n:])], xp)
-
-    def product(self, x: Any, xp: Any) -> Any:
-        first, second = self.parts
-        n = first.shape[1]
-        return concat_last([first.apply(x[..., :n], xp), second.apply(x[..., n:], xp)], xp)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -87,13 +62,6 @@ class DirectSum(LinearOperator):
 
     def _transpose(self) -> DirectSum:
         return DirectSum(self.first._transpose(), self.second._transpose())
-
-    def _plan(self, xp: Any) -> DirectSumPlan | None:
-        parts = (self.first, self.second)
-        plans = [part._plan(xp) for part in parts]
-        if plans == [None, None]:
-            return None
-        return DirectSumPlan(tuple(plan or ByHooks(part) for plan, part in zip(plans, parts, strict=True)), False)
 
     # Closed forms: those of the blocks, whose values follow each other.
 
@@ -166,7 +134,7 @@ def _scale(operator: DirectSum, factor: Any) -> DirectSum:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class ToeplitzPlusHankel(Planned):
+class ToeplitzPlusHankel(LinearOperator):
     """The sum of a Toeplitz and a Hankel matrix, ``A[i, j] = t[n - 1 + i - j] + h[i + j]``.
 
     `t` has the constants of the m + n - 1 diagonals, from the upper right corner to the lower left one, and `h` those
@@ -202,8 +170,12 @@ class ToeplitzPlusHankel(Planned):
         T = sm.Toeplitz(self.t[..., n - 1 :], xp.flip(self.t[..., :n], axis=-1))
         return T, sm.Hankel(self.h[..., :m], self.h[..., m - 1 :])
 
+    def _matvec(self, x: Any, xp: Any) -> Any:
+        T, H = self._parts(xp)
+        return T._matvec(x, xp) + H._matvec(x, xp)
+
     def _plan(self, xp: Any) -> Any:
-        return plan_of_parts(self._parts(xp), xp, is_sum=True)
+        return plan_of_parts(sm.Sum(self._parts(xp)))
 
     def _transpose(self) -> ToeplitzPlusHankel:
         return ToeplitzPlusHankel(self._own_namespace().flip(self.t, axis=-1), self.h, self.shape[1])
@@ -268,5 +240,5 @@ register_family(
     },
 )
 
-OUTSIDERS = (DirectSum, DirectSumPlan, ToeplitzPlusHankel)
+OUTSIDERS = (DirectSum, ToeplitzPlusHankel)
 """The classes that JAX is told of by `structmat.jax.register_operator`."""

@@ -12,7 +12,8 @@ import pytest
 
 import structmat as sm
 from structmat import extend
-from structmat.operators._hooks import HOOKS
+from structmat.operators import Constant
+from structmat.operators._hooks import HOOKS, Hooks
 from tests import backends
 from tests.operator_registry import Vectors
 from tests.operators import outsiders
@@ -22,7 +23,6 @@ FOLDER = Path(sm.__file__).parent / "operators"
 BASE = {
     "_arithmetic",
     "_closed_forms",
-    "_combined_plans",
     "_composite",
     "_determinants",
     "_hooks",
@@ -89,11 +89,17 @@ def test_an_own_operator_takes_of_the_base_what_anyone_is_offered(module: str) -
 
 
 def test_the_documentation_lists_every_hook() -> None:
-    """And nothing else: what its lists name is what `Hooks` has, and the properties that a subclass may override."""
+    """And nothing else: what its lists name is what `Hooks` has, and the attributes that a subclass may override."""
     lists = str(extend.__doc__).partition("Required\n")[2].partition("To call in hooks\n")[0]
     documented = re.findall(r"``(_\w+|shape|dtype)\b", lists)
-    properties = {"shape", "dtype", "_forces_complex"}
-    assert sorted(documented) == sorted({*HOOKS, *properties})
+    others = {"shape", "dtype", "_forces_complex", "_prepares_matrix"}
+    assert sorted(documented) == sorted({*HOOKS, *others})
+
+
+@pytest.mark.parametrize("kind", [sm.Prepared, Constant])
+def test_an_operator_that_stands_for_another_has_every_hook(kind: type) -> None:
+    """One that is forgotten would silently take its default, which may be an error or the wrong answer."""
+    assert [hook for hook in HOOKS if getattr(kind, hook) is getattr(Hooks, hook)] == []
 
 
 def test_outsiders_import_nothing_else() -> None:
