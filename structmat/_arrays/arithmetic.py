@@ -42,7 +42,7 @@ def times_power_of_two(x: Array, exponents: Any, xp: Namespace) -> Array:
 
     NumPy does not warn of results that overflow or underflow.
     """
-    if is_numpy(xp):  # rounded once, also where the result is subnormal
+    if xp is numpy_namespace:  # rounded once, also where the result is subnormal
         return _times_power_of_two_in_numpy(cast("Any", x), np.asarray(exponents).astype(np.intc, copy=False))
     third = xp.trunc(exponents / 3)
     factor = 2.0**third
