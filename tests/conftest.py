@@ -37,6 +37,9 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(config.cache.mkdir("jax")))
         os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
         os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+    # A fifth to a quarter of the time of tests of JAX is the compiler's, which optimises code that runs once. What JAX
+    # makes of a program before that, such as its fusions, is as users have it.
+    os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
     for name in SCIPY_MARKERS:  # some tests of SciPy are run on our operators, and import with its markers
         config.addinivalue_line("markers", f"{name}: a marker of SciPy's test suite")
 
