@@ -46,7 +46,8 @@ FEW = 256
 
 For these sizes the sums of n^2 terms take 2 to 10 microseconds in real numbers and 3 to 25 in complex ones, and the one
 call of ducc0 takes 2 to 5. The three transforms of SciPy take 14 to 19 even for the shortest vectors, and making a plan
-for them takes 15 more.
+for them takes 15 more. A solution, whose product has the eigenvalues given, takes 0.65 to 0.9 of the time that it takes
+by a plan; for 1,000 entries both are as fast, and for 20,000 the plan is 1.2 times faster.
 """
 
 

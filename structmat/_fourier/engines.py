@@ -71,7 +71,11 @@ def method_for(name: str, dtype: str, length: int, *, batched: bool) -> str:
     `name` is that of the engine in the rules of the library. A length that does not divide into columns is transformed
     by plain transforms although the method may be a four-step one.
     """
-    engine = engine_of(name)
+    return _fastest(engine_of(name), dtype, length, batched=batched)
+
+
+def _fastest(engine: str, dtype: str, length: int, *, batched: bool) -> str:
+    """Return the method of an engine that measured fastest."""
     table = CHOICES.get((engine, dtype, batched), ((math.inf, TORCH if engine == "torch" else SCIPY),))
     row = 0
     while table[row][0] < length:  # the limit of the last row is infinite
@@ -83,5 +87,5 @@ def method_for_one(dtype: Any, length: int) -> str:
     """Return the method for a single convolution of a NumPy vector, for which nothing is prepared."""
     if not ducc():
         return SCIPY
-    method = method_for("numpy", dtype.name, length, batched=False)
+    method = _fastest("ducc0", dtype.name, length, batched=False)
     return PLAIN[method] if method in FOUR_STEP else method

@@ -7,7 +7,8 @@ from typing import Any
 import scipy  # its `fft` is imported on first use: it would double the import time of structmat
 
 from structmat._arrays.dtypes import complex_partner, is_complex, precision_of
-from structmat._arrays.libraries import device_of, is_numpy, rules_of
+from structmat._arrays.libraries import device_of, rules_of
+from structmat._arrays.namespaces import numpy_namespace
 from structmat._arrays.typing import Array, Namespace
 
 
@@ -23,7 +24,7 @@ def as_complex(x: Array, xp: Namespace) -> Array:
 
 def transforms_of(xp: Namespace) -> Any:
     """Return the module of transforms for arrays of that library."""
-    return scipy.fft if is_numpy(xp) else xp.fft
+    return scipy.fft if xp is numpy_namespace else xp.fft
 
 
 def spectrum(x: Array, xp: Namespace, *, real: bool, n: int | None = None) -> Array:

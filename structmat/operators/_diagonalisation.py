@@ -18,6 +18,7 @@ from structmat._arrays.dtypes import is_complex
 from structmat._arrays.libraries import device_of, is_numpy
 from structmat._arrays.shapes import move_axis
 from structmat._arrays.typing import Array, Device, Namespace
+from structmat._fourier.direct import are_few
 from structmat._fourier.embedding import cyclic_kernel, is_fast
 from structmat._fourier.grids import (
     as_grid,
@@ -30,7 +31,7 @@ from structmat._fourier.grids import (
 from structmat._fourier.multilevel import MultilevelConvolution
 from structmat._fourier.multipliers import FOURIER, Multiplication, fourier_axes, held_sizes
 from structmat._fourier.plans import Convolution, Plan
-from structmat._fourier.spectra import as_complex
+from structmat._fourier.spectra import as_complex, from_spectrum, spectrum
 
 _MANY_VECTORS = 8
 """The number of vectors from which a product by the first column is faster, although it has to be transformed first."""
@@ -176,8 +177,7 @@ class Diagonalisation(NamedTuple):
         if not self.is_circulant:
             return Multiplication(self.values, self.sizes, self.kinds, self.real)
         if len(self.sizes) == 1:
-            n = self.sizes[0]
-            return Convolution(None, self.values, n, self.real, (n, n))
+            return self._plan_of_spectrum()
         return MultilevelConvolution(self.values, self.sizes, self.real, self.sizes, self.sizes)
 
     def plan_for_many(self, xp: Namespace) -> Plan:
@@ -188,10 +188,19 @@ class Diagonalisation(NamedTuple):
 
     def product(self, x: Array, xp: Namespace) -> Array:
         """Return the products of the matrix and vectors along the last axis."""
-        many = len(self.sizes) == 1 and self.is_circulant and prod(x.shape[:-1]) >= _MANY_VECTORS
-        if many and (is_numpy(xp) or not is_fast(self.sizes[0])):
+        if len(self.sizes) > 1 or not self.is_circulant:
+            return self.plan().apply(x, xp)
+        n = self.sizes[0]
+        if x.ndim == self.values.ndim == 1 and are_few(n, n) and is_complex(x.dtype, xp) != self.real:
+            return from_spectrum(self.values * spectrum(x, xp, real=self.real), n, xp, real=self.real)
+        if prod(x.shape[:-1]) >= _MANY_VECTORS and (is_numpy(xp) or not is_fast(n)):
             return self._plan_by_first_column(xp).apply(x, xp)
-        return self.plan().apply(x, xp)
+        return self._plan_of_spectrum().apply(x, xp)
+
+    def _plan_of_spectrum(self) -> Plan:
+        """Return the plan of a circulant matrix of one level."""
+        n = self.sizes[0]
+        return Convolution(None, self.values, n, self.real, (n, n))
 
     def _plan_by_first_column(self, xp: Namespace) -> Plan:
         n = self.sizes[0]

@@ -37,12 +37,16 @@ def is_array_like(value: Any) -> bool:
 
 def read(operator: Any, x: ArrayLike, owner: str, argument: str) -> tuple[Array, Namespace]:
     """Return an operand as a floating-point array of the operator's library, and the namespace of that."""
-    arrays = operator._arrays()
+    return _read_beside(operator._arrays(), operator.dtype, x, owner, argument)
+
+
+def _read_beside(arrays: list[Array], dtype: DType, x: ArrayLike, owner: str, argument: str) -> tuple[Array, Namespace]:
+    """Return the same for the arrays of an operator, and its dtype."""
     if not arrays:
         x = as_floating(x, owner, argument)
         return x, namespace_of(owner, x)
     xp = namespace_of(owner, *arrays, *((x,) if is_array(x) else ()))
-    return as_floating(x, owner, argument, like=(xp, operator.dtype)), xp
+    return as_floating(x, owner, argument, like=(xp, dtype)), xp
 
 
 def operand(
@@ -52,9 +56,9 @@ def operand(
 
     `length` is what the operand must have along its `axis`, and `method` and `argument` are what errors name.
     """
+    leaves = operator._leaves()
     if type(x) is np.ndarray:
         dtype = x.dtype  # the usual case: arrays of NumPy in one precision, and no stack
-        leaves = operator._leaves()
         for array, axes in leaves:
             if not (type(array) is np.ndarray and array.dtype == dtype and array.ndim == axes):
                 break
@@ -62,12 +66,14 @@ def operand(
             if leaves and dtype.char in "fdFD" and x.ndim >= -axis and x.shape[axis] == length:
                 return operator, x, numpy_namespace, dtype
     owner = f"{type(operator).__name__}.{method}"
-    x, xp = read(operator, x, owner, argument)
+    arrays = [array for array, _ in leaves]
+    own = operator.dtype
+    x, xp = _read_beside(arrays, own, x, owner, argument)
     if x.ndim < -axis or x.shape[axis] != length:
         raise _wrong_length(operator, tuple(x.shape), method, argument, length, axis)
-    if batch := operator.batch_shape:
-        broadcast_shapes(owner, batch, tuple(x.shape[: x.ndim + axis]))
-    return _in_common_precision(operator, x, xp)
+    if any([array.ndim > axes for array, axes in leaves]):  # noqa: C419  # faster
+        broadcast_shapes(owner, operator.batch_shape, tuple(x.shape[: x.ndim + axis]))
+    return _in_common_precision(operator, arrays, own, x, xp)
 
 
 def _wrong_length(
@@ -85,12 +91,15 @@ def _wrong_length(
     return ArgumentValueError(f"{type(operator).__name__}.{method}", argument, text)
 
 
-def _in_common_precision(operator: Any, x: Array, xp: Namespace) -> tuple[Any, Array, Namespace, DType]:
-    """Return operator and operand in the precision of their computation, their namespace, and their common dtype."""
-    own = operator.dtype
+def _in_common_precision(
+    operator: Any, arrays: list[Array], own: DType, x: Array, xp: Namespace
+) -> tuple[Any, Array, Namespace, DType]:
+    """Return operator and operand in the precision of their computation, their namespace, and their common dtype.
+
+    `arrays` and `own` are the arrays of the operator and its dtype.
+    """
     if own is None and not is_half_precision(x.dtype):  # without parameters it takes the precision of its operand
         return operator, x, xp, complex_partner(x.dtype, xp) if operator._forces_complex else x.dtype
-    arrays = operator._arrays()
     uniform = len(arrays) == 1 or [array.dtype for array in arrays].count(own) == len(arrays)
     if own is not None and x.dtype == own and uniform and not is_half_precision(own):
         return operator, x, xp, own
