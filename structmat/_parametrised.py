@@ -80,5 +80,5 @@ class Parametrised:
         return cls.__match_args__  # type: ignore[attr-defined]  # set by `dataclass`
 
     def _own_namespace(self) -> Namespace:
-        arrays = self._arrays()
-        return namespace_of(type(self).__name__, *arrays) if arrays else numpy_namespace
+        leaves = self._leaves()
+        return namespace_of(type(self).__name__, *map(itemgetter(0), leaves)) if leaves else numpy_namespace

@@ -32,8 +32,9 @@ def namespace(*arrays: Array) -> Namespace:
             break
     else:
         return numpy_namespace
+    kind = type(arrays[0]) if is_torch(arrays[0]) else None  # usually that of all
     for array in arrays:
-        if not is_torch(array):
+        if type(array) is not kind and not is_torch(array):
             xp = array_namespace(*arrays)
             library = library_of(xp)
             if library == "numpy":
@@ -93,19 +94,18 @@ _WITH_RULES: dict[str, Callable[[Namespace], Rules]] = {
 """For each library that is not as `Rules` says, but for NumPy, by name, the function that imports its rules."""
 
 _RULES: dict[str, Rules] = {"numpy": _NUMPY}
-"""For each library, by name, its rules, once they have been asked for."""
+"""For each namespace, by name, the rules of its library, once they have been asked for."""
 
 
 def rules_of(xp: Namespace) -> Rules:
     """Return the rules of a library: what it is able to do, and makes of a computation beside its values."""
     if xp is numpy_namespace:
         return _NUMPY
-    library = library_of(xp)
-    rules = _RULES.get(library)
+    rules = _RULES.get(xp.__name__)
     if rules is None:
-        load = _WITH_RULES.get(library)
+        load = _WITH_RULES.get(library_of(xp))
         rules = Rules(xp) if load is None else load(xp)
-        _RULES[library] = rules
+        _RULES[xp.__name__] = rules
     return rules
 
 
