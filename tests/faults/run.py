@@ -42,6 +42,7 @@ STATE = ROOT / "build" / "faults.jsonl"
 RESULTS = HERE / "results.md"
 
 RELATED: dict[str, tuple[str, ...]] = {
+    "structmat/_arrays/linear_algebra.py": ("**/test_hermitian.py",),
     "structmat/_fourier": ("**/test_fourier.py", "**/test_prepared.py", "operators/test_laws.py"),
     "structmat/_fourier/blocks.py": ("**/test_block_toeplitz.py",),
     "structmat/_fourier/diagonals.py": ("**/test_trigonometric.py", "operators/test_spectral_multiplier.py"),
@@ -58,6 +59,7 @@ RELATED: dict[str, tuple[str, ...]] = {
     "structmat/_toeplitz_systems/schur.py": ("**/test_toeplitz_cholesky.py",),
     "structmat/linear_systems": ("**/test_linear_systems.py", "**/test_preconditioners.py"),
     "structmat/linear_systems/_control_variate.py": ("**/test_logdet.py",),
+    "structmat/linear_systems/_superfast.py": ("**/test_hermitian.py", "**/test_superfast.py"),
     "structmat/linear_systems/_lanczos.py": ("**/test_logdet.py",),
     "structmat/linear_systems/_logdet.py": ("**/test_logdet.py",),
     "structmat/linear_systems/_logdet_derivatives.py": ("**/test_logdet.py",),
