@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from structmat._errors import warn_caller
 from structmat._toeplitz_systems import thresholds
 from structmat._toeplitz_systems.accuracy import warn_of_condition
 from structmat._toeplitz_systems.elimination import Factors
+from structmat._toeplitz_systems.refinement import first_accepted, refined_while_it_helps
 from structmat._toeplitz_systems.scaling import extreme_exponents, is_ordinary
 
 if TYPE_CHECKING:
@@ -161,18 +162,10 @@ class AcceptedSystem(ABC):
         if not np.all(self.row_sums):
             raise self._singular()
         allowed = thresholds.ROUNDING * _EPS * math.sqrt(self.n)
-        x = np.zeros_like(b)
-        errors = np.full(len(b), np.inf)
-        unsolved = np.arange(len(b))
-        for solver in self._solvers(len(b)):
-            new_x, new_errors = self._solve_with_refinement(solver, b[unsolved], allowed)
-            better = new_errors < errors[unsolved]
-            x[unsolved[better]] = new_x[better]
-            errors[unsolved[better]] = new_errors[better]
-            unsolved = unsolved[errors[unsolved] > allowed]
-            if not len(unsolved):
-                break
-        if len(unsolved) and self.n > thresholds.LARGEST:
+        ways = (partial(self._solve_with_refinement, solver, allowed=allowed) for solver in self._solvers(len(b)))
+        x, errors = first_accepted(ways, b, allowed)
+        unsolved = errors > allowed
+        if np.any(unsolved) and self.n > thresholds.LARGEST:
             self._require_small_residuals(x[unsolved], b[unsolved])
         return x
 
@@ -191,21 +184,10 @@ class AcceptedSystem(ABC):
     ) -> tuple[NDArray[Any], NDArray[Any]]:
         """Return solutions, refined as long as that at least halves their backward errors, and these errors."""
         with np.errstate(all="ignore"):
-            x = solver(b)
-            residuals, errors = self._residuals_and_errors(x, b)
+            measured = partial(self._residuals_and_errors, b)
             wanted = thresholds.EXACT * _EPS * math.sqrt(self.n)
-            inexact = errors > wanted
-            while np.any(inexact):
-                new_x = x[inexact] + solver(residuals[inexact])
-                new_residuals, new_errors = self._residuals_and_errors(new_x, b[inexact])
-                helps = new_errors < errors[inexact] / 2
-                if not np.any(helps):
-                    break
-                rows = np.flatnonzero(inexact)[helps]
-                x[rows] = new_x[helps]
-                residuals[rows] = new_residuals[helps]
-                errors[rows] = new_errors[helps]
-                inexact = errors > wanted
+            x, residuals, errors = refined_while_it_helps(solver, measured, solver(b), wanted, numpy_namespace)
+            errors = errors[:, 0]
             # Beside a solution of large norm any residual is small. It is accepted if a correction hardly changes it.
             norms = np.max(np.abs(x), axis=-1)
             least_doubtful = thresholds.DOUBTFUL_SOLUTION * self._largest_norms(b)
@@ -225,8 +207,8 @@ class AcceptedSystem(ABC):
         """
         return np.max(np.abs(b), axis=-1) / self.norm / _EPS
 
-    def _residuals_and_errors(self, x: NDArray[Any], b: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Return the residuals, and the backward error of each solution.
+    def _residuals_and_errors(self, b: NDArray[Any], x: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Return the residuals, and the backward error of each solution as a column.
 
         That is the smallest change of T, relative to each of its rows, for which the solution is exact. Since each row
         is measured by itself, large rows do not hide the errors of small ones. Where the norm of a solution is larger
@@ -236,7 +218,7 @@ class AcceptedSystem(ABC):
         largest = np.max(np.abs(residuals) / self.row_sums, axis=-1)
         norms = np.minimum(np.max(np.abs(x), axis=-1), thresholds.LONG_SOLUTION * self._largest_norms(b))
         errors = np.where(largest == 0, 0.0, largest / norms)
-        return residuals, np.where(np.isfinite(errors), errors, np.inf)
+        return residuals, np.where(np.isfinite(errors), errors, np.inf)[:, None]
 
     def _solve_by_elimination(self, b: NDArray[Any]) -> NDArray[Any]:
         """Return solutions by elimination of the dense matrix, or of its band."""

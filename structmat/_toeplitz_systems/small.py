@@ -10,7 +10,7 @@ that are nearly exact, since its formula needs more digits of them than a soluti
 from __future__ import annotations
 
 import math
-from typing import Any
+from functools import partial
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from structmat._rules import Elimination
 from structmat._toeplitz_systems import thresholds
 from structmat._toeplitz_systems.elimination import uneven_vector
 from structmat._toeplitz_systems.inverse import bezoutian
+from structmat._toeplitz_systems.refinement import refined_to_the_last_digit, refined_while_it_helps
 
 _EPS = float(np.finfo(float).eps)
 """The machine epsilon of double precision."""
@@ -117,23 +118,14 @@ class SmallSystems:
         b = xp.where(is_finite, b / 2.0**exponents, xp.zeros_like(b))
         x = self.elimination.solve(b)
         if rules_of(xp).has_values(x):  # elimination is stable: to refine in every trace would be in vain
-            x = self._refined(x, b)
+            wanted = thresholds.ROUNDING * _EPS * math.sqrt(self.n)
+            measured = partial(self._residuals_and_errors, b)
+            x, _, _ = refined_while_it_helps(self.elimination.solve, measured, x, wanted, xp)
         is_good = xp.all(xp.isfinite(x), axis=1, keepdims=True) & is_finite & self.is_finite[:, None, None]
         x = times_power_of_two(x, exponents - self.exponents[:, None, None], xp)
         return xp.where(is_good, x, xp.full_like(x, xp.nan))
 
-    def _refined(self, x: Array, b: Array) -> Array:
-        """Return solutions, corrected where that makes backward errors smaller that are above rounding."""
-        xp = self.xp
-        residuals, errors = self._residuals_and_errors(x, b)
-        inexact = errors > thresholds.ROUNDING * _EPS * math.sqrt(self.n)
-        if not bool(xp.any(inexact)):
-            return x
-        refined = x + self.elimination.solve(residuals)
-        _, new_errors = self._residuals_and_errors(refined, b)
-        return xp.where(inexact & (new_errors < errors), refined, x)
-
-    def _residuals_and_errors(self, x: Array, b: Array) -> tuple[Array, Array]:
+    def _residuals_and_errors(self, b: Array, x: Array) -> tuple[Array, Array]:
         """Return the residuals, and for each solution the smallest change of the matrix that makes it exact.
 
         That is measured relative to each of its rows, so that large rows do not hide the errors of small ones.
@@ -183,21 +175,14 @@ class SmallSystems:
         b = xp.stack([unit, concat_last([zero, first_row], xp)], axis=-1)
         is_fixed = xp.reshape(xp.arange(2 * n, device=device_of(b)) != 1, (n, 2))  # all entries but s, which is free
 
-        def goes_on(state: tuple[Array, Array, Any]) -> Array:
-            _, changes, count = state
-            return xp.any(changes > _EPS) & (count < thresholds.REFINEMENTS)
+        def residuals(v: Array) -> Array:
+            return xp.where(is_fixed, self._exact_residuals(v, b), xp.zeros_like(b))
 
-        def step(state: tuple[Array, Array, Any]) -> tuple[Array, Array, Any]:
-            v, _, count = state
-            residuals = xp.where(is_fixed, self._exact_residuals(v, b), xp.zeros_like(b))
-            corrections = self.elimination.solve(residuals)
-            v = _with_shortest_y(v + corrections, xp)
-            changes = xp.max(xp.abs(corrections), axis=1) / xp.max(xp.abs(v), axis=1)
-            return v, changes, count + 1
+        def with_shortest_y(v: Array) -> Array:
+            return _with_shortest_y(v, xp)
 
-        v = _with_shortest_y(self.elimination.solve(b), xp)
-        count = xp.zeros((), dtype=xp.int32, device=device_of(b))
-        v, _, _ = rules_of(xp).loop(goes_on, step, (v, xp.ones_like(xp.abs(v[:, 0, :])), count))
+        solve = self.elimination.solve
+        v = refined_to_the_last_digit(solve, residuals, solve(b), xp, axis=1, adjusted=with_shortest_y)
         is_good = (xp.all(xp.isfinite(v), axis=(1, 2)) & self.is_finite)[:, None]
         x, y = (xp.where(is_good, v[..., k], xp.full_like(v[..., k], xp.nan)) for k in (0, 1))
         return times_power_of_two(x, -self.exponents[:, None], xp), y

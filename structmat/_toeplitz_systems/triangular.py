@@ -48,6 +48,7 @@ from structmat._arrays.typing import Array, Namespace
 from structmat._fourier.embedding import fast_length
 from structmat._rules import Solver
 from structmat._toeplitz_systems import thresholds
+from structmat._toeplitz_systems.refinement import first_accepted
 
 SUMS = 32
 """Up to so many coefficients of a product are computed by sums: as fast as transforms, and each one is accurate."""
@@ -287,11 +288,16 @@ class TriangularSystem:
         with np.errstate(all="ignore"):
             if len(self.c) < LONG:
                 return substitution(self.c, b)[:, self.order]
-            x, errors = solution_and_error(self.c, self.reciprocal, b, numpy_namespace)
-            rejected = ~(errors <= 1)
-            if np.any(rejected):
-                x[rejected] = substitution(self.c, b[rejected])
+            x, _ = first_accepted([self._by_newton, self._by_substitution], b, 1.0)
         return x[:, self.order]
+
+    def _by_newton(self, b: Any) -> tuple[Any, Any]:
+        """Return solutions by Newton's iteration, and their errors in units of what is accepted."""
+        return solution_and_error(self.c, self.reciprocal, b, numpy_namespace)
+
+    def _by_substitution(self, b: Any) -> tuple[Any, Any]:
+        """Return solutions by substitution, which are all accepted."""
+        return substitution(self.c, b), np.zeros(len(b))
 
 
 def substitution(c: Any, b: Any) -> Any:

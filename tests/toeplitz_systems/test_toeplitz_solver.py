@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from typing import Any
 
@@ -16,6 +17,8 @@ from structmat._arrays.namespaces import numpy_namespace
 from structmat._toeplitz_systems import ToeplitzSystem, thresholds
 from structmat._toeplitz_systems.recursion_by_blocks import vectors_by_blocks
 from structmat._toeplitz_systems.recursions import levinson, solve_by_recursion
+from structmat._toeplitz_systems.refinement import corrected_by_itself, refined_while_it_helps
+from structmat._toeplitz_systems.small import SmallSystems
 from structmat._toeplitz_systems.strang_preconditioner import central_diagonals
 from tests import backends
 from tests.operator_registry import Vectors
@@ -727,6 +730,45 @@ def test_refinement_makes_rough_solutions_exact():
     x, errors = system._solve_with_refinement(lambda rows: 0.9 * np.linalg.solve(dense, rows.T).T, b, 1e-12)
     assert np.all(errors <= thresholds.EXACT * np.finfo(float).eps * np.sqrt(n))
     np.testing.assert_allclose(x, np.linalg.solve(dense, b.T).T, rtol=0, atol=1e-14)
+
+
+def test_refinement_keeps_what_it_does_not_make_better():
+    """The first solution is exact, the second one gets worse, and the third one is refined; axes may be of columns."""
+    exact = np.ones((3, 5))
+    errors_of_steps = np.array([[0.0, 1.0, 1.0], [0.0, 0.9, 1e-3], [5.0, 5.0, 1e-9], [5.0, 5.0, 5.0]])
+    for transposed in (False, True):
+        steps = iter(errors_of_steps)
+
+        def measured(x, steps=steps, transposed=transposed):
+            errors = next(steps)[:, None]
+            return np.ones_like(x), errors.T if transposed else errors
+
+        x, residuals, errors = refined_while_it_helps(
+            lambda residuals: residuals, measured, exact.T if transposed else exact, 1e-6, numpy_namespace
+        )
+        x = x.T if transposed else x
+        np.testing.assert_array_equal(x, np.array([1.0, 1, 3])[:, None] * exact)
+        np.testing.assert_array_equal(errors.ravel(), [0.0, 1.0, 1e-9])
+        assert residuals.shape == (exact.T if transposed else exact).shape
+
+
+@pytest.mark.parametrize("library", ["numpy", "torch"])
+def test_solutions_of_stacks_are_refined_as_long_as_that_helps(library: str) -> None:
+    """Elimination that finds nine tenths of each solution gains one digit by each step."""
+    xp = numpy_namespace if library == "numpy" else pytest.importorskip("array_api_compat.torch")
+    c, r = np.swapaxes([decaying(20, seed) for seed in range(3)], 0, 1)
+    b = np.random.default_rng(0).standard_normal((3, 20, 2))
+    systems = SmallSystems(*(xp.asarray(v) for v in (c, r)), xp, np.finfo(float).eps)
+    rough = systems.elimination
+    systems.elimination = rough._replace(solve=lambda b: 0.9 * rough.solve(b))
+    expected = np.linalg.solve([scipy.linalg.toeplitz(*pair) for pair in zip(c, r, strict=True)], b)
+    np.testing.assert_allclose(systems.solve(xp.asarray(b)), expected, atol=1e-14)
+
+
+def test_corrections_end_where_they_are_small_or_do_not_converge() -> None:
+    for sizes, count in (([1e-9], 1), ([1e-2, 1e-9], 2), ([1e-2, 1.0], 2), ([math.inf], 1), ([0.1, 0.1, 0.1], 3)):
+        found, first, last = corrected_by_itself(lambda made, sizes=sizes: (made + 1, sizes[made]), 0)
+        assert (found, first, last) == (count, sizes[0], sizes[-1])
 
 
 def test_the_circulant_of_the_iteration_has_the_diagonals_next_to_the_main_one():

@@ -28,6 +28,7 @@ from structmat._toeplitz_systems.blocks.chan_preconditioner import (
 from structmat._toeplitz_systems.blocks.inverse import InverseBlocks
 from structmat._toeplitz_systems.blocks.recursion import BlockRecursion, whittle
 from structmat._toeplitz_systems.elimination import Factors, dense_factors, uneven_vector
+from structmat._toeplitz_systems.refinement import corrected_by_itself, refined_to_the_last_digit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -113,12 +114,7 @@ class BlockToeplitzSystem(AcceptedSystem):
             found = whittle(self.constants, hermitian=self.hermitian)
             if found is None:
                 return None
-            inverse, first = self._corrected_blocks(found.inverse)
-            last = first
-            for _ in range(1, thresholds.CORRECTIONS):
-                if last <= thresholds.TRUSTED or not last < 1:
-                    break
-                inverse, last = self._corrected_blocks(inverse)
+            inverse, first, last = corrected_by_itself(self._corrected_blocks, found.inverse)
         return _Corrected(found, inverse, first, last)
 
     @cached_property
@@ -249,13 +245,12 @@ class BlockToeplitzSystem(AcceptedSystem):
         if self.n > thresholds.DENSE:
             return x
         extended = matrix.T.astype(np.clongdouble if np.iscomplexobj(matrix) else np.longdouble)
+
+        def residuals(x: NDArray[Any]) -> NDArray[Any]:
+            return (b - x @ extended).astype(b.dtype)
+
         x = x.astype(extended.dtype)
-        for _ in range(thresholds.REFINEMENTS):
-            correction = solve((b - x @ extended).astype(b.dtype))
-            x = x + correction
-            if np.max(np.abs(correction)) <= _EPS * np.max(np.abs(x)):
-                break
-        return x.astype(b.dtype)
+        return refined_to_the_last_digit(solve, residuals, x, numpy_namespace).astype(b.dtype)
 
     def _by_factors_of_transpose(self, b: NDArray[Any]) -> NDArray[Any]:
         """Return the solutions of systems with the transpose of T for the rows of b."""
