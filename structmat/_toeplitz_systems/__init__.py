@@ -4,14 +4,16 @@ All but `superfast`, `schur`, `small` and part of `triangular` is computed with 
 library the arrays belong to. From the bottom up:
 
 - `thresholds`: every number that decides which way is taken, with the measurement that set it;
+- `scaling`: which numbers are scaled by powers of two;
 - `inverse`: products with the inverse, which two vectors determine, and the sums along its diagonals;
-- `recursions`: Levinson's recursion, for the determinant, and a compiled one for a solution;
 - `elimination`: triangular factors of a dense matrix or a band by LAPACK;
-- `recursion_by_blocks`: Levinson's recursion by blocks of rows, for these two vectors;
+- `levinson`: Levinson's recursion, for the determinant, and the compiled one of SciPy for a solution;
+- `recursion_by_blocks`: Levinson's recursion by blocks of rows, for the two vectors of the inverse;
 - `strang_preconditioner`: GMRES with Strang's circulant as preconditioner;
+- `refinement`: the loops that accept, refine and correct what these have found;
 - `triangular`: triangular matrices as power series, by Newton's iteration, in any library;
-- `accuracy`: the warnings that a result may be inaccurate;
-- `acceptance`: which solutions are accepted by their residuals, and how they are refined;
+- `accuracy_warnings`: the warnings that a result may be inaccurate;
+- `acceptance`: which solutions are accepted by their residuals, with entries or blocks;
 - `system`: `ToeplitzSystem`, which chooses between these for one matrix;
 - `small`: stacks of small matrices, which NumPy, torch or JAX eliminates all at once, on their device;
 - `numpy_stacks`: the solutions of those of NumPy, by fewer calls;

@@ -18,8 +18,8 @@ from structmat._arrays.arithmetic import times_power_of_two
 from structmat._arrays.namespaces import numpy_namespace
 from structmat._errors import warn_caller
 from structmat._toeplitz_systems import thresholds
-from structmat._toeplitz_systems.accuracy import warn_of_condition
-from structmat._toeplitz_systems.elimination import Factors
+from structmat._toeplitz_systems.accuracy_warnings import warn_of_condition
+from structmat._toeplitz_systems.elimination import TriangularFactors
 from structmat._toeplitz_systems.refinement import first_accepted, refined_while_it_helps
 from structmat._toeplitz_systems.scaling import extreme_exponents, is_ordinary
 
@@ -71,7 +71,7 @@ class AcceptedSystem(ABC):
         """Whether the entries of some rows are so small that rounding errors of transforms would hide them."""
 
     @abstractmethod
-    def _eliminated(self) -> Factors | None:
+    def _eliminated(self) -> TriangularFactors | None:
         """Return the triangular factors of the matrix, or None where a pivot is zero."""
 
     @abstractmethod
@@ -79,7 +79,7 @@ class AcceptedSystem(ABC):
         """Yield functions that solve `count` systems, more or less exactly, the fastest one first."""
 
     @cached_property
-    def factors(self) -> Factors:
+    def factors(self) -> TriangularFactors:
         """The triangular factors of the matrix."""
         factors = self._eliminated()
         if factors is None:

@@ -35,7 +35,7 @@ def dense_matrix(diagonals: NDArray[Any]) -> NDArray[Any]:
     return np.array(toeplitz_view(diagonals), order="F")
 
 
-class Factors(NamedTuple):
+class TriangularFactors(NamedTuple):
     """The triangular factors of a regular matrix."""
 
     diagonal: NDArray[Any]
@@ -58,7 +58,7 @@ class Factors(NamedTuple):
         return (-1) ** odd * np.prod(self.diagonal / moduli), float(np.sum(np.log(moduli)))
 
 
-def dense_factors(matrix: NDArray[Any]) -> Factors | None:
+def dense_factors(matrix: NDArray[Any]) -> TriangularFactors | None:
     """Return the factors of a matrix, or None if a pivot is zero; they overwrite one that is in the order of LAPACK."""
     routines = lapack(matrix.dtype)
     norm = routines.lange("1", matrix)
@@ -67,12 +67,12 @@ def dense_factors(matrix: NDArray[Any]) -> Factors | None:
         return None
     reciprocal = routines.gecon(factors, norm)[0]
     condition = 1 / reciprocal if reciprocal else np.inf
-    return Factors(factors.diagonal(), pivots, partial(routines.getrs, factors, pivots), condition)
+    return TriangularFactors(factors.diagonal(), pivots, partial(routines.getrs, factors, pivots), condition)
 
 
 def band_factors(
     diagonals: NDArray[Any], band: tuple[int, int], n: int, *, norm: float, rounding: float
-) -> Factors | None:
+) -> TriangularFactors | None:
     """Return the factors of a band matrix of that 1-norm, or None if a pivot is zero that is not the last one.
 
     `band` counts the diagonals below and above the main one. The last pivot of a singular band matrix is zero on some
@@ -91,7 +91,7 @@ def band_factors(
         diagonal[-1] = rounding
     elif failed:
         return None
-    return Factors(diagonal, pivots, systems, norm * _norm_of_inverse(systems, n, diagonals.dtype))
+    return TriangularFactors(diagonal, pivots, systems, norm * _norm_of_inverse(systems, n, diagonals.dtype))
 
 
 def _tridiagonal(
@@ -99,8 +99,8 @@ def _tridiagonal(
 ) -> tuple[NDArray[Any], NDArray[Any], Callable[..., Any], int]:
     """Return what LAPACK finds for a tridiagonal matrix, in a quarter of the time that it takes for it as a band.
 
-    These are the diagonal of the upper factor, pivots and systems as `Factors` has them, and which pivot is zero. A
-    real symmetric matrix that is positive definite needs no pivots, and half of the time.
+    These are the diagonal of the upper factor, pivots and systems as `TriangularFactors` has them, and which pivot is
+    zero. A real symmetric matrix that is positive definite needs no pivots, and half of the time.
     """
     routines = lapack(diagonals.dtype)
     below, above = band

@@ -25,7 +25,7 @@ from structmat._arrays.shapes import broadcast_shapes
 from structmat._arrays.typing import Array, DType, Namespace
 from structmat._rules import Solver
 from structmat._toeplitz_systems import thresholds
-from structmat._toeplitz_systems.accuracy import warn_of_condition, warn_of_lost_digits
+from structmat._toeplitz_systems.accuracy_warnings import warn_of_condition, warn_of_lost_digits
 from structmat._toeplitz_systems.inverse import diagonal_sums
 from structmat._toeplitz_systems.numpy_stacks import solve_stack
 from structmat._toeplitz_systems.small import SmallSystems

@@ -23,11 +23,17 @@ from structmat._fourier.plans import Convolution
 from structmat._fourier.spectra import spectrum
 from structmat._toeplitz_systems import thresholds
 from structmat._toeplitz_systems.acceptance import AcceptedSystem
-from structmat._toeplitz_systems.accuracy import warn_of_lost_digits
-from structmat._toeplitz_systems.elimination import Factors, band_factors, dense_factors, dense_matrix, uneven_vector
+from structmat._toeplitz_systems.accuracy_warnings import warn_of_lost_digits
+from structmat._toeplitz_systems.elimination import (
+    TriangularFactors,
+    band_factors,
+    dense_factors,
+    dense_matrix,
+    uneven_vector,
+)
 from structmat._toeplitz_systems.inverse import Bezoutian, bezoutian, with_shortest_y
+from structmat._toeplitz_systems.levinson import levinson, solve_by_recursion
 from structmat._toeplitz_systems.recursion_by_blocks import vectors_by_blocks
-from structmat._toeplitz_systems.recursions import levinson, solve_by_recursion
 from structmat._toeplitz_systems.refinement import corrected_by_itself, refined_to_the_last_digit
 from structmat._toeplitz_systems.scaling import extreme_exponents, is_ordinary
 from structmat._toeplitz_systems.strang_preconditioner import solve_by_iteration
@@ -132,7 +138,7 @@ class ToeplitzSystem(AcceptedSystem):
         is_upper = bool(np.any(self.r[1:]))
         return TriangularSystem(self.r if is_upper else self.c, is_upper=is_upper)
 
-    def _eliminated(self) -> Factors | None:
+    def _eliminated(self) -> TriangularFactors | None:
         """Return the triangular factors of the matrix, of its band if it has one."""
         if self.band:
             rounding = self.eps * self.norm

@@ -10,7 +10,7 @@ from structmat._arrays.libraries import rules_of
 from structmat._arrays.typing import Array, Namespace
 from structmat._krylov import Count, gmres
 from structmat.linear_systems._krylov_method import KrylovMethod, product_with
-from structmat.linear_systems._stacks import members, with_flat_batch
+from structmat.linear_systems._stack_members import members, with_flat_batch
 from structmat.operators import LinearOperator
 
 _RESTART = 50

@@ -27,7 +27,7 @@ from structmat._toeplitz_systems import (
     SuperfastFactor,
 )
 from structmat.linear_systems._elimination import is_written_out
-from structmat.linear_systems._stacks import members, with_flat_batch
+from structmat.linear_systems._stack_members import members, with_flat_batch
 from structmat.operators import LinearOperator, Prepared
 
 MOST_WITHOUT_FACTOR = 1024

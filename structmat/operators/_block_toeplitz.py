@@ -497,14 +497,14 @@ class BlockToeplitz(Planned):
     # The linear algebra of square matrices of square blocks
 
     def _inv(self, xp: Namespace) -> LinearOperator:
-        self._require_direct()
+        self._require_square_blocks()
         lower, upper = blocks_of_inverse(self, xp, f"{type(self).__name__}.inv").factors(xp)
         below = xp.zeros_like(upper[..., 1:, :, :])
         left = BlockToeplitz(lower, xp.zeros_like(lower))
         return compose(left, BlockToeplitz(xp.concat([upper[..., :1, :, :], below], axis=-3), upper))
 
     def _solve(self, b: Array, xp: Namespace) -> Array:
-        self._require_direct()
+        self._require_square_blocks()
         return block_solutions(self, b, xp, f"{type(self).__name__}.solve")
 
     def _solver(self, xp: Namespace) -> Products | None:
@@ -520,7 +520,7 @@ class BlockToeplitz(Planned):
         return Products(np.ndarray, dtype, (self.shape[0],), solved, solved)
 
     def _slogdet(self, xp: Namespace) -> tuple[Array, Array]:
-        self._require_direct()
+        self._require_square_blocks()
         sign, log = block_log_determinants(self, xp, f"{type(self).__name__}.slogdet")
         rules = rules_of(xp)
         if rules.is_differentiated([self.c, self.r]):
@@ -534,7 +534,7 @@ class BlockToeplitz(Planned):
     def _determinant_factors(self, xp: Namespace) -> Array:
         return even_factors(*self._slogdet(xp), self.shape[0], xp)
 
-    def _require_direct(self) -> None:
+    def _require_square_blocks(self) -> None:
         """Raise the error for blocks that are not square, of which no leading section is."""
         if self.block_shape[0] != self.block_shape[1]:
             raise NoClosedFormError(self)

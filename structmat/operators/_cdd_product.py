@@ -34,7 +34,7 @@ Factor: TypeAlias = Diagonal | Circulant | SpectralCirculant | BandedCirculant |
 _CIRCULANT_LIKE = (Circulant, SpectralCirculant, BandedCirculant, BlockCirculant)
 """The classes of factors of the kind "circulant"."""
 
-_DIRECT_SIDE = 512
+_DENSE_SIDE = 512
 """Up to this side `to_dense` multiplies dense matrices, which costs little and keeps every digit."""
 
 
@@ -269,7 +269,7 @@ class CDDProduct(Chain):
         if isinstance(last, Diagonal) and rest:  # scale the columns of the factor before it: exact and cheaper
             dense = rest.pop()._to_dense(like) * last.d[..., None, :]
         for factor in reversed(rest):
-            if isinstance(factor, (Diagonal, BandedCirculant)) or max(factor.shape) > _DIRECT_SIDE:
+            if isinstance(factor, (Diagonal, BandedCirculant)) or max(factor.shape) > _DENSE_SIDE:
                 dense = factor._matmat(dense, like.xp)
             else:  # transforms would lose small entries beside large ones, which other factors may bring back
                 dense = matmul(factor._to_dense(like), dense, like.xp)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import warnings
 from typing import Any
 
@@ -15,8 +16,9 @@ from hypothesis import strategies as st
 import structmat as sm
 from structmat._arrays.namespaces import numpy_namespace
 from structmat._toeplitz_systems import ToeplitzSystem, thresholds
+from structmat._toeplitz_systems import levinson as levinson_module
+from structmat._toeplitz_systems.levinson import levinson, solve_by_recursion
 from structmat._toeplitz_systems.recursion_by_blocks import vectors_by_blocks
-from structmat._toeplitz_systems.recursions import levinson, solve_by_recursion
 from structmat._toeplitz_systems.refinement import corrected_by_itself, refined_while_it_helps
 from structmat._toeplitz_systems.small import SmallSystems
 from structmat._toeplitz_systems.strang_preconditioner import central_diagonals
@@ -89,6 +91,24 @@ def test_the_compiled_recursion_is_that_of_scipy(dtype: str) -> None:
     r[0] = c[0]
     expected = scipy.linalg.solve_toeplitz((c, r), b.T).T
     np.testing.assert_array_equal(solve_by_recursion(np.append(r[:0:-1], c), b), expected)
+    assert np.all(np.isnan(solve_by_recursion(np.zeros(17), b.real)))
+
+
+def test_the_compiled_recursion_is_where_it_was_in_scipy() -> None:
+    """Where it has moved, each system pays for SciPy's checks, which take longer than 64 rows: import it from there."""
+    from scipy.linalg import _solve_toeplitz
+
+    assert callable(_solve_toeplitz.levinson)
+
+
+def test_without_the_compiled_recursion_that_of_scipy_is_called(monkeypatch: pytest.MonkeyPatch) -> None:
+    (c, r), b = Vectors(0, "complex128")(2, 9), Vectors(1, "complex128")(2, 9)
+    constants = np.append(r[:0:-1], np.append(r[:1], c[1:]))
+    expected = solve_by_recursion(constants, b)
+    monkeypatch.setitem(sys.modules, "scipy.linalg._solve_toeplitz", None)
+    monkeypatch.setattr(levinson_module, "_compiled_recursion", levinson_module._compiled_recursion.__wrapped__)
+    np.testing.assert_array_equal(solve_by_recursion(constants, b), expected)
+    np.testing.assert_array_equal(solve_by_recursion(constants, b[0]), expected[0])
     assert np.all(np.isnan(solve_by_recursion(np.zeros(17), b.real)))
 
 

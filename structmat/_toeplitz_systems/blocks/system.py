@@ -19,7 +19,7 @@ from structmat._arrays.namespaces import numpy_namespace
 from structmat._fourier.blocks import BlockToeplitzConvolution
 from structmat._toeplitz_systems import thresholds
 from structmat._toeplitz_systems.acceptance import AcceptedSystem
-from structmat._toeplitz_systems.accuracy import warn_of_lost_digits
+from structmat._toeplitz_systems.accuracy_warnings import warn_of_lost_digits
 from structmat._toeplitz_systems.blocks.chan_preconditioner import (
     block_circulant_inverse,
     solve_by_conjugate_gradients,
@@ -27,7 +27,7 @@ from structmat._toeplitz_systems.blocks.chan_preconditioner import (
 )
 from structmat._toeplitz_systems.blocks.inverse import InverseBlocks
 from structmat._toeplitz_systems.blocks.recursion import BlockRecursion, whittle
-from structmat._toeplitz_systems.elimination import Factors, dense_factors, uneven_vector
+from structmat._toeplitz_systems.elimination import TriangularFactors, dense_factors, uneven_vector
 from structmat._toeplitz_systems.refinement import corrected_by_itself, refined_to_the_last_digit
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ class BlockToeplitzSystem(AcceptedSystem):
         """Whether the entries of some rows are so small that rounding errors of transforms would hide them."""
         return bool(np.min(self.row_sums) < thresholds.UNEVEN * np.sum(np.abs(self.constants)) / self.p)
 
-    def _eliminated(self) -> Factors | None:
+    def _eliminated(self) -> TriangularFactors | None:
         return dense_factors(self.dense)
 
     @cached_property

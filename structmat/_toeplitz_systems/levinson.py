@@ -37,6 +37,12 @@ def levinson(c: NDArray[Any], r: NDArray[Any]) -> Recursion:
     product of all rho is the determinant. For a symmetric matrix b is a in reverse order, and for a Hermitian one it is
     the conjugate of that.
 
+    The recursion by blocks finds determinants too, as those of its pivots, in 0.6 to 1.1 times the time for 129 to
+    8,192 rows, of complex Hermitian matrices in 1.3 to 2.1 times. But the errors of two pivots at an ill-conditioned
+    section do not cancel there, and the two vectors do not show them: for 180 random symmetric matrices of 129 to 300
+    rows the logarithm was off by up to 0.07, and by up to 2e6 times the correction of the vectors. By this recursion it
+    is off by up to 1e-7, and by at most 12 times the correction.
+
     References
     ----------
     .. [1] Golub, G. H., Van Loan, C. F., Matrix Computations, 4th edition, section 4.7, 2013.
@@ -103,7 +109,7 @@ def _compiled_recursion() -> Callable[[NDArray[Any], NDArray[Any]], Any]:
     """Return the recursion itself, as `scipy.linalg.solve_toeplitz` checks arguments for longer than 64 rows take."""
     try:
         from scipy.linalg._solve_toeplitz import levinson as compiled  # noqa: PLC0415  # imported on first use
-    except ImportError:  # it is not public, and may move
+    except ImportError:  # it is not public, and may move, as a test says then
         return lambda constants, b: scipy.linalg.solve_toeplitz(
             (constants[len(b) - 1 :], constants[: len(b)][::-1]), b, check_finite=False
         )
