@@ -16,6 +16,7 @@ from structmat._arrays.libraries import device_of, is_numpy, namespace_of, rules
 from structmat._arrays.shapes import broadcast_shapes, concat_last, is_vector
 from structmat._arrays.typing import Array, ArrayLike, DType, Namespace
 from structmat._errors import ArgumentTypeError, ArgumentValueError, warn_caller
+from structmat._krylov import Count
 from structmat.linear_systems._cg import CG
 from structmat.linear_systems._differentiable import lstsq_with_derivatives, solve_with_derivatives
 from structmat.linear_systems._elimination import iterations_before_elimination
@@ -172,7 +173,7 @@ def solve(
         eliminates=before is not None,
     )
     with suppress(NotImplementedError):
-        found = question.in_closed_form(question.op.inv_matvec(question.vectors))
+        found = question.result(question.op.inv_matvec(question.vectors))
         return question.finished(_warned(found, owner, settings.rtol, xp))
     if by_default:
         result = _by_factor(question, settings)
@@ -277,15 +278,10 @@ def lstsq(
     question = _read(A, b, owner)
     op, right, xp = question.op, question.right, question.xp
 
-    def finished(result: SolveResult) -> SolveResult:
-        if damp:  # that of the system itself
-            residual = relative_residual(right - op._matvec(result.x, xp), right, xp)
-            result = result._replace(residual=residual)
-        return question.finished(result)
-
     with suppress(NotImplementedError):
         inverse = op._damped_pinv(damp, xp) if damp else op.pinv()
-        return finished(_warned(question.in_closed_form(inverse.matvec(question.vectors)), owner, None, xp))
+        found = question.result(inverse.matvec(question.vectors))
+        return question.finished(_warned(found, owner, None, xp))
     system, sides = _damped(op, right, damp, xp) if damp else (op, right)
     before = iterations_before_elimination(system, least_squares=True) if max_iter is None else None
     settings = IterationSettings(
@@ -297,9 +293,14 @@ def lstsq(
     try:
         found = lstsq_with_derivatives(system, sides, settings, Report(owner), xp)
     except ConvergenceError as error:
-        error.result = finished(error.result)
+        error.result = _of_least_squares(error.result, question, damp)
         raise
-    return finished(_warned(found, owner, None, xp))
+    return _of_least_squares(_warned(found, owner, None, xp), question, damp)
+
+
+def _of_least_squares(found: SolveResult, question: _Question, damp: float) -> SolveResult:
+    """Return the result that was asked for; with `damp` iteration has found residuals of another system, `_damped`."""
+    return question.finished(question.result(found.x, found.iterations) if damp else found)
 
 
 def _by_factor(question: _Question, settings: IterationSettings, *, has_failed: bool = False) -> SolveResult | None:
@@ -316,7 +317,7 @@ def _by_factor(question: _Question, settings: IterationSettings, *, has_failed: 
         factor = rules.untraced(direct_factor)(op, xp, systems=systems, positive=settings.positive)
         if factor is None:
             return None
-        found = question.in_closed_form(factor.solve(right, xp))
+        found = question.result(factor.solve(right, xp))
         return found if bool(xp.all(_is_accurate(found, question, settings.rtol))) else None
 
 
@@ -326,7 +327,7 @@ def _by_asked_factor(question: _Question, method: Superfast, rtol: float, owner:
     rules = rules_of(xp)
     with rules.evaluated(op._arrays()):
         factor = rules.untraced(factor_by)(method, op, owner, xp)
-    found = question.in_closed_form(factor.solve(right, xp))
+    found = question.result(factor.solve(right, xp))
     done = _is_accurate(found, question, rtol)
     if rules.is_traced(done):
         return found._replace(x=xp.where(done[..., None], found.x, xp.full_like(found.x, float("nan"))))
@@ -420,12 +421,12 @@ class _Question(NamedTuple):
     dtype: DType
     xp: Namespace
 
-    def in_closed_form(self, x: Array) -> SolveResult:
-        """Return the result of a solution in closed form."""
+    def result(self, x: Array, iterations: Count = 0) -> SolveResult:
+        """Return the result of solutions, with their residuals."""
         xp, right = self.xp, self.right
         wide = xp.astype(x, right.dtype) if x.dtype != right.dtype else x
         x = xp.broadcast_to(x, (*right.shape[:-1], x.shape[-1]))  # to the batch of a preconditioner as well
-        return SolveResult(x, relative_residual(right - self.op._matvec(wide, xp), right, xp), 0)
+        return SolveResult(x, relative_residual(right - self.op._matvec(wide, xp), right, xp), iterations)
 
     def finished(self, result: SolveResult) -> SolveResult:
         """Return a result with solutions of the dtype and in the place that were asked for."""
