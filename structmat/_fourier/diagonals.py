@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 from structmat._arrays.dtypes import is_complex
 from structmat._arrays.libraries import device_of
@@ -12,17 +13,36 @@ from structmat._fourier.multipliers import FOURIER
 from structmat._fourier.spectra import as_complex, from_spectrum
 from structmat._fourier.trigonometric import phases
 
-_SHIFTS = {
-    "dct1": (0.0, 0.0, -1), "dct2": (0.5, 0.0, 0), "dct3": (0.0, 0.5, 0), "dct4": (0.5, 0.5, 0),
-    "dst1": (1.0, 1.0, 1), "dst2": (0.5, 1.0, 0), "dst3": (1.0, 0.5, 0), "dst4": (0.5, 0.5, 0),
-}  # fmt: skip
-"""For each transform the shifts a of the points and b of the frequencies, and what is added to the length n for the
-period P: its entries are multiples of the cosine or the sine of ``pi (i + a) (j + b) / P``."""
 
-_HALVED = {
-    "dct1": ((0, -1), (0, -1)), "dct2": ((), (0,)), "dct3": ((0,), ()), "dst2": ((), (-1,)), "dst3": ((-1,), ()),
-}  # fmt: skip
-"""The points and the frequencies whose entries have only half of the square of the others."""
+class _Angles(NamedTuple):
+    """The entries of a transform of n points: multiples of the cosine or the sine of ``pi (i + a) (j + b) / (n + c)``.
+
+    Their squares are ``w_i v_j (1 + cos(2 pi (i + a) (j + b) / (n + c))) / (n + c)``, for sines with a minus. The
+    weights w and v are ones, but one half at the ends where the transform has entries over the root of two.
+    """
+
+    a: float
+    """The shift of the points i."""
+    b: float
+    """The shift of the frequencies j."""
+    c: int
+    """What the period has more than n."""
+    halved_points: tuple[int, ...] = ()
+    """The points with a weight of one half."""
+    halved_frequencies: tuple[int, ...] = ()
+    """The frequencies with a weight of one half."""
+
+
+_ANGLES = {
+    "dct1": _Angles(0.0, 0.0, -1, halved_points=(0, -1), halved_frequencies=(0, -1)),
+    "dct2": _Angles(0.5, 0.0, 0, halved_frequencies=(0,)),
+    "dct3": _Angles(0.0, 0.5, 0, halved_points=(0,)),
+    "dct4": _Angles(0.5, 0.5, 0),
+    "dst1": _Angles(1.0, 1.0, 1),
+    "dst2": _Angles(0.5, 1.0, 0, halved_frequencies=(-1,)),
+    "dst3": _Angles(1.0, 0.5, 0, halved_points=(-1,)),
+    "dst4": _Angles(0.5, 0.5, 0),
+}
 
 
 def diagonal_by_transform(values: Array, kind: str, xp: Namespace) -> Array:
@@ -35,22 +55,31 @@ def diagonal_by_transform(values: Array, kind: str, xp: Namespace) -> Array:
     if is_complex(values.dtype, xp):
         real, imag = (diagonal_by_transform(part, kind, xp) for part in (xp.real(values), xp.imag(values)))
         return as_complex(real, xp) + 1j * as_complex(imag, xp)
-    # The square of the cosine is that of the double angle plus one, halved; its sum is a Fourier transform.
-    of_points, of_frequencies, added = _SHIFTS[kind]
-    period = n + added
+    angles = _ANGLES[kind]
     k = xp.astype(xp.arange(n, device=device_of(values)), values.dtype)
-    points, frequencies = _HALVED.get(kind, ((), ()))
-    weighted = values * _halved_at(frequencies, k, xp)
-    turn = 2 * math.pi / period
-    g = weighted * phases(k * (turn * of_points), xp)
-    if added < 0:
-        g = xp.concat([g[..., :1] + g[..., -1:], g[..., 1:-1]], axis=-1)
-    sums = from_spectrum(padded(g, period, xp), period, xp, real=False)[..., : min(n, period)] * period
-    if added < 0:
-        sums = xp.concat([sums, sums[..., :1]], axis=-1)
-    sums = xp.real(sums * phases((k + of_points) * (turn * of_frequencies), xp))
+    weighted = values * _halved_at(angles.halved_frequencies, k, xp)
     total = xp.sum(weighted, axis=-1, keepdims=True)
-    return (total + sums if kind[:3] == "dct" else total - sums) * (_halved_at(points, k, xp) / period)
+    cosines = _sums_of_cosines(weighted, angles, k, xp)
+    sums = total + cosines if kind.startswith("dct") else total - cosines
+    return sums * (_halved_at(angles.halved_points, k, xp) / (n + angles.c))
+
+
+def _sums_of_cosines(weighted: Array, angles: _Angles, k: Array, xp: Namespace) -> Array:
+    """Return the sums of ``weighted[j] cos(2 pi (i + a) (j + b) / P)`` over j for all i, with the period P.
+
+    As ``(i + a) (j + b) = i j + a j + (i + a) b``, they are the real parts of an inverse Fourier transform of length P,
+    of what is turned by the phases of ``a j``, turned by those of ``(i + a) b``. `k` holds 0, ..., n - 1.
+    """
+    n = weighted.shape[-1]
+    period = n + angles.c
+    turn = 2 * math.pi / period
+    turned = weighted * phases(k * (turn * angles.a), xp)
+    if period < n:  # the last frequency is the first one again
+        turned = xp.concat([turned[..., :1] + turned[..., -1:], turned[..., 1:-1]], axis=-1)
+    sums = from_spectrum(padded(turned, period, xp), period, xp, real=False)[..., : min(n, period)] * period
+    if period < n:  # the last point as well
+        sums = xp.concat([sums, sums[..., :1]], axis=-1)
+    return xp.real(sums * phases((k + angles.a) * (turn * angles.b), xp))
 
 
 def _halved_at(places: tuple[int, ...], k: Array, xp: Namespace) -> Array:
