@@ -125,8 +125,8 @@ class Superfast:
             object.__setattr__(self, "rank", integer(self.rank, "Superfast", "rank"))
 
 
-class DirectFactor(NamedTuple):
-    """A factor of the whole grid, and the rows and columns of it that the operator has."""
+class OperatorFactor(NamedTuple):
+    """The direct factor of an operator: that of its whole grid, and which rows and columns of it the operator has."""
 
     factor: SuperfastFactor
     chosen: Any
@@ -196,7 +196,7 @@ class _Series(NamedTuple):
             return None
         return self.xp.asarray(np.isin(np.arange(self.chosen.size), self.chosen.array), device=device_of(self.c))
 
-    def factor(self, method: Superfast) -> DirectFactor:
+    def factor(self, method: Superfast) -> OperatorFactor:
         """Return the factor, which a prepared operator keeps for the next time."""
         there, xp = self.there, self.xp
         unit, c, noise = self._scaled(self.hermitian_noise if self.traced else self.noise)
@@ -211,7 +211,7 @@ class _Series(NamedTuple):
         if isinstance(known, _Refusal):
             raise known.kind(known.text)
         factor = SuperfastFactor(c, noise, there, xp, factor=known)
-        return DirectFactor(factor, self.chosen, xp.astype(unit, xp.float64), self.op.shape[0], xp)
+        return OperatorFactor(factor, self.chosen, xp.astype(unit, xp.float64), self.op.shape[0], xp)
 
     def logdet_on_host(self, method: Superfast, *, strict: bool) -> tuple[Array, Array]:
         """Return logarithms of determinants, and how far off they may be, where values are not known yet."""
@@ -233,7 +233,7 @@ class _Series(NamedTuple):
         return unit, self.c / unit[..., None], noise / unit[..., None]
 
 
-def factor_by(method: Superfast, op: LinearOperator, owner: str, xp: Namespace) -> DirectFactor:
+def factor_by(method: Superfast, op: LinearOperator, owner: str, xp: Namespace) -> OperatorFactor:
     """Return the factor by a method that was asked for, or raise an error that says why there is none.
 
     In a trace all is NaN where the method does not suffice.
@@ -260,7 +260,7 @@ def _explained(method: Superfast, owner: str) -> Iterator[None]:
 
 def direct_factor(
     op: LinearOperator, xp: Namespace, *, systems: int | None = None, positive: bool = True
-) -> DirectFactor | None:
+) -> OperatorFactor | None:
     """Return the factor of an operator that has one, None where there is none, or none that is worth its making.
 
     That is so where T has no blocks of low rank, and where the matrix is not positive definite, as far as the factor

@@ -19,9 +19,9 @@ from structmat._arrays.dtypes import cast_back, complex_partner, in_precision, i
 from structmat._arrays.libraries import device_of, is_numpy, namespace_of
 from structmat._arrays.shapes import reversed_cyclically, windows
 from structmat._arrays.typing import Array, ArrayLike, DType, Namespace
-from structmat._fourier.direct import are_few, small_cyclic_product
 from structmat._fourier.embedding import cyclic_kernel
 from structmat._fourier.plans import Convolution, Plan
+from structmat._fourier.small_products import are_few, small_cyclic_product
 from structmat._fourier.spectra import as_complex, from_spectrum, spectrum
 from structmat.operators._cyclic import Cyclic
 from structmat.operators._diagonalisation import Diagonalisation

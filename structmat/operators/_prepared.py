@@ -21,10 +21,10 @@ from structmat._arrays.linear_algebra import matmul
 from structmat._arrays.tracing import is_plain
 from structmat._arrays.typing import Array, DType, Namespace, Scalar
 from structmat._fourier.chunks import TORCH_CHUNK, TORCH_LARGE, in_chunks
-from structmat._fourier.direct import direct_up_to
 from structmat._fourier.engines import engine_of
 from structmat._fourier.plans import Plan
 from structmat._fourier.products import Products
+from structmat._fourier.small_products import direct_up_to
 from structmat.operators._arithmetic import PairRules, add, compose, prepared, scale
 from structmat.operators._composite import Wrapper
 from structmat.operators._diagonal import Diagonal, Identity, times_identity

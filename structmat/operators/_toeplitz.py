@@ -16,10 +16,10 @@ from structmat._arrays.libraries import can_raise_for_values, device_of, is_nump
 from structmat._arrays.linear_algebra import even_factors
 from structmat._arrays.shapes import broadcast_shapes, concat_last, windows
 from structmat._arrays.typing import Array, ArrayLike, Namespace, Scalar
-from structmat._fourier.direct import are_few, product_by_sums
 from structmat._fourier.embedding import kernel_of_diagonals
 from structmat._fourier.plans import Convolution
 from structmat._fourier.products import Products
+from structmat._fourier.small_products import are_few, product_by_sums
 from structmat._nearest_circulants import mean_of_diagonals, wrapped_diagonals
 from structmat._rules import Solver
 from structmat._toeplitz_systems import (

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 import structmat as sm
 from structmat._arrays.namespaces import numpy_namespace
-from structmat._fourier import direct, embedding, engines
+from structmat._fourier import embedding, engines, small_products
 from structmat._fourier.chunks import in_chunks
 from structmat._fourier.convolutions import ducc_convolution
 from structmat._fourier.embedding import fast_length
@@ -156,7 +156,7 @@ def test_the_number_of_transforms(real: bool, monkeypatch: pytest.MonkeyPatch) -
     S.matvec(rng.standard_normal(8))
     assert sorted(counts) == sorted([(forward, 1), (backward, 1)])
     counts.clear()
-    n = direct.FEW + 4
+    n = small_products.FEW + 4
     sm.Circulant(unit * rng.standard_normal(n)).matvec(rng.standard_normal(n))
     assert sum(n for _, n in counts) == 3
     for kind in (sm.Toeplitz, sm.Hankel):
@@ -169,7 +169,7 @@ def test_the_number_of_transforms(real: bool, monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.mark.usefixtures("engine")
 @pytest.mark.parametrize("dtype", ["float32", "float64", "complex64", "complex128"])
-@pytest.mark.parametrize("n", [1, 2, 3, 16, 71, 251, direct.FEW, direct.FEW + 1])
+@pytest.mark.parametrize("n", [1, 2, 3, 16, 71, 251, small_products.FEW, small_products.FEW + 1])
 def test_small_products_make_no_plan(n: int, dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(n)
     made, of = [], Convolution.of
@@ -188,7 +188,7 @@ def test_small_products_make_no_plan(n: int, dtype: str, monkeypatch: pytest.Mon
         for v in (x, x[::-1], x.real.astype(real_dtype)):
             made.clear()
             found = op @ v
-            assert bool(made) == (op.shape[0] * op.shape[1] > direct.FEW**2)
+            assert bool(made) == (op.shape[0] * op.shape[1] > small_products.FEW**2)
             assert found.dtype == np.result_type(dtype, v.dtype)
             assert found.flags.owndata
             size = 1e-5 if real_dtype == np.float32 else 1e-13
@@ -238,11 +238,11 @@ def test_the_table_has_a_method_for_every_length() -> None:
             assert limits == sorted(limits)
             assert limits[-1] == np.inf
         for library in ("numpy", "ducc0", "torch"):
-            sizes = list(direct.DIRECT[library, dtype])
+            sizes = list(small_products.DIRECT[library, dtype])
             assert sizes == sorted(sizes, reverse=True)
-            assert direct.direct_up_to(sizes[-1], library, dtype) == sys.maxsize
-            assert direct.direct_up_to(sizes[0] + 1, library, dtype) == 0
-            assert direct.direct_up_to(sizes[0], library, dtype) >= 1
+            assert small_products.direct_up_to(sizes[-1], library, dtype) == sys.maxsize
+            assert small_products.direct_up_to(sizes[0] + 1, library, dtype) == 0
+            assert small_products.direct_up_to(sizes[0], library, dtype) >= 1
 
 
 @pytest.mark.parametrize("fast", [False, True])
