@@ -118,6 +118,11 @@ def test_a_cycle_is_given_up_by_the_least_residual_of_its_first_steps(kind: str,
         solved(0.999 * least)
 
 
+def test_a_cycle_for_zeros_makes_no_step() -> None:
+    x = gmres_cycle(lambda v: v, np.zeros((2, N)), rtol=1e-12, size=N, xp=xp)
+    np.testing.assert_array_equal(x, np.zeros((2, N)))
+
+
 def test_a_cycle_whose_products_are_not_finite_is_given_up() -> None:
     product = Patience(lambda v: v * np.nan, steps=2, allowed=1.0, xp=xp)
     for v in np.eye(N)[:2]:

@@ -351,6 +351,18 @@ def times_power(v: np.ndarray, exponent: int) -> np.ndarray:
     return np.ldexp(np.ascontiguousarray(v).view(float), exponent).view(v.dtype)
 
 
+@pytest.mark.parametrize("way", WAYS)
+def test_solutions_for_zeros_are_zeros(way: str) -> None:
+    T = WAYS[way]()
+    n = T.shape[0]
+    assert not np.any(T.inv_matvec(np.zeros(n)))
+    b = np.zeros((3, *T.batch_shape, n))
+    b[1] = 1
+    x = T.inv_matvec(b)
+    assert not np.any(x[::2])
+    np.testing.assert_allclose(x[1], T.inv_matvec(b[1]), atol=1e-9 * np.max(np.abs(x)))
+
+
 @pytest.mark.parametrize("exponent", [-900, 900])
 @pytest.mark.parametrize("way", WAYS)
 def test_powers_of_two_of_extreme_size_change_no_digit(way: str, exponent: int) -> None:
