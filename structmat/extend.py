@@ -25,13 +25,10 @@ Without a closed form unless given
     ``_rounding(xp)``, the relative error of singular values, has a default. `closed_forms` returns which methods ask
     which of them. A hook that has none for this case raises ``NoClosedFormError(self)``; the method that was called
     names itself and the alternative.
-For preconditioners, with a default
-    ``_nearest_circulant(sizes, like, xp)``, the first column of a circulant near a square matrix, cyclic on a grid of
-    these sizes, which preconditions `structmat.solve` and `structmat.slogdet`, or None, the default;
-    ``_circulant_levels()``, the sizes of the grid: ``(n,)`` unless the matrix has levels;
-    ``_nearest_eig(xp)``, eigenvalues and orthonormal eigenvectors of a matrix near this one, which serve as well;
-    ``_noisy_toeplitz(like, xp)``, a Toeplitz matrix and a diagonal whose sum is this one, or None; and
-    ``_as_principal_submatrix()``, a matrix of which this one has chosen rows and columns, and which these are.
+For those who solve systems, with a default
+    ``_near(like, xp)``, a `Near` of what is near this matrix, or another form of it: by default nothing. A circulant or
+    eigenvectors near it precondition `structmat.solve` and `structmat.slogdet`; of a Toeplitz matrix plus a diagonal,
+    and of chosen rows and columns of such a sum, `structmat.Superfast` makes a factor.
 To call in hooks
     ``_own_namespace()`` of the parameters; ``_map(function)``, the operator with a function of each of them, and
     ``_replaced(**fields)``, with other fields, both without the checks of the constructor;
@@ -75,6 +72,8 @@ from structmat.operators import (
     ClosedForm,
     Context,
     LinearOperator,
+    Near,
+    NearCirculant,
     NoClosedFormError,
     NormOrder,
     PairRules,
@@ -103,6 +102,8 @@ __all__ = [
     "ClosedForm",
     "Context",
     "LinearOperator",
+    "Near",
+    "NearCirculant",
     "NoClosedFormError",
     "NormOrder",
     "PairRules",

@@ -308,7 +308,8 @@ def _exact(op: LinearOperator, xp: Namespace) -> tuple[Array, Array] | None:
             require_hermitian(known)
         log, factor = _by_cholesky(dense, xp)
         return xp.where(hermitian, log, xp.full_like(log, float("nan"))), _error_of(factor, dense, xp)
-    whole, chosen = op._as_principal_submatrix()
+    near = op._near(next(iter(op._arrays()), xp.ones(1)), xp)
+    whole, chosen = near.whole, near.chosen
     missing = None if chosen is None else chosen._others()
     if missing is None or len(missing) * missing.size > _GAPS:
         return None

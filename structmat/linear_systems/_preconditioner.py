@@ -17,6 +17,7 @@ from structmat.operators import (
     Indices,
     LinearOperator,
     MultilevelCirculant,
+    Near,
     Submatrix,
     add,
 )
@@ -89,9 +90,9 @@ def nearest(operator: LinearOperator, like: Array, xp: Namespace) -> list[tuple[
     one are both returned, each with a boolean that says whether it is the nearer one. Otherwise there is None in place
     of the boolean.
     """
-    operator, chosen = operator._as_principal_submatrix()
-    near = _by_own_eigenvectors(operator, chosen, xp) or _circulant(operator, chosen, like, xp)
-    diagonal = _diagonal(operator, chosen, xp)
+    known = operator._near(like, xp)
+    near = _by_own_eigenvectors(known, xp) or _circulant(known, xp)
+    diagonal = _diagonal(known, xp)
     if near is None or diagonal is None:
         return [(one, None) for one in (near, diagonal) if one is not None]
     gain = near.square - diagonal.square
@@ -101,45 +102,46 @@ def nearest(operator: LinearOperator, like: Array, xp: Namespace) -> list[tuple[
     return [(near if bool(is_nearer) else diagonal, None)]
 
 
-def _by_own_eigenvectors(operator: LinearOperator, chosen: Indices | None, xp: Namespace) -> Nearest | None:
+def _by_own_eigenvectors(known: Near, xp: Namespace) -> Nearest | None:
     """Return the matrix near an operator whose eigenvectors are known, as of a Kronecker product with noise."""
-    found = operator._nearest_eig(xp)
+    found = known.eigenvectors()
     if found is None:
         return None
     near = Eigendecomposition(*found)
     return Nearest(
         eigenvalues=near.values,
         having=lambda values: Eigendecomposition(values, near.vectors, near.real),
-        chosen=chosen,
+        chosen=known.chosen,
         square=euclidean_norm(near.values, xp) ** 2,
     )
 
 
-def _circulant(operator: LinearOperator, chosen: Indices | None, like: Array, xp: Namespace) -> Nearest | None:
+def _circulant(known: Near, xp: Namespace) -> Nearest | None:
     """Return the circulant near an operator, of as many levels as that has."""
-    sizes = operator._circulant_levels()
-    n = operator.shape[0]
-    column = operator._nearest_circulant(sizes, like, xp) if operator.shape == (n, n) else None
-    if column is None:
+    m, n = known.whole.shape
+    found = known.circulant() if m == n else None
+    if found is None:
         return None
+    column, sizes = found.c, found.sizes or (n,)
     kind: Any = Circulant(column).to_spectral() if len(sizes) == 1 else MultilevelCirculant(column, sizes)
     diagonalisation = kind._diagonalised(xp)
     return Nearest(
         eigenvalues=diagonalisation.values,
         having=lambda values: kind._from_eigenvalues(diagonalisation.with_values(values), xp),
-        chosen=chosen,
+        chosen=known.chosen,
         square=n * euclidean_norm(column, xp) ** 2,
     )
 
 
-def _diagonal(operator: LinearOperator, chosen: Indices | None, xp: Namespace) -> Nearest | None:
+def _diagonal(known: Near, xp: Namespace) -> Nearest | None:
     """Return the diagonal of an operator; for a submatrix it is its own diagonal, which needs no larger matrix."""
     try:
-        diagonal = operator._diagonal(xp)
+        diagonal = known.whole._diagonal(xp)
     except NotImplementedError:
         return None
     square = euclidean_norm(diagonal, xp) ** 2
-    return Nearest(diagonal if chosen is None else chosen._gathered(diagonal, xp), Diagonal, None, square)
+    own = diagonal if known.chosen is None else known.chosen._gathered(diagonal, xp)
+    return Nearest(own, Diagonal, None, square)
 
 
 def _reciprocals(values: Array, xp: Namespace, *, positive: bool) -> Array:

@@ -364,8 +364,9 @@ def _read(op: LinearOperator, owner: str, xp: Namespace) -> _Series:
     parts: Any = None
     chosen = None
     if arrays:
-        whole, chosen = op._as_principal_submatrix()
-        parts = whole._noisy_toeplitz(arrays[0], xp)
+        near = op._near(arrays[0], xp)
+        chosen = near.chosen
+        parts = near.noisy_toeplitz()
     if parts is None or parts[0] is None:
         kind = "a Toeplitz matrix plus a diagonal, or the same rows and columns of such a sum"
         raise ArgumentTypeError(owner, "A", f"must be {kind}, for method Superfast, got {op!r}")

@@ -32,6 +32,7 @@ from structmat.operators._linear_operator import (
     closed_forms,
 )
 from structmat.operators._multilevel import MultilevelCirculant, MultilevelToeplitz
+from structmat.operators._near import Near, NearCirculant
 from structmat.operators._prepared import Prepared, plan_of_parts
 from structmat.operators._product import Product
 from structmat.operators._scaled import Scaled, identity_factor
@@ -68,6 +69,8 @@ __all__ = [
     "LinearOperator",
     "MultilevelCirculant",
     "MultilevelToeplitz",
+    "Near",
+    "NearCirculant",
     "NoClosedFormError",
     "NormOrder",
     "PairRules",

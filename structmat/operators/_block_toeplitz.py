@@ -35,6 +35,7 @@ from structmat.operators._diagonal import Identity
 from structmat.operators._hooks import Context
 from structmat.operators._kronecker import Kronecker
 from structmat.operators._linear_operator import LinearOperator, Planned
+from structmat.operators._near import Eigenvectors, Near
 from structmat.operators._toeplitz import diagonal_lengths, sign_and_modulus
 from structmat.operators._transforms import Fourier
 
@@ -473,15 +474,17 @@ class BlockToeplitz(Planned):
         weights = diagonal_lengths(*self.grid, real_part(offsets, xp), xp)[:, None, None]
         return euclidean_norm(offsets, xp, axis=(-3, -2, -1), weights=weights)
 
-    def _nearest_eig(self, xp: Namespace) -> tuple[Array, LinearOperator, bool] | None:
-        """Return that of T. Chan's block circulant, by the eigenvectors of the Hermitian part of each frequency.
+    def _near(self, like: Array, xp: Namespace) -> Near:
+        is_square = self.grid[0] == self.grid[1] and self.block_shape[0] == self.block_shape[1]
+        return Near(self, eigenvectors=lambda: self._eigenvectors_near(xp)) if is_square else Near(self)
+
+    def _eigenvectors_near(self, xp: Namespace) -> Eigenvectors:
+        """Return those of T. Chan's block circulant, by the eigenvectors of the Hermitian part of each frequency.
 
         With the Fourier matrix F of n frequencies the eigenvectors are those of all frequencies, as the spectrum of a
         block circulant matrix, times the Kronecker product of the adjoint of F and the identity.
         """
         n, p = self.grid[0], self.block_shape[0]
-        if (self.grid, self.block_shape) != ((n, n), (p, p)):
-            return None
         offsets = move_axis(self._offsets(xp), -3, -1, xp)
         finite = xp.all(xp.isfinite(offsets), axis=(-3, -2, -1), keepdims=True)
         offsets = xp.where(finite, offsets, xp.zeros_like(offsets))  # what libraries refuse has no near matrix

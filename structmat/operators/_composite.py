@@ -18,6 +18,7 @@ from structmat.operators._arithmetic import compose
 from structmat.operators._closed_forms import NoClosedFormError
 from structmat.operators._hooks import Context
 from structmat.operators._linear_operator import LinearOperator
+from structmat.operators._near import Near, NearCirculant, on_one_grid
 
 _MOST_ARRAYS = 100_000
 """The largest number of arrays in a combination, each counted as often as it occurs.
@@ -170,16 +171,20 @@ class Chain(Combination):
         factors = [values_of(f, self, xp, lambda part, own_xp: part._determinant_factors(own_xp)) for f in self.factors]
         return concat_last(factors, xp)
 
-    def _circulant_levels(self) -> tuple[int, ...]:
-        return max((factor._circulant_levels() for factor in self.factors), key=len)
-
-    def _nearest_circulant(self, sizes: tuple[int, ...], like: Array, xp: Namespace) -> Array | None:
-        """Product of the circulants near the factors, which need not be the nearest to the product."""
+    def _near(self, like: Array, xp: Namespace) -> Near:
+        """Return the product of the circulants near the factors, which need not be the nearest to the product."""
         if any(factor.shape != self.shape for factor in self.factors):
-            return None
-        columns = [factor._nearest_circulant(sizes, like, xp) for factor in self.factors]
-        known = [column for column in columns if column is not None]
-        return product_of_circulants(known, sizes, xp) if len(known) == len(columns) else None
+            return Near(self)
+        parts = [factor._near(like, xp) for factor in self.factors]
+
+        def circulant() -> NearCirculant | None:
+            found = on_one_grid(parts)
+            if found is None:
+                return None
+            columns, sizes = found
+            return NearCirculant(product_of_circulants(columns, sizes or self.shape[:1], xp), sizes)
+
+        return Near(self, circulant=circulant)
 
     def _slogdet(self, xp: Namespace) -> tuple[Array, Array]:
         self._require_square_factors()

@@ -90,6 +90,3 @@ class Constant(LinearOperator):
 
     def _solver(self, xp: Namespace) -> None:
         """Return None, for the same reason."""
-
-    def _as_principal_submatrix(self) -> tuple[LinearOperator, Any]:
-        return self, None

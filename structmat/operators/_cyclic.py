@@ -12,6 +12,7 @@ from structmat._fourier.multipliers import FOURIER
 from structmat.operators._diagonalisation import Diagonalisation
 from structmat.operators._diagonalised import Diagonalised
 from structmat.operators._linear_operator import LinearOperator
+from structmat.operators._near import Near, NearCirculant
 
 
 class Cyclic(Diagonalised):
@@ -33,11 +34,8 @@ class Cyclic(Diagonalised):
         power_of_two = power_of_two_near(c, xp)
         return power_of_two, Diagonalisation.of(c / power_of_two, self._sizes, xp)
 
-    def _circulant_levels(self) -> tuple[int, ...]:
-        return self._sizes
-
-    def _nearest_circulant(self, sizes: tuple[int, ...], like: Array, xp: Namespace) -> Array | None:
-        return self._as_circulant().c if sizes == self._sizes else None
+    def _near(self, like: Array, xp: Namespace) -> Near:
+        return Near(self, circulant=lambda: NearCirculant(self._as_circulant().c, self._sizes))
 
     def _modulus(self, xp: Namespace) -> LinearOperator:
         circulant = self._as_circulant()

@@ -28,6 +28,7 @@ from structmat._fourier.plans import Plan
 from structmat.operators._arithmetic import compose, scale
 from structmat.operators._hooks import Context
 from structmat.operators._linear_operator import LinearOperator
+from structmat.operators._near import Near, NearCirculant
 from structmat.operators._spectral_functions import SpectralFunction, function_of_entries, spectral_rounding
 
 
@@ -108,17 +109,18 @@ class Identity(LinearOperator):
     def _diagonal(self, xp: Namespace) -> Array:
         return xp.ones(self.n)
 
-    def _noisy_toeplitz(self, like: Array, xp: Namespace) -> tuple[None, Array]:
-        return None, xp.ones(self.n, dtype=like.dtype, device=device_of(like))
+    def _near(self, like: Array, xp: Namespace) -> Near:
+        return Near(
+            self,
+            circulant=lambda: NearCirculant(_first_unit_vector(self.n, like, xp), None),
+            noisy_toeplitz=lambda: (None, xp.ones(self.n, dtype=like.dtype, device=device_of(like))),
+        )
 
     def _modulus(self, xp: Namespace) -> LinearOperator:
         return self
 
     def _frobenius(self, xp: Namespace) -> Array:
         return xp.asarray(math.sqrt(self.n))
-
-    def _nearest_circulant(self, sizes: tuple[int, ...], like: Array, xp: Namespace) -> Array:
-        return xp.astype(xp.arange(self.n, device=device_of(like)) == 0, like.dtype)
 
     def _row_sums(self, xp: Namespace) -> Array:
         return xp.ones(self.n)
@@ -128,6 +130,11 @@ class Identity(LinearOperator):
 
     def _spectral_function(self, function: SpectralFunction, xp: Namespace) -> LinearOperator:
         return scale(self, function_of_entries(function, xp.ones(1), "Identity", xp)[0].item())
+
+
+def _first_unit_vector(n: int, like: Array, xp: Namespace) -> Array:
+    """Return the first column of the identity, with the dtype and the device of an array."""
+    return xp.astype(xp.arange(n, device=device_of(like)) == 0, like.dtype)
 
 
 @compose.rule(Identity, object)
@@ -267,8 +274,12 @@ class Diagonal(LinearOperator):
     def _diagonal(self, xp: Namespace) -> Array:
         return self.d
 
-    def _noisy_toeplitz(self, like: Array, xp: Namespace) -> tuple[None, Array]:
-        return None, self.d
+    def _near(self, like: Array, xp: Namespace) -> Near:
+        def circulant() -> NearCirculant:
+            mean = xp.mean(self.d, axis=-1, keepdims=True)
+            return NearCirculant(mean * _first_unit_vector(self.shape[0], like, xp), None)
+
+        return Near(self, circulant=circulant, noisy_toeplitz=lambda: (None, self.d))
 
     def _modulus(self, xp: Namespace) -> LinearOperator:
         return Diagonal(xp.abs(self.d))
@@ -288,10 +299,6 @@ class Diagonal(LinearOperator):
         entries = self.d[..., rows.start : rows.stop, None]
         # Not by a product, in which infinity times the zeros beside it would be NaN.
         return xp.where(i[:, None] == j, entries, xp.zeros_like(entries))
-
-    def _nearest_circulant(self, sizes: tuple[int, ...], like: Array, xp: Namespace) -> Array:
-        first = xp.astype(xp.arange(self.shape[0], device=device_of(like)) == 0, like.dtype)
-        return xp.mean(self.d, axis=-1, keepdims=True) * first
 
     def _spectral_function(self, function: SpectralFunction, xp: Namespace) -> LinearOperator:
         return Diagonal(function_of_entries(function, self.d, "Diagonal", xp))

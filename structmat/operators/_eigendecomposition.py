@@ -35,6 +35,7 @@ from structmat.operators._dense import Dense, as_operators
 from structmat.operators._determinants import sign_and_log
 from structmat.operators._diagonal import Identity
 from structmat.operators._linear_operator import LinearOperator
+from structmat.operators._near import Near
 from structmat.operators._scaled import Scaled, identity_factor
 from structmat.operators._spectral_functions import SpectralFunction, function_of_entries, is_real_at
 
@@ -230,8 +231,8 @@ class Eigendecomposition(LinearOperator):
     def _orthonormal_eig(self, xp: Namespace) -> tuple[Array, LinearOperator, bool]:
         return self.values, self.vectors, self.real
 
-    def _nearest_eig(self, xp: Namespace) -> tuple[Array, LinearOperator, bool]:
-        return self._orthonormal_eig(xp)
+    def _near(self, like: Array, xp: Namespace) -> Near:
+        return Near(self, eigenvectors=lambda: self._orthonormal_eig(xp))
 
     def _svdvals(self, xp: Namespace) -> Array:
         return xp.abs(self._of_all(xp))

@@ -17,6 +17,7 @@ from structmat._fourier.multilevel import MultilevelConvolution
 from structmat._fourier.plans import Plan
 from structmat.operators._linear_operator import LinearOperator
 from structmat.operators._multilevel import OnGrids, by_axes
+from structmat.operators._near import Near
 from structmat.operators._spectral_multiplier import Boundary, SpectralMultiplier, checked_kernel
 
 
@@ -202,14 +203,17 @@ class GridConvolution(OnGrids):
 
         return by_axes(self.kernel, self.kernel_sizes, of_axis, xp)
 
-    def _nearest_eig(self, xp: Namespace) -> tuple[Array, LinearOperator, bool] | None:
-        """Return that of the symmetric part of the kernel."""
+    def _near(self, like: Array, xp: Namespace) -> Near:
+        return Near(self, eigenvectors=lambda: self._symmetric_part(xp)._orthonormal_eig(xp))
+
+    def _symmetric_part(self, xp: Namespace) -> LinearOperator:
+        """Return the convolution with the symmetric part of the kernel."""
         kernel = as_grid(self.kernel, self.kernel_sizes, xp)
         for axis, name in enumerate(self.boundary):
             if name != "wrap":
                 kernel = (kernel + xp.flip(kernel, axis=axis - len(self.sizes))) / 2
         near = SpectralMultiplier.from_kernel(kernel, self.sizes, self.boundary)
-        return (near._transpose() if self.transposed else near)._orthonormal_eig(xp)
+        return near._transpose() if self.transposed else near
 
 
 @dataclass(frozen=True, eq=False, repr=False)

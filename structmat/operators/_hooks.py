@@ -21,6 +21,7 @@ from structmat._fourier.plans import Plan
 from structmat._fourier.products import Products
 from structmat.operators._closed_forms import NoClosedFormError
 from structmat.operators._determinants import product, sign_and_log
+from structmat.operators._near import Near
 from structmat.operators._spectral_functions import SpectralFunction, spectral_rounding
 from structmat.operators._storage import Stored
 
@@ -122,34 +123,12 @@ class Hooks(Stored):
         """Return what an error adds of an operand of a wrong shape, which should have that length along an axis."""
         return ""
 
-    def _as_principal_submatrix(self) -> tuple[Operator, Any]:
-        """Return a matrix of which this one is a principal submatrix, and the `Indices` of its rows and columns.
+    def _near(self, like: Array, xp: Namespace) -> Near:
+        """Return what is near this matrix, or another form of it, for those who solve systems; by default nothing.
 
-        By default, that is the operator itself, and None for all rows and columns.
+        `like` is an array, for dtype and device where the operator holds no arrays.
         """
-        return self, None
-
-    def _circulant_levels(self) -> tuple[int, ...]:
-        """Return the sizes of the grid on which circulants near this matrix are cyclic, by default one size, n."""
-        return (self.shape[0],)
-
-    def _nearest_circulant(self, sizes: tuple[int, ...], like: Array, xp: Namespace) -> Array | None:
-        """Return the first column of a circulant on that grid near this square matrix; None where that is expensive.
-
-        Where the operator holds no arrays, the column has the dtype and the device of `like`, a right-hand side.
-        """
-        return None
-
-    def _nearest_eig(self, xp: Namespace) -> tuple[Array, Operator, bool] | None:
-        """Return the same as `_orthonormal_eig` of a matrix near this one; None where none is known."""
-        return None
-
-    def _noisy_toeplitz(self, like: Array, xp: Namespace) -> tuple[Any, Array | None] | None:
-        """Toeplitz operator and diagonal, None where there is none, whose sum is this matrix; None for other matrices.
-
-        `like` is an array of the same library, for dtype and device where the operator holds no arrays.
-        """
-        return None
+        return Near(self)
 
     # Closed forms: without them the methods that ask for them raise an error that names an alternative
 

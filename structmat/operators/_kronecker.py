@@ -21,6 +21,7 @@ from structmat.operators._dense import as_operators
 from structmat.operators._eigendecomposition import ByEigenvalues, eig_of_part, function_of_part
 from structmat.operators._hooks import Context, NormOrder
 from structmat.operators._linear_operator import LinearOperator
+from structmat.operators._near import Near, NearCirculant
 from structmat.operators._spectral_functions import SpectralFunction
 
 
@@ -224,9 +225,6 @@ class Kronecker(ByEigenvalues):
         values, vectors, real = zip(*(eig_of_part(factor, self, xp) for factor in self.factors), strict=True)
         return _products_of_pairs(values, xp), Kronecker(*vectors), all(real)
 
-    def _nearest_eig(self, xp: Namespace) -> tuple[Array, LinearOperator, bool] | None:
-        return eig_or_none(self, xp)
-
     def _eigvals(self, xp: Namespace) -> Array:
         self._require_square_factors()
         return self._of_all(xp, lambda factor, own: factor._eigvals(own))
@@ -261,23 +259,21 @@ class Kronecker(ByEigenvalues):
             return Kronecker(*(function_of_part(factor, self, function, xp) for factor in self.factors))
         return super()._spectral_function(function, xp)
 
-    # Preconditioners
+    def _near(self, like: Array, xp: Namespace) -> Near:
+        return Near(self, circulant=lambda: self._circulant_near(like, xp), eigenvectors=lambda: eig_or_none(self, xp))
 
-    def _circulant_levels(self) -> tuple[int, ...]:
-        return tuple(size for factor in self.factors for size in factor._circulant_levels())
-
-    def _nearest_circulant(self, sizes: tuple[int, ...], like: Array, xp: Namespace) -> Array | None:
-        if sizes != self._circulant_levels() or any(factor.shape[0] != factor.shape[1] for factor in self.factors):
-            return None
-        columns = []
+    def _circulant_near(self, like: Array, xp: Namespace) -> NearCirculant | None:
+        """Return the Kronecker product of the circulants near the factors, of all their levels."""
+        columns: list[Array] = []
+        sizes: tuple[int, ...] = ()
         for factor in self.factors:
-            count = len(factor._circulant_levels())
-            column = factor._nearest_circulant(sizes[:count], like, xp)
-            if column is None:
+            m, n = factor.shape
+            found = factor._near(like, xp).circulant() if m == n else None
+            if found is None:
                 return None
-            columns.append(column)
-            sizes = sizes[count:]
-        return _products_of_pairs(columns, xp)
+            columns.append(found.c)
+            sizes += found.sizes or (n,)
+        return NearCirculant(_products_of_pairs(columns, xp), sizes)
 
 
 def axis_by_axis(

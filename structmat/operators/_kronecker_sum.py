@@ -19,6 +19,7 @@ from structmat.operators._eigendecomposition import ByEigenvalues, eig_of_part, 
 from structmat.operators._hooks import Context
 from structmat.operators._kronecker import Kronecker, eig_or_none, of_pairs
 from structmat.operators._linear_operator import LinearOperator
+from structmat.operators._near import Near
 from structmat.operators._scaled import Scaled, identity_factor
 from structmat.operators._spectral_functions import SpectralFunction
 
@@ -139,8 +140,8 @@ class KroneckerSum(ByEigenvalues):
         values, vectors, real = zip(*(eig_of_part(term, self, xp) for term in self.terms), strict=True)
         return self._sums(values, xp), Kronecker(*vectors), all(real)
 
-    def _nearest_eig(self, xp: Namespace) -> tuple[Array, LinearOperator, bool] | None:
-        return eig_or_none(self, xp)
+    def _near(self, like: Array, xp: Namespace) -> Near:
+        return Near(self, eigenvectors=lambda: eig_or_none(self, xp))
 
     def _eigvals(self, xp: Namespace) -> Array:
         return self._sums([values_of(term, self, xp, lambda part, own: part._eigvals(own)) for term in self.terms], xp)

@@ -29,6 +29,7 @@ from structmat.operators._cyclic import Cyclic
 from structmat.operators._diagonalisation import Diagonalisation
 from structmat.operators._hooks import Context
 from structmat.operators._linear_operator import LinearOperator, Planned
+from structmat.operators._near import Near, NearCirculant
 from structmat.operators._toeplitz import diagonal_lengths
 
 _WITH_VECTORS = {"solve": "inv_matvec", "lstsq": "pinv().matvec", "matmat": "matvec"}
@@ -482,12 +483,14 @@ class MultilevelToeplitz(OnGrids):
             index = index * (m + n - 1) + (k // row_stride) % m - (k // col_stride) % n + n - 1
         return xp.take(self.t, index, axis=-1)
 
-    def _circulant_levels(self) -> tuple[int, ...]:
-        return self.row_sizes if self.row_sizes == self.col_sizes else self.shape[:1]
+    def _near(self, like: Array, xp: Namespace) -> Near:
+        def circulant() -> NearCirculant | None:
+            sizes = self.row_sizes
+            if sizes != self.col_sizes:
+                return None
+            return NearCirculant(wrapped_diagonals(self.t, sizes, mean_of_diagonals, xp), sizes)
 
-    def _nearest_circulant(self, sizes: tuple[int, ...], like: Array, xp: Namespace) -> Array | None:
-        is_on_grid = self.row_sizes == self.col_sizes == sizes
-        return wrapped_diagonals(self.t, sizes, mean_of_diagonals, xp) if is_on_grid else None
+        return Near(self, circulant=circulant)
 
     def _modulus(self, xp: Namespace) -> LinearOperator:
         return self._replaced(t=xp.abs(self.t))

@@ -22,6 +22,7 @@ from structmat.operators._determinants import sign_and_log
 from structmat.operators._diagonal import Identity, times_identity
 from structmat.operators._hooks import Context, NormOrder
 from structmat.operators._linear_operator import LinearOperator
+from structmat.operators._near import Near, NearCirculant
 from structmat.operators._spectral_functions import SpectralFunction, function_of_entries
 
 
@@ -149,22 +150,26 @@ class Scaled(Wrapper):
         own_sign, own_log = sign_and_log(self._times_factor(ones, xp), xp)
         return sign * own_sign, log + own_log
 
-    def _circulant_levels(self) -> tuple[int, ...]:
-        return self.operator._circulant_levels()
+    def _near(self, like: Array, xp: Namespace) -> Near:
+        near = self.operator._near(like, xp)
 
-    def _nearest_circulant(self, sizes: tuple[int, ...], like: Array, xp: Namespace) -> Array | None:
-        column = self.operator._nearest_circulant(sizes, like, xp)
-        return None if column is None else scale_array(column, self.factor, 1, xp)
+        def circulant() -> NearCirculant | None:
+            found = near.circulant()
+            return None if found is None else found._replace(c=scale_array(found.c, self.factor, 1, xp))
+
+        def noisy_toeplitz() -> tuple[Any, Array | None] | None:
+            found = near.noisy_toeplitz()
+            if found is None:
+                return None
+            T, d = found
+            own = None if T is None else scale(T, self.factor)
+            return own, None if d is None else scale_array(d, self.factor, 1, xp)
+
+        whole = self if near.chosen is None else scale(near.whole, self.factor)
+        return Near(whole, near.chosen, circulant, noisy_toeplitz=noisy_toeplitz)
 
     def _diagonal(self, xp: Namespace) -> Array:
         return self._times_factor(self.operator._diagonal(xp), xp)
-
-    def _noisy_toeplitz(self, like: Array, xp: Namespace) -> tuple[Any, Array | None] | None:
-        if (parts := self.operator._noisy_toeplitz(like, xp)) is None:
-            return None
-        T, d = parts
-        own = None if T is None else scale(T, self.factor)
-        return own, None if d is None else scale_array(d, self.factor, 1, xp)
 
     def _eigvals(self, xp: Namespace) -> Array:
         return self._times_factor(self.operator._eigvals(xp), xp)

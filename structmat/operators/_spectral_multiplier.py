@@ -25,8 +25,8 @@ from structmat._fourier.plans import Plan
 from structmat._fourier.spectra import as_complex, spectrum
 from structmat.operators._diagonalisation import Diagonalisation
 from structmat.operators._diagonalised import Diagonalised
-from structmat.operators._linear_operator import LinearOperator
 from structmat.operators._multilevel import OnGrids
+from structmat.operators._near import Near
 
 Boundary: TypeAlias = Literal["reflect", "zero", "odd", "wrap"]
 """How an array on a grid goes on beyond an edge."""
@@ -291,8 +291,8 @@ class SpectralMultiplier(OnGrids, Diagonalised):
         axes = tuple(fourier_axes(self.transforms))
         return from_grid(with_negative_frequencies(as_grid(values, self.sizes, xp), axes, xp), self.sizes, xp)
 
-    def _nearest_eig(self, xp: Namespace) -> tuple[Array, LinearOperator, bool]:
-        return self._orthonormal_eig(xp)
+    def _near(self, like: Array, xp: Namespace) -> Near:
+        return Near(self, eigenvectors=lambda: self._orthonormal_eig(xp))
 
     def _diagonal(self, xp: Namespace) -> Array:
         values = as_grid(self._diagonalised(xp).all_values(xp), self.sizes, xp)

@@ -19,6 +19,7 @@ from structmat.operators._composite import Wrapper, require_operators
 from structmat.operators._hooks import Context
 from structmat.operators._indices import Indices, is_choice, range_of
 from structmat.operators._linear_operator import LinearOperator
+from structmat.operators._near import Near
 
 
 def _take(y: Array, indices: Indices | None, xp: Namespace) -> Array:
@@ -139,11 +140,11 @@ class Submatrix(Wrapper):
     def _transpose(self) -> Submatrix:
         return Submatrix(self.operator._transpose(), self.cols, self.rows)
 
-    def _as_principal_submatrix(self) -> tuple[LinearOperator, Any]:
+    def _near(self, like: Array, xp: Namespace) -> Near:
         if self.rows is None or self.rows != self.cols:
-            return self, None
-        whole, chosen = self.operator._as_principal_submatrix()
-        return whole, self.rows._within(chosen)
+            return Near(self)
+        near = self.operator._near(like, xp)
+        return near._replace(chosen=self.rows._within(near.chosen))
 
     def _diagonal(self, xp: Namespace) -> Array:
         if self.rows != self.cols:

@@ -18,6 +18,7 @@ from structmat.operators._diagonal import Diagonal, Identity
 from structmat.operators._eigendecomposition import ByEigenvalues, shifted
 from structmat.operators._hooks import Context
 from structmat.operators._linear_operator import LinearOperator
+from structmat.operators._near import Eigenvectors, Near, NearCirculant, on_one_grid
 from structmat.operators._prepared import Prepared, prepared_by
 from structmat.operators._scaled import identity_factor
 
@@ -105,48 +106,65 @@ class Sum(ByEigenvalues, Combination):
             raise NoClosedFormError(self)
         return shifted(others[0], shift, xp)
 
-    def _nearest_eig(self, xp: Namespace) -> tuple[Array, LinearOperator, bool] | None:
-        """Return that of the one other term beside multiples of the identity and the means of diagonal terms."""
-        near = [_near_multiple_of_identity(term, xp) for term in self.terms]
-        others = [term for term, factor in zip(self.terms, near, strict=True) if factor is None]
-        known = others[0]._nearest_eig(xp) if len(others) == 1 else None
+    def _diagonal(self, xp: Namespace) -> Array:
+        diagonals = [values_of(t, self, xp, lambda part, own: part._diagonal(own)) for t in self.terms]
+        return sum(diagonals[1:], start=diagonals[0])
+
+    def _near(self, like: Array, xp: Namespace) -> Near:
+        parts = [term._near(like, xp) for term in self.terms]
+        chosen = next((part.chosen for part in parts if part.chosen is not None), None)
+        if chosen is not None:
+            return self._near_larger(parts, chosen, like, xp)
+        return Near(
+            self,
+            circulant=lambda: _circulant_near_sum(parts),
+            eigenvectors=lambda: self._eigenvectors_near(parts, xp),
+            noisy_toeplitz=lambda: _noisy_toeplitz(parts),
+        )
+
+    def _near_larger(self, parts: list[Near], chosen: Any, like: Array, xp: Namespace) -> Near:
+        """Return what is near a sum of larger matrices, of which this sum has the chosen rows and columns."""
+        wider: list[Any] = [
+            _with_more_rows(term, chosen) if part.chosen is None else part.whole
+            for term, part in zip(self.terms, parts, strict=True)
+        ]
+        if None in wider or any(part.chosen not in {chosen, None} for part in parts):
+            return Near(self)
+        return reduce(add, wider)._near(like, xp)._replace(chosen=chosen)
+
+    def _eigenvectors_near(self, parts: list[Near], xp: Namespace) -> Eigenvectors | None:
+        """Return those near the one other term beside multiples of the identity and the means of diagonal terms."""
+        multiples = [_near_multiple_of_identity(term, xp) for term in self.terms]
+        others = [part for part, factor in zip(parts, multiples, strict=True) if factor is None]
+        known = others[0].eigenvectors() if len(others) == 1 else None
         if known is None:
             return None
         values, vectors, real = known
-        for factor in near:
+        for factor in multiples:
             if factor is not None:
                 values = values + scale_array(xp.ones_like(values), factor, 1, xp)
                 real = real and not is_complex_scalar(factor, xp)
         return values, vectors, real
 
-    def _diagonal(self, xp: Namespace) -> Array:
-        diagonals = [values_of(t, self, xp, lambda part, own: part._diagonal(own)) for t in self.terms]
-        return sum(diagonals[1:], start=diagonals[0])
 
-    def _circulant_levels(self) -> tuple[int, ...]:
-        return max((term._circulant_levels() for term in self.terms), key=len)
+def _circulant_near_sum(parts: list[Near]) -> NearCirculant | None:
+    """Return the sum of the circulants near the terms."""
+    found = on_one_grid(parts)
+    if found is None:
+        return None
+    columns, sizes = found
+    return NearCirculant(sum(columns[1:], start=columns[0]), sizes)
 
-    def _nearest_circulant(self, sizes: tuple[int, ...], like: Array, xp: Namespace) -> Array | None:
-        columns = [term._nearest_circulant(sizes, like, xp) for term in self.terms]
-        known = [column for column in columns if column is not None]
-        return reduce(lambda c, other: c + other, known) if len(known) == len(columns) else None
 
-    def _noisy_toeplitz(self, like: Array, xp: Namespace) -> tuple[Any, Array | None] | None:
-        parts = [term._noisy_toeplitz(like, xp) for term in self.terms]
-        known = [part for part in parts if part is not None]
-        if len(known) < len(parts):
-            return None
-        matrices, diagonals = ([part for part in each if part is not None] for each in zip(*known, strict=True))
-        d = sum(diagonals[1:], start=diagonals[0]) if diagonals else None
-        return reduce(add, matrices) if matrices else None, d
-
-    def _as_principal_submatrix(self) -> tuple[LinearOperator, Any]:
-        found = [term._as_principal_submatrix() for term in self.terms]
-        chosen = next((rows for _, rows in found if rows is not None), None)
-        wider: list[Any] = [op if rows is not None else _with_more_rows(op, chosen) for op, rows in found]
-        if chosen is None or None in wider or any(rows not in {chosen, None} for _, rows in found):
-            return self, None
-        return reduce(add, wider), chosen
+def _noisy_toeplitz(parts: list[Near]) -> tuple[Any, Array | None] | None:
+    """Return the sum of the Toeplitz matrices of the terms and that of their diagonals, where all have such."""
+    found = [part.noisy_toeplitz() for part in parts]
+    known = [pair for pair in found if pair is not None]
+    if len(known) < len(found):
+        return None
+    matrices, diagonals = ([one for one in each if one is not None] for each in zip(*known, strict=True))
+    d = sum(diagonals[1:], start=diagonals[0]) if diagonals else None
+    return reduce(add, matrices) if matrices else None, d
 
 
 def _near_multiple_of_identity(operator: LinearOperator, xp: Namespace) -> Scalar | None:

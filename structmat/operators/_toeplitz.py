@@ -39,6 +39,7 @@ from structmat.operators._arithmetic import scale
 from structmat.operators._closed_forms import NoClosedFormError
 from structmat.operators._hooks import Context
 from structmat.operators._linear_operator import LinearOperator, Planned, SlogdetResult
+from structmat.operators._near import Near, NearCirculant
 from structmat.operators._spectral_functions import SpectralFunction, function_of_entries
 
 
@@ -641,8 +642,14 @@ class Toeplitz(ConstantDiagonals):
     def _transpose(self) -> Toeplitz:
         return self._replaced(c=concat_last([self.c[..., :1], self.r[..., 1:]], self._own_namespace()), r=self.c)
 
-    def _noisy_toeplitz(self, like: Array, xp: Namespace) -> tuple[Toeplitz, None]:
-        return self, None
+    def _near(self, like: Array, xp: Namespace) -> Near:
+        def circulant() -> NearCirculant | None:
+            m, n = self.shape
+            if m != n:
+                return None
+            return NearCirculant(wrapped_diagonals(self._constants(xp), (n,), mean_of_diagonals, xp), (n,))
+
+        return Near(self, circulant=circulant, noisy_toeplitz=lambda: (self, None))
 
     def _to_dense(self, like: Context) -> Array:
         return toeplitz_entries(self._constants(like.xp), self.shape[1], like.xp)
@@ -655,10 +662,6 @@ class Toeplitz(ConstantDiagonals):
         constants = self._constants(xp)
         first_row = xp.flip(constants[..., corner + 1 - len(cols) : corner + 1], axis=-1)
         return Toeplitz(constants[..., corner : corner + len(rows)], first_row)
-
-    def _nearest_circulant(self, sizes: tuple[int, ...], like: Array, xp: Namespace) -> Array | None:
-        is_square = self.shape == (*sizes, *sizes)
-        return wrapped_diagonals(self._constants(xp), sizes, mean_of_diagonals, xp) if is_square else None
 
     def _diagonal(self, xp: Namespace) -> Array:
         return xp.broadcast_to(self.c[..., :1], (*self.batch_shape, min(self.shape)))

@@ -20,6 +20,7 @@ from torch.func import grad, vmap
 import structmat as sm
 from structmat._arrays.libraries import namespace
 from structmat._arrays.namespaces import numpy_namespace
+from structmat.extend import Near, NearCirculant
 from structmat.linear_systems import _differentiable, _gmres, _solve
 from structmat.linear_systems._krylov_method import KrylovMethod
 from structmat.linear_systems._results import Solutions
@@ -273,7 +274,10 @@ class Decay(sm.LinearOperator):
     shape = property(lambda self: (self.column.shape[-1],) * 2)
     _matvec = lambda self, x, xp: sm.Toeplitz(self.column)._matvec(x, xp)
     _transpose = lambda self: self
-    _nearest_circulant = lambda self, sizes, like, xp: sm.preconditioners.chan(sm.Toeplitz(self.column)).c
+
+    def _near(self, like, xp):
+        c = sm.preconditioners.chan(sm.Toeplitz(self.column)).c
+        return Near(self, circulant=lambda: NearCirculant(c, self.shape[:1]))
 
 
 @on(*LIBRARIES)

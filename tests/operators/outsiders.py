@@ -13,6 +13,8 @@ from typing import Any
 import structmat as sm
 from structmat.extend import (
     LinearOperator,
+    Near,
+    NearCirculant,
     NoClosedFormError,
     add,
     as_vectors,
@@ -189,10 +191,13 @@ class ToeplitzPlusHankel(LinearOperator):
         t = self.t[..., last + rows.start - cols.stop + 1 : last + rows.stop - cols.start]
         return ToeplitzPlusHankel(t, self.h[..., rows.start + cols.start : rows.stop + cols.stop - 1], len(rows))
 
-    def _nearest_circulant(self, sizes: tuple[int, ...], like: Any, xp: Any) -> Any:
-        T, _ = self._parts(xp)
-        c = T._nearest_circulant(sizes, like, xp)
-        return None if c is None else c + _means_of_anti_diagonals(self.h, sizes[0], xp)
+    def _near(self, like: Any, xp: Any) -> Near:
+        def circulant() -> NearCirculant | None:
+            T, _ = self._parts(xp)
+            near = T._near(like, xp).circulant()
+            return None if near is None else near._replace(c=near.c + _means_of_anti_diagonals(self.h, self.rows, xp))
+
+        return Near(self, circulant=circulant)
 
     def _diagonal(self, xp: Any) -> Any:
         T, H = self._parts(xp)

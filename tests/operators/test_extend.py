@@ -117,24 +117,26 @@ def test_the_circulant_near_a_toeplitz_plus_hankel_matrix_is_the_nearest(
 ) -> None:
     t, h = Vectors(n, dtype, (2,))(2, 2 * n - 1), Vectors(n, dtype)(2 * n - 1)
     op = ToeplitzPlusHankel(backend.asarray(t), backend.asarray(h), n)
-    found = op._nearest_circulant((n,), op.t, op._own_namespace())
+    found: Any = op._near(op.t, op._own_namespace()).circulant()
+    assert found.sizes == (n,)
     want = sm.Circulant.nearest(ToeplitzPlusHankel(t, h, n).to_dense()).c
-    np.testing.assert_allclose(backend.to_numpy(found), want, atol=1e-13)
+    np.testing.assert_allclose(backend.to_numpy(found.c), want, atol=1e-13)
 
 
 def test_the_circulant_near_a_kronecker_product_is_that_of_the_factors() -> None:
     """Of two levels, and the nearest: no other one of these levels is nearer to the matrix."""
     v = Vectors(0, "float64")
     op = sm.Kronecker(sm.Toeplitz(v(3), v(3)), sm.Kronecker(sm.Identity(2), sm.Circulant(v(2))))
-    sizes = op._circulant_levels()
+    found = op._near(v(12), np).circulant()
+    assert found is not None
+    c, sizes = found
     assert sizes == (3, 2, 2)
-    c = op._nearest_circulant(sizes, v(12), np)
     off = op.to_dense() - sm.MultilevelCirculant(c, sizes).to_dense()
     for k in range(12):
         unit = sm.MultilevelCirculant(np.eye(12)[k], sizes).to_dense()
         np.testing.assert_allclose(np.sum(off * unit), 0, atol=1e-13)
-    assert op._nearest_circulant((12,), v(12), np) is None
-    assert sm.Kronecker(sm.Toeplitz(v(3), v(2)), sm.Toeplitz(v(2), v(3)))._nearest_circulant((3, 2), v(6), np) is None
+    for unknown in (op + sm.Toeplitz(v(12)), sm.Kronecker(sm.Toeplitz(v(3), v(2)), sm.Toeplitz(v(2), v(3)))):
+        assert unknown._near(v(12), np).circulant() is None
 
 
 def systems() -> dict[str, sm.LinearOperator]:
