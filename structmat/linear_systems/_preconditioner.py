@@ -107,13 +107,8 @@ def _by_own_eigenvectors(known: Near, xp: Namespace) -> Nearest | None:
     found = known.eigenvectors()
     if found is None:
         return None
-    near = Eigendecomposition(*found)
-    return Nearest(
-        eigenvalues=near.values,
-        having=lambda values: Eigendecomposition(values, near.vectors, near.real),
-        chosen=known.chosen,
-        square=euclidean_norm(near.values, xp) ** 2,
-    )
+    form = Eigendecomposition(*found)._spectral_form(xp)
+    return Nearest(form.values, form.having, known.chosen, euclidean_norm(form.values, xp) ** 2)
 
 
 def _circulant(known: Near, xp: Namespace) -> Nearest | None:
@@ -124,13 +119,8 @@ def _circulant(known: Near, xp: Namespace) -> Nearest | None:
         return None
     column, sizes = found.c, found.sizes or (n,)
     kind: Any = Circulant(column).to_spectral() if len(sizes) == 1 else MultilevelCirculant(column, sizes)
-    diagonalisation = kind._diagonalised(xp)
-    return Nearest(
-        eigenvalues=diagonalisation.values,
-        having=lambda values: kind._from_eigenvalues(diagonalisation.with_values(values), xp),
-        chosen=known.chosen,
-        square=n * euclidean_norm(column, xp) ** 2,
-    )
+    form = kind._spectral_form(xp)
+    return Nearest(form.values, form.having, known.chosen, n * euclidean_norm(column, xp) ** 2)
 
 
 def _diagonal(known: Near, xp: Namespace) -> Nearest | None:

@@ -14,14 +14,11 @@ import numpy as np
 from structmat._arguments import as_vectors, integer
 from structmat._arrays.arithmetic import (
     are_normal,
-    damped_reciprocal,
-    euclidean_norm,
     quotient,
-    reciprocal_above,
     require_nonzero,
 )
 from structmat._arrays.conversion import copied
-from structmat._arrays.dtypes import complex_partner, is_complex
+from structmat._arrays.dtypes import is_complex
 from structmat._arrays.libraries import device_of, is_numpy
 from structmat._arrays.typing import Array, Namespace
 from structmat._fourier.plans import Plan
@@ -29,11 +26,12 @@ from structmat.operators._arithmetic import compose, scale
 from structmat.operators._hooks import Context
 from structmat.operators._linear_operator import LinearOperator
 from structmat.operators._near import Near, NearCirculant
+from structmat.operators._spectral import Spectral, SpectralForm
 from structmat.operators._spectral_functions import SpectralFunction, function_of_entries, spectral_rounding
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Identity(LinearOperator):
+class Identity(Spectral):
     """The identity matrix, without dtype and device, for operators and arrays of any library.
 
     Parameters
@@ -87,12 +85,9 @@ class Identity(LinearOperator):
     def _damped_pinv(self, damp: float, xp: Namespace) -> LinearOperator:
         return scale(self, 1.0 / (1.0 + damp * damp))
 
-    def _eigvals(self, xp: Namespace) -> Array:
+    def _spectral_form(self, xp: Namespace) -> SpectralForm:
         ones = xp.ones(self.n)
-        return xp.astype(ones, complex_partner(ones.dtype, xp))
-
-    def _eig(self, xp: Namespace) -> tuple[Array, LinearOperator]:
-        return self._eigvals(xp), self
+        return SpectralForm(ones, lambda: ones, lambda: self, Diagonal, xp)
 
     def _orthonormal_eig(self, xp: Namespace) -> tuple[Array, LinearOperator, bool]:
         return xp.ones(self.n), self, True
@@ -100,11 +95,11 @@ class Identity(LinearOperator):
     def _squared_moduli_times(self, X: Array, xp: Namespace) -> Array:
         return X
 
-    def _svdvals(self, xp: Namespace) -> Array:
-        return xp.ones(self.n)
-
     def _determinant_factors(self, xp: Namespace) -> Array:
         return xp.ones(1)
+
+    def _frobenius(self, xp: Namespace) -> Array:
+        return xp.asarray(math.sqrt(self.n))
 
     def _diagonal(self, xp: Namespace) -> Array:
         return xp.ones(self.n)
@@ -118,9 +113,6 @@ class Identity(LinearOperator):
 
     def _modulus(self, xp: Namespace) -> LinearOperator:
         return self
-
-    def _frobenius(self, xp: Namespace) -> Array:
-        return xp.asarray(math.sqrt(self.n))
 
     def _row_sums(self, xp: Namespace) -> Array:
         return xp.ones(self.n)
@@ -173,7 +165,7 @@ class Entrywise(Plan):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Diagonal(LinearOperator):
+class Diagonal(Spectral):
     """A diagonal matrix, ``A[i, i] = d[i]``.
 
     Parameters
@@ -235,41 +227,24 @@ class Diagonal(LinearOperator):
         # Not by a product, in which infinity times the zeros beside it would be NaN.
         return like.xp.where(on_diagonal, self.d[..., None], like.xp.zeros_like(self.d[..., None]))
 
-    def _inv(self, xp: Namespace) -> LinearOperator:
-        require_nonzero(self.d, 0, "Diagonal.inv", xp)
-        return Diagonal(1 / self.d)
+    def _spectral_form(self, xp: Namespace) -> SpectralForm:
+        d = self.d
+        return SpectralForm(d, lambda: d, lambda: Identity(d.shape[-1]), Diagonal, xp)
+
+    def _require_regular(self, values: Array, method: str, xp: Namespace) -> None:
+        """Raise an error if an entry is zero: no other one is a rounding error of zero, however small."""
+        require_nonzero(values, 0, f"Diagonal.{method}", xp)
 
     def _solve(self, b: Array, xp: Namespace) -> Array:
-        require_nonzero(self.d, 0, "Diagonal.solve", xp)
+        self._require_regular(self.d, "solve", xp)
         return quotient(b, self.d, xp)
 
     def _plan(self, xp: Namespace) -> Entrywise:
         return Entrywise(self.d, not is_complex(self.d.dtype, xp))
 
     def _solver(self, xp: Namespace) -> Entrywise | None:
-        require_nonzero(self.d, 0, "Diagonal.solve", xp)
+        self._require_regular(self.d, "solve", xp)
         return Entrywise(1 / self.d, not is_complex(self.d.dtype, xp)) if are_normal(self.d, xp) else None
-
-    def _pinv(self, rtol: float, xp: Namespace) -> LinearOperator:
-        return Diagonal(reciprocal_above(self.d, rtol, xp))
-
-    def _damped_pinv(self, damp: float, xp: Namespace) -> LinearOperator:
-        return Diagonal(damped_reciprocal(self.d, damp, xp))
-
-    def _eigvals(self, xp: Namespace) -> Array:
-        return xp.astype(self.d, complex_partner(self.d.dtype, xp))
-
-    def _eig(self, xp: Namespace) -> tuple[Array, LinearOperator]:
-        return self._eigvals(xp), Identity(self.shape[0])
-
-    def _orthonormal_eig(self, xp: Namespace) -> tuple[Array, LinearOperator, bool]:
-        return self.d, Identity(self.shape[0]), not is_complex(self.d.dtype, xp)
-
-    def _svdvals(self, xp: Namespace) -> Array:
-        return xp.abs(self.d)
-
-    def _determinant_factors(self, xp: Namespace) -> Array:
-        return self.d
 
     def _diagonal(self, xp: Namespace) -> Array:
         return self.d
@@ -283,9 +258,6 @@ class Diagonal(LinearOperator):
 
     def _modulus(self, xp: Namespace) -> LinearOperator:
         return Diagonal(xp.abs(self.d))
-
-    def _frobenius(self, xp: Namespace) -> Array:
-        return euclidean_norm(self.d, xp)
 
     def _rounding(self, xp: Namespace) -> float:
         return spectral_rounding(self.dtype, xp)

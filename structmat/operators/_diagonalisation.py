@@ -18,7 +18,6 @@ from structmat._arrays.dtypes import is_complex
 from structmat._arrays.libraries import device_of, is_numpy
 from structmat._arrays.shapes import move_axis
 from structmat._arrays.typing import Array, Device, Namespace
-from structmat._fourier.direct import are_few
 from structmat._fourier.embedding import cyclic_kernel, is_fast
 from structmat._fourier.grids import (
     as_grid,
@@ -31,6 +30,7 @@ from structmat._fourier.grids import (
 from structmat._fourier.multilevel import MultilevelConvolution
 from structmat._fourier.multipliers import FOURIER, Multiplication, fourier_axes, held_sizes
 from structmat._fourier.plans import Convolution, Plan
+from structmat._fourier.small_products import are_few
 from structmat._fourier.spectra import as_complex, from_spectrum, spectrum
 
 _MANY_VECTORS = 8

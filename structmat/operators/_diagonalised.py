@@ -7,12 +7,7 @@ from functools import reduce
 
 from structmat._arrays.arithmetic import (
     are_normal,
-    damped_reciprocal,
-    euclidean_norm,
-    reciprocal_above,
-    require_nonzero,
 )
-from structmat._arrays.dtypes import is_complex
 from structmat._arrays.typing import Array, Namespace
 from structmat._fourier.multipliers import FOURIER
 from structmat._fourier.plans import Plan
@@ -21,11 +16,12 @@ from structmat._fourier.trigonometric import INVERSES
 from structmat.operators._arithmetic import compose
 from structmat.operators._diagonalisation import Diagonalisation, without_negative
 from structmat.operators._linear_operator import LinearOperator, Planned
+from structmat.operators._spectral import Spectral, SpectralForm
 from structmat.operators._spectral_functions import SpectralFunction, is_real_at
 from structmat.operators._transforms import CosineTransform, Fourier, SineTransform
 
 
-class Diagonalised(Planned):
+class Diagonalised(Spectral, Planned):
     """A matrix with known eigenvalues, whose eigenvectors are the columns of unitary transforms."""
 
     @property
@@ -53,59 +49,34 @@ class Diagonalised(Planned):
     def _from_eigenvalues(self, diagonalisation: Diagonalisation, xp: Namespace) -> LinearOperator:
         """Return the operator of the same type and grid that has these eigenvalues."""
 
-    def _require_regular(self, diagonalisation: Diagonalisation, method: str, xp: Namespace) -> None:
-        """Raise an error on behalf of a method if an eigenvalue counts as zero."""
-        require_nonzero(diagonalisation.values, self._rounding(xp), f"{type(self).__name__}.{method}", xp)
-
-    def _inv(self, xp: Namespace) -> LinearOperator:
-        diagonalisation = self._diagonalised(xp)
-        self._require_regular(diagonalisation, "inv", xp)
-        return self._from_eigenvalues(diagonalisation.with_values(1 / diagonalisation.values), xp)
+    def _spectral_form(self, xp: Namespace) -> SpectralForm:
+        held = self._diagonalised(xp)
+        return SpectralForm(
+            held.values,
+            lambda: held.all_values(xp),
+            lambda: _inverse_transform(self._sizes, self._kinds),
+            lambda values: self._from_eigenvalues(held.with_values(values), xp),
+            xp,
+        )
 
     def _solve(self, b: Array, xp: Namespace) -> Array:
         power_of_two, diagonalisation = self._diagonalised_scaled(xp)
-        self._require_regular(diagonalisation, "solve", xp)
+        self._require_regular(diagonalisation.values, "solve", xp)
         return diagonalisation.with_values(1 / diagonalisation.values).product(b / power_of_two, xp)
 
     def _solver(self, xp: Namespace) -> Plan | None:
         diagonalisation = self._diagonalised(xp)
-        self._require_regular(diagonalisation, "solve", xp)
+        self._require_regular(diagonalisation.values, "solve", xp)
         values = diagonalisation.values
         return diagonalisation.with_values(1 / values).plan_for_many(xp) if are_normal(values, xp) else None
-
-    def _pinv(self, rtol: float, xp: Namespace) -> LinearOperator:
-        diagonalisation = self._diagonalised(xp)
-        values = reciprocal_above(diagonalisation.values, rtol, xp)
-        return self._from_eigenvalues(diagonalisation.with_values(values), xp)
-
-    def _damped_pinv(self, damp: float, xp: Namespace) -> LinearOperator:
-        diagonalisation = self._diagonalised(xp)
-        values = damped_reciprocal(diagonalisation.values, damp, xp)
-        return self._from_eigenvalues(diagonalisation.with_values(values), xp)
-
-    def _eigvals(self, xp: Namespace) -> Array:
-        return as_complex(self._diagonalised(xp).all_values(xp), xp)
-
-    def _eig(self, xp: Namespace) -> tuple[Array, LinearOperator]:
-        return self._eigvals(xp), _inverse_transform(self._sizes, self._kinds)
-
-    def _orthonormal_eig(self, xp: Namespace) -> tuple[Array, LinearOperator, bool]:
-        values = self._diagonalised(xp).all_values(xp)
-        return values, _inverse_transform(self._sizes, self._kinds), not is_complex(self.dtype, xp)
-
-    def _svdvals(self, xp: Namespace) -> Array:
-        return xp.abs(self._eigvals(xp))
 
     def _determinant_factors(self, xp: Namespace) -> Array:
         return self._diagonalised(xp).factors(xp)
 
-    def _frobenius(self, xp: Namespace) -> Array:
-        return euclidean_norm(self._eigvals(xp), xp)
-
     def _spectral_function(self, function: SpectralFunction, xp: Namespace) -> LinearOperator:
         diagonalisation = self._diagonalised(xp)
         if function.needs_nonzero:
-            self._require_regular(diagonalisation, function.name, xp)
+            self._require_regular(diagonalisation.values, function.name, xp)
         stays_real = diagonalisation.real
         if stays_real and (function.needs_nonnegative or not function.stays_real):
             is_unpaired = diagonalisation.unpaired(xp)

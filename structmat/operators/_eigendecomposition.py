@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 from structmat._arguments import as_vectors
 from structmat._arrays.arithmetic import (
     Reciprocal,
     conjugate,
-    damped_reciprocal,
-    euclidean_norm,
     is_rounding_error,
     negligible,
     quotient,
-    reciprocal_above,
-    require_nonzero,
     scale_array,
 )
 from structmat._arrays.dtypes import complex_partner, is_complex, is_complex_scalar, precision_of
@@ -37,6 +34,7 @@ from structmat.operators._diagonal import Identity
 from structmat.operators._linear_operator import LinearOperator
 from structmat.operators._near import Near
 from structmat.operators._scaled import Scaled, identity_factor
+from structmat.operators._spectral import Spectral, SpectralForm
 from structmat.operators._spectral_functions import SpectralFunction, function_of_entries, is_real_at
 
 _MOST_ROWS = 2048
@@ -51,7 +49,7 @@ _UNKNOWN = "its values are not known in a trace; give Eigendecomposition.of(matr
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Eigendecomposition(LinearOperator):
+class Eigendecomposition(Spectral):
     """A normal matrix by its eigenvalues and orthonormal eigenvectors, ``A = V diag(w) V^H``.
 
     Parameters
@@ -182,13 +180,18 @@ class Eigendecomposition(LinearOperator):
     def _forces_complex(self) -> bool:
         return not self.real and super()._forces_complex
 
+    def _spectral_form(self, xp: Namespace) -> SpectralForm:
+        return SpectralForm(
+            self.values,
+            lambda: self._of_all(xp),
+            lambda: self.vectors,
+            lambda values: self._replaced(values=values),
+            xp,
+        )
+
     def _of_all(self, xp: Namespace) -> Array:
         """Return the eigenvalues of all matrices of a stack, which may share them."""
         return xp.broadcast_to(self.values, (*self.batch_shape, self.values.shape[-1]))
-
-    def _with(self, values: Array) -> Self:
-        """Return the matrix with the same eigenvectors and other eigenvalues."""
-        return self._replaced(values=values)
 
     def _complex(self, dtype: DType, xp: Namespace) -> Any:
         return super()._complex(dtype, xp)._replaced(real=False)
@@ -205,13 +208,9 @@ class Eigendecomposition(LinearOperator):
         values = conjugate(self.values, self._own_namespace())
         return self._replaced(values=values, vectors=self.vectors._conj())
 
-    def _inv(self, xp: Namespace) -> Eigendecomposition:
-        require_nonzero(self.values, self._rounding(xp), "Eigendecomposition.inv", xp)
-        return self._with(1 / self.values)
-
     def _solve(self, b: Array, xp: Namespace) -> Array:
         """Solutions by quotients: reciprocals of small eigenvalues may overflow where solutions do not."""
-        require_nonzero(self.values, self._rounding(xp), "Eigendecomposition.solve", xp)
+        self._require_regular(self.values, "solve", xp)
         return self._by_eigenvectors(lambda parts: quotient(parts, self.values, xp), b, xp)
 
     def _by_eigenvectors(self, function: Callable[[Array], Array], x: Array, xp: Namespace) -> Array:
@@ -219,23 +218,11 @@ class Eigendecomposition(LinearOperator):
         y = self.vectors._matvec(function(self.vectors._rmatvec(x, xp)), xp)
         return xp.real(y) if self.real and is_complex(y.dtype, xp) and not is_complex(x.dtype, xp) else y
 
-    def _pinv(self, rtol: float, xp: Namespace) -> Eigendecomposition:
-        return self._with(reciprocal_above(self.values, rtol, xp))
-
-    def _damped_pinv(self, damp: float, xp: Namespace) -> Eigendecomposition:
-        return self._with(damped_reciprocal(self.values, damp, xp))
-
-    def _eig(self, xp: Namespace) -> tuple[Array, LinearOperator]:
-        return xp.astype(self._of_all(xp), complex_partner(self.values.dtype, xp)), self.vectors
-
     def _orthonormal_eig(self, xp: Namespace) -> tuple[Array, LinearOperator, bool]:
-        return self.values, self.vectors, self.real
+        return self.values, self.vectors, self.real  # values that a stack shares are not repeated
 
     def _near(self, like: Array, xp: Namespace) -> Near:
         return Near(self, eigenvectors=lambda: self._orthonormal_eig(xp))
-
-    def _svdvals(self, xp: Namespace) -> Array:
-        return xp.abs(self._of_all(xp))
 
     def _slogdet(self, xp: Namespace) -> tuple[Array, Array]:
         sign, log = sign_and_log(self._of_all(xp), xp)
@@ -251,13 +238,10 @@ class Eigendecomposition(LinearOperator):
         real, *imaginary = [self.vectors._squared_moduli_times(part[..., None], xp)[..., 0] for part in parts]
         return real if self.real or not imaginary else real + 1j * imaginary[0]
 
-    def _frobenius(self, xp: Namespace) -> Array:
-        return euclidean_norm(self._of_all(xp), xp)
-
     def _spectral_function(self, function: SpectralFunction, xp: Namespace) -> Eigendecomposition:
         owner, values, real = "Eigendecomposition", self.values, self.real
         if function.needs_nonzero:
-            require_nonzero(values, self._rounding(xp), f"{owner}.{function.name}", xp)
+            self._require_regular(values, function.name, xp)
         if function.needs_nonnegative:
             values = _without_negative_zeros(values, self._rounding(xp), xp)
         if not is_complex(values.dtype, xp):
@@ -372,8 +356,12 @@ class _ByEigenvectors(Solver):
         return M._solve(b, xp), ()
 
 
-class ByEigenvalues(LinearOperator):
+class ByEigenvalues(Spectral):
     """An operator whose closed forms are those of its eigenvalues, by the hook ``_orthonormal_eig``."""
+
+    @abstractmethod
+    def _orthonormal_eig(self, xp: Namespace) -> tuple[Array, LinearOperator, bool]:
+        """Return the eigenvalues and eigenvectors, and whether the matrix is real."""
 
     def _normal(self, xp: Namespace) -> Eigendecomposition | Constant:
         """Return the same matrix by its eigenvalues, which come from NumPy where no part has parameters."""
@@ -381,8 +369,12 @@ class ByEigenvalues(LinearOperator):
             return Eigendecomposition(*self._orthonormal_eig(xp))
         return Constant(Eigendecomposition(*self._orthonormal_eig(self._own_namespace())))
 
-    def _inv(self, xp: Namespace) -> LinearOperator:
-        return self._normal(xp)._inv(xp)
+    def _spectral_form(self, xp: Namespace) -> SpectralForm:
+        if self._arrays():
+            return Eigendecomposition(*self._orthonormal_eig(xp))._spectral_form(xp)
+        own = self._own_namespace()
+        form = Eigendecomposition(*self._orthonormal_eig(own))._spectral_form(own)
+        return form._replace(having=lambda values: Constant(form.having(values)))
 
     def _solve(self, b: Array, xp: Namespace) -> Array:
         """Solutions by the eigenvalues, with the derivatives of the system itself, where eigenvectors may have none."""
@@ -402,21 +394,6 @@ class ByEigenvalues(LinearOperator):
 
     def _slogdet(self, xp: Namespace) -> tuple[Array, Array]:
         return self._normal(xp)._slogdet(xp)
-
-    def _pinv(self, rtol: float, xp: Namespace) -> LinearOperator:
-        return self._normal(xp)._pinv(rtol, xp)
-
-    def _damped_pinv(self, damp: float, xp: Namespace) -> LinearOperator:
-        return self._normal(xp)._damped_pinv(damp, xp)
-
-    def _eig(self, xp: Namespace) -> tuple[Array, LinearOperator]:
-        return self._normal(xp)._eig(xp)
-
-    def _svdvals(self, xp: Namespace) -> Array:
-        return self._normal(xp)._svdvals(xp)
-
-    def _frobenius(self, xp: Namespace) -> Array:
-        return self._normal(xp)._frobenius(xp)
 
     def _spectral_function(self, function: SpectralFunction, xp: Namespace) -> LinearOperator:
         return self._normal(xp)._spectral_function(function, xp)

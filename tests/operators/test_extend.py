@@ -76,7 +76,7 @@ def test_the_own_operators_are_found() -> None:
     assert structured | transforms | of_parts == {*own_operators()}
 
 
-@pytest.mark.parametrize("module", [*own_operators(), "_cyclic", "_diagonalised"])
+@pytest.mark.parametrize("module", [*own_operators(), "_cyclic", "_diagonalised", "_spectral"])
 def test_an_own_operator_takes_of_the_base_what_anyone_is_offered(module: str) -> None:
     needed = {
         name

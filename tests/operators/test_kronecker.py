@@ -216,3 +216,9 @@ def test_eigenvectors_are_found_under_jit_where_factors_are_said_to_be_hermitian
     np.testing.assert_allclose(found, np.linalg.slogdet(dense)[1], rtol=1e-6)
     blocks = np.linalg.inv(dense).reshape(ROWS, COLS, ROWS, COLS)
     np.testing.assert_allclose(gradient, np.einsum("ikjl,kl->ij", blocks, LAST), rtol=1e-5, atol=1e-5)
+
+
+def test_a_singular_sum_of_kronecker_products_names_itself() -> None:
+    L = sm.Circulant(np.array([2.0, -1.0, 0.0, -1.0]))
+    with pytest.raises(np.linalg.LinAlgError, match=r"KroneckerSum\.inv: the matrix is singular"):
+        sm.KroneckerSum(L, L).inv()
