@@ -12,7 +12,7 @@ import pytest
 
 import structmat
 from structmat._arrays.namespaces import numpy_namespace as xp
-from structmat._krylov import GivenUp, Patience, conjugate_gradients, gmres, gmres_cycle
+from structmat._krylov import GivenUp, Patience, conjugate_gradients, gmres, gmres_cycle, lsmr
 
 N = 40
 
@@ -93,6 +93,17 @@ def test_gmres_is_solved_with_and_without_a_restart(kind: str) -> None:
     x, count = gmres(lambda v: v @ A.T, b, lambda v: v @ M.T, rtol=1e-12, max_iter=200, restart=5, xp=xp)
     assert count <= 2
     np.testing.assert_allclose(x @ A.T, b, atol=1e-10)
+
+
+@pytest.mark.parametrize("kind", ["real", "complex"])
+@pytest.mark.parametrize("rows", [10, N])
+def test_lsmr_finds_the_least_squares_solution_of_least_norm(kind: str, rows: int) -> None:
+    A = matrix(kind)[:rows]
+    A[:, -5:] = 0
+    b = np.random.default_rng(1).standard_normal((3, rows)).astype(A.dtype)
+    norm = np.full(3, np.linalg.norm(A, 2))
+    x, _ = lsmr(lambda v: v @ A.T, lambda u: u @ A.conj(), b, rtol=1e-13, max_iter=200, norm=norm, xp=xp)
+    np.testing.assert_allclose(x, b @ np.linalg.pinv(A).T, atol=1e-11)
 
 
 @pytest.mark.parametrize("kind", ["real", "complex"])
