@@ -120,7 +120,7 @@ power = PairRules(commutative=False)
 submatrix = PairRules(commutative=False)
 """The rules of ``operator[rows, cols]``, for an operator and a pair of indices, where the hook `_block` gives none."""
 
-prepared = PairRules(commutative=False)
+prepare = PairRules(commutative=False)
 """The rules for an operator and the same one in the precision of computations, which make a prepared operator."""
 
 

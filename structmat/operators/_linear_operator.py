@@ -36,7 +36,7 @@ from structmat.operators._arithmetic import (
     exponent_of_power,
     multiple,
     power,
-    prepared,
+    prepare,
     scale,
     submatrix,
 )
@@ -375,7 +375,7 @@ class LinearOperator(Hooks):
         The caller calls this of a snapshot.
         """
         working, _ = self._to_working_precision("prepare")
-        return prepared(self, working)
+        return prepare(self, working)
 
     def _kept(self, key: Hashable, make: Callable[[], Any]) -> Any:
         """Return what a function returns; a prepared operator keeps it for the next time it is asked for by this key.

@@ -25,7 +25,7 @@ from structmat._fourier.engines import engine_of
 from structmat._fourier.plans import Plan
 from structmat._fourier.products import Products
 from structmat._fourier.small_products import direct_up_to
-from structmat.operators._arithmetic import PairRules, add, compose, prepared, scale
+from structmat.operators._arithmetic import PairRules, add, compose, prepare, scale
 from structmat.operators._composite import Wrapper
 from structmat.operators._diagonal import Diagonal, Identity, times_identity
 from structmat.operators._hooks import forwarding
@@ -122,8 +122,7 @@ def _by_prepared_products(method: str, products: str, make: Callable[[Any, Any],
         if not out and prepared is not False and type(x) is prepared.kind and x.dtype == prepared.dtype:
             shape, vector = x.shape, prepared.vector
             if shape == vector or (shape[-1:] == vector and not one):
-                step = prepared.one if shape == vector else prepared.batched
-                return step(x)
+                return prepared.one(x) if shape == vector else prepared.batched(x)
         return general(self, x, **out)
 
     return product
@@ -424,12 +423,12 @@ def _prepare(operator: LinearOperator, working: LinearOperator, *, matrix: bool 
     if matrix and working._prepares_matrix and plan.is_real is not None and not plan.is_stack:
         rows, cols = working.shape
         direct = direct_up_to(rows * cols / plan.cost, engine_of(rules_of(xp).engine), dtype_name(working.dtype))
-    prepared = Prepared(operator, plan, working.to_dense() if direct else None, direct)
-    prepared._products()  # computed here, so that the first product does not take longer than later ones
-    return prepared
+    result = Prepared(operator, plan, working.to_dense() if direct else None, direct)
+    result._products()  # computed here, so that the first product does not take longer than later ones
+    return result
 
 
-prepared.rule(object, object)(_prepare)
+prepare.rule(object, object)(_prepare)
 
 
 def _source(operator: LinearOperator) -> LinearOperator:

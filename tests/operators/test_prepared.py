@@ -19,6 +19,7 @@ from tests import backends
 from tests.backends import Backend
 from tests.fourier.test_fourier import relative, sparse_product
 from tests.operator_registry import PLAIN, Entry, Vectors, each, every_entry
+from tests.operators.outsiders import DirectSum
 
 TOLERANCE = {"float32": 1e-5, "complex64": 1e-5, "float64": 1e-13, "complex128": 1e-13}
 
@@ -255,6 +256,32 @@ def test_what_comes_of_a_prepared_operator_is_prepared() -> None:
     mixed = sm.Product((sm.Fourier(6), sm.Circulant(c))).prepare()
     assert isinstance(mixed, sm.Prepared)
     assert not np.shares_memory(mixed.operator.factors[1].c, c)
+
+
+@pytest.mark.parametrize(
+    "kind", ["sum", "product", "Kronecker", "Kronecker sum", "submatrix", "multiple", "direct sum"]
+)
+def test_operators_made_of_others_multiply_and_solve_by_prepared_parts(kind: str) -> None:
+    """Also one of somebody else's kind, which has no plan."""
+    T, D = sm.Toeplitz(0.5 ** np.arange(6.0)), sm.Diagonal(np.arange(1.0, 7.0))
+    op: sm.LinearOperator = {
+        "sum": T + D,
+        "product": T @ D,
+        "Kronecker": sm.Kronecker(T, T),
+        "Kronecker sum": sm.KroneckerSum(T, T),
+        "submatrix": sm.Submatrix(T, [0, 2, 3], [1, 2, 5]),
+        "multiple": sm.Scaled(sm.Kronecker(T, T), 2.0),
+        "direct sum": DirectSum(T, T),
+    }[kind]
+    P: Any = op.prepare()
+    by_parts = P.plan.operator
+    assert type(by_parts) is type(op)
+    assert any(isinstance(part, sm.Prepared) for part in by_parts._made_of())
+    x = np.cos(np.arange(op.shape[1]))
+    np.testing.assert_allclose(by_plan(P).matvec(x), op.to_dense() @ x)
+    if kind in {"product", "Kronecker", "direct sum"}:
+        np.testing.assert_allclose(P.solve(x), np.linalg.solve(op.to_dense(), x))
+        assert all(part.prepared_solver for part in by_parts._made_of() if isinstance(part, sm.Prepared))
 
 
 @pytest.mark.slow(library="jax")
