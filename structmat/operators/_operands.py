@@ -11,7 +11,7 @@ import numpy as np
 
 from structmat._arguments import as_floating
 from structmat._arrays.dtypes import common_dtype, complex_partner, in_precision, is_half_precision, precision_of
-from structmat._arrays.libraries import is_array, namespace_of
+from structmat._arrays.libraries import is_array, namespace, namespace_of, rules_of
 from structmat._arrays.namespaces import numpy_namespace
 from structmat._arrays.shapes import broadcast_shapes
 from structmat._arrays.typing import Array, ArrayLike, DType, Namespace
@@ -57,14 +57,19 @@ def operand(
     `length` is what the operand must have along its `axis`, and `method` and `argument` are what errors name.
     """
     leaves = operator._leaves()
-    if type(x) is np.ndarray:
-        dtype = x.dtype  # the usual case: arrays of NumPy in one precision, and no stack
-        for array, axes in leaves:
-            if not (type(array) is np.ndarray and array.dtype == dtype and array.ndim == axes):
-                break
-        else:
-            if leaves and dtype.char in "fdFD" and x.ndim >= -axis and x.shape[axis] == length:
+    kind = type(x)
+    dtype: Any = getattr(x, "dtype", None)
+    for array, axes in leaves:
+        if not (type(array) is kind and array.dtype == dtype and array.ndim == axes):
+            break
+    else:
+        # The usual case: arrays of one library in one precision, and no stack.
+        if leaves and x.ndim >= -axis and x.shape[axis] == length:
+            if kind is np.ndarray and dtype.char in "fdFD":
                 return operator, x, numpy_namespace, dtype
+            xp = namespace(x)
+            if not is_half_precision(dtype) and rules_of(xp).objection(x) is None:
+                return operator, x, xp, dtype
     owner = f"{type(operator).__name__}.{method}"
     arrays = [array for array, _ in leaves]
     own = operator.dtype
