@@ -71,11 +71,7 @@ def method_for(name: str, dtype: str, length: int, *, batched: bool) -> str:
     `name` is that of the engine in the rules of the library. A length that does not divide into columns is transformed
     by plain transforms although the method may be a four-step one.
     """
-    return _fastest(engine_of(name), dtype, length, batched=batched)
-
-
-def _fastest(engine: str, dtype: str, length: int, *, batched: bool) -> str:
-    """Return the method of an engine that measured fastest."""
+    engine = engine_of(name)
     table = CHOICES.get((engine, dtype, batched), ((math.inf, TORCH if engine == "torch" else SCIPY),))
     row = 0
     while table[row][0] < length:  # the limit of the last row is infinite
@@ -83,9 +79,16 @@ def _fastest(engine: str, dtype: str, length: int, *, batched: bool) -> str:
     return table[row][1]
 
 
-def method_for_one(dtype: Any, length: int) -> str:
+ONE_CALL = 2**16
+"""The length up to which ducc0 convolves a single vector fastest by its one call, which takes no spectrum.
+
+For 1,500 to 65,536 numbers, real and complex, it takes 0.43 to 0.79 of the time of the plan and its three transforms;
+for 131,072 complex ones 0.95 to 1.1, for a million up to 1.5.
+"""
+
+
+def method_for_one(length: int) -> str:
     """Return the method for a single convolution of a NumPy vector, for which nothing is prepared."""
     if not ducc():
         return SCIPY
-    method = _fastest("ducc0", dtype.name, length, batched=False)
-    return PLAIN[method] if method in FOUR_STEP else method
+    return DUCC_CONVOLUTION if length <= ONE_CALL else DUCC

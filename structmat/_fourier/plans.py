@@ -165,7 +165,7 @@ class PlanByMethod(Plan):
 
     def product(self, x: Array, xp: Namespace) -> Array:
         is_one = xp is numpy_namespace and not self.is_stack
-        return self._by(method_for_one(x.dtype, self.length) if is_one else ANY, xp)(x)
+        return self._by(method_for_one(self.length) if is_one else ANY, xp)(x)
 
     @abstractmethod
     def _by(self, method: str, xp: Namespace) -> Callable[[Any], Any]:

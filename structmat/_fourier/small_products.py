@@ -64,8 +64,12 @@ def product_by_sums(diagonals: Any, x: Any) -> Any:
     return np.convolve(diagonals, x, "valid")
 
 
-def small_cyclic_product(c: Any, x: Any) -> Any:
-    """Return the product of a small circulant with first column `c` and one vector, both NumPy arrays."""
-    if engines.ducc() and c.dtype == x.dtype and is_fast(c.shape[0]):
-        return ducc_convolution(c, x)
-    return product_by_sums(np.concatenate((c[1:], c)), x)
+def cyclic_product_without_plan(c: Any, x: Any) -> Any:
+    """Return the product of a circulant with first column `c` and one vector, NumPy arrays, where it needs no plan.
+
+    It is None where a plan is made for it.
+    """
+    n = c.shape[0]
+    if engines.ducc() and c.dtype == x.dtype and is_fast(n):
+        return ducc_convolution(c, x) if n <= engines.ONE_CALL else None
+    return product_by_sums(np.concatenate((c[1:], c)), x) if n <= FEW else None

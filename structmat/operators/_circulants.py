@@ -21,7 +21,7 @@ from structmat._arrays.shapes import reversed_cyclically, windows
 from structmat._arrays.typing import Array, ArrayLike, DType, Namespace
 from structmat._fourier.embedding import cyclic_kernel
 from structmat._fourier.plans import Convolution, Plan
-from structmat._fourier.small_products import are_few, small_cyclic_product
+from structmat._fourier.small_products import cyclic_product_without_plan
 from structmat._fourier.spectra import as_complex, from_spectrum, spectrum
 from structmat.operators._cyclic import Cyclic
 from structmat.operators._diagonalisation import Diagonalisation
@@ -193,9 +193,10 @@ class Circulant(CirculantLike):
         return self
 
     def _matvec(self, x: Array, xp: Namespace) -> Array:
-        n = self.c.shape[-1]
-        if x.ndim == self.c.ndim == 1 and is_numpy(xp) and are_few(n, n):
-            return small_cyclic_product(self.c, x)
+        if x.ndim == self.c.ndim == 1 and is_numpy(xp):
+            y = cyclic_product_without_plan(self.c, x)
+            if y is not None:
+                return y
         return super()._matvec(x, xp)
 
     def _plan(self, xp: Namespace) -> Convolution:

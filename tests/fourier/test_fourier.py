@@ -195,6 +195,30 @@ def test_small_products_make_no_plan(n: int, dtype: str, monkeypatch: pytest.Mon
             np.testing.assert_allclose(found, wide @ v, atol=size * np.linalg.norm(wide) * np.linalg.norm(v))
 
 
+@pytest.mark.parametrize(
+    ("n", "makes"), [(300, False), (2000, False), (engines.ONE_CALL, False), (257, True), (2 * engines.ONE_CALL, True)]
+)
+@pytest.mark.parametrize("dtype", ["float32", "float64", "complex64", "complex128"])
+def test_a_product_by_one_call_makes_no_plan(n: int, makes: bool, dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With ducc0, for sizes that it convolves as they are; products are those of the plan."""
+    if engines.ducc() is None:
+        pytest.skip("ducc0 is not installed")
+    made, of = [], Convolution.of
+
+    def counted(*args: Any, **options: Any) -> Convolution:
+        made.append(args)
+        return of(*args, **options)
+
+    monkeypatch.setattr(Convolution, "of", counted)
+    rng = np.random.default_rng(n)
+    c, x = (rng.standard_normal((2, n)) + 1j * rng.standard_normal((2, n))).astype(np.result_type(dtype, "complex64"))
+    c, x = (c, x) if dtype.startswith("c") else (c.real.copy(), x.real.copy())
+    found = sm.Circulant(c) @ x
+    assert bool(made) == makes
+    by_plan = sm.Circulant(c)._plan(numpy_namespace).apply(x, numpy_namespace)
+    np.testing.assert_allclose(found, by_plan, atol=100 * np.finfo(dtype).eps * np.linalg.norm(c) * np.linalg.norm(x))
+
+
 @pytest.mark.usefixtures("engine")
 @pytest.mark.parametrize("dtype", ["float32", "float64", "complex64", "complex128"])
 @pytest.mark.parametrize("n", [1, 2, 300, 2000, 8192, 20000])
