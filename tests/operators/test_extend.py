@@ -135,8 +135,40 @@ def test_the_circulant_near_a_kronecker_product_is_that_of_the_factors() -> None
     for k in range(12):
         unit = sm.MultilevelCirculant(np.eye(12)[k], sizes).to_dense()
         np.testing.assert_allclose(np.sum(off * unit), 0, atol=1e-13)
+    levels = sm.Kronecker(sm.Toeplitz(v(3), v(3)), sm.MultilevelCirculant(v(4), (2, 2)), sm.Diagonal(v(2)))
+    found = levels._near(v(24), np).circulant()
+    assert found is not None
+    assert found.sizes == (3, 2, 2, 2)
     for unknown in (op + sm.Toeplitz(v(12)), sm.Kronecker(sm.Toeplitz(v(3), v(2)), sm.Toeplitz(v(2), v(3)))):
         assert unknown._near(v(12), np).circulant() is None
+
+
+def test_the_circulant_near_a_combination_is_that_of_the_circulants_near_its_parts() -> None:
+    v = Vectors(1, "float64")
+    op, T, D = ToeplitzPlusHankel(v(9), v(9), 5), sm.Toeplitz(v(5), v(5)), sm.Diagonal(v(5))
+
+    def near(A: sm.LinearOperator) -> Any:
+        c, sizes = A._near(v(5), np).circulant()  # type: ignore[misc]
+        assert sizes in {(5,), None}
+        return sm.Circulant(c).to_dense()
+
+    for combination, want in (
+        (sm.Scaled(op, 3.0), 3 * near(op)),
+        (sm.Sum((op, T, D)), near(op) + near(T) + near(D)),
+        (sm.Product((op, D, T)), near(op) @ near(D) @ near(T)),
+        (op.prepare(), near(op)),
+    ):
+        np.testing.assert_allclose(near(combination), want, atol=1e-13)
+
+
+def test_a_submatrix_tells_of_which_matrix_it_has_rows_and_columns() -> None:
+    T, D = sm.Toeplitz(np.arange(6.0)), sm.Diagonal(np.arange(3.0))
+    inner = sm.Submatrix(T, [0, 2, 3, 5], [0, 2, 3, 5])
+    for op in (sm.Submatrix(inner, [1, 2, 3], [1, 2, 3]), sm.Submatrix(T, [2, 3, 5], [2, 3, 5]) + D):
+        near = op._near(np.ones(3), np)
+        np.testing.assert_array_equal(near.chosen.array, [2, 3, 5])
+        np.testing.assert_allclose(near.whole[[2, 3, 5]][:, [2, 3, 5]].to_dense(), op.to_dense(), atol=1e-12)
+    assert sm.Submatrix(T, [1, 2], [1, 3])._near(np.ones(2), np).chosen is None
 
 
 def systems() -> dict[str, sm.LinearOperator]:
