@@ -476,6 +476,17 @@ def test_blocks_and_bidiagonals_of_large_size_are_regular() -> None:
     assert int(shifted.rank()) == 100_000
 
 
+def test_a_small_entry_of_a_diagonal_is_no_rounding_error_of_zero() -> None:
+    """Unlike a small eigenvalue of a circulant, which the transform may have made of a zero."""
+    d = np.array([1.0, 1e-30])
+    D: Any = sm.Diagonal(d)
+    np.testing.assert_array_equal(D.inv().d, 1 / d)
+    for op in (D, D.prepare()):
+        np.testing.assert_allclose(op.solve(np.ones(2)), 1 / d, rtol=1e-15)
+    with pytest.raises(np.linalg.LinAlgError, match=r"Diagonal\.inv"):
+        sm.Diagonal(np.array([1.0, 0.0])).inv()
+
+
 def test_a_root_of_a_clearly_negative_eigenvalue_is_complex() -> None:
     values, _ = well_conditioned(LARGE)
     values[0] = -1.0
