@@ -36,7 +36,7 @@ from structmat.fit._matrices import (
 )
 from structmat.fit._problem import Found, Problem
 from structmat.fit._result import FitResult
-from structmat.fit._search import OF_A_START, Search
+from structmat.fit._search import GAINS_LITTLE, OF_A_START, Search, gains_little
 from structmat.fit._three_factor_search import ThreeFactorSearch
 from structmat.operators import CDDLayout, CDDProduct, Diagonal
 
@@ -239,7 +239,11 @@ def _message(problem: Problem, found: Found, control: Control, error: float) -> 
         return _NEAREST
     if control.status != "completed":
         return f"{control.status}: the best so far"
-    return "converged" if found.converged else "all planned iterations made"
+    if found.converged:
+        return "converged"
+    if problem.layout.n_factors > 3 and gains_little(found.history):
+        return GAINS_LITTLE
+    return "all planned iterations made"
 
 
 def _history(errors: Sequence[float], last: float) -> NDArray[np.float64]:

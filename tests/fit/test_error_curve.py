@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 import structmat as sm
 from structmat.fit import CurveProgress, FitProgress, error_curve, fit_cdd
 from structmat.fit import _error_curve as module
+from structmat.fit._search import GAINS_LITTLE
 
 RNG = np.random.default_rng(0)
 SQUARE, WIDE = RNG.standard_normal((6, 6)), RNG.standard_normal((4, 6))
@@ -199,6 +200,51 @@ def test_each_fit_starts_from_the_one_before(fake):
     assert fake[0].start is None
     assert [call.start for call in fake[1:]] == list(found.results[:-1])
     assert {call.restarts for call in fake} == {2}
+
+
+@pytest.mark.parametrize("options", [{"rng": 1, "restarts": 1, "max_iter": 20}, {"time_limit": 0.0}, {}])
+def test_a_curve_that_goes_on_from_another_is_never_above_it(options):
+    W = RNG.standard_normal((8, 8))
+    first = error_curve(W, [3, 5, 6], rng=0, restarts=1, max_iter=200)
+    again = error_curve(W, [4, 5, 7], start=first, **{"rng": 1, "restarts": 0, "max_iter": 20, **options})
+    assert again.error[0] <= first.error[0] * (1 + 1e-12)
+    assert again.error[1] <= first.error[1] * (1 + 1e-12)
+    assert again.error[2] <= first.error[2] * (1 + 1e-12)
+    assert again.error[2] == pytest.approx(relative_error(W, again.results[2].operator), rel=1e-9)
+
+
+def test_errors_are_those_of_the_matrix_whatever_curve_it_goes_on_from():
+    """A curve of another matrix has other errors, which say nothing about this one."""
+    other = error_curve(np.eye(6), [3, 5], rng=0)
+    found = error_curve(SQUARE, [3, 5], start=other, rng=0, restarts=1, max_iter=5)
+    for error, result in zip(found.error, found.results, strict=True):
+        assert error == pytest.approx(relative_error(SQUARE, result.operator), rel=1e-9)
+
+
+def relative_error(W, operator):
+    return np.linalg.norm(W - operator.to_dense()) / np.linalg.norm(W)
+
+
+@pytest.mark.parametrize(
+    ("start", "error", "words"),
+    [
+        (TEMPLATE, TypeError, "error_curve: start must be an ErrorCurve, got FitResult"),
+        ("curve", ValueError, r"start must be a curve of a matrix of shape \(6, 6\), got one of shape \(4, 6\)"),
+    ],
+)
+def test_only_a_curve_of_the_same_shape_can_be_gone_on_from(start, error, words):
+    start = error_curve(WIDE, 3, rng=0, restarts=1, max_iter=3) if start == "curve" else start
+    with pytest.raises(error, match=words):
+        error_curve(SQUARE, 3, start=start)
+
+
+def test_a_curve_says_which_fits_would_gain_from_more_time(fake):
+    curve = error_curve(SQUARE, [3, 5], rng=0, baselines=False)
+    assert "a time limit" not in repr(curve)
+    results = (curve.results[0], replace(curve.results[1], message=GAINS_LITTLE))
+    assert repr(replace(curve, results=results)).endswith(
+        "\n5 factors: ended where 100 iterations gained less than 0.1%; a time limit lets the search go on"
+    )
 
 
 # Time

@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from scipy.linalg import circulant
 
 from structmat.fit import _search, fit_cdd
-from structmat.operators import CDDProduct
+from structmat.fit._control import Control
+from structmat.fit._problem import Problem
+from structmat.operators import CDDLayout, CDDProduct
 from structmat.operators._circulants import Circulant
 from structmat.operators._diagonal import Diagonal
 from tests.fit.matrices import closed_form_errors, matrix, planted, relative, svd_error
@@ -77,6 +79,63 @@ def test_a_search_ends_whose_only_product_was_polished_to_its_end():
     fit = fit_cdd(W / np.linalg.norm(W) + 0.3 * noise / np.linalg.norm(noise), 4, restarts=0, rng=0)
     assert (fit.start, fit.status) == ("peeling", "completed")
     assert fit.error < 0.3
+
+
+def test_without_a_limit_a_polish_ends_where_it_gains_little(monkeypatch):
+    """With one it goes on, and where more is asked for than it gains it ends in the first iterations that count."""
+    W, options = matrix(16), {"rng": 0, "restarts": 1, "tol": 0.0}
+    monkeypatch.setattr(_search, "_GAIN", 0.0)
+    to_the_end = fit_cdd(W, 5, **options, max_iter=600)
+    monkeypatch.setattr(_search, "_GAIN", 0.5)
+    ended = fit_cdd(W, 5, **options, max_iter=600)
+    assert to_the_end.message == "all planned iterations made"
+    assert (ended.message, ended.status, ended.converged) == (_search.GAINS_LITTLE, "completed", False)
+    assert ended.n_iter < to_the_end.n_iter
+    assert to_the_end.error <= ended.error
+    np.testing.assert_allclose(ended.history[:-1], to_the_end.history[: ended.n_iter], rtol=1e-9)
+    limited = fit_cdd(W, 5, **options, max_iter=600, time_limit=0.5)
+    assert limited.message != _search.GAINS_LITTLE
+
+
+class Chains(_search.Search):
+    """A search whose chains end where they are told to, and take down their rates."""
+
+    def __init__(self, errors, restarts=None):
+        W = nearly_of_rank_two()
+        super().__init__(
+            Problem(W, CDDLayout(W.shape, 5), W.dtype), Control(10, 1e-7, restarts), np.random.default_rng(0)
+        )
+        self.errors, self.rates = iter(errors), []
+
+    def _annealed(self, parameters, rates, steps):
+        self.rates += rates.tolist()
+        return [_search.Candidate("random", chain, next(self.errors)) for chain in parameters]
+
+
+def nearly_of_rank_two():
+    rng = np.random.default_rng(0)
+    return rng.standard_normal((6, 2)) @ rng.standard_normal((2, 6)) + 1e-3 * rng.standard_normal((6, 6))
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_the_last_of_several_chains_takes_smaller_steps(monkeypatch, together):
+    monkeypatch.setattr(_search, "_TOGETHER_SIDE", 96 if together else 0)
+    for chains, rates in ((1, [2.0]), (2, [2.0, 1.0]), (4, [2.0, 2.0, 2.0, 1.0])):
+        search = Chains([0.5] * chains)
+        search._explored(np.random.default_rng(0), chains, 3)
+        assert search.rates == rates
+
+
+@pytest.mark.parametrize(("first", "restarts", "chains"), [(1.04, None, 4), (1.06, None, 1), (1.06, 4, 4)])
+def test_a_first_chain_far_above_what_is_known_is_the_last_unless_their_number_is_given(
+    monkeypatch, first, restarts, chains
+):
+    monkeypatch.setattr(_search, "_TOGETHER_SIDE", 0)
+    search = Chains([], restarts)
+    search._best = _search.Candidate("low-rank", np.zeros(30), 0.5, history=(0.5,))
+    search.errors = iter([0.5 * first] * 4)
+    search._explored(np.random.default_rng(0), 4, 3)
+    assert len(search.rates) == chains
 
 
 @pytest.mark.slow
