@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from structmat.fit._annealing import annealing
 from structmat.fit._block_grid import BlockGrid
 from structmat.fit._closed_forms import CLOSED_FORMS
 from structmat.fit._control import StoppableSearch
@@ -92,23 +93,10 @@ _TOGETHER_SIDE = 96
 _EXPLORING_SHARE = 0.75
 """Exploration takes up to this share of the iterations that are allowed. The others are left to the polish."""
 
-_RATE = 2.0
-"""The first step of a chain, times the root of the number of factors: the changes of the product by steps of all
-factors add up like this root. The steps of complex parameters are smaller by the root of two, for they have two parts
-each."""
-
 _LOW_RATE = 0.5
-"""The last of several chains takes steps of this share. Products of Gaussian matrices come out best with full steps
-(nine factors, n = 64: 0.789 beside 0.801), those of real weight changes with the smaller ones, and hardly differ then
+"""The last of several chains has this rate, the others one. Products of Gaussian matrices come out best with one
+(nine factors, n = 64: 0.789 beside 0.801), those of real weight changes with one half, and hardly differ then
 between seeds (n = 384, 1,000 steps: 0.567 to 0.570 beside 0.570 to 0.582)."""
-
-_MEAN_DECAY = 0.8
-"""How much Adam remembers of its mean gradient from step to step. This number and the next one, and the cosine along
-which steps fall, were chosen on Gaussian matrices of 48 to 88 rows with 5 to 11 factors: the usual 0.9 and 0.99 need
-about four times as many steps."""
-
-_SQUARE_DECAY = 0.7
-"""How much Adam remembers of the squares of gradients. Below 0.5 steps explode."""
 
 _SADDLE_NOISE = 1e-2
 """The size of the noise that is added to a shorter product with identities. That is a saddle of the error, which this
@@ -290,7 +278,7 @@ class Search(StoppableSearch):
         If the best product so far is a closed form, it is returned too, with the noise that leaves its saddle.
         """
         starts = self._coarse.random(chains if self.control.restarts is None else self.control.restarts, rng)
-        rates = np.full(len(starts), _RATE)
+        rates = np.ones(len(starts))
         if len(starts) > 1:
             rates[-1] *= _LOW_RATE
         steps = max(1, min(steps, int(_EXPLORING_SHARE * self.control.max_iter)))
@@ -310,36 +298,24 @@ class Search(StoppableSearch):
         return found
 
     def _annealed(self, parameters: NDArray[Any], rates: NDArray[Any], steps: int) -> list[Candidate]:
-        """Return what Adam with large annealed steps makes of random products, whose parameters are overwritten.
+        """Return what large annealed steps make of random products, whose parameters are overwritten.
 
-        Each product has its own first step, in units of what `_RATE` says.
+        Each product has its own rate.
         """
-        coarse, real = self._coarse, self._coarse.dtype.type(0).real.dtype
-        rate = rates.astype(real)[:, None] / math.sqrt(self.layout.n_factors * (1 + (coarse.dtype.kind == "c")))
-        tiny = float(np.finfo(real).tiny) ** 0.5
-        x = parameters.view(real)
-        mean, square = np.zeros_like(x), np.zeros_like(x)
         errors: list[NDArray[np.float64]] = []
 
         def candidates() -> list[Candidate]:
             found = [self._candidate("random", chain) for chain in parameters]
-            histories = np.reshape(errors, (len(errors), len(x)))
+            histories = np.reshape(errors, (len(errors), len(parameters)))
             return [replace(one, history=histories[:, k].tolist()) for k, one in enumerate(found)]
 
         try:
             # A chain may be lost to an overflow; its error tells, and the others go on.
             with np.errstate(over="ignore", invalid="ignore"):
-                for step in range(steps):
-                    values, complex_gradient = coarse.value_and_gradient(parameters)
-                    errors.append(np.sqrt(values))
-                    least = float(np.nanmin(errors[-1], initial=np.inf))
+                for step, errors_before in enumerate(annealing(self._coarse, parameters, rates, steps)):
+                    errors.append(errors_before)
+                    least = float(np.nanmin(errors_before, initial=np.inf))
                     self._report("random", "exploration", step + 1, steps, least)
-                    gradient = complex_gradient.view(real)
-                    mean += (1 - _MEAN_DECAY) * (gradient - mean)
-                    square += (1 - _SQUARE_DECAY) * (gradient * gradient - square)
-                    bias = math.sqrt(1 - _SQUARE_DECAY ** (step + 1)) / (1 - _MEAN_DECAY ** (step + 1))
-                    decay = 0.5 * (1 + math.cos(math.pi * step / steps))
-                    x -= (rate * decay * bias) * mean / (np.sqrt(square) + tiny)
         except BaseException:
             # The last steps are small ones: a chain that is cut short in them is lower than all before.
             self._offer(*candidates())

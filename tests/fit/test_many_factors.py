@@ -83,17 +83,17 @@ def test_a_search_ends_whose_only_product_was_polished_to_its_end():
 
 def test_without_a_limit_a_polish_ends_where_it_gains_little(monkeypatch):
     """With one it goes on, and where more is asked for than it gains it ends in the first iterations that count."""
-    W, options = matrix(16), {"rng": 0, "restarts": 1, "tol": 0.0}
+    W, options = matrix(8), {"rng": 0, "restarts": 1, "tol": 0.0}
     monkeypatch.setattr(_search, "_GAIN", 0.0)
-    to_the_end = fit_cdd(W, 5, **options, max_iter=600)
+    to_the_end = fit_cdd(W, 5, **options, max_iter=400)
     monkeypatch.setattr(_search, "_GAIN", 0.5)
-    ended = fit_cdd(W, 5, **options, max_iter=600)
+    ended = fit_cdd(W, 5, **options, max_iter=400)
     assert to_the_end.message == "all planned iterations made"
     assert (ended.message, ended.status, ended.converged) == (_search.GAINS_LITTLE, "completed", False)
     assert ended.n_iter < to_the_end.n_iter
     assert to_the_end.error <= ended.error
     np.testing.assert_allclose(ended.history[:-1], to_the_end.history[: ended.n_iter], rtol=1e-9)
-    limited = fit_cdd(W, 5, **options, max_iter=600, time_limit=0.5)
+    limited = fit_cdd(W, 5, **options, max_iter=400, time_limit=0.1)
     assert limited.message != _search.GAINS_LITTLE
 
 
@@ -120,7 +120,7 @@ def nearly_of_rank_two():
 @pytest.mark.parametrize("together", [True, False])
 def test_the_last_of_several_chains_takes_smaller_steps(monkeypatch, together):
     monkeypatch.setattr(_search, "_TOGETHER_SIDE", 96 if together else 0)
-    for chains, rates in ((1, [2.0]), (2, [2.0, 1.0]), (4, [2.0, 2.0, 2.0, 1.0])):
+    for chains, rates in ((1, [1.0]), (2, [1.0, 0.5]), (4, [1.0, 1.0, 1.0, 0.5])):
         search = Chains([0.5] * chains)
         search._explored(np.random.default_rng(0), chains, 3)
         assert search.rates == rates
