@@ -547,7 +547,7 @@ def prepared(entry: Entry) -> Entry:
         def make(a: Callable[[np.ndarray], Any]) -> sm.LinearOperator:
             with by_engine(engine):
                 P = sample.make(a).prepare()
-            return P if direct else replace(P, direct=0)
+            return P if direct else replace(P, most_dense=0)
 
         return replace(sample, make=make)
 

@@ -12,9 +12,9 @@ from structmat._fourier.convolutions import ducc_convolution
 from structmat._fourier.embedding import is_fast
 
 _COUNTS = (1, 8, 64, 512)
-"""The least numbers of vectors for which the four limits of an entry of `DIRECT` hold."""
+"""The least numbers of vectors for which the four limits of an entry of `DENSE_UP_TO` hold."""
 
-DIRECT: dict[tuple[str, str], tuple[int, int, int, int]] = {
+DENSE_UP_TO: dict[tuple[str, str], tuple[int, int, int, int]] = {
     ("numpy", "float32"): (320, 144, 132, 132),
     ("numpy", "float64"): (220, 168, 132, 124),
     ("numpy", "complex64"): (356, 108, 108, 108),
@@ -31,12 +31,12 @@ DIRECT: dict[tuple[str, str], tuple[int, int, int, int]] = {
 """For each engine and dtype, the sizes up to which a dense product measured faster, one for each of `_COUNTS`."""
 
 
-def direct_up_to(size: float, engine: str, dtype: str) -> int:
+def dense_up_to(size: float, engine: str, dtype: str) -> int:
     """Return the largest number of vectors for which the dense product is faster than transforms at that size.
 
     `size` is the number of entries of the matrix over the length that is transformed: n for a circulant.
     """
-    limits = DIRECT.get((engine, dtype), (0, 0, 0, 0))
+    limits = DENSE_UP_TO.get((engine, dtype), (0, 0, 0, 0))
     beaten = [count for count, limit in zip(_COUNTS, limits, strict=True) if size > limit]
     return beaten[0] - 1 if beaten else sys.maxsize
 

@@ -11,9 +11,10 @@ from structmat.operators._block_circulant import BlockCirculant
 from structmat.operators._block_toeplitz import BlockToeplitz
 from structmat.operators._cdd_layout import CDDLayout
 from structmat.operators._cdd_product import CDDProduct, FactorKind
+from structmat.operators._chain import Chain
 from structmat.operators._circulants import BandedCirculant, Circulant, SpectralCirculant
 from structmat.operators._closed_forms import ClosedForm, NoClosedFormError
-from structmat.operators._composite import Chain, Wrapper, combined, require_operators, values_of
+from structmat.operators._combination import combined
 from structmat.operators._constant import Constant
 from structmat.operators._dense import Dense
 from structmat.operators._determinants import sign_and_log
@@ -33,6 +34,7 @@ from structmat.operators._linear_operator import (
 )
 from structmat.operators._multilevel import MultilevelCirculant, MultilevelToeplitz
 from structmat.operators._near import Near, NearCirculant
+from structmat.operators._parts import require_operators, values_of
 from structmat.operators._prepared import Prepared, plan_of_parts
 from structmat.operators._product import Product
 from structmat.operators._scaled import Scaled, identity_factor
@@ -42,6 +44,7 @@ from structmat.operators._submatrix import Submatrix
 from structmat.operators._sum import Sum
 from structmat.operators._toeplitz import Hankel, Toeplitz, ToeplitzInverse
 from structmat.operators._transforms import CosineTransform, Fourier, SineTransform
+from structmat.operators._wrapper import Wrapper
 
 __all__ = [
     "BandedCirculant",

@@ -37,7 +37,7 @@ from structmat._fourier.transforms import transforms
 from structmat.operators._arithmetic import compose
 from structmat.operators._circulants import circulant_entries, cyclic_diagonals
 from structmat.operators._closed_forms import NoClosedFormError
-from structmat.operators._diagonalisation import Diagonalisation, unpaired
+from structmat.operators._grid_spectrum import GridSpectrum, unpaired
 from structmat.operators._hooks import Context
 from structmat.operators._linear_operator import LinearOperator, Planned
 from structmat.operators._product import Product
@@ -367,7 +367,7 @@ class BlockCirculant(Planned):
         powers_of_two = xp.astype(2.0**exponents, determinants.dtype)[..., None, :]
         powers_of_two = xp.broadcast_to(powers_of_two, (*powers_of_two.shape[:-2], p, powers_of_two.shape[-1]))
         factors = xp.concat([determinants[..., None, :], powers_of_two], axis=-2)
-        factors_of_all = Diagonalisation(factors, (b,), real, ("dft",)).factors(xp)
+        factors_of_all = GridSpectrum(factors, (b,), real, ("dft",)).factors(xp)
         return xp.reshape(factors_of_all, (*self.batch_shape, (p + 1) * b))
 
     def _slogdet(self, xp: Namespace) -> tuple[Array, Array]:

@@ -19,9 +19,10 @@ from structmat._fourier.plans import Plan
 from structmat.operators._arithmetic import compose, scale
 from structmat.operators._block_circulant import BlockCirculant
 from structmat.operators._cdd_rounding import log_spread
+from structmat.operators._chain import Chain
 from structmat.operators._circulants import BandedCirculant, Circulant, SpectralCirculant
 from structmat.operators._closed_forms import NoClosedFormError
-from structmat.operators._composite import Chain, combined
+from structmat.operators._combination import combined
 from structmat.operators._diagonal import Diagonal, Entrywise
 from structmat.operators._hooks import Context, NormOrder
 from structmat.operators._linear_operator import LinearOperator

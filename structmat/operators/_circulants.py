@@ -23,8 +23,8 @@ from structmat._fourier.embedding import cyclic_kernel
 from structmat._fourier.plans import Convolution, Plan
 from structmat._fourier.small_products import cyclic_product_without_plan
 from structmat._fourier.spectra import as_complex, from_spectrum, spectrum
-from structmat.operators._cyclic import Cyclic
-from structmat.operators._diagonalisation import Diagonalisation
+from structmat.operators._any_circulant import AnyCirculant
+from structmat.operators._grid_spectrum import GridSpectrum
 from structmat.operators._hooks import Context
 from structmat.operators._linear_operator import LinearOperator
 from structmat.operators._toeplitz import Toeplitz
@@ -49,7 +49,7 @@ def cyclic_diagonals(A: Array, xp: Namespace) -> Array:
     return xp.reshape(xp.take(xp.reshape(A, (*A.shape[:-2], n * n)), index, axis=-1), A.shape)
 
 
-class CirculantLike(Cyclic):
+class CirculantLike(AnyCirculant):
     """A circulant matrix of one level, whatever parameters it is given by."""
 
     def to_circulant(self) -> Circulant:
@@ -83,8 +83,8 @@ class CirculantLike(Cyclic):
     def _sizes(self) -> tuple[int, ...]:
         return (self.shape[0],)
 
-    def _from_eigenvalues(self, diagonalisation: Diagonalisation, xp: Namespace) -> LinearOperator:
-        return Circulant(diagonalisation.first_column(xp))
+    def _from_eigenvalues(self, spectrum: GridSpectrum, xp: Namespace) -> LinearOperator:
+        return Circulant(spectrum.first_column(xp))
 
     def _as_toeplitz(self, xp: Namespace) -> Toeplitz:
         """Return the same matrix, given by its first column and first row."""
@@ -287,21 +287,21 @@ class SpectralCirculant(CirculantLike):
     def _as_spectral(self) -> SpectralCirculant:
         return self
 
-    def _from_eigenvalues(self, diagonalisation: Diagonalisation, xp: Namespace) -> SpectralCirculant:
-        return self._replaced(spectrum=as_complex(diagonalisation.values, xp), real=diagonalisation.real)
+    def _from_eigenvalues(self, spectrum: GridSpectrum, xp: Namespace) -> SpectralCirculant:
+        return self._replaced(spectrum=as_complex(spectrum.values, xp), real=spectrum.real)
 
-    def _diagonalised(self, xp: Namespace) -> Diagonalisation:
+    def _grid_spectrum(self, xp: Namespace) -> GridSpectrum:
         """Return the eigenvalues; for a real matrix without the imaginary parts that count as zero."""
-        diagonalisation = self._as_given()
-        return diagonalisation.with_real_values(diagonalisation.unpaired(xp), xp) if self.real else diagonalisation
+        spectrum = self._as_given()
+        return spectrum.with_real_values(spectrum.unpaired(xp), xp) if self.real else spectrum
 
-    def _as_given(self) -> Diagonalisation:
+    def _as_given(self) -> GridSpectrum:
         """Return the eigenvalues as they are in `spectrum`."""
-        return Diagonalisation(self.spectrum, (self.n,), self.real, ("dft",))
+        return GridSpectrum(self.spectrum, (self.n,), self.real, ("dft",))
 
-    def _diagonalised_scaled(self, xp: Namespace) -> tuple[Array, Diagonalisation]:
+    def _scaled_grid_spectrum(self, xp: Namespace) -> tuple[Array, GridSpectrum]:
         power_of_two = power_of_two_near(self.spectrum, xp)
-        return power_of_two, self._replaced(spectrum=self.spectrum / power_of_two)._diagonalised(xp)
+        return power_of_two, self._replaced(spectrum=self.spectrum / power_of_two)._grid_spectrum(xp)
 
     def _with_full_spectrum(self) -> SpectralCirculant:
         """Return the same matrix with all of its eigenvalues, as one that may be complex."""

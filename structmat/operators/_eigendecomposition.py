@@ -26,13 +26,13 @@ from structmat._errors import ArgumentValueError
 from structmat._rules import Solver
 from structmat.operators._arithmetic import add, scale
 from structmat.operators._closed_forms import NoClosedFormError
-from structmat.operators._composite import require_operators, values_of
 from structmat.operators._constant import Constant
 from structmat.operators._dense import Dense, as_operators
 from structmat.operators._determinants import sign_and_log
 from structmat.operators._diagonal import Identity
 from structmat.operators._linear_operator import LinearOperator
 from structmat.operators._near import Near
+from structmat.operators._parts import require_operators, values_of
 from structmat.operators._scaled import Scaled, identity_factor
 from structmat.operators._spectral import Spectral, SpectralForm
 from structmat.operators._spectral_functions import SpectralFunction, function_of_entries, is_real_at

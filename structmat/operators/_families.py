@@ -82,8 +82,8 @@ def _circulant_as_multiplier(operator: Any, like: Any) -> Any:
         return None
     if like.sizes != operator._sizes or like.transforms != operator._kinds:
         return None
-    diagonalisation = operator._diagonalised(operator._own_namespace())
-    return SpectralMultiplier(diagonalisation.values, like.sizes, like.transforms, diagonalisation.real)
+    spectrum = operator._grid_spectrum(operator._own_namespace())
+    return SpectralMultiplier(spectrum.values, like.sizes, like.transforms, spectrum.real)
 
 
 def _circulant_as_grid(operator: Any, like: Any) -> Any:
@@ -202,7 +202,7 @@ HOLDS: dict[type, Held] = {
 
 def _product_of_spectra(left: Any, right: Any) -> Any:
     xp = left._own_namespace()
-    return left._replaced(spectrum=left._diagonalised(xp).values * right._diagonalised(xp).values)
+    return left._replaced(spectrum=left._grid_spectrum(xp).values * right._grid_spectrum(xp).values)
 
 
 PRODUCTS: dict[type, Callable[[Any, Any], Any]] = {

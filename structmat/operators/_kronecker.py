@@ -16,12 +16,12 @@ from structmat._arrays.shapes import concat_last
 from structmat._arrays.typing import Array, Namespace, Scalar
 from structmat.operators._arithmetic import compose, scale
 from structmat.operators._closed_forms import NoClosedFormError
-from structmat.operators._composite import require_operators, values_of
 from structmat.operators._dense import as_operators
 from structmat.operators._eigendecomposition import ByEigenvalues, eig_of_part, function_of_part
 from structmat.operators._hooks import Context, NormOrder
 from structmat.operators._linear_operator import LinearOperator
 from structmat.operators._near import Near, NearCirculant
+from structmat.operators._parts import require_operators, values_of
 from structmat.operators._spectral_functions import SpectralFunction
 
 

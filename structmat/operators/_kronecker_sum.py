@@ -12,7 +12,6 @@ from structmat._arrays.arithmetic import Reciprocal
 from structmat._arrays.typing import Array, Namespace, Scalar
 from structmat._errors import ArgumentValueError
 from structmat.operators._arithmetic import add, scale
-from structmat.operators._composite import require_operators, values_of
 from structmat.operators._dense import as_operators
 from structmat.operators._diagonal import Identity
 from structmat.operators._eigendecomposition import ByEigenvalues, eig_of_part, function_of_part
@@ -20,6 +19,7 @@ from structmat.operators._hooks import Context
 from structmat.operators._kronecker import Kronecker, eig_or_none, of_pairs
 from structmat.operators._linear_operator import LinearOperator
 from structmat.operators._near import Near
+from structmat.operators._parts import require_operators, values_of
 from structmat.operators._scaled import Scaled, identity_factor
 from structmat.operators._spectral_functions import SpectralFunction
 

@@ -25,8 +25,8 @@ from structmat._fourier.grids import (
 )
 from structmat._fourier.multilevel import MultilevelConvolution
 from structmat._nearest_circulants import mean_of_diagonals, wrapped_diagonals
-from structmat.operators._cyclic import Cyclic
-from structmat.operators._diagonalisation import Diagonalisation
+from structmat.operators._any_circulant import AnyCirculant
+from structmat.operators._grid_spectrum import GridSpectrum
 from structmat.operators._hooks import Context
 from structmat.operators._linear_operator import LinearOperator, Planned
 from structmat.operators._near import Near, NearCirculant
@@ -118,7 +118,7 @@ def on_grid(values: ArrayLike, levels: int | None, owner: str, argument: str) ->
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class MultilevelCirculant(OnGrids, Cyclic):
+class MultilevelCirculant(OnGrids, AnyCirculant):
     """A circulant matrix of several levels: circular convolution along every axis of a grid.
 
     For two levels it is a block-circulant matrix with circulant blocks (BCCB), ``C[(i, k), (j, l)] = c[(i - j) % n_1,
@@ -242,8 +242,8 @@ class MultilevelCirculant(OnGrids, Cyclic):
         # A full transform takes less time than a half one together with the missing half, or as long on large grids.
         return multilevel_fft(self.c, self.sizes, xp, real=False)
 
-    def _from_eigenvalues(self, diagonalisation: Diagonalisation, xp: Namespace) -> MultilevelCirculant:
-        return self._replaced(c=diagonalisation.first_column(xp))
+    def _from_eigenvalues(self, spectrum: GridSpectrum, xp: Namespace) -> MultilevelCirculant:
+        return self._replaced(c=spectrum.first_column(xp))
 
     def _plan(self, xp: Namespace) -> MultilevelConvolution:
         return MultilevelConvolution.of(self.c, self.sizes, self.sizes, self.sizes, xp)

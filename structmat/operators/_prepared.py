@@ -24,21 +24,21 @@ from structmat._fourier.chunks import TORCH_CHUNK, TORCH_LARGE, in_chunks
 from structmat._fourier.engines import engine_of
 from structmat._fourier.plans import Plan
 from structmat._fourier.products import Products
-from structmat._fourier.small_products import direct_up_to
+from structmat._fourier.small_products import dense_up_to
 from structmat.operators._arithmetic import PairRules, add, compose, prepare, scale
-from structmat.operators._composite import Wrapper
 from structmat.operators._diagonal import Diagonal, Identity, times_identity
 from structmat.operators._hooks import forwarding
 from structmat.operators._linear_operator import LinearOperator
+from structmat.operators._wrapper import Wrapper
 
 OneAndBatched: TypeAlias = tuple[Callable[[Any], Any], Callable[[Any], Any]]
 """The product of one vector, and that of a batch."""
 
 
-def products_of(plan: Plan, matrix: Any, direct: int) -> Products | None:
+def products_of(plan: Plan, matrix: Any, most_dense: int) -> Products | None:
     """Return the products of arrays of NumPy or torch by a plan; None for plans of other libraries and of stacks.
 
-    Products of at most `direct` vectors are computed by the dense matrix.
+    Products of at most `most_dense` vectors are computed by the dense matrix.
     """
     if plan.is_real is None or plan.is_stack:
         return None
@@ -48,28 +48,28 @@ def products_of(plan: Plan, matrix: Any, direct: int) -> Products | None:
     dtype = common_dtype(xp, *(array.dtype for array in plan._arrays()))
     dtype = precision_of(dtype, xp) if plan.is_real else dtype
     make = _numpy_products if is_numpy(xp) else _torch_products
-    return Products(type(xp.zeros(0)), dtype, (plan.shape[1],), *make(plan, matrix, direct, dtype, xp))
+    return Products(type(xp.zeros(0)), dtype, (plan.shape[1],), *make(plan, matrix, most_dense, dtype, xp))
 
 
-def _numpy_products(plan: Plan, matrix: Any, direct: int, dtype: Any, xp: Namespace) -> OneAndBatched:
+def _numpy_products(plan: Plan, matrix: Any, most_dense: int, dtype: Any, xp: Namespace) -> OneAndBatched:
     """Return the product of one vector, and that of a batch, for arrays of NumPy."""
     rows, cols = plan.shape
     dtype = np.dtype(dtype)
     one = plan.step(xp, dtype.name, batched=False)
     many = plan.step(xp, dtype.name, batched=True)
     size = plan.chunk_rows(dtype)
-    if not direct:
+    if not most_dense:
         return one, lambda x: in_chunks(many, x, rows, size)
 
     def product(x: Any) -> Any:
-        if x.size > direct * cols:
+        if x.size > most_dense * cols:
             return in_chunks(many, x, rows, size)
         return np.matmul(x.reshape(-1, cols), matrix.T).reshape(*x.shape[:-1], rows)
 
     return partial(np.dot, matrix), product
 
 
-def _torch_products(plan: Plan, matrix: Any, direct: int, dtype: Any, xp: Namespace) -> OneAndBatched:
+def _torch_products(plan: Plan, matrix: Any, most_dense: int, dtype: Any, xp: Namespace) -> OneAndBatched:
     """Return the product of one vector, and that of a batch, for tensors of torch."""
     rows, cols = plan.shape
     one = plan.step(xp, dtype_name(dtype), batched=False)
@@ -83,9 +83,9 @@ def _torch_products(plan: Plan, matrix: Any, direct: int, dtype: Any, xp: Namesp
 
     def product(x: Any) -> Any:
         count = x.numel() // cols
-        if count == 0 and not direct:  # transforms of no vectors at all fail
+        if count == 0 and not most_dense:  # transforms of no vectors at all fail
             return x.new_empty((*x.shape[:-1], rows))
-        if count <= direct:
+        if count <= most_dense:
             y = x @ transposed
             return y if y.dtype is dtype else matmul(x, transposed, xp)  # autocast has lowered the precision
         recorded = xp.is_grad_enabled() and (has_gradient or x.requires_grad)
@@ -103,7 +103,7 @@ def _torch_products(plan: Plan, matrix: Any, direct: int, dtype: Any, xp: Namesp
         y = matrix @ x
         return y if y.dtype is dtype else matmul(matrix, x, xp)  # autocast has lowered the precision
 
-    return dense if direct else one, product
+    return dense if most_dense else one, product
 
 
 def _by_prepared_products(method: str, products: str, make: Callable[[Any, Any], Any], *, one: bool = False) -> Any:
@@ -150,7 +150,7 @@ class Prepared(Wrapper):
         The plan of its products.
     matrix : array, shape (..., rows, cols), optional
         Its dense matrix, if it is so small that a dense product is faster.
-    direct : int
+    most_dense : int
         The largest number of vectors for which it is faster.
 
     See Also
@@ -188,7 +188,7 @@ class Prepared(Wrapper):
     """What computes its products."""
     matrix: Any
     """Its dense matrix, or None."""
-    direct: int
+    most_dense: int
     """The largest number of vectors for which the dense matrix is used."""
 
     # Computed from the fields above when they are first needed: None before that, False where there are no products.
@@ -208,7 +208,7 @@ class Prepared(Wrapper):
         """Return the products of this operator."""
         if self.products is not None:
             return self.products
-        return self._stored("products", products_of(self.plan, self.matrix, self.direct) or False)
+        return self._stored("products", products_of(self.plan, self.matrix, self.most_dense) or False)
 
     def _adjoint(self) -> LinearOperator:
         """Return the adjoint, prepared; it is stored unless its arrays may belong to a trace or a graph."""
@@ -267,7 +267,7 @@ class Prepared(Wrapper):
     def _matmat(self, X: Array, xp: Namespace) -> Array:
         matrix = self.matrix
         count = prod(X.shape) // X.shape[-2]
-        if matrix is None or count > self.direct or X.dtype != matrix.dtype:
+        if matrix is None or count > self.most_dense or X.dtype != matrix.dtype:
             return super()._matmat(X, xp)
         return matmul(matrix, X, xp)
 
@@ -279,7 +279,7 @@ class Prepared(Wrapper):
         return self if conjugate is self.operator else conjugate._prepared()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Prepared, (self.operator, self.plan, self.matrix, self.direct)
+        return Prepared, (self.operator, self.plan, self.matrix, self.most_dense)
 
     # The parameters are those of the operator. What was computed from them is computed anew where they change.
 
@@ -301,7 +301,7 @@ class Prepared(Wrapper):
         # The operator has a half precision: its plan and its dense matrix are in single precision already.
         if self.in_single_precision is not None:
             return self.in_single_precision
-        prepared = Prepared(operator, self.plan, self.matrix, self.direct)
+        prepared = Prepared(operator, self.plan, self.matrix, self.most_dense)
         prepared._stored("products", self._products())
         return self._stored("in_single_precision", prepared)
 
@@ -419,11 +419,11 @@ def _prepare(operator: LinearOperator, working: LinearOperator, *, matrix: bool 
     plan = working._plan(xp) or plan_of_parts(working)
     if plan is None:
         return operator
-    direct = 0
+    most_dense = 0
     if matrix and working._prepares_matrix and plan.is_real is not None and not plan.is_stack:
         rows, cols = working.shape
-        direct = direct_up_to(rows * cols / plan.cost, engine_of(rules_of(xp).engine), dtype_name(working.dtype))
-    result = Prepared(operator, plan, working.to_dense() if direct else None, direct)
+        most_dense = dense_up_to(rows * cols / plan.cost, engine_of(rules_of(xp).engine), dtype_name(working.dtype))
+    result = Prepared(operator, plan, working.to_dense() if most_dense else None, most_dense)
     result._products()  # computed here, so that the first product does not take longer than later ones
     return result
 

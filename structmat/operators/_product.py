@@ -10,7 +10,8 @@ from typing import Any
 from structmat._arrays.libraries import namespace_of
 from structmat._arrays.typing import Scalar
 from structmat.operators._arithmetic import compose, power, scale
-from structmat.operators._composite import Chain, combined, flat
+from structmat.operators._chain import Chain
+from structmat.operators._combination import combined, flat
 from structmat.operators._diagonal import Identity, times_identity
 from structmat.operators._linear_operator import LinearOperator
 from structmat.operators._prepared import Prepared, prepared_by

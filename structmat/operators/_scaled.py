@@ -17,13 +17,14 @@ from structmat._arrays.shapes import concat_last
 from structmat._arrays.typing import Array, DType, Namespace, Scalar
 from structmat.operators._arithmetic import add, compose, scale
 from structmat.operators._closed_forms import NoClosedFormError
-from structmat.operators._composite import Wrapper, require_operators, values_of
 from structmat.operators._determinants import sign_and_log
 from structmat.operators._diagonal import Identity, times_identity
 from structmat.operators._hooks import Context, NormOrder
 from structmat.operators._linear_operator import LinearOperator
 from structmat.operators._near import Near, NearCirculant
+from structmat.operators._parts import require_operators, values_of
 from structmat.operators._spectral_functions import SpectralFunction, function_of_entries
+from structmat.operators._wrapper import Wrapper
 
 
 @dataclass(frozen=True, eq=False, repr=False)

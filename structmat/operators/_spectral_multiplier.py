@@ -23,8 +23,8 @@ from structmat._fourier.grids import as_grid, from_grid, with_negative_frequenci
 from structmat._fourier.multipliers import FOURIER, KINDS, along, fourier_axes, held_sizes
 from structmat._fourier.plans import Plan
 from structmat._fourier.spectra import as_complex, spectrum
-from structmat.operators._diagonalisation import Diagonalisation
-from structmat.operators._diagonalised import Diagonalised
+from structmat.operators._diagonal_by_transforms import DiagonalByTransforms
+from structmat.operators._grid_spectrum import GridSpectrum
 from structmat.operators._multilevel import OnGrids
 from structmat.operators._near import Near
 
@@ -36,7 +36,7 @@ TRANSFORMS: dict[str, str] = {"reflect": "dct2", "zero": "dst1", "odd": "dst2", 
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class SpectralMultiplier(OnGrids, Diagonalised):
+class SpectralMultiplier(OnGrids, DiagonalByTransforms):
     """A matrix that transforms of the axes of a grid make diagonal, given by its eigenvalues.
 
     It is ``S^H diag(spectrum) S``, where S is the Kronecker product of one unitary transform for each axis: a Fourier
@@ -238,22 +238,22 @@ class SpectralMultiplier(OnGrids, Diagonalised):
     def _details(self) -> str:
         return f"sizes={self.sizes}, transforms={self.transforms}, "
 
-    def _as_given(self) -> Diagonalisation:
+    def _as_given(self) -> GridSpectrum:
         """Return the eigenvalues as they are in `spectrum`."""
-        return Diagonalisation(self.spectrum, self.sizes, self._is_real, self.transforms)
+        return GridSpectrum(self.spectrum, self.sizes, self._is_real, self.transforms)
 
-    def _diagonalised(self, xp: Namespace) -> Diagonalisation:
+    def _grid_spectrum(self, xp: Namespace) -> GridSpectrum:
         return self._as_given().hermitian(xp)
 
-    def _diagonalised_scaled(self, xp: Namespace) -> tuple[Array, Diagonalisation]:
+    def _scaled_grid_spectrum(self, xp: Namespace) -> tuple[Array, GridSpectrum]:
         power_of_two = power_of_two_near(self.spectrum, xp)
-        return power_of_two, self._replaced(spectrum=self.spectrum / power_of_two)._diagonalised(xp)
+        return power_of_two, self._replaced(spectrum=self.spectrum / power_of_two)._grid_spectrum(xp)
 
-    def _from_eigenvalues(self, diagonalisation: Diagonalisation, xp: Namespace) -> SpectralMultiplier:
-        values = diagonalisation.values
+    def _from_eigenvalues(self, spectrum: GridSpectrum, xp: Namespace) -> SpectralMultiplier:
+        values = spectrum.values
         if FOURIER in self.transforms:
-            return self._replaced(spectrum=as_complex(values, xp), real=diagonalisation.real)
-        return self._replaced(spectrum=real_part(values, xp) if diagonalisation.real else values)
+            return self._replaced(spectrum=as_complex(values, xp), real=spectrum.real)
+        return self._replaced(spectrum=real_part(values, xp) if spectrum.real else values)
 
     def _with_full_spectrum(self) -> SpectralMultiplier:
         """Return the same matrix with all of its eigenvalues, as one that may be complex."""
@@ -295,7 +295,7 @@ class SpectralMultiplier(OnGrids, Diagonalised):
         return Near(self, eigenvectors=lambda: self._orthonormal_eig(xp))
 
     def _diagonal(self, xp: Namespace) -> Array:
-        values = as_grid(self._diagonalised(xp).all_values(xp), self.sizes, xp)
+        values = as_grid(self._grid_spectrum(xp).all_values(xp), self.sizes, xp)
         for axis, kind in enumerate(self.transforms):
             values = along(values, axis - len(self.sizes), lambda v: diagonal_by_transform(v, kind, xp), xp)  # noqa: B023
         values = from_grid(values, self.sizes, xp)

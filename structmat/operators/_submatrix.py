@@ -15,11 +15,12 @@ from structmat._arrays.typing import Array, Namespace, Scalar
 from structmat._errors import ArgumentTypeError
 from structmat.operators._arithmetic import scale, submatrix
 from structmat.operators._closed_forms import NoClosedFormError
-from structmat.operators._composite import Wrapper, require_operators
 from structmat.operators._hooks import Context
 from structmat.operators._indices import Indices, is_choice, range_of
 from structmat.operators._linear_operator import LinearOperator
 from structmat.operators._near import Near
+from structmat.operators._parts import require_operators
+from structmat.operators._wrapper import Wrapper
 
 
 def _take(y: Array, indices: Indices | None, xp: Namespace) -> Array:

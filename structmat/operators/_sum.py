@@ -13,12 +13,13 @@ from structmat._arrays.typing import Array, Namespace, Scalar
 from structmat._errors import ArgumentValueError
 from structmat.operators._arithmetic import add, scale
 from structmat.operators._closed_forms import NoClosedFormError
-from structmat.operators._composite import Combination, combined, flat, require_operators, values_of
+from structmat.operators._combination import Combination, combined, flat
 from structmat.operators._diagonal import Diagonal, Identity
 from structmat.operators._eigendecomposition import ByEigenvalues, shifted
 from structmat.operators._hooks import Context
 from structmat.operators._linear_operator import LinearOperator
 from structmat.operators._near import Eigenvectors, Near, NearCirculant, on_one_grid
+from structmat.operators._parts import require_operators, values_of
 from structmat.operators._prepared import Prepared, prepared_by
 from structmat.operators._scaled import identity_factor
 

@@ -262,11 +262,11 @@ def test_the_table_has_a_method_for_every_length() -> None:
             assert limits == sorted(limits)
             assert limits[-1] == np.inf
         for library in ("numpy", "ducc0", "torch"):
-            sizes = list(small_products.DIRECT[library, dtype])
+            sizes = list(small_products.DENSE_UP_TO[library, dtype])
             assert sizes == sorted(sizes, reverse=True)
-            assert small_products.direct_up_to(sizes[-1], library, dtype) == sys.maxsize
-            assert small_products.direct_up_to(sizes[0] + 1, library, dtype) == 0
-            assert small_products.direct_up_to(sizes[0], library, dtype) >= 1
+            assert small_products.dense_up_to(sizes[-1], library, dtype) == sys.maxsize
+            assert small_products.dense_up_to(sizes[0] + 1, library, dtype) == 0
+            assert small_products.dense_up_to(sizes[0], library, dtype) >= 1
 
 
 @pytest.mark.parametrize("fast", [False, True])

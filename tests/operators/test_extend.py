@@ -23,13 +23,16 @@ FOLDER = Path(sm.__file__).parent / "operators"
 BASE = {
     "_arithmetic",
     "_closed_forms",
-    "_composite",
+    "_chain",
+    "_combination",
     "_determinants",
     "_hooks",
     "_linear_operator",
     "_operands",
+    "_parts",
     "_spectral_functions",
     "_storage",
+    "_wrapper",
 }
 """The modules that all operators are built on."""
 
@@ -76,7 +79,7 @@ def test_the_own_operators_are_found() -> None:
     assert structured | transforms | of_parts == {*own_operators()}
 
 
-@pytest.mark.parametrize("module", [*own_operators(), "_cyclic", "_diagonalised", "_spectral"])
+@pytest.mark.parametrize("module", [*own_operators(), "_any_circulant", "_diagonal_by_transforms", "_spectral"])
 def test_an_own_operator_takes_of_the_base_what_anyone_is_offered(module: str) -> None:
     needed = {
         name

@@ -38,7 +38,7 @@ def operators(v: Vectors, n: int) -> list[sm.LinearOperator]:
 
 def by_plan(P: Any) -> Any:
     """The same prepared operator without its dense matrix."""
-    return replace(P, direct=0)
+    return replace(P, most_dense=0)
 
 
 def assert_same(actual: np.ndarray, expected: np.ndarray) -> None:
@@ -247,7 +247,7 @@ def test_what_comes_of_a_prepared_operator_is_prepared() -> None:
         P.operator.c[0] = 1.0
     assert isinstance(P.inv(), sm.Circulant)
     assert isinstance(D.prepare(), sm.Prepared)
-    assert D.prepare().direct == 0  # a dense matrix would make NaN of infinities
+    assert D.prepare().most_dense == 0  # a dense matrix would make NaN of infinities
     assert isinstance(sm.Identity(3).prepare(), sm.Identity)
     for nothing_to_compute in (sm.Fourier(6), sm.Diagonal(c)):
         product = sm.Product((sm.Fourier(6), nothing_to_compute)).prepare()

@@ -14,14 +14,14 @@ from structmat._fourier.plans import Plan
 from structmat._fourier.spectra import as_complex
 from structmat._fourier.trigonometric import INVERSES
 from structmat.operators._arithmetic import compose
-from structmat.operators._diagonalisation import Diagonalisation, without_negative
+from structmat.operators._grid_spectrum import GridSpectrum, without_negative
 from structmat.operators._linear_operator import LinearOperator, Planned
 from structmat.operators._spectral import Spectral, SpectralForm
 from structmat.operators._spectral_functions import SpectralFunction, is_real_at
 from structmat.operators._transforms import CosineTransform, Fourier, SineTransform
 
 
-class Diagonalised(Spectral, Planned):
+class DiagonalByTransforms(Spectral, Planned):
     """A matrix with known eigenvalues, whose eigenvectors are the columns of unitary transforms."""
 
     @property
@@ -35,22 +35,22 @@ class Diagonalised(Spectral, Planned):
         """The kind of transform of each axis of the grid."""
 
     @abstractmethod
-    def _diagonalised(self, xp: Namespace) -> Diagonalisation:
+    def _grid_spectrum(self, xp: Namespace) -> GridSpectrum:
         """Return the eigenvalues."""
 
     @abstractmethod
-    def _diagonalised_scaled(self, xp: Namespace) -> tuple[Array, Diagonalisation]:
+    def _scaled_grid_spectrum(self, xp: Namespace) -> tuple[Array, GridSpectrum]:
         """Return a power of two near the largest entry or eigenvalue, and the eigenvalues of the matrix divided by it.
 
         Without this division sums of entries may overflow, and so may reciprocals of eigenvalues.
         """
 
     @abstractmethod
-    def _from_eigenvalues(self, diagonalisation: Diagonalisation, xp: Namespace) -> LinearOperator:
+    def _from_eigenvalues(self, spectrum: GridSpectrum, xp: Namespace) -> LinearOperator:
         """Return the operator of the same type and grid that has these eigenvalues."""
 
     def _spectral_form(self, xp: Namespace) -> SpectralForm:
-        held = self._diagonalised(xp)
+        held = self._grid_spectrum(xp)
         return SpectralForm(
             held.values,
             lambda: held.all_values(xp),
@@ -60,38 +60,38 @@ class Diagonalised(Spectral, Planned):
         )
 
     def _solve(self, b: Array, xp: Namespace) -> Array:
-        power_of_two, diagonalisation = self._diagonalised_scaled(xp)
-        self._require_regular(diagonalisation.values, "solve", xp)
-        return diagonalisation.with_values(1 / diagonalisation.values).product(b / power_of_two, xp)
+        power_of_two, spectrum = self._scaled_grid_spectrum(xp)
+        self._require_regular(spectrum.values, "solve", xp)
+        return spectrum.with_values(1 / spectrum.values).product(b / power_of_two, xp)
 
     def _solver(self, xp: Namespace) -> Plan | None:
-        diagonalisation = self._diagonalised(xp)
-        self._require_regular(diagonalisation.values, "solve", xp)
-        values = diagonalisation.values
-        return diagonalisation.with_values(1 / values).plan_for_many(xp) if are_normal(values, xp) else None
+        spectrum = self._grid_spectrum(xp)
+        self._require_regular(spectrum.values, "solve", xp)
+        values = spectrum.values
+        return spectrum.with_values(1 / values).plan_for_many(xp) if are_normal(values, xp) else None
 
     def _determinant_factors(self, xp: Namespace) -> Array:
-        return self._diagonalised(xp).factors(xp)
+        return self._grid_spectrum(xp).factors(xp)
 
     def _spectral_function(self, function: SpectralFunction, xp: Namespace) -> LinearOperator:
-        diagonalisation = self._diagonalised(xp)
+        spectrum = self._grid_spectrum(xp)
         if function.needs_nonzero:
-            self._require_regular(diagonalisation.values, function.name, xp)
-        stays_real = diagonalisation.real
+            self._require_regular(spectrum.values, function.name, xp)
+        stays_real = spectrum.real
         if stays_real and (function.needs_nonnegative or not function.stays_real):
-            is_unpaired = diagonalisation.unpaired(xp)
+            is_unpaired = spectrum.unpaired(xp)
             if len(self._sizes) > 1:  # where several transforms may leave imaginary parts that are rounding errors
-                diagonalisation = diagonalisation.with_real_values(is_unpaired, xp)
+                spectrum = spectrum.with_real_values(is_unpaired, xp)
             if function.needs_nonnegative:
-                values, stays_real = without_negative(diagonalisation.values, is_unpaired, self._rounding(xp), xp)
-                diagonalisation = diagonalisation.with_values(values)
-            elif not is_real_at(function, diagonalisation.values, is_unpaired, xp):
-                diagonalisation = diagonalisation.as_complex(xp)
+                values, stays_real = without_negative(spectrum.values, is_unpaired, self._rounding(xp), xp)
+                spectrum = spectrum.with_values(values)
+            elif not is_real_at(function, spectrum.values, is_unpaired, xp):
+                spectrum = spectrum.as_complex(xp)
                 stays_real = False
-        values = diagonalisation.values
+        values = spectrum.values
         # The values at two eigenvalues of a pair may be on different sides of a branch cut, and no longer conjugate.
         values = function.evaluate(values if stays_real else as_complex(values, xp))
-        result = diagonalisation.with_values(values).with_conjugates(xp)
+        result = spectrum.with_values(values).with_conjugates(xp)
         return self._from_eigenvalues(result if stays_real else result.as_complex(xp), xp)
 
 

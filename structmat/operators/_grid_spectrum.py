@@ -37,7 +37,7 @@ _MANY_VECTORS = 8
 """The number of vectors from which a product by the first column is faster, although it has to be transformed first."""
 
 
-class Diagonalisation(NamedTuple):
+class GridSpectrum(NamedTuple):
     """The eigenvalues of a matrix that transforms make diagonal: all, or for a real matrix half of them."""
 
     values: Array
@@ -50,7 +50,7 @@ class Diagonalisation(NamedTuple):
     """The kind of transform of each axis."""
 
     @classmethod
-    def of(cls, c: Array, sizes: tuple[int, ...], xp: Namespace) -> Diagonalisation:
+    def of(cls, c: Array, sizes: tuple[int, ...], xp: Namespace) -> GridSpectrum:
         """Return the eigenvalues of the circulant matrix with first column `c`."""
         real = not is_complex(c.dtype, xp)
         return cls(multilevel_fft(c, sizes, xp, real=real), sizes, real, (FOURIER,) * len(sizes))
@@ -69,9 +69,9 @@ class Diagonalisation(NamedTuple):
         """Return the first column of a circulant matrix."""
         return multilevel_ifft(self.values, self.sizes, xp, real=self.real)
 
-    def with_values(self, values: Array) -> Diagonalisation:
+    def with_values(self, values: Array) -> GridSpectrum:
         """Return the matrix that has other eigenvalues, in the same order."""
-        return Diagonalisation(values, self.sizes, self.real, self.kinds)  # `_replace` takes five times as long
+        return GridSpectrum(values, self.sizes, self.real, self.kinds)  # `_replace` takes five times as long
 
     def _on_grid(self, values: Array, xp: Namespace) -> tuple[Array, tuple[int, ...]]:
         """Return values that are held on their grid, and its sizes, the last axis of Fourier's transform at the end."""
@@ -105,14 +105,14 @@ class Diagonalisation(NamedTuple):
             flags = own if flags is None else xp.reshape(flags[:, None] & own[None, :], (-1,))
         return flags
 
-    def with_real_values(self, is_unpaired: Array, xp: Namespace) -> Diagonalisation:
+    def with_real_values(self, is_unpaired: Array, xp: Namespace) -> GridSpectrum:
         """Return it without the imaginary parts of values that are unpaired, which are rounding errors."""
         values = self.values
         if not is_complex(values.dtype, xp):
             return self
         return self.with_values(xp.where(is_unpaired, xp.astype(xp.real(values), values.dtype), values))
 
-    def with_conjugates(self, xp: Namespace) -> Diagonalisation:
+    def with_conjugates(self, xp: Namespace) -> GridSpectrum:
         """Return it with exact conjugates: of two values of a pair that are both held the second one is replaced."""
         if not self.real or len(self.fourier_axes) < 2:
             return self
@@ -125,7 +125,7 @@ class Diagonalisation(NamedTuple):
         partners = xp.conj(with_negative_frequencies(S, axes, xp))
         return self.with_values(self._from_grid(xp.where(is_second, partners, S), xp))
 
-    def hermitian(self, xp: Namespace) -> Diagonalisation:
+    def hermitian(self, xp: Namespace) -> GridSpectrum:
         """Return it with the mean of each value of a pair that is held twice and the conjugate of its partner.
 
         Of values of which some are not conjugate these are the eigenvalues of the matrix whose products are computed.
@@ -149,9 +149,9 @@ class Diagonalisation(NamedTuple):
         others = with_negative_frequencies(others, self._other_fourier_axes(), xp)
         return self._from_grid(xp.concat([S, others], axis=-1), xp)
 
-    def as_complex(self, xp: Namespace) -> Diagonalisation:
+    def as_complex(self, xp: Namespace) -> GridSpectrum:
         """Return the same matrix as a complex one, of which all eigenvalues are held."""
-        return Diagonalisation(as_complex(self.all_values(xp), xp), self.sizes, real=False, kinds=self.kinds)
+        return GridSpectrum(as_complex(self.all_values(xp), xp), self.sizes, real=False, kinds=self.kinds)
 
     def factors(self, xp: Namespace) -> Array:
         """Return numbers whose product is the determinant; they are real for a real matrix."""

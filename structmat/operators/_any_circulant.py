@@ -9,13 +9,13 @@ from typing import Any
 from structmat._arrays.arithmetic import euclidean_norm, power_of_two_near
 from structmat._arrays.typing import Array, Namespace
 from structmat._fourier.multipliers import FOURIER
-from structmat.operators._diagonalisation import Diagonalisation
-from structmat.operators._diagonalised import Diagonalised
+from structmat.operators._diagonal_by_transforms import DiagonalByTransforms
+from structmat.operators._grid_spectrum import GridSpectrum
 from structmat.operators._linear_operator import LinearOperator
 from structmat.operators._near import Near, NearCirculant
 
 
-class Cyclic(Diagonalised):
+class AnyCirculant(DiagonalByTransforms):
     """A circulant matrix on a grid, with what follows from its first column."""
 
     @abstractmethod
@@ -26,13 +26,13 @@ class Cyclic(Diagonalised):
     def _kinds(self) -> tuple[str, ...]:
         return (FOURIER,) * len(self._sizes)
 
-    def _diagonalised(self, xp: Namespace) -> Diagonalisation:
-        return Diagonalisation.of(self._as_circulant().c, self._sizes, xp)
+    def _grid_spectrum(self, xp: Namespace) -> GridSpectrum:
+        return GridSpectrum.of(self._as_circulant().c, self._sizes, xp)
 
-    def _diagonalised_scaled(self, xp: Namespace) -> tuple[Array, Diagonalisation]:
+    def _scaled_grid_spectrum(self, xp: Namespace) -> tuple[Array, GridSpectrum]:
         c = self._as_circulant().c
         power_of_two = power_of_two_near(c, xp)
-        return power_of_two, Diagonalisation.of(c / power_of_two, self._sizes, xp)
+        return power_of_two, GridSpectrum.of(c / power_of_two, self._sizes, xp)
 
     def _near(self, like: Array, xp: Namespace) -> Near:
         return Near(self, circulant=lambda: NearCirculant(self._as_circulant().c, self._sizes))

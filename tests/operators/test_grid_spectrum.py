@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import structmat as sm
 from structmat._arrays.namespaces import numpy_namespace
-from structmat.operators._diagonalisation import Diagonalisation
+from structmat.operators._grid_spectrum import GridSpectrum
 from tests.backends import Backend
 
 xp = numpy_namespace
@@ -39,7 +39,7 @@ def test_half_of_the_eigenvalues_determines_all(sizes: tuple[int, ...], real: bo
     rng = np.random.default_rng(seed)
     c = rng.standard_normal((2, prod(sizes))) + (0 if real else 1j) * rng.standard_normal((2, prod(sizes)))
     full = np.fft.fftn(c.reshape(2, *sizes), axes=range(1, len(sizes) + 1)).reshape(2, -1)
-    found = Diagonalisation.of(c, sizes, xp)
+    found = GridSpectrum.of(c, sizes, xp)
     size = np.max(np.abs(full))
     np.testing.assert_allclose(found.all_values(xp), full, atol=1e-13 * size)
     np.testing.assert_allclose(found.first_column(xp), c, atol=1e-14 * size)
@@ -64,7 +64,7 @@ def test_pairs_are_told(sizes: tuple[int, ...]) -> None:
     rng, partner = np.random.default_rng(0), negatives(sizes)
     k = np.arange(len(partner))
     anything = rng.standard_normal(held(k, sizes).shape) + 1j * rng.standard_normal(held(k, sizes).shape)
-    found = Diagonalisation(anything, sizes, real=True, kinds=("dft",) * len(sizes))
+    found = GridSpectrum(anything, sizes, real=True, kinds=("dft",) * len(sizes))
     np.testing.assert_array_equal(found.unpaired(xp), held(partner == k, sizes))
     values = found.with_real_values(found.unpaired(xp), xp).with_conjugates(xp).all_values(xp)
     np.testing.assert_array_equal(values[partner], values.conj())
