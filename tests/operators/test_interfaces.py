@@ -364,7 +364,7 @@ def test_nested_products_and_sums_are_flat() -> None:
 
 def test_a_loop_makes_an_operator(tmp_path: Path) -> None:
     """Each plan is made once, also where real and complex parts meet: as often as it occurs would not end."""
-    p = horner(32)
+    p = horner(24)
     sm.io.save(p, tmp_path / "p.safetensors")
     others = (p, p.T.T, p.prepare(), 2 * p / 2, copy.deepcopy(p), pickle.loads(pickle.dumps(p)))
     x, dense = rng.standard_normal(4), p.to_dense()
