@@ -37,7 +37,6 @@ from structmat._toeplitz_systems.schur import schur
 from structmat._toeplitz_systems.stacks import TraceOfInverse, inverse_vectors, log_determinants, solutions
 from structmat._toeplitz_systems.strang_preconditioner import central_diagonals
 from structmat._toeplitz_systems.superfast import (
-    TOLERANCE,
     Factor,
     LogDeterminantOnHost,
     NoisyToeplitz,
@@ -48,7 +47,6 @@ from structmat._toeplitz_systems.system import ToeplitzSystem
 from structmat._toeplitz_systems.triangular import accepted_power, as_lower, triangle
 
 __all__ = [
-    "TOLERANCE",
     "Bezoutian",
     "BlockToeplitzSystem",
     "BlockTraceOfInverse",

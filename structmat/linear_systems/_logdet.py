@@ -80,8 +80,8 @@ def slogdet(
         is written out, none for a Toeplitz matrix plus a diagonal that has a direct factor, or where few are missing
         on a grid; else 32.
     target_error : float, optional
-        The standard error that is wanted: more groups of `n_probes` vectors are added until it is reached. Not under
-        ``jax.jit``.
+        The standard error that is wanted. Where that of a direct factor, as was measured, is larger, or `n_probes` asks
+        for an estimate, more groups of `n_probes` vectors are added until it is reached. Not under ``jax.jit``.
     rng : numpy.random.Generator or int, optional
         The source of the vectors. In an optimisation give the same integer each time: the estimate is then a smooth
         function.
@@ -121,8 +121,8 @@ def slogdet(
     one, or a `Submatrix` of it with the same rows and columns. Its log-determinant is exact if its blocks beside the
     diagonal have a low rank r, as those of most covariances: 4 for Matérn covariances, and about 30 for a squared
     exponential. A factor in hierarchically semiseparable form then takes O(n r^2) operations for n points, with an
-    error near that of elimination. A prepared operator keeps the factor for `solve`. Periodic covariances may have high
-    ranks; their log-determinants are estimated.
+    error near that of elimination. Where ranks are higher, as of quasi-periodic covariances, more is left out of the
+    blocks, up to 1e-6 of the largest entry. A prepared operator keeps the factor for `solve`.
 
     How far off a factor is, this one or a dense one, is measured: by products with A and with the inverse of the
     factor, for random signs. This is the standard error. It grows with the condition number, as the true error does,
@@ -200,14 +200,21 @@ def _slogdet(
     wanted = None if target_error is None else non_negative(target_error, owner, "target_error")
     if method is not None:
         _require_superfast(method, owner, alone=n_probes is None and wanted is None and max_iter is None)
-    is_exact = wanted is None and (n_probes is None or count >= op.shape[0])  # as many products are the matrix itself
+    is_exact = n_probes is None or count >= op.shape[0]  # as many products are the matrix itself
     with rules_of(xp).evaluated(op._arrays()):
         found = _exactly(op, method, owner, xp) if is_exact else _in_closed_form(op, xp)
+        if found is not None and wanted is not None and not _is_known_within(wanted, found, xp):
+            found = None
         if found is None:
             _require_values_for_estimate(op, owner, xp)
             found = _by_estimate(op, count, random, wanted, max_iter, owner, xp)
     sign, log, error = (without_axes_as_scalar(cast_back(value, dtype, xp)) for value in found)
     return SlogdetEstimate(sign, log, error)
+
+
+def _is_known_within(wanted: float, found: SlogdetEstimate, xp: Namespace) -> bool:
+    """Tell whether all errors are known, and no more than what is wanted."""
+    return bool(rules_of(xp).concrete(xp.all(found.standard_error <= wanted)))
 
 
 def _require_values_for_estimate(op: LinearOperator, owner: str, xp: Namespace) -> None:

@@ -317,7 +317,7 @@ def _by_factor(question: _Question, settings: IterationSettings, *, has_failed: 
         factor = rules.untraced(direct_factor)(op, xp, systems=systems, positive=settings.positive)
         if factor is None:
             return None
-        found = question.result(factor.solve(right, xp))
+        found = question.result(factor.solve(right, settings.rtol, xp))
         return found if bool(xp.all(_is_accurate(found, question, settings.rtol))) else None
 
 
@@ -327,7 +327,7 @@ def _by_asked_factor(question: _Question, method: Superfast, rtol: float, owner:
     rules = rules_of(xp)
     with rules.evaluated(op._arrays()):
         factor = rules.untraced(factor_by)(method, op, owner, xp)
-    found = question.result(factor.solve(right, xp))
+    found = question.result(factor.solve(right, rtol, xp))
     done = _is_accurate(found, question, rtol)
     if rules.is_traced(done):
         return found._replace(x=xp.where(done[..., None], found.x, xp.full_like(found.x, float("nan"))))

@@ -19,7 +19,6 @@ from structmat._arrays.typing import Array, Namespace
 from structmat._errors import ArgumentError, ArgumentTypeError, ArgumentValueError
 from structmat._parametrised import Parametrised
 from structmat._toeplitz_systems import (
-    TOLERANCE,
     Factor,
     LogDeterminantOnHost,
     NoisyToeplitz,
@@ -60,9 +59,10 @@ class Superfast:
 
     Parameters
     ----------
-    rtol : float, default 1e-13
+    rtol : float, optional
         What may be left out of a block beside the diagonal, relative to the largest entry of the Toeplitz matrix. A
-        larger one makes ranks smaller; for operators of single precision it is at least 1e-6.
+        larger one makes ranks smaller; for operators of single precision it is at least 1e-6. Default: the smallest
+        from 1e-13 to 1e-6 that is worth its cost.
     rank : int, optional
         The largest rank r of such a block. Default: whatever is worth its cost; for `solve` under ``jax.jit``, where
         all blocks have this rank, 64.
@@ -83,8 +83,11 @@ class Superfast:
     -----
     The blocks of most covariance matrices beside their diagonal have a low rank: 4 for a Matérn covariance 3/2, about
     30 for a squared exponential. The factor is in hierarchically semiseparable (HSS) form; gaps and noise of any kind
-    change no rank. All is computed in double precision, and a solution is refined once. Derivatives in torch (reverse
-    mode) and JAX are exact.
+    change no rank. Ranks of others are higher, as of quasi-periodic covariances, or are made so by rounding errors, as
+    of fractional Gaussian noise: the factor is then made with a larger `rtol`. All is computed in double precision. How
+    far off a log-determinant may be is measured. A solution is refined once, or where `rtol` is above 1e-12 by
+    conjugate gradients with the factor as a preconditioner, so that it is as accurate as any other. Derivatives in
+    torch (reverse mode) and JAX are those of the exact value, as accurate as the factor.
 
     Where it does not serve, as the rank does not suffice or the matrix is of another kind, `solve` and `slogdet` raise
     an error. Under ``jax.jit`` no value can be looked at: the result is NaN then. Under ``torch.func`` and `torch.vmap`
@@ -111,16 +114,17 @@ class Superfast:
     >>> sm.solve(A, b, method=sm.Superfast(rank=5))
     Traceback (most recent call last):
     ...
-    structmat.ArgumentValueError: solve: method Superfast(rtol=1e-13, rank=5) does not suffice for A: blocks ...
+    structmat.ArgumentValueError: solve: method Superfast(rtol=None, rank=5) does not suffice for A: blocks ...
     """
 
-    rtol: float = TOLERANCE
+    rtol: float | None = None
     """What may be left out of a block, relative to the largest entry of the Toeplitz matrix."""
     rank: int | None = None
     """The largest rank of a block."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "rtol", positive(self.rtol, "Superfast", "rtol"))
+        if self.rtol is not None:
+            object.__setattr__(self, "rtol", positive(self.rtol, "Superfast", "rtol"))
         if self.rank is not None:
             object.__setattr__(self, "rank", integer(self.rank, "Superfast", "rank"))
 
@@ -146,12 +150,12 @@ class OperatorFactor(NamedTuple):
         """How far off `logdet` may be, as was measured."""
         return self.factor.error
 
-    def solve(self, b: Array, xp: Namespace) -> Array:
-        """Return solutions along the last axis, found in double precision, of the dtype of b."""
+    def solve(self, b: Array, rtol: float, xp: Namespace) -> Array:
+        """Return solutions along the last axis, found in double precision, of the dtype of b, up to a residual."""
         if self.chosen is None:
-            x = self.factor.solve(b)
+            x = self.factor.solve(b, rtol)
         else:
-            x = self.chosen._gathered(self.factor.solve(self.chosen._scattered(b, xp)), xp)
+            x = self.chosen._gathered(self.factor.solve(self.chosen._scattered(b, xp), rtol), xp)
         x = x / self.unit
         return x if x.dtype == b.dtype else xp.astype(x, b.dtype)
 

@@ -59,6 +59,6 @@ from structmat._toeplitz_systems.superfast.bases import RankError
 from structmat._toeplitz_systems.superfast.factor import Factor
 from structmat._toeplitz_systems.superfast.matrix import NoisyToeplitz
 from structmat._toeplitz_systems.superfast.on_host import LogDeterminantOnHost
-from structmat._toeplitz_systems.superfast.solver import TOLERANCE, SuperfastFactor
+from structmat._toeplitz_systems.superfast.solver import SuperfastFactor
 
-__all__ = ["TOLERANCE", "Factor", "LogDeterminantOnHost", "NoisyToeplitz", "RankError", "SuperfastFactor"]
+__all__ = ["Factor", "LogDeterminantOnHost", "NoisyToeplitz", "RankError", "SuperfastFactor"]

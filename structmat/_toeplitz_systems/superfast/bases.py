@@ -18,12 +18,19 @@ from structmat._toeplitz_systems.superfast.tree import Tree
 NEAR, PER_OCTAVE = 64, 24
 """How many columns of T outside of a node are looked at: all that are nearer, and so many in each octave beyond."""
 
+NEAR_IN_FULL = 512
+"""The same where these have not shown all, as of a covariance with a kink at a lag of 100."""
+
 ROUND_RANK = 16
 """Where each shape is compiled, ranks are multiples of this."""
 
 
 class RankError(ValueError):
     """T has no blocks of low rank, or none of a rank that is allowed."""
+
+
+class OverlookedError(RankError):
+    """The columns of T that were looked at do not show the rank of its blocks."""
 
 
 class Basis(NamedTuple):
@@ -46,23 +53,35 @@ Interpolation = Callable[[Any], tuple[Any, Any]]
 """A function of a matrix that returns the matrix that interpolates all columns from some, and which these are."""
 
 
-def columns_looked_at(count: int) -> Any:
+def columns_looked_at(count: int, all_near: int = NEAR) -> Any:
     """Return which of `count` columns outside of a node, from the nearest on, show its basis."""
-    near = np.arange(min(count, NEAR))
-    if count <= NEAR:
+    near = np.arange(min(count, all_near))
+    if count <= all_near:
         return near
-    number = max(2, round(PER_OCTAVE * math.log2(count / NEAR)))
-    return np.union1d(near, np.geomspace(NEAR, count - 1, number).astype(int))
+    number = max(2, round(PER_OCTAVE * math.log2(count / all_near)))
+    return np.union1d(near, np.geomspace(all_near, count - 1, number).astype(int))
 
 
-def found_bases(t: Array, tree: Tree, interpolation: Interpolation, xp: Namespace) -> list[Level]:
-    """Return the bases of all levels from the leaves on."""
+def found_bases(
+    t: Array,
+    tree: Tree,
+    interpolation: Interpolation,
+    xp: Namespace,
+    *,
+    all_near: int = NEAR,
+    most_work: float = math.inf,
+) -> list[Level]:
+    """Return the bases of all levels from the leaves on. More than so much work, as `work_of` counts it, is an error.
+
+    That is found out on the way, since bases of high ranks take long themselves: those of fractional noise of 100,000
+    points take 0.5 s with all levels, and 0.03 s up to the level where the work is too much.
+    """
 
     def basis(points: Array, size: int, *, right: bool) -> Basis | None:
         """Return the basis of a node of some size by points of it; `right` says whether it has others to its right."""
         if size == tree.n:
             return None
-        k = xp.asarray(columns_looked_at(tree.n - size), device=device_of(t))[:, None]
+        k = xp.asarray(columns_looked_at(tree.n - size, all_near), device=device_of(t))[:, None]
         seen = [entries(t, points + 1 + k, xp)]
         if right:
             seen.append(conjugate(entries(t, size - points + k, xp), xp))
@@ -83,6 +102,8 @@ def found_bases(t: Array, tree: Tree, interpolation: Interpolation, xp: Namespac
         elif step.odd and full is not None and tail is not None:
             last = basis(xp.concat([full.points, tail.points + step.size]), step.size + step.tail, right=False)
         levels.append(Level(joined, last))
+        if work_of(tree, levels) > most_work:
+            raise RankError("blocks beside the diagonal have so high a rank that nothing is gained")
     return levels
 
 

@@ -40,6 +40,8 @@ class Factor(Parametrised):
     _core_axes = {"unit": 0, "units": 1, "logdet": 0, "error": 0, "leaves": None, "pairs": None, "lasts": None}
 
     tree: Tree
+    tolerance: float
+    """What may have been left out of a block of T, relative to its largest entry."""
     unit: Array
     """The largest entry of T."""
     units: Array

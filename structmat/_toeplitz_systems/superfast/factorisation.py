@@ -42,17 +42,21 @@ class Factorisation:
     """A function of arrays that returns the factor of K, and how much was overlooked in its bases."""
 
     tree: Tree
+    tolerance: float
+    """What is left out of a block of T by the bases, relative to its largest entry."""
     xp: Namespace
     equal: bool = False
     """Whether all rows are there and have the same noise, so that all nodes of a level but the tail are equal."""
 
     def __call__(self, K: NoisyToeplitz, levels: list[Level]) -> tuple[Factor, Array]:
-        factor = factorised(K, self.tree, levels, self.xp, equal=self.equal)
+        factor = factorised(K, self.tree, self.tolerance, levels, self.xp, equal=self.equal)
         overlooked, error = _measured(K, factor, self.xp)
         return factor._replaced(error=error), overlooked
 
 
-def factorised(K: NoisyToeplitz, tree: Tree, levels: list[Level], xp: Namespace, *, equal: bool) -> Factor:
+def factorised(
+    K: NoisyToeplitz, tree: Tree, tolerance: float, levels: list[Level], xp: Namespace, *, equal: bool
+) -> Factor:
     """Return the factor of K by its bases; where nodes are equal, one of each level is computed."""
     unit = largest_modulus(K.c, xp)
     t = K.c / unit
@@ -81,7 +85,7 @@ def factorised(K: NoisyToeplitz, tree: Tree, levels: list[Level], xp: Namespace,
             tail = last
     logdet = sum(xp.sum(log) for log in logs) + xp.sum(there) * xp.log(unit)
     units = xp.where(there > 0.0, unit, xp.ones_like(there))
-    return Factor(tree, unit, units, logdet, xp.zeros_like(logdet), leaves, tuple(pairs), tuple(lasts))
+    return Factor(tree, tolerance, unit, units, logdet, xp.zeros_like(logdet), leaves, tuple(pairs), tuple(lasts))
 
 
 def _measured(K: NoisyToeplitz, factor: Factor, xp: Namespace) -> tuple[Array, Array]:

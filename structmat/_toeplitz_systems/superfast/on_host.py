@@ -32,7 +32,7 @@ Results = Sequence[tuple[tuple[int, ...], Any]]
 class LogDeterminantOnHost(TraceByDiagonals):
     """The log-determinant of a stack of matrices, and what its derivatives take."""
 
-    tolerance: float
+    tolerance: float | None
     rank: int | None
     strict: bool
     """Whether a matrix without a factor is an error; its results are NaN otherwise."""

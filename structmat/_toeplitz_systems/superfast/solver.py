@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -12,13 +16,15 @@ from structmat._arrays.libraries import rules_of
 from structmat._arrays.namespaces import numpy_namespace
 from structmat._arrays.typing import Array, Namespace
 from structmat._toeplitz_systems.superfast.bases import (
+    NEAR,
+    NEAR_IN_FULL,
+    OverlookedError,
     RankError,
     TracedInterpolation,
     found_bases,
     interpolation_on_host,
     moved,
     of_round_ranks,
-    work_of,
 )
 from structmat._toeplitz_systems.superfast.batches import largest_modulus
 from structmat._toeplitz_systems.superfast.derivatives import FactorSolver, TraceByFactor
@@ -27,11 +33,14 @@ from structmat._toeplitz_systems.superfast.factorisation import Factorisation
 from structmat._toeplitz_systems.superfast.matrix import NoisyToeplitz
 from structmat._toeplitz_systems.superfast.tree import Tree
 
-TOLERANCE = 1e-13
-"""What is left out of a block of T, relative to the largest entry of T.
+TOLERANCES = (1e-13, 1e-11, 1e-10, 1e-9, 1e-8, 1e-7, 1e-6)
+"""What is left out of a block of T, relative to the largest entry of T: the first that pays, where none is asked for.
 
-The rounding errors of elimination are no smaller; with 1e-14 the rounding errors of a covariance itself count as rank:
-that of a damped cosine of 60,000 points rises from 9 to 398.
+For 100,000 points, a tenth missing, a quasi-periodic covariance pays from 1e-8 on, fractional Gaussian noise, whose
+usual formula leaves rounding errors of 1e-8 at large lags, from 1e-7 on. Bases that are refused take 0.02 to 0.1 s.
+
+At the first the rounding errors of elimination are no smaller. With 1e-14 the rounding errors of a covariance itself
+count as rank: that of a damped cosine of 60,000 points rises from 9 to 398.
 """
 
 ROUNDED = 8.0
@@ -41,9 +50,17 @@ TRACED_RANK = 64
 """The rank that is allowed for in a trace, where ranks cannot depend on values. Matérn covariances have 4 to 6, the
 squared exponential 32, the slowest of six kernels 71 at a million points."""
 
-WORK_PER_POINT = 1e5
-"""The cubes of the sizes of all nodes for each point from which on nothing is gained: 7,000 for a squared exponential,
-which takes 6 microseconds a point."""
+LITTLE_WORK, WORK_PER_POINT, MOST_WORK = 6e4, 1e5, 4e5
+"""The most work for each point, as `work_of` counts it: 7,000 for a squared exponential, which takes 6 microseconds.
+
+1e5 take 50 microseconds, which a factor at the tightest tolerance is worth. Others are tried within less first: of
+fractional Gaussian noise of 100,000 points rounding errors count as rank, so that at 1e-8 it takes 4.3 s with an error
+of 2e-3, and at 1e-7 0.6 s with 3e-4. Within the last bound a factor of 2,500 points takes as long as a dense one. It is
+for what has no factor before, or none that is `ACCURATE`, as of a quasi-periodic covariance with noise of 1e-8.
+"""
+
+ACCURATE = 0.01
+"""A measured error of a log-determinant that is small enough: a likelihood ratio that is off by one percent."""
 
 OVERLOOKED = 100.0
 """The largest product with what was left out of T, in units of the tolerance, with a vector of norm one.
@@ -63,8 +80,9 @@ class SuperfastFactor:
         The diagonal of D.
     there : array of bool, shape (n,), optional
         The mask of the rows that are there; the others are those of the identity. Default: all.
-    tolerance : float
-        What may be left out of a block of T, relative to its largest entry.
+    tolerance : float, optional
+        What may be left out of a block of T, relative to its largest entry. Default: the tightest of `TOLERANCES` that
+        pays.
     rank : int, optional
         The largest rank that is allowed for; of JAX in a trace the one that is computed with. By default it depends on
         the work that it makes, or is 64 in a trace.
@@ -86,7 +104,7 @@ class SuperfastFactor:
         there: Array | None,
         xp: Namespace,
         *,
-        tolerance: float = TOLERANCE,
+        tolerance: float | None = None,
         rank: int | None = None,
         factor: Factor | None = None,
     ) -> None:
@@ -97,8 +115,9 @@ class SuperfastFactor:
         there = xp.ones_like(noise) if there is None else xp.astype(there, xp.float64)
         self.matrix = NoisyToeplitz(xp.astype(c, wide), noise, there)
         if factor is None:
-            tolerance = max(tolerance, ROUNDED * float(xp.finfo(precision_of(c.dtype, xp)).eps))
-            factor = _factor_of(self.matrix, tolerance, rank, xp)
+            rounded = ROUNDED * float(xp.finfo(precision_of(c.dtype, xp)).eps)
+            tried = TOLERANCES if tolerance is None else (tolerance,)
+            factor = _factor_of(self.matrix, sorted({max(each, rounded) for each in tried}), rank, xp)
         self.factor = factor
         """The factor itself, without derivatives."""
 
@@ -117,47 +136,115 @@ class SuperfastFactor:
         """How far off `logdet` may be, as was measured by products with K."""
         return self.factor.error
 
-    def solve(self, b: Array) -> Array:
-        """Return x with ``K x = b`` along the last axis, in double precision."""
+    def solve(self, b: Array, rtol: float = 1e-13) -> Array:
+        """Return x with ``K x = b`` along the last axis, in double precision, with a relative residual up to `rtol`.
+
+        Where rounding errors, or 100 steps of conjugate gradients, leave more than that, so does the result.
+        """
         xp = self._xp
         is_real = not (is_complex(b.dtype, xp) or is_complex(self.matrix.c.dtype, xp))
         b = xp.astype(b, xp.float64 if is_real else xp.complex128)
-        return self._rules.compiled(_Solutions(xp))(self.matrix, self.factor, b)
+        return self._rules.compiled(_Solutions(rtol, xp))(self.matrix, self.factor, b)
 
 
-def _factor_of(K: NoisyToeplitz, tolerance: float, rank: int | None, xp: Namespace) -> Factor:
-    """Return the factor of a matrix, without derivatives."""
+def _factor_of(K: NoisyToeplitz, tolerances: Sequence[float], rank: int | None, xp: Namespace) -> Factor:
+    """Return the factor of a matrix, without derivatives, at the first of some tolerances that pays."""
     rules = rules_of(xp)
     constant = K._map(lambda array, _: rules.constant(array))
     tree = Tree.over(K.c.shape[0])
     with rules.unrecorded():
         if any(map(rules.is_traced, constant._arrays())):
-            return rules.compiled(_TracedFactorisation(tree, tolerance, rank or TRACED_RANK, xp))(constant)
-        return _untraced(constant, tree, tolerance, rank, xp)
+            return rules.compiled(_TracedFactorisation(tree, tolerances[0], tolerances[-1], rank or TRACED_RANK, xp))(
+                constant
+            )
+        return _untraced(constant, tree, tolerances, rank, xp)
 
 
-def _untraced(K: NoisyToeplitz, tree: Tree, tolerance: float, rank: int | None, xp: Namespace) -> Factor:
-    """Return the factor of a matrix whose values are known."""
-    c = to_numpy(K.c)
+def _untraced(K: NoisyToeplitz, tree: Tree, tolerances: Sequence[float], rank: int | None, xp: Namespace) -> Factor:
+    """Return the factor of a matrix whose values are known, at the first of some tolerances that pays."""
     if not all(bool(xp.all(xp.isfinite(array))) for array in K._arrays()):
         raise _not_definite("it holds NaN or infinity")
+    stages: list[tuple[float, Sequence[float]]] = [
+        (WORK_PER_POINT, tolerances[:1]),
+        (LITTLE_WORK, tolerances[1:]),
+        (WORK_PER_POINT, tolerances[1:]),
+        (MOST_WORK, tolerances),
+    ]
+    if rank is not None:
+        stages = [(math.inf, tolerances)]
+    best: Factor | None = None
+    refusals: list[Exception] = []
+    for work, some in stages:
+        tighter = [each for each in some if best is None or each < best.tolerance]
+        bounds = [_Bounds(each, tolerances[-1], rank, work * tree.n) for each in tighter]
+        best = _first_that_pays(bounds, K, tree, xp, refusals) or best
+        if best is not None and bool(best.error <= ACCURATE):
+            return best
+    if best is None:
+        raise refusals[-1]
+    return best
+
+
+def _first_that_pays(
+    bounds: Sequence[_Bounds], K: NoisyToeplitz, tree: Tree, xp: Namespace, refusals: list[Exception]
+) -> Factor | None:
+    """Return the factor within the first of some bounds that have one; `refusals` grows by the errors of others."""
+    c = to_numpy(K.c)
+    for each in bounds:
+        try:
+            return _within(each, K, c, tree, xp)
+        except OverlookedError:  # at any tolerance
+            raise
+        except RankError as error:
+            refusals.append(error)
+        except np.linalg.LinAlgError as error:
+            if not refusals:  # else it may not be positive definite because of what was left out
+                raise
+            refusals.append(error)
+            return None
+    return None
+
+
+class _Bounds(NamedTuple):
+    """What a factor may leave out, and what it may take."""
+
+    tolerance: float
+    """What is left out of a block of T, relative to its largest entry."""
+    loosest: float
+    """As much may be overlooked as by a factor of this tolerance."""
+    rank: int | None
+    """The largest rank."""
+    work: float
+    """The most work, as `work_of` counts it."""
+
+
+def _within(bounds: _Bounds, K: NoisyToeplitz, c: Any, tree: Tree, xp: Namespace) -> Factor:
+    """Return the factor within some bounds; `c` is the first column as an array of NumPy."""
+    with suppress(OverlookedError):
+        return _with_columns(NEAR, bounds, K, c, tree, xp)
+    return _with_columns(NEAR_IN_FULL, bounds, K, c, tree, xp)
+
+
+def _with_columns(all_near: int, bounds: _Bounds, K: NoisyToeplitz, c: Any, tree: Tree, xp: Namespace) -> Factor:
+    """Return the factor whose bases are shown by so many columns near a node and some of the others."""
+    tolerance, loosest, rank, work = bounds
     size = float(np.max(np.abs(c))) or 1.0
-    found = found_bases(c, tree, interpolation_on_host(tolerance * size, rank), numpy_namespace)
-    if rank is None and work_of(tree, found) > WORK_PER_POINT * tree.n:
-        raise RankError("blocks beside the diagonal have so high a rank that nothing is gained")
+    interpolation = interpolation_on_host(tolerance * size, rank)
+    found = found_bases(c, tree, interpolation, numpy_namespace, all_near=all_near, most_work=work)
     rules = rules_of(xp)
     if rules.compiles:
         found = of_round_ranks(found)
     try:
         equal = bool(xp.all(K.there > 0.0)) and bool(xp.all(K.noise == K.noise[0]))
-        factor, overlooked = rules.compiled(Factorisation(tree, xp, equal))(K, moved(found, K.c, xp))
+        factor, overlooked = rules.compiled(Factorisation(tree, tolerance, xp, equal))(K, moved(found, K.c, xp))
     except (np.linalg.LinAlgError, RuntimeError) as error:  # the latter of torch
         raise _not_definite("a leading section is not") from error
     if not bool(xp.isfinite(factor.logdet)):
         raise _not_definite("a leading section is not")
-    if not bool(overlooked <= OVERLOOKED * tolerance):
-        raise RankError("the rank of blocks beside the diagonal is not shown by the columns that were looked at")
-    return factor
+    if not bool(overlooked <= OVERLOOKED * loosest):
+        raise OverlookedError("the rank of blocks beside the diagonal is not shown by the columns that were looked at")
+    is_as_tight = bool(overlooked <= OVERLOOKED * tolerance)
+    return factor if is_as_tight else factor._replaced(tolerance=loosest)
 
 
 @dataclass(frozen=True)
@@ -165,18 +252,22 @@ class _TracedFactorisation:
     """A function of a matrix whose values are not known that returns its factor, NaN where it is none."""
 
     tree: Tree
-    tolerance: float
+    tightest: float
+    """What need not be left out of a block."""
+    loosest: float
+    """What may be left out of a block."""
     rank: int
     xp: Namespace
 
     def __call__(self, K: NoisyToeplitz) -> Factor:
-        xp, tolerance = self.xp, self.tolerance
-        allowed = tolerance * largest_modulus(K.c, xp)
-        interpolation = TracedInterpolation(allowed, self.rank, xp)
-        factor, overlooked = Factorisation(self.tree, xp)(K, found_bases(K.c, self.tree, interpolation, xp))
-        is_one = overlooked <= OVERLOOKED * tolerance
+        xp = self.xp
+        size = largest_modulus(K.c, xp)
+        interpolation = TracedInterpolation(self.tightest * size, self.rank, xp)
+        levels = found_bases(K.c, self.tree, interpolation, xp)
+        factor, overlooked = Factorisation(self.tree, self.loosest, xp)(K, levels)
+        is_one = overlooked <= OVERLOOKED * self.loosest
         for left in interpolation.left:
-            is_one = is_one & (left <= allowed)
+            is_one = is_one & (left <= self.loosest * size)
         nan = xp.full_like(factor.unit, xp.nan)
         return factor._replaced(
             units=xp.where(is_one, factor.units, nan),
@@ -189,10 +280,11 @@ class _TracedFactorisation:
 class _Solutions:
     """A function of arrays that returns solutions, with derivatives by the implicit rule."""
 
+    rtol: float
     xp: Namespace
 
     def __call__(self, K: NoisyToeplitz, factor: Factor, b: Array) -> Array:
-        return rules_of(self.xp).solution(FactorSolver(), K, factor, b)[0]
+        return rules_of(self.xp).solution(FactorSolver(self.rtol), K, factor, b)[0]
 
 
 def _not_definite(why: str) -> np.linalg.LinAlgError:

@@ -1,0 +1,132 @@
+"""Series of any covariance, with gaps and uneven noise: log-determinants and solutions against dense ones."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import scipy.linalg
+
+import structmat as sm
+
+
+def fractional(hurst: float) -> Any:
+    """Return the covariance of fractional Gaussian noise by the usual formula, whose differences lose digits."""
+
+    def covariance(k: Any) -> Any:
+        return (np.abs(k + 1) ** (2 * hurst) - 2 * np.abs(k) ** (2 * hurst) + np.abs(k - 1) ** (2 * hurst)) / 2
+
+    return covariance
+
+
+def spherical(k: Any) -> Any:
+    return np.where(k < 60, 1 - 1.5 * k / 60 + 0.5 * (k / 60) ** 3, 0.0)
+
+
+def wendland(k: Any) -> Any:
+    r = np.minimum(k / 80, 1)
+    return (1 - r) ** 4 * (4 * r + 1)
+
+
+def matern_32(k: Any) -> Any:
+    return (1 + k / 300) * np.exp(-k / 300)
+
+
+def squared_exponential(k: Any) -> Any:
+    return np.exp(-0.5 * (k / 10) ** 2)
+
+
+def periodic(k: Any) -> Any:
+    return np.exp(-2 * np.sin(k / 7) ** 2)
+
+
+COVARIANCES = {
+    "spherical": spherical,
+    "triangle": lambda k: np.maximum(1 - k / 100, 0.0),
+    "Wendland C2": wendland,
+    "squared exponential": squared_exponential,
+    "Matern 1/2": lambda k: np.exp(-k / 20),
+    "Matern 3/2": matern_32,
+    "Matern 5/2": lambda k: (1 + k / 10 + (k / 10) ** 2 / 3) * np.exp(-k / 10),
+    "rational quadratic": lambda k: 1 / (1 + 0.5 * (k / 10) ** 2),
+    "fractional noise, H = 0.1": fractional(0.1),
+    "fractional noise, H = 0.8": fractional(0.8),
+    "fractional noise, H = 0.95": fractional(0.95),
+    "periodic": periodic,
+    "periodic with sharp peaks": lambda k: np.exp(-0.5 * (k / 500) ** 2 - 8 * np.sin(k / 30) ** 2),
+    "quasi-periodic, squared exponential decay": lambda k: np.exp(-0.5 * (k / 2000) ** 2) * periodic(k),
+    "quasi-periodic, exponential decay": lambda k: np.exp(-k / 2000) * periodic(k),
+    "damped cosine": lambda k: np.exp(-k / 1000) * np.cos(2 * np.pi * k / 20),
+    "periodic plus squared exponential": lambda k: periodic(k) + squared_exponential(k),
+    "Matern times periodic plus squared exponential": lambda k: matern_32(k) * periodic(k) + squared_exponential(k) / 2,
+    "spherical plus Matern": lambda k: spherical(k) + matern_32(k),
+}
+
+
+def gaps_of(kind: str, n: int, rng: np.random.Generator) -> Any:
+    """Return the mask of the points that are there."""
+    there = np.ones(n, bool)
+    if kind == "a tenth":
+        there = rng.random(n) > 0.1
+    elif kind == "a block":
+        there[n // 3 : n // 2] = False
+    elif kind == "every third":
+        there[::3] = False
+    elif kind == "nine tenths":
+        there = rng.random(n) > 0.9
+    return there
+
+
+GAPS = ["none", "a tenth", "a block", "every third", "nine tenths"]
+NOISE = [1e-8, 1e-2, 1e2]
+
+
+def series(covariance: Any, n: int, gaps: str, noise: float) -> tuple[Any, Any, Any]:
+    """Return the operator of a series, its dense matrix and a right-hand side."""
+    rng = np.random.default_rng(0)
+    there = gaps_of(gaps, n, rng)
+    d = rng.uniform(noise, 10 * noise, n)
+    c = covariance(np.arange(float(n)))
+    A = sm.Toeplitz(c) + sm.Diagonal(d)
+    K = scipy.linalg.toeplitz(c) + np.diag(d)
+    return A[there][:, there], K[np.ix_(there, there)], rng.standard_normal(np.count_nonzero(there))
+
+
+def condition_of(K: Any, noise: float) -> float:
+    """Return a bound of the condition number: the least eigenvalue is at least the noise."""
+    return float(np.linalg.norm(K, 1)) / noise
+
+
+def assert_is_measured(found: sm.SlogdetEstimate, K: Any, noise: float) -> None:
+    """Compare with LAPACK: the error is at most four times what is returned, and that is small."""
+    is_ill_conditioned = condition_of(K, noise) > 1e10
+    exact = 2 * np.sum(np.log(np.diag(np.linalg.cholesky(K))))
+    size = len(K) + abs(exact)
+    rounding = (1e-9 if is_ill_conditioned else 1e-12) * size  # that of LAPACK as well
+    assert abs(found.logabsdet - exact) <= 4 * found.standard_error + rounding
+    assert found.standard_error <= (1e-6 * size if is_ill_conditioned else 0.01)
+
+
+def assert_is_solution(x: Any, K: Any, b: Any, noise: float) -> None:
+    allowed = max(1.01e-10, 1e-15 * condition_of(K, noise))
+    assert np.linalg.norm(K @ x - b) <= allowed * np.linalg.norm(b)
+
+
+@pytest.mark.parametrize("name", COVARIANCES)
+def test_a_factor_serves_each_covariance(name: str) -> None:
+    """None takes the last resort of a random estimate, or of a dense matrix."""
+    for gaps in ("a tenth", "every third"):
+        A, K, b = series(COVARIANCES[name], 401, gaps, 1e-2)
+        assert_is_measured(sm.slogdet(A, method=sm.Superfast()), K, 1e-2)
+        assert_is_solution(sm.solve(A, b, method=sm.Superfast()).x, K, b, 1e-2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("noise", NOISE)
+@pytest.mark.parametrize("gaps", GAPS)
+@pytest.mark.parametrize("name", COVARIANCES)
+def test_long_series_are_not_estimated(name: str, gaps: str, noise: float) -> None:
+    A, K, b = series(COVARIANCES[name], 2401, gaps, noise)
+    assert_is_measured(sm.slogdet(A), K, noise)
+    assert_is_solution(sm.solve(A, b, assume="positive definite").x, K, b, noise)
