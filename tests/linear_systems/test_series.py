@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import scipy.linalg
 
 import structmat as sm
+from tests import backends
 
 
 def fractional(hurst: float) -> Any:
@@ -130,3 +132,73 @@ def test_long_series_are_not_estimated(name: str, gaps: str, noise: float) -> No
     A, K, b = series(COVARIANCES[name], 2401, gaps, noise)
     assert_is_measured(sm.slogdet(A), K, noise)
     assert_is_solution(sm.solve(A, b, assume="positive definite").x, K, b, noise)
+
+
+def direction(n: int) -> Any:
+    """Return a smooth change of a covariance, small beside the noise, and not zero where one of compact support is."""
+    return 2e-3 * np.exp(-((np.arange(float(n)) / 100) ** 2))
+
+
+def derivatives_by_differences(c: Any, d: Any, there: Any, step: float = 1e-4) -> Any:
+    """Return those of the dense log-determinant by a change of the covariance and by a factor of the noise."""
+    T, change = scipy.linalg.toeplitz(c), scipy.linalg.toeplitz(direction(len(c)))
+
+    def value(of_change: float, of_noise: float) -> float:
+        K = (T + of_change * change + np.diag((1 + of_noise) * d))[np.ix_(there, there)]
+        return float(2 * np.sum(np.log(np.diag(np.linalg.cholesky(K)))))
+
+    def derivative(function: Any) -> float:  # of fourth order
+        near = function(step) - function(-step)
+        far = function(2 * step) - function(-2 * step)
+        return (8 * near - far) / (12 * step)
+
+    return np.array([derivative(lambda at: value(at, 0.0)), derivative(lambda at: value(0.0, at))])
+
+
+def gradient_of_slogdet(backend: backends.Backend, c: Any, d: Any, there: Any, method: Any) -> Any:
+    """Return the same derivatives by those of `slogdet` by the first column and the noise."""
+
+    def value(column: Any, noise: Any) -> Any:
+        A = (sm.Toeplitz(column) + sm.Diagonal(noise))[there][:, there]
+        return sm.slogdet(A, method=method).logabsdet
+
+    given = [backend.asarray(c), backend.asarray(d)]
+    if backend.name == "torch":
+        found = backend.xp.autograd.grad(value(*(array.requires_grad_() for array in given)), given)
+    else:
+        found = importlib.import_module("jax").grad(value, (0, 1))(*given)
+    by_c, by_d = map(backend.to_numpy, found)
+    return np.array([by_c @ direction(len(c)), by_d @ d])
+
+
+@backends.on("torch")
+@pytest.mark.parametrize("name", COVARIANCES)
+def test_gradients(backend: backends.Backend, name: str) -> None:
+    n = 301
+    rng = np.random.default_rng(0)
+    c, d, there = COVARIANCES[name](np.arange(float(n))), rng.uniform(0.01, 0.1, n), rng.random(n) > 0.1
+    want = derivatives_by_differences(c, d, there)
+    found = gradient_of_slogdet(backend, c, d, there, sm.Superfast())
+    assert np.linalg.norm(found - want) <= 1e-6 * np.linalg.norm(want)
+
+
+LOOSE = [
+    "Wendland C2",
+    "triangle",
+    "fractional noise, H = 0.8",
+    "periodic with sharp peaks",
+    "quasi-periodic, squared exponential decay",
+]
+"""Covariances of which the factor of 2,401 points is looser than 1e-13, or took a second look at columns."""
+
+
+@pytest.mark.slow
+@backends.on("torch", "jax")
+@pytest.mark.parametrize("name", LOOSE)
+def test_gradients_of_long_series(backend: backends.Backend, name: str) -> None:
+    n = 2401
+    rng = np.random.default_rng(0)
+    c, d, there = COVARIANCES[name](np.arange(float(n))), rng.uniform(0.01, 0.1, n), rng.random(n) > 0.1
+    want = derivatives_by_differences(c, d, there)
+    found = gradient_of_slogdet(backend, c, d, there, None)
+    assert np.linalg.norm(found - want) <= 1e-6 * np.linalg.norm(want)

@@ -220,8 +220,8 @@ class _Bounds(NamedTuple):
 
 def _within(bounds: _Bounds, K: NoisyToeplitz, c: Any, tree: Tree, xp: Namespace) -> Factor:
     """Return the factor within some bounds; `c` is the first column as an array of NumPy."""
-    with suppress(OverlookedError):
-        return _with_columns(NEAR, bounds, K, c, tree, xp)
+    with suppress(OverlookedError, np.linalg.LinAlgError):  # the latter may be because of what was overlooked
+        return _with_columns(NEAR, bounds._replace(loosest=bounds.tolerance), K, c, tree, xp)
     return _with_columns(NEAR_IN_FULL, bounds, K, c, tree, xp)
 
 
