@@ -90,8 +90,9 @@ class Superfast:
     torch (reverse mode) and JAX are those of the exact value, as accurate as the factor.
 
     Where it does not serve, as the rank does not suffice or the matrix is of another kind, `solve` and `slogdet` raise
-    an error. Under ``jax.jit`` no value can be looked at: the result is NaN then. Under ``torch.func`` and `torch.vmap`
-    it serves for `slogdet` alone.
+    an error. Under ``jax.jit`` no value can be looked at: the result is NaN then, as by default for covariances with a
+    kink at a distance (spherical and triangular ones), of which blocks have rank 120 and more. Under ``torch.func`` and
+    `torch.vmap` it serves for `slogdet` alone.
 
     References
     ----------

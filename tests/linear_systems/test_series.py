@@ -125,6 +125,7 @@ def test_a_factor_serves_each_covariance(name: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:solve. a relative residual:scipy.linalg.LinAlgWarning")  # with noise of 1e-8
 @pytest.mark.parametrize("noise", NOISE)
 @pytest.mark.parametrize("gaps", GAPS)
 @pytest.mark.parametrize("name", COVARIANCES)
@@ -202,3 +203,23 @@ def test_gradients_of_long_series(backend: backends.Backend, name: str) -> None:
     want = derivatives_by_differences(c, d, there)
     found = gradient_of_slogdet(backend, c, d, there, None)
     assert np.linalg.norm(found - want) <= 1e-6 * np.linalg.norm(want)
+
+
+@pytest.mark.slow
+@backends.on("jax")
+def test_a_rank_in_a_trace_need_not_suffice_for_the_tightest_tolerance(backend: backends.Backend) -> None:
+    jax = importlib.import_module("jax")
+    n = 150
+    rng = np.random.default_rng(0)
+    d, there = rng.uniform(0.01, 0.1, n), rng.random(n) > 0.1
+    b = rng.standard_normal(np.count_nonzero(there))
+
+    @jax.jit
+    def solution(c: Any) -> Any:
+        A = (sm.Toeplitz(c) + sm.Diagonal(backend.asarray(d)))[there][:, there]
+        return sm.solve(A, backend.asarray(b), method=sm.Superfast(rank=20)).x
+
+    for name in ("squared exponential", "fractional noise, H = 0.8"):
+        c = COVARIANCES[name](np.arange(float(n)))
+        K = (scipy.linalg.toeplitz(c) + np.diag(d))[np.ix_(there, there)]
+        assert np.linalg.norm(K @ backend.to_numpy(solution(backend.asarray(c))) - b) <= 1e-10 * np.linalg.norm(b)
