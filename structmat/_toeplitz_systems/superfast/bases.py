@@ -18,8 +18,12 @@ from structmat._toeplitz_systems.superfast.tree import Tree
 NEAR, PER_OCTAVE = 64, 24
 """How many columns of T outside of a node are looked at: all that are nearer, and so many in each octave beyond."""
 
-NEAR_IN_FULL = 512
-"""The same where these have not shown all, as of a covariance with a kink at a lag of 100."""
+NEAR_IN_FULL = 1024
+"""The same where these have not shown all, as of a covariance with a kink at a lag of 100.
+
+Of a quasi-periodic covariance of 2,400 points with noise of 1e-8 the error of the log-determinant was measured as 4e-2
+with 512, and as 6e-4 with 1,024; with 2,048 the rank is too high.
+"""
 
 ROUND_RANK = 16
 """Where each shape is compiled, ranks are multiples of this."""
