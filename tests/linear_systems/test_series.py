@@ -127,9 +127,10 @@ def test_a_factor_serves_each_covariance(name: str) -> None:
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:solve. a relative residual:scipy.linalg.LinAlgWarning")  # with noise of 1e-8
 @pytest.mark.parametrize("noise", NOISE)
-@pytest.mark.parametrize("gaps", GAPS)
 @pytest.mark.parametrize("name", COVARIANCES)
-def test_long_series_are_not_estimated(name: str, gaps: str, noise: float) -> None:
+def test_long_series_are_not_estimated(name: str, noise: float) -> None:
+    """With the gaps in turns: three of fifteen cases of each covariance, which all together have each case."""
+    gaps = GAPS[(list(COVARIANCES).index(name) + 2 * NOISE.index(noise)) % len(GAPS)]
     A, K, b = series(COVARIANCES[name], 2401, gaps, noise)
     assert_is_measured(sm.slogdet(A), K, noise)
     assert_is_solution(sm.solve(A, b, assume="positive definite").x, K, b, noise)
