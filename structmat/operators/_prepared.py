@@ -357,11 +357,12 @@ class ByParts(Plan):
 
     @property
     def width(self) -> int:
-        return max(plan.width * count for plan, count in self._plans)
+        return max((plan.width * count for plan, count in self._plans), default=max(self.shape))
 
     @property
     def cost(self) -> float:
-        return sum(plan.cost * count for plan, count in self._plans)
+        """That of the parts. Diagonals count only where nothing else does."""
+        return sum(plan.cost * count for plan, count in self._plans) or float(max(self.shape))
 
     def step(self, xp: Namespace, dtype: str, *, batched: bool) -> Callable[[Any], Any]:
         return lambda x: self.operator._matvec(x, xp)
@@ -403,8 +404,8 @@ def plan_of_parts(operator: LinearOperator) -> ByParts | None:
     if not operator._made_of():
         return None
     with_parts = operator._rebuilt(lambda array, _: array, of_part)
-    if not any(isinstance(part, Prepared) for part in with_parts._made_of()):
-        return None
+    if not any(isinstance(part, (Prepared, Diagonal)) for part in with_parts._made_of()):
+        return None  # all parts are such as `Fourier`, which has nothing to be computed before
     is_real = None if operator._forces_complex else not is_complex(operator.dtype, operator._own_namespace())
     return ByParts(with_parts, is_real)
 

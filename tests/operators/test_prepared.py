@@ -249,13 +249,11 @@ def test_what_comes_of_a_prepared_operator_is_prepared() -> None:
     assert isinstance(D.prepare(), sm.Prepared)
     assert D.prepare().most_dense == 0  # a dense matrix would make NaN of infinities
     assert isinstance(sm.Identity(3).prepare(), sm.Identity)
-    for nothing_to_compute in (sm.Fourier(6), sm.Diagonal(c)):
-        product = sm.Product((sm.Fourier(6), nothing_to_compute)).prepare()
-        assert isinstance(product, sm.Product)
-        assert not any(np.shares_memory(array, c) for array in product._arrays())
-    mixed = sm.Product((sm.Fourier(6), sm.Circulant(c))).prepare()
-    assert isinstance(mixed, sm.Prepared)
-    assert not np.shares_memory(mixed.operator.factors[1].c, c)
+    assert isinstance((sm.Fourier(6) @ sm.Fourier(6)).prepare(), sm.Product)  # of which nothing is computed before
+    for factor in (sm.Circulant(c), sm.Diagonal(c)):
+        mixed = sm.Product((sm.Fourier(6), factor)).prepare()
+        assert isinstance(mixed, sm.Prepared)
+        assert not any(np.shares_memory(array, c) for array in mixed._arrays())
 
 
 @pytest.mark.parametrize(
