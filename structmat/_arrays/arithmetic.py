@@ -59,6 +59,14 @@ def _times_power_of_two_in_numpy(x: Any, exponents: Any) -> Any:
     return scaled
 
 
+def divided(dividend: Array | float, divisor: Array | Scalar, xp: Namespace) -> Array:
+    """Return the quotient; NaN stays NaN without a warning, which NumPy gives for complex numbers only."""
+    if not can_raise_for_values(xp):
+        return dividend / divisor
+    with np.errstate(invalid="ignore"):
+        return dividend / divisor
+
+
 def quotient(x: Array, y: Scalar, xp: Namespace) -> Array:
     """Return ``x / y``, which overflows or underflows only where the result does.
 
@@ -66,12 +74,12 @@ def quotient(x: Array, y: Scalar, xp: Namespace) -> Array:
     numbers are first divided by a power of two, which is exact, where `Rules.scales_quotients` says so.
     """
     if not (is_complex(x.dtype, xp) or is_complex_scalar(y, xp)) or not rules_of(xp).scales_quotients:
-        return x / y
+        return divided(x, y, xp)
     is_number = isinstance(y, (int, float, complex))
     dtype = complex_partner(x.dtype, xp) if is_number else common_dtype(xp, x, y)
     divisor: Any = xp.asarray(y, dtype=dtype, device=device_of(x)) if is_number else xp.astype(y, dtype)
     power_of_two = 2.0 ** binary_exponents(xp.abs(divisor), xp)
-    return (xp.astype(x, dtype) / power_of_two) / (divisor / power_of_two)
+    return divided(xp.astype(x, dtype) / power_of_two, divisor / power_of_two, xp)
 
 
 def euclidean_norm(x: Array, xp: Namespace, *, axis: int | tuple[int, ...] = -1, weights: Array | None = None) -> Array:
@@ -287,7 +295,7 @@ def reciprocal_above(values: Array, rtol: float, xp: Namespace) -> Array:
     array([0.5, 0. ])
     """
     zero = negligible(values, rtol, xp)
-    return xp.where(zero, xp.zeros_like(values), 1 / xp.where(zero, xp.ones_like(values), values))
+    return xp.where(zero, xp.zeros_like(values), divided(1, xp.where(zero, xp.ones_like(values), values), xp))
 
 
 def damped_reciprocal(values: Array, damp: float, xp: Namespace) -> Array:

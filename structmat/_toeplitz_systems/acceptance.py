@@ -100,7 +100,8 @@ class AcceptedSystem(ABC):
     # Errors and warnings
 
     def _singular(self) -> np.linalg.LinAlgError:
-        return np.linalg.LinAlgError(f"{self.owner}: the matrix is singular to working precision")
+        text = "the matrix is singular to working precision; use structmat.lstsq(op, b)"
+        return np.linalg.LinAlgError(f"{self.owner}: {text}")
 
     def _warn_of_condition(self, value: float) -> None:
         if self.owner and not self._has_warned:

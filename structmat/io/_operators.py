@@ -82,7 +82,7 @@ def save(
     Raises
     ------
     TypeError
-        If `operator` is not an operator of structmat, or a metadata key is not a string.
+        If `operator` is not an operator of structmat, `path` is one, or a metadata key is not a string.
     ValueError
         If a metadata key is reserved, or the name ends as one of another format does, such as ``.npy``.
     FileExistsError
@@ -108,6 +108,9 @@ def save(
     require_safetensors()
     from safetensors.numpy import save as as_bytes  # noqa: PLC0415  # an extra
 
+    if isinstance(path, (LinearOperator, FitResult)):
+        text = f"must be a path, got {type(path).__name__}; the operator comes first: save(operator, path)"
+        raise ArgumentTypeError("save", "path", text)
     if (suffix := Path(path).suffix.lower()) in _OTHER_FORMATS:
         raise ArgumentValueError("save", "path", f"names a file of safetensors, which must not end in {suffix}")
     kind: type = type(operator)

@@ -47,7 +47,7 @@ class ClosedForm(NamedTuple):
     --------
     >>> from structmat.extend import closed_forms
     >>> closed_forms()["det"].hooks, closed_forms()["det"].otherwise
-    (('_determinant_factors', '_det'), 'numpy.linalg.det(op.to_dense())')
+    (('_determinant_factors', '_det'), 'structmat.slogdet(op), its logarithm')
     """
 
     hooks: tuple[str, ...]

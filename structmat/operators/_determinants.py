@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from structmat._arrays.arithmetic import binary_exponents
+from structmat._arrays.arithmetic import binary_exponents, divided
 from structmat._arrays.dtypes import is_complex
 from structmat._arrays.typing import Array, Namespace
 
@@ -38,7 +38,7 @@ def sign_and_log(factors: Array, xp: Namespace) -> tuple[Array, Array]:
     if is_complex(factors.dtype, xp):
         power_of_two = 2.0 ** binary_exponents(moduli, xp)  # a division by a subnormal number would overflow
         divisor = xp.where(moduli == 0.0, xp.ones_like(moduli), moduli / power_of_two)
-        signs = (factors / power_of_two) / divisor
+        signs = divided(factors / power_of_two, divisor, xp)
     else:
         one = xp.ones_like(moduli)  # `xp.sign` cannot be mapped in torch, and is zero for NaN there
         signs = xp.where(xp.isnan(factors), factors, xp.where(factors > 0.0, one, xp.where(factors < 0.0, -one, 0.0)))

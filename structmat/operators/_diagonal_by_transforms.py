@@ -5,9 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from functools import reduce
 
-from structmat._arrays.arithmetic import (
-    are_normal,
-)
+from structmat._arrays.arithmetic import are_normal, divided
 from structmat._arrays.typing import Array, Namespace
 from structmat._fourier.multipliers import FOURIER
 from structmat._fourier.plans import Plan
@@ -62,7 +60,7 @@ class DiagonalByTransforms(Spectral, Planned):
     def _solve(self, b: Array, xp: Namespace) -> Array:
         power_of_two, spectrum = self._scaled_grid_spectrum(xp)
         self._require_regular(spectrum.values, "solve", xp)
-        return spectrum.with_values(1 / spectrum.values).product(b / power_of_two, xp)
+        return spectrum.with_values(divided(1, spectrum.values, xp)).product(b / power_of_two, xp)
 
     def _solver(self, xp: Namespace) -> Plan | None:
         spectrum = self._grid_spectrum(xp)

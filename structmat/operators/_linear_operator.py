@@ -444,9 +444,7 @@ class LinearOperator(Hooks):
 
     # Linear algebra in closed form
 
-    @closed_form(
-        Hooks._inv, otherwise="structmat.solve(op, b) for products with it, or numpy.linalg.inv(op.to_dense())"
-    )
+    @closed_form(Hooks._inv, otherwise="structmat.solve(op, b) for products with it")
     def inv(self) -> LinearOperator:
         """Return the inverse as an operator.
 
@@ -476,11 +474,7 @@ class LinearOperator(Hooks):
         op, xp = self._to_working_precision("inv", square=True)
         return self._from_working_precision(op._inv(xp), xp)
 
-    @closed_form(
-        Hooks._inv,
-        Hooks._solve,
-        otherwise="structmat.solve(op, b), which iterates, or numpy.linalg.solve(op.to_dense(), b)",
-    )
+    @closed_form(Hooks._inv, Hooks._solve, otherwise="structmat.solve(op, b), which iterates")
     def solve(self, b: ArrayLike, /) -> Array:
         """Return x with ``self @ x = b``.
 
@@ -571,7 +565,7 @@ class LinearOperator(Hooks):
         x = op._solve(right, xp) if axis == -1 else op._in_columns(lambda A, v: A._solve(v, xp), right, xp)
         return x if x.dtype == dtype else cast_back(x, dtype, xp)
 
-    @closed_form(Hooks._determinant_factors, Hooks._det, otherwise="numpy.linalg.det(op.to_dense())")
+    @closed_form(Hooks._determinant_factors, Hooks._det, otherwise="structmat.slogdet(op), its logarithm")
     def det(self) -> Array:
         """Return the determinant.
 
@@ -600,11 +594,7 @@ class LinearOperator(Hooks):
         op, xp = self._to_working_precision("det", square=True)
         return self._from_working_precision(op._det(xp), xp)
 
-    @closed_form(
-        Hooks._determinant_factors,
-        Hooks._slogdet,
-        otherwise="structmat.slogdet(op), or numpy.linalg.slogdet(op.to_dense())",
-    )
+    @closed_form(Hooks._determinant_factors, Hooks._slogdet, otherwise="structmat.slogdet(op)")
     def slogdet(self) -> SlogdetResult:
         """Return sign and logarithm of the determinant.
 
@@ -635,7 +625,7 @@ class LinearOperator(Hooks):
     @closed_form(
         Hooks._pinv,
         Hooks._rounding,
-        otherwise="structmat.lstsq(op, b) for products with it, or numpy.linalg.pinv(op.to_dense())",
+        otherwise="structmat.lstsq(op, b) for products with it",
     )
     def pinv(self, *, rtol: float | None = None) -> LinearOperator:
         """Return the Moore-Penrose pseudo-inverse as an operator.
@@ -672,7 +662,7 @@ class LinearOperator(Hooks):
         Hooks._pinv,
         Hooks._damped_pinv,
         Hooks._rounding,
-        otherwise="structmat.lstsq(op, b), which iterates, or numpy.linalg.lstsq(op.to_dense(), b)",
+        otherwise="structmat.lstsq(op, b), which iterates",
     )
     def lstsq(self, b: ArrayLike, /, *, rtol: float | None = None, damp: float = 0.0) -> Array:
         """Return the x of least norm among those that minimise ``norm(self @ x - b)``.

@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections.abc import Callable
 from typing import NamedTuple
 
-from structmat._arrays.arithmetic import damped_reciprocal, euclidean_norm, reciprocal_above, require_nonzero
+from structmat._arrays.arithmetic import damped_reciprocal, divided, euclidean_norm, reciprocal_above, require_nonzero
 from structmat._arrays.dtypes import is_complex
 from structmat._arrays.typing import Array, Namespace
 from structmat._fourier.spectra import as_complex
@@ -42,7 +42,7 @@ class Spectral(LinearOperator):
     def _inv(self, xp: Namespace) -> LinearOperator:
         form = self._spectral_form(xp)
         self._require_regular(form.values, "inv", form.xp)
-        return form.having(1 / form.values)
+        return form.having(divided(1, form.values, form.xp))
 
     def _pinv(self, rtol: float, xp: Namespace) -> LinearOperator:
         form = self._spectral_form(xp)

@@ -220,6 +220,11 @@ def test_what_cannot_be_saved(tmp_path, operator, metadata, error, text):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_path_before_the_operator_is_told():
+    with pytest.raises(TypeError, match=r"got Identity; the operator comes first: save\(operator, path\)"):
+        io.save("f", sm.Identity(2))
+
+
 # Damage
 
 

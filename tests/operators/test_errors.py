@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from typing import Any
 
 import numpy as np
@@ -98,7 +99,7 @@ NEAREST = [
 
 CLOSED_FORMS = [
     (lambda: sm.Toeplitz(np.ones(3), np.ones(4)).solve(np.ones(3)), ValueError, r"Toeplitz\.solve: the operator must be square, got shape \(3, 4\)"),
-    (lambda: sm.Toeplitz(np.ones(3)).solve(np.ones(3)), np.linalg.LinAlgError, r"Toeplitz\.solve: the matrix is singular"),
+    (lambda: sm.Toeplitz(np.ones(3)).solve(np.ones(3)), np.linalg.LinAlgError, r"Toeplitz\.solve: the matrix is singular to working precision; use structmat\.lstsq"),
     (lambda: sm.Hankel(np.ones(3), np.ones(3)).inv(), np.linalg.LinAlgError, r"Hankel\.inv: the matrix is singular"),
     (lambda: sm.Toeplitz(np.ones(3)).norm([1]), ValueError, r"Toeplitz\.norm: ord must be"),
     (lambda: sm.BlockCirculant(np.ones((1, 2, 2))).inv(), ValueError, r"BlockCirculant\.inv: the operator must be square, got shape \(2, 4\)"),
@@ -213,3 +214,26 @@ def test_sums_and_products_of_entries_with_arrays_are_left_to_dense_matrices(bac
         for call, error in calls:
             with pytest.raises(error, match=r"op\.to_dense\(\)"):
                 call(op)
+
+
+def test_nan_stays_nan_without_a_warning_of_any_kind_of_operator() -> None:
+    c = np.array([3.0, np.nan, 1.0, 0.5])
+    operators = (
+        sm.Toeplitz(c),
+        sm.Circulant(c),
+        sm.Circulant(c + 1j),
+        sm.Diagonal(c + 1j),
+        sm.MultilevelCirculant.from_kernel(np.reshape(c, (2, 2))),
+        sm.Kronecker(sm.Circulant(c), sm.Diagonal(np.ones(2))),
+        sm.CDDProduct([sm.Diagonal(c), sm.Circulant(c), sm.Diagonal(c)]),
+    )
+    for op in operators:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert np.isnan(op.solve(np.ones(op.shape[0]))).any()
+            assert np.isnan(op.det())
+            assert np.isnan(op.slogdet().logabsdet)
+        for A in (op, op.T):
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")
+                assert np.isnan(A.inv().to_dense()).any()
