@@ -2,11 +2,14 @@
 
 import inspect
 
+import capabilities
 import public_api
 
 import structmat as sm
+from structmat.extend import closed_forms
 
-FIRST = ("solve", "matvec", "inv", "prepare", "to_dense", "eigvals", "slogdet", "norm")
+FIRST = ("matvec", "to_dense", "prepare")
+"""Methods of all operators that stand in the first table."""
 PUBLIC = {value: name for name, value in public_api.names().items() if inspect.isclass(value)}
 
 
@@ -36,21 +39,53 @@ def _directive(member):
     return "automethod" if callable(member) else "autoattribute"
 
 
+def methods(cls):
+    """Return the names of three tables: what the operators of a class have, what all have, and what these lack.
+
+    The first holds the methods that only this class has, and those with a closed form for it by the table of operators.
+    Of a class that is not in that table, such as `Prepared`, which has what its operator has, nothing is lacking.
+    """
+    has = capabilities.methods_of(cls.__name__)
+    lacking = [name for name in closed_forms() if name not in has] if has else []
+    inherits = inherited(cls)
+    only_here = [name for name in inherits if not hasattr(sm.LinearOperator, name)]
+    own = [name for name in [*vars(cls), *only_here] if not name.startswith("_") and callable(getattr(cls, name, None))]
+    first = list(dict.fromkeys([*FIRST, *(name for name in own if name not in (*has, *lacking)), *has]))
+    return first, [name for name in inherits if name not in (*first, *lacking)], lacking
+
+
 def table(cls, names):
     """Return a table of methods in reStructuredText, each linked to the class that documents it."""
-    lines = [f"   ~{cls.__name__ if name in vars(cls) else 'LinearOperator'}.{name}" for name in names]
+    on_its_page = {name for name in names if name in vars(cls) or not hasattr(sm.LinearOperator, name)}
+    lines = [f"   ~{cls.__name__ if name in on_its_page else 'LinearOperator'}.{name}" for name in names]
     return [".. autosummary::", "   :nosignatures:", "", *lines, ""]
 
 
+def folded(cls, title, text, names):
+    """Return a table that opens by its title, nothing if it would be empty."""
+    if not names:
+        return []
+    return [f".. dropdown:: {title}", "", *(f"   {line}".rstrip() for line in [*text, *table(cls, names)]), ""]
+
+
 def add_methods(*event):
-    """Put a table of the first methods of an operator, and one of all that it inherits, before its parameters."""
+    """Put tables of the methods of an operator before its parameters."""
     _, what, _, cls, _, lines = event
     if what != "class" or cls is sm.LinearOperator or not issubclass(cls, sm.LinearOperator):
         return
-    rest = [name for name in inherited(cls) if hasattr(sm.LinearOperator, name) and name not in FIRST]
-    folded = [f"   {line}" for line in table(cls, rest)]
+    first, rest, lacking = methods(cls)
+    partly = [
+        f"`~LinearOperator.{name}`" for name, always in capabilities.methods_of(cls.__name__).items() if not always
+    ]
+    note = [f"Some shapes alone have {', '.join(partly)}: see :doc:`the table of operators </capabilities>`.", ""]
+    without = ["These raise an error that says what to call in their place:", ""]
     at = next((i for i, line in enumerate(lines) if line.startswith((":", ".. rubric::"))), len(lines))
-    lines[at:at] = [*table(cls, FIRST), ".. dropdown:: All other inherited methods", "", *folded, ""]
+    lines[at:at] = [
+        *table(cls, first),
+        *(note if partly else []),
+        *folded(cls, "All other inherited methods", [], rest),
+        *folded(cls, "No closed form for this kind of matrix", without, lacking),
+    ]
 
 
 def show_public_bases(*event):

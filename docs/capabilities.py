@@ -5,6 +5,7 @@ tests/operators/test_laws.py hold every "yes" to a dense reference, every "-" to
 """
 
 import math
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,12 @@ def groups_of_methods() -> dict[str, tuple[str, ...]]:
         hook = form.hooks[0]
         groups[hook] = (*groups.get(hook, ()), name)
     return groups
+
+
+def methods_of(kind: str) -> dict[str, bool]:
+    """Return the methods with closed forms that a class has, and whether operators of all shapes have them."""
+    claims = [entry.closed_forms for entry in ENTRIES if kind in re.findall(r"\w+", entry.name)]
+    return {name: all(name in claim for claim in claims) for name in closed_forms() if any(name in c for c in claims)}
 
 
 def cell(entry: Any, group: tuple[str, ...]) -> str:

@@ -14,6 +14,8 @@ from types import ModuleType
 import pytest
 from scipy_doctest import DTChecker
 
+import structmat
+
 ROOT = Path(__file__).resolve().parents[2]
 FOLDERS = (".", "docs", "docs/guide", "docs/tutorials")
 PAGES = sorted(page for folder in FOLDERS for page in (ROOT / folder).glob("*.md"))
@@ -110,6 +112,26 @@ def test_table_of_operators_is_the_registry() -> None:
     command = [sys.executable, str(ROOT / "docs/capabilities.py"), "--check"]
     run = subprocess.run(command, check=False, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
+
+
+def test_the_page_of_an_operator_has_the_methods_that_the_table_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And no others: each method with a closed form stands in one of two tables of the page."""
+    monkeypatch.syspath_prepend(str(ROOT / "docs"))
+    pages = load(ROOT / "docs/api_pages.py")
+    table = (ROOT / "docs/capabilities.md").read_text("utf-8")
+    heads = re.findall(r"^\| operator \| (.+) \|$", table, re.MULTILINE)[0].split(" | ")
+    columns = [re.findall(r"`(\w+)`", head) or ["sqrtm", "expm", "funm"] for head in heads]
+    rows = re.findall(r"^\| ([A-Z].+?) \| (.+) \|$", table, re.MULTILINE)
+    named = {name for row, _ in rows for name in re.findall(r"\w+", row)}
+    kinds = {name: getattr(structmat, name) for name in named if hasattr(structmat, name)}
+    assert len(kinds) > 20
+    for name, kind in kinds.items():
+        claimed = [cells.split(" | ") for row, cells in rows if name in re.findall(r"\w+", row)]
+        shown, _, lacking = pages.methods(kind)
+        for column, *cells in zip(columns, *claimed, strict=True):
+            assert set(column) <= set(lacking if set(cells) == {"-"} else shown), name
+    assert {"cholesky", "reflection_coefficients"} <= set(pages.methods(structmat.Toeplitz)[0])
+    assert {"convolve", "from_covariance"} <= set(pages.methods(structmat.MultilevelToeplitz)[0])
 
 
 def test_every_public_function_has_an_example() -> None:
