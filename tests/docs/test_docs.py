@@ -22,7 +22,6 @@ PAGES = sorted(page for folder in FOLDERS for page in (ROOT / folder).glob("*.md
 EXECUTED = {
     "README.md",
     "approximate.md",
-    "checkpoints.md",
     "choose.md",
     "conventions.md",
     "edges.md",
