@@ -83,7 +83,7 @@ if addresses["repository"]:
     html_theme_options["icon_links"] = [
         {"name": "Repository", "url": addresses["repository"], "icon": "fa-solid fa-code-branch"}
     ]
-html_sidebars = {page: [] for page in ("index", "quickstart", "faq")}
+html_sidebars = {page: [] for page in ("index", "quickstart")}
 
 sphinx_gallery_conf = {
     "examples_dirs": "examples",

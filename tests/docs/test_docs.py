@@ -22,10 +22,8 @@ PAGES = sorted(page for folder in FOLDERS for page in (ROOT / folder).glob("*.md
 EXECUTED = {
     "README.md",
     "approximate.md",
-    "choose.md",
     "conventions.md",
     "edges.md",
-    "faq.md",
     "fine_tuning.md",
     "fitting.md",
     "new_operator.md",
