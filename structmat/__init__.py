@@ -1,4 +1,7 @@
-"""Structured matrices of regular grids: products, systems, log-determinants and gradients on NumPy, PyTorch and JAX.
+"""Circulant, diagonal, block-circulant and Toeplitz matrices and their products, on NumPy, PyTorch and JAX arrays.
+
+Beside operators there are least-squares fits of a given matrix by such products, and layers that fine-tune a network
+with 3 n numbers a matrix, as in *Parameter-Efficient Fine-Tuning with Circulant and Diagonal Vectors*.
 
 Operators (any array library: NumPy, PyTorch, JAX, CuPy, MLX, Dask)
     Circulant matrices: `Circulant`, `SpectralCirculant`, `MultilevelCirculant`, `BandedCirculant`, `BlockCirculant`;

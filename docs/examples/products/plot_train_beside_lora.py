@@ -96,7 +96,7 @@ for task, change in changes.items():
 # For the change of rank 2 the loss of LoRA falls to nearly zero; D C D cannot represent this change. For the filter,
 # which has full rank, low ranks are not sufficient; D C D finds it if it starts from the gradient, but ends in a local
 # minimum from its default start. Changes for real tasks are of neither kind, and there the methods are closer:
-# :doc:`/measured`.
+# :doc:`/reproduction`.
 
 figure, axes = plt.subplots(1, 2, figsize=(11, 4.8), sharey=True, layout="constrained")
 colours = dict(

@@ -133,9 +133,9 @@ plt.show()
 # %%
 # Beside other libraries
 # ----------------------
-# :doc:`/measured` has the times of the exact likelihood of a series of 100,000 points in structmat, tinygp, celerite2,
-# george, GPyTorch and SciPy. For a Matérn covariance of order 3/2 as above tinygp and celerite2 take a hundredth of the
-# time of structmat, as their recursions take O(n).
+# :doc:`/performance` has the times of the exact likelihood of a series of 100,000 points in structmat, tinygp,
+# celerite2, george, GPyTorch and SciPy. For a Matérn covariance of order 3/2 as above tinygp and celerite2 take a
+# hundredth of the time of structmat, as their recursions take O(n).
 #
 # A grid without gaps is a `Toeplitz` matrix, whose determinant is exact: :doc:`plot_gaussian_process`. In GPyTorch it
 # is used by :func:`structmat.torch.as_linear_operator` (``benchmarks/gaussian_processes.py`` has times).
