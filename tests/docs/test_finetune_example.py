@@ -77,7 +77,7 @@ def test_files_of_every_method(out):
         share = float(row["accuracy"])
         assert float(row["accuracy_error"]) == pytest.approx((share * (1 - share) / 20) ** 0.5)  # 20 test rows
     assert (out / "results.md").read_text().count("\n| banking77 |") == len(METHODS)
-    assert (out / "accuracy.png").read_bytes().startswith(b"\x89PNG")
+    assert (out / "learning.png").read_bytes().startswith(b"\x89PNG")
     assert len(list((out / "runs").iterdir())) == len(METHODS)  # and no partial file
     layers, size = 4, 32
     expected = {"head": 0, "lora": layers * 2 * 8 * size, "fourierft": layers * 3 * size, "c3a": layers * size}

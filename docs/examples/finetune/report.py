@@ -10,8 +10,9 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.transforms import ScaledTranslation
+from numpy.typing import NDArray
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
@@ -49,6 +50,8 @@ def load_result(folder: Path, run: Run, settings: Settings) -> dict[str, Any] | 
         return None
     except ValueError as error:
         raise ExampleError(f"{path} is damaged ({error}); delete it to train anew") from error
+    if "losses" not in result:
+        raise ExampleError(f"{path} is of an earlier revision, without the losses: choose another --out")
     for name, value in dataclasses.asdict(settings).items():
         if (other := result["settings"].get(name)) != value:
             raise ExampleError(f"{path} has {name} = {other}, not {value}: choose another --out")
@@ -162,8 +165,8 @@ def print_table(rows: list[dict[str, Any]], console: Console) -> None:
         console.print(table)
 
 
-def write_files(rows: list[dict[str, Any]], note: str, folder: Path) -> None:
-    """Write `results.csv`, the table as `results.md`, and `accuracy.png`."""
+def write_files(rows: list[dict[str, Any]], results: list[dict[str, Any]], note: str, folder: Path) -> None:
+    """Write `results.csv`, the table as `results.md`, and `learning.png`."""
     with (folder / "results.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, rows[0], lineterminator="\n")
         writer.writeheader()
@@ -171,42 +174,46 @@ def write_files(rows: list[dict[str, Any]], note: str, folder: Path) -> None:
     lines = [HEADINGS, ("---", "---", *["---:"] * (len(HEADINGS) - 2)), *map(_cells, rows)]
     table = "".join(f"| {' | '.join(line)} |\n" for line in lines)
     (folder / "results.md").write_text(f"{note}\n\n{table}", encoding="utf-8")
-    _plot(rows, folder / "accuracy.png")
+    _plot(rows, results, folder / "learning.png")
 
 
-def _plot(rows: list[dict[str, Any]], path: Path) -> None:
-    """Draw accuracy against adapter parameters, one panel to a task."""
+def _plot(rows: list[dict[str, Any]], results: list[dict[str, Any]], path: Path) -> None:
+    """Draw the learning curves of all runs, and their accuracies beside them, one line of panels to a task."""
     tasks = list(dict.fromkeys(row["task"] for row in rows))
-    methods = list(dict.fromkeys(row["method"] for row in rows))
-    largest = max(row["adapter_parameters"] for row in rows)
-    figure = Figure(figsize=(5 * len(tasks) + 1.6, 4), layout="constrained")
-    panels = figure.subplots(1, len(tasks), squeeze=False)[0]
-    for panel, task in zip(panels, tasks, strict=True):
-        here = [row for row in rows if row["task"] == task]
-        for row in here:
-            # Side by side where there are as many parameters.
-            same = [other["method"] for other in here if other["adapter_parameters"] == row["adapter_parameters"]]
-            aside = (same.index(row["method"]) - (len(same) - 1) / 2) * 9 / 72
-            place = panel.transData + ScaledTranslation(aside, 0, figure.dpi_scale_trans)
-            panel.errorbar(
-                row["adapter_parameters"],
-                100 * row["accuracy"],
-                yerr=100 * row["accuracy_error"],
-                fmt="D" if row["method"].startswith("cdd") else "o",
-                color=f"C{methods.index(row['method'])}",
-                capsize=3,
-                transform=place,
-                label=_label(row),
-            )
-        panel.set_xscale("symlog", linthresh=1000)  # the head alone has none
-        panel.set_xticks([0, *(10**k for k in range(3, max(4, len(str(largest)) + 1)))])
-        panel.set(xlabel="adapter parameters", xlim=(-400, 4 * largest + 1000), ylabel="test accuracy, %", title=task)
-        ends = [100 * (row["accuracy"] + sign * row["accuracy_error"]) for row in here for sign in (-1, 1)]
-        margin = 0.1 * (max(ends) - min(ends)) or 1.0
-        panel.set_ylim(min(ends) - margin, max(ends) + margin)  # shifted points are left out of the automatic limits
-        panel.grid(alpha=0.3)
-    labels = {_label(row): None for row in rows}
-    for panel in panels:
-        labels |= {text: mark for mark, text in zip(*panel.get_legend_handles_labels(), strict=True)}
-    figure.legend(labels.values(), labels, loc="outside center right", frameon=False)
+    methods = sorted({row["method"] for row in rows}, key=list(METHODS).index)
+    colors = {method: f"C{i}" for i, method in enumerate(methods)}
+    figure = Figure(figsize=(10, 4 * len(tasks)), layout="constrained")
+    panels = figure.subplots(len(tasks), 2, squeeze=False)
+    for (curves, accuracies), task in zip(panels, tasks, strict=True):
+        here = sorted((row for row in rows if row["task"] == task), key=lambda row: methods.index(row["method"]))
+        for position, row in enumerate(here):
+            color = colors[row["method"]]
+            group = [result for result in results if (result["task"], result["method"]) == (task, row["method"])]
+            smooth = np.array([_smoothed(result["losses"]) for result in group])
+            steps = np.arange(1, smooth.shape[1] + 1)
+            curves.plot(steps, smooth.T, color=color, linewidth=0.8, alpha=0.5)
+            curves.plot(steps, smooth.mean(axis=0), color=color, linewidth=2.2, label=_label(row))
+            found = [100 * result["accuracy"] for result in group]
+            accuracies.plot([position] * len(found), found, "o", color=color, alpha=0.5, markersize=5)
+            error = 100 * row["accuracy_error"]
+            accuracies.errorbar(position + 0.15, 100 * row["accuracy"], yerr=error, fmt="D", color=color, capsize=4)
+        labels = [f"{_label(row)}\n{row['adapter_parameters']:,}" for row in here]
+        accuracies.set_xticks(range(len(labels)), labels)
+        accuracies.set(
+            xlim=(-0.5, len(labels) - 0.5), ylabel="test accuracy, %", title=f"{task}: accuracy on test rows"
+        )
+        accuracies.set_xlabel("adapter parameters; each seed, and their mean with its standard error")
+        curves.set(xlabel="step", ylabel="training loss", title=f"{task}: each seed, and their mean")
+        curves.legend(frameon=False)
+        for panel in (curves, accuracies):
+            panel.grid(alpha=0.3)
     figure.savefig(path, dpi=150)
+
+
+def _smoothed(losses: list[float]) -> NDArray[np.float64]:
+    """Return means over a tenth of the steps before and at each one."""
+    width = max(1, len(losses) // 10)
+    sums = np.cumsum(np.concatenate(([0.0], losses)))
+    ends = np.arange(1, len(losses) + 1)
+    starts = np.maximum(ends - width, 0)
+    return (sums[ends] - sums[starts]) / (ends - starts)

@@ -105,7 +105,7 @@ def train(
             embeddings = model.embed_all(train_rows, device, lambda n: advance("embedding", 0.9 * n / len(train_rows)))
     saved_bytes = _bytes_for_backward(model, prepared, train_rows, embeddings, settings)
     memory = _PeakMemory(device)
-    seconds, loss = fit(model, prepared, run, settings, rows=train_rows, embeddings=embeddings, advance=advance)
+    seconds, losses = fit(model, prepared, run, settings, rows=train_rows, embeddings=embeddings, advance=advance)
     peak = memory.peak()
     predicted = predict(model, test_rows, settings, lambda n: advance("testing", 0.1 * n / len(test_rows)))
     return {
@@ -114,7 +114,7 @@ def train(
         "adapter_parameters": adapter,
         "head_parameters": sum(p.numel() for p in model.head.parameters()),
         "steps": len(seconds),
-        "last_loss": loss,
+        "losses": losses,
         "seconds_per_step": median(seconds),
         "bytes_for_backward": saved_bytes,
         "peak_bytes": peak,
@@ -132,10 +132,10 @@ def fit(
     rows: Rows,
     embeddings: Tensor | None,
     advance: Advance,
-) -> tuple[list[float], float]:
+) -> tuple[list[float], list[float]]:
     """Train by AdamW, the rate rising over the first 6 % of the steps and falling to zero over the rest.
 
-    With `embeddings`, those of all rows, the head alone. Returns the seconds of every step and the last loss.
+    With `embeddings`, those of all rows, the head alone. Returns the seconds and the loss of every step.
     """
     head_lr = settings.head_lr if prepared.groups else run.lr
     groups = [*prepared.groups, {"params": list(model.head.parameters()), "lr": head_lr}]
@@ -147,7 +147,7 @@ def fit(
     torch.manual_seed(run.seed)
     model.train()
     seconds: list[float] = []
-    value = math.nan
+    losses: list[float] = []
     share = (0.9 if embeddings is None else 0.0) / steps
     for _ in range(settings.epochs):
         for tokens, index in batches(rows, settings.batch, order):
@@ -161,10 +161,11 @@ def fit(
             prepared.after_step(len(seconds) + 1)
             value = loss.item()  # waits for the device
             seconds.append(time.perf_counter() - started)
+            losses.append(value)
             if not math.isfinite(value):
                 raise DivergedError(f"{run.name}: the loss became {value} in step {len(seconds)}; try a smaller --lr")
             advance(f"loss {value:.3f}", share)
-    return seconds, value
+    return seconds, losses
 
 
 def rising_then_falling(
