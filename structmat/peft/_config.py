@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import InitVar, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,9 +14,9 @@ from peft.utils import PeftType
 from structmat._adapter_format import REQUIRES
 from structmat._errors import ArgumentTypeError, ArgumentValueError
 from structmat._files import atomic_write
+from structmat.torch._former_parts import FormerParts
 from structmat.torch._from_lora import explaining
 from structmat.torch._options import AdapterOptions
-from structmat.torch._parts import checked_parts
 
 __all__ = ["CDDConfig"]
 
@@ -84,15 +84,14 @@ class CDDConfig(PeftConfig):
     trainable_token_indices : list of int or dict, optional
         Tokens whose embeddings are trained and saved too, such as new ones; for other modules than the input
         embedding a dict of lists by name of the module.
-    parts : dict of lists of bool by name, optional
-        The parts of the rows of fused layers that have a change, as for `structmat.torch.adapt`:
-        ``{"c_attn": [True, False, True]}`` leaves out the keys. Names are names of modules or ends of names.
     layers_to_transform : list of int or int, optional
         Indices of the layers to adapt. Default: all.
     layers_pattern : list of str or str, optional
         Name of the list of layers, where PEFT does not know it; only with `layers_to_transform`.
     terms : list of dict, optional
         Set by ``add_weighted_adapter(..., combination_type="cat")``: the options of each change of a sum.
+    former_parts : sequence, optional
+        Set by reading a folder of an earlier revision, which could change some parts of the rows of a layer.
 
     Raises
     ------
@@ -141,9 +140,6 @@ class CDDConfig(PeftConfig):
     trainable_token_indices: list[int] | dict[str, list[int]] | None = field(
         default=None, metadata={"help": "Tokens whose embeddings are trained too, or dict of those by module."}
     )
-    parts: dict[str, list[bool] | None] | None = field(
-        default=None, metadata={"help": "Parts of the rows of fused layers that have a change, by name."}
-    )
     layers_to_transform: list[int] | int | None = field(
         default=None, metadata={"help": "Indices of the layers to adapt; default: all."}
     )
@@ -154,14 +150,16 @@ class CDDConfig(PeftConfig):
         default=None, metadata={"help": "Options of each change of a sum; set by add_weighted_adapter."}
     )
 
-    def __post_init__(self) -> None:
+    former_parts: InitVar[Sequence[FormerParts | None]] = ()
+
+    def __post_init__(self, former_parts: Sequence[FormerParts | None]) -> None:
         super().__post_init__()
+        self.parts_in_file = former_parts
         self.peft_type = PeftType.CDD
         self.requires = REQUIRES
         for name, value in vars(AdapterOptions.checked(vars(self), "CDDConfig")).items():
             setattr(self, name, value)
         self.terms = self.terms and _checked_terms(self.terms)
-        self.parts = checked_parts(self.parts, "CDDConfig") or None
         if not isinstance(self.init_weights, bool):
             raise ArgumentTypeError("CDDConfig", "init_weights", f"must be True or False, got {self.init_weights!r}")
         if self.bias not in BIASES:
@@ -178,6 +176,24 @@ class CDDConfig(PeftConfig):
         if self.layers_pattern and self.layers_to_transform is None:
             text = "When `layers_pattern` is specified, `layers_to_transform` must also be specified."
             raise ArgumentValueError("CDDConfig", None, text)
+
+    @classmethod
+    def check_kwargs(cls, **kwargs: Any) -> dict[str, Any]:
+        """Take the settings of a file as those of this revision; PEFT calls it for files alone.
+
+        Parameters
+        ----------
+        **kwargs
+            Settings as they stand in the file.
+
+        Returns
+        -------
+        dict
+            Where an earlier revision has written parts of rows, with these under the name of what reads them.
+        """
+        parts = kwargs.pop("parts", None)
+        of_terms = [term.get("parts") for term in kwargs.get("terms") or ()] or [parts]
+        return {**kwargs, "former_parts": of_terms} if any(of_terms) else kwargs
 
     def save_pretrained(self, save_directory: str, **kwargs: Any) -> None:
         """Write the settings; where a model of PEFT is saved, its model card says how to load the adapter.
@@ -212,7 +228,7 @@ CDDConfig.__init__ = explaining("CDDConfig")(CDDConfig.__init__)  # type: ignore
 
 
 def _checked_terms(value: Any) -> list[dict[str, Any]]:
-    """Return the options of the changes of a sum, with the parts of rows of those that have some."""
+    """Return the options of the changes of a sum."""
     if not isinstance(value, Sequence) or not all(isinstance(term, Mapping) for term in value):
         raise ArgumentTypeError("CDDConfig", "terms", f"must be a list of dicts of options, got {value!r}")
     terms = []
@@ -221,8 +237,7 @@ def _checked_terms(value: Any) -> list[dict[str, Any]]:
         if lacking:
             text = f"lack {', '.join(lacking)} in {dict(term)!r}; add_weighted_adapter sets them"
             raise ArgumentValueError("CDDConfig", "terms", text)
-        parts = checked_parts(term.get("parts"), "CDDConfig")
-        terms.append(asdict(AdapterOptions.checked(term, "CDDConfig")) | ({"parts": parts} if parts else {}))
+        terms.append(asdict(AdapterOptions.checked(term, "CDDConfig")))
     return terms
 
 

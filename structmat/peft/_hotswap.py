@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -17,8 +16,8 @@ from structmat._errors import ArgumentTypeError, ArgumentValueError
 from structmat._files import first_names
 from structmat.peft._config import CDDConfig
 from structmat.torch._files import naming_damage
+from structmat.torch._former_parts import whole_state
 from structmat.torch._other_tools import rewritten_by, unwrapped_model
-from structmat.torch._parts import parts_at
 
 __all__ = ["hotswap_adapter"]
 
@@ -94,13 +93,13 @@ def hotswap_adapter(
     engine = rewritten_by(model, model.parameters())
     if engine:
         raise ArgumentValueError(_OWNER, "model", f"has parameters that are written anew from copies by {engine}")
-    config = PeftConfig.from_pretrained(os.fspath(folder), **options)
+    config = CDDConfig.from_pretrained(os.fspath(folder), **options)
     ratio = _ratio_of_alphas(own, config)
     # What it returns shares its memory with the model.
     places = get_peft_model_state_dict(inside, adapter_name=adapter_name, save_embedding_layers=False)
     with naming_damage(folder, _OWNER):
         stored = load_peft_weights(os.fspath(folder), device="cpu", **options)
-    _require_same_parts(own, config, places)
+    stored = whole_state(stored, config.parts_in_file, _OWNER)
     _require_alike(places, stored)
     with torch.inference_mode(mode=False), torch.no_grad():
         for key, place in places.items():
@@ -124,15 +123,6 @@ def _ratio_of_alphas(own: CDDConfig, config: PeftConfig) -> float:
     if own.alpha == 0:
         raise ArgumentValueError(_OWNER, "folder", f"has alpha={config.alpha}, the adapter in the model 0")
     return config.alpha / own.alpha
-
-
-def _require_same_parts(own: CDDConfig, config: CDDConfig, keys: Iterable[str]) -> None:
-    """Refuse a folder whose changes are of other parts of the rows of a layer."""
-    for key in keys:
-        found = FACTOR_KEY.match(key)
-        path = found["path"] if found else ""
-        if parts_at(own.parts or {}, path) != parts_at(config.parts or {}, path):
-            raise ArgumentValueError(_OWNER, "folder", f"has other parts of {path} than the adapter in the model")
 
 
 def _require_alike(places: dict[str, Tensor], stored: dict[str, Tensor]) -> None:

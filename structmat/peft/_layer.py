@@ -23,7 +23,6 @@ from structmat.torch._base_weight import own_weight, require_whole, weight_plus
 from structmat.torch._layers import AdaptedLayer, CDDLinear, Change, kind_of
 from structmat.torch._options import AdapterOptions
 from structmat.torch._other_tools import is_never_called
-from structmat.torch._parts import parts_at
 
 __all__ = ["CDDTunerLinear"]
 
@@ -86,7 +85,7 @@ class CDDTunerLinear(CDDTunerLayer):
             )
             raise ArgumentTypeError("CDDTunerLinear", "base_layer", text)
 
-    def update_layer(self, adapter_name: str, config: CDDConfig, path: str = "") -> None:
+    def update_layer(self, adapter_name: str, config: CDDConfig) -> None:
         """Add an adapter.
 
         Parameters
@@ -95,8 +94,6 @@ class CDDTunerLinear(CDDTunerLayer):
             A new name.
         config : CDDConfig
             Its settings.
-        path : str, optional
-            Of the layer in its model, by which `config` may name parts of its rows.
 
         Raises
         ------
@@ -105,12 +102,11 @@ class CDDTunerLinear(CDDTunerLayer):
         """
         base = self.get_base_layer()
         init: Init = "zero" if config.init_weights else "normal"
-        whole = {name: getattr(config, name) for name in (*AdapterOptions.names(), "parts")}
+        whole = {name: getattr(config, name) for name in AdapterOptions.names()}
         terms = []
         for own in [whole] if config.terms is None else config.terms:
             options = {name: own[name] for name in AdapterOptions.names()}
-            parts = parts_at(own.get("parts") or {}, path)
-            term = self._kind._adapter_of(self.in_features, self.out_features, parts=parts, **options, init=init)
+            term = CDDAdapter(self.in_features, self.out_features, **options, init=init)
             self._kind._prepare(base, term)
             terms.append(term)
         self._take_in(adapter_name, terms[0] if config.terms is None else CDDSum(terms), config)

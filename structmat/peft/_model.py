@@ -44,6 +44,7 @@ from structmat.peft._target_parameters import (
 from structmat.peft._tuner_layer import CDDTunerLayer
 from structmat.peft._weighted_sums import COMBINATIONS, Vectors, fill_terms, options_of_terms
 from structmat.torch._base_weight import owner_of
+from structmat.torch._former_parts import whole_state
 from structmat.torch._layers import kind_of
 from structmat.torch._model import adaptable_layers, is_left_out, near_names, require_alone, text_of_adaptable
 from structmat.torch._other_tools import (
@@ -54,7 +55,6 @@ from structmat.torch._other_tools import (
     watch_calls,
 )
 from structmat.torch._parameter_names import unreached_experts
-from structmat.torch._parts import NamedParts, Parts, parts_at, parts_of_layers
 
 __all__ = ["CDDModel"]
 
@@ -139,7 +139,6 @@ class CDDModel(BaseTuner):
             could = text_of_adaptable(paths, config.target_modules or ())
             raise type(error)(f"{error} Could be adapted: {could}") from error
         keep_meaning(model, config)
-        _warn_of_unused_parts(model, self.peft_config[adapter_name], adapter_name)
         leave_fast_paths(model, CDDTunerLayer)
         # `get_peft_model` calls this object in forward passes; after `inject_adapter_in_model` it is gone, and users
         # call the model itself.
@@ -189,13 +188,13 @@ class CDDModel(BaseTuner):
             raise ArgumentTypeError("CDDConfig", "target_modules", text)
         with naming(current_key):
             if isinstance(target, CDDTunerLinear):
-                target.update_layer(adapter_name, peft_config, current_key)
+                target.update_layer(adapter_name, peft_config)
                 return
             quantization = get_quantization_kwargs(self.model)
             _require_adaptable(target, self.model, quantization)
             layer = CDDTunerLinear(target, **quantization).train(target.training)
             layer._active_adapter = adapter_name
-            layer.update_layer(adapter_name, peft_config, current_key)
+            layer.update_layer(adapter_name, peft_config)
         self._put_in_place(parent, target_name, layer, adapter_name)
 
     def _put_in_place(self, parent: nn.Module, name: str, layer: CDDTunerLayer, adapter_name: str) -> None:
@@ -258,9 +257,6 @@ class CDDModel(BaseTuner):
             raise ArgumentTypeError("CDDConfig", "target_parameters", text)
         inside = [f"{path}.{own}" for own, each in base.named_modules() if own and isinstance(each, CDDTunerLayer)]
         require_alone([f"{path}.{name}" for name in names], inside, "CDDConfig", "target_parameters")
-        if any(parts_at(config.parts or {}, f"{path}.{name}") for name in names):
-            text = f"are for linear layers and attention modules alone, and name {', '.join(names)} of {path}"
-            raise ArgumentValueError("CDDConfig", "parts", text)
         if isinstance(target, CDDTunerParameters):
             target.update_layer(adapter_name, config, names)
             return
@@ -292,6 +288,8 @@ class CDDModel(BaseTuner):
         Names in settings that were written before experts could be adapted mean experts now, for which such a file has
         nothing. They stay as they are then.
         """
+        state_dict = whole_state(state_dict, config.parts_in_file, "CDDModel")
+        config.parts_in_file = ()  # what this model writes from now on has changes of all rows
         matches = (FACTOR_KEY.match(key) for key in state_dict)
         if not any(found and found["parameter"] for found in matches):
             left = []
@@ -448,7 +446,6 @@ class CDDModel(BaseTuner):
         chosen = exact_targets(paths, [path for path, _ in self.model.named_modules()])
         config = replace(first, alpha=1.0, init_weights=True, target_modules=chosen)
         config.terms = options_of_terms(own, weights) if combination_type == "cat" else None
-        config.parts = None if config.terms else _parts_of(self.model, adapters)
         config.target_parameters = config.exclude_modules = None
         config.layers_to_transform = config.layers_pattern = None
         self.peft_config[adapter_name] = config
@@ -471,27 +468,6 @@ class CDDModel(BaseTuner):
 def _with_names(names: Sequence[str], _: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     """Add names of adapters to the arguments of a forward pass, as a hook."""
     return args, {**kwargs, "adapter_names": names}
-
-
-def _warn_of_unused_parts(model: nn.Module, config: CDDConfig, adapter_name: str) -> None:
-    """Warn of names of parts that no layer with an adapter has."""
-    layers = {path: each for path, each in model.named_modules() if isinstance(each, CDDTunerLinear)}
-    paths = [path for path, layer in layers.items() if adapter_name in layer.cdd_adapters]
-    unused = [name for name in config.parts or {} if not any(parts_at({name: []}, path) == [] for path in paths)]
-    if unused:
-        text = f"parts name {', '.join(unused)}, which no layer with the adapter {adapter_name} is called"
-        warn_caller(text, RuntimeWarning, through=("peft",))
-
-
-def _parts_of(model: nn.Module, names: Sequence[str]) -> NamedParts | None:
-    """Return the parts of the rows that adapters which are no sums change, by path of the layer; None for none."""
-    found: dict[str, Parts | None] = {}
-    for path, layer in model.named_modules():
-        adapters: Any = layer.cdd_adapters if isinstance(layer, CDDTunerLinear) else {}
-        for name in names:
-            if name in adapters:
-                found[path] = adapters[name].parts
-    return parts_of_layers(found) or None
 
 
 @contextmanager

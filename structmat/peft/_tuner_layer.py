@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -23,28 +23,27 @@ __all__ = ["CDDTunerLayer", "Merged"]
 class Merged(NamedTuple):
     """A change as it was merged, with copies of the vectors: the adapter may be another one when it is unmerged."""
 
-    terms: list[tuple[float, CDDLayout, list[Tensor], Callable[[Tensor], Tensor]]]
-    """The layouts and vectors of the products that were added, each with what it was multiplied by, and with what makes
-    its matrix one of all rows of the weight; see `CDDAdapter.spread`."""
+    terms: list[tuple[float, CDDLayout, list[Tensor]]]
+    """The layouts and vectors of the products that were added, each with what it was multiplied by."""
     before: Tensor | None
     """The weight before, unless the layer is quantised."""
 
     @classmethod
     def of(cls, adapter: CDDAdapter | CDDSum, before: Tensor | None) -> Merged:
         """Keep the change that an adapter makes now."""
-        terms: list[tuple[float, CDDLayout, list[Tensor], Callable[[Tensor], Tensor]]] = []
+        terms: list[tuple[float, CDDLayout, list[Tensor]]] = []
         for term in terms_of(adapter):
             dtype = torch.promote_types(term.vectors[0].dtype, torch.float32)
             copies = [factor.detach().to(dtype, copy=True) for factor in term.factors]
-            terms.append((term.alpha, term.layout, copies, term.spread))
+            terms.append((term.alpha, term.layout, copies))
         return cls(terms, before)
 
     def change(self, expert: int | None = None) -> Tensor:
         """Return the change as a dense matrix; of vectors of several experts that of one, or all of them stacked."""
         parts = []
-        for alpha, layout, vectors, spread in self.terms:
+        for alpha, layout, vectors in self.terms:
             own = vectors if expert is None else [vector[expert] for vector in vectors]
-            parts.append(spread(alpha * layout.product(own).to_dense()))
+            parts.append(alpha * layout.product(own).to_dense())
         first, *others = parts
         return sum(others, first)
 

@@ -32,7 +32,6 @@ def _linear(layer: CDDTunerLinear, adapters: Sequence[Named], weights: Sequence[
         raise ArgumentValueError(_OWNER, "adapters", f"have a sum among them, which is no product; {_CAT}")
     _, first = terms[0]
     vectors = [vector.detach() for vector in first.vectors.forward()]
-    _require_same_parts([each for _, each in terms])
     if any((each.layout, each.scales) != (first.layout, first.scales) for _, each in terms):
         raise ArgumentValueError(_OWNER, "adapters", f"have other numbers of factors, block sizes or scales; {_CAT}")
     others = [each.vectors.forward() for _, each in terms]
@@ -44,12 +43,6 @@ def _linear(layer: CDDTunerLinear, adapters: Sequence[Named], weights: Sequence[
     parts = [weight * each.alpha * own[k].detach() for (weight, each), own in zip(terms, others, strict=True)]
     vectors[k] = torch.stack(parts).sum(0)
     return [vectors]
-
-
-def _require_same_parts(adapters: Sequence[Any]) -> None:
-    """Refuse adapters that change other parts of the rows of a layer than others, which no one product does."""
-    if len({adapter.parts for adapter in adapters}) > 1:
-        raise ArgumentValueError(_OWNER, "adapters", f"have other parts of the rows than others; {_CAT}")
 
 
 def _cat(layer: CDDTunerLinear, adapters: Sequence[Named], _: Sequence[float]) -> list[Vectors | None]:
@@ -79,14 +72,10 @@ COMBINATIONS: Mapping[str, Callable[[CDDTunerLinear, Sequence[Named], Sequence[f
 
 
 def options_of_terms(adapters: Sequence[Named], weights: Sequence[float]) -> list[dict[str, Any]]:
-    """Return the options of the terms that adapters have in a sum, in which `alpha` takes the weights in.
-
-    Each keeps the parts of the rows that it changes, of which an adapter that is no sum has those of its settings.
-    """
+    """Return the options of the terms that adapters have in a sum, in which `alpha` takes the weights in."""
     found = []
     for (_, config), weight in zip(adapters, weights, strict=True):
         own = {name: getattr(config, name) for name in AdapterOptions.names()}
-        own |= {"parts": config.parts} if config.parts else {}
         terms = [own | {"alpha": 1.0}] if config.terms is None else config.terms
         found += [{**term, "alpha": weight * config.alpha * term["alpha"]} for term in terms]
     return found

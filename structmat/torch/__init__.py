@@ -12,9 +12,8 @@ Map of the package; each file imports only from those below it:
 - `_stacked_weight`: a module whose stacked matrices of experts are changed while it runs
 - `_stacked_adapter`: the trainable vectors of such changes, one for each expert, `StackedCDDAdapter`
 - `_stacked_product`: the differentiable operation of these
-- `_partial_adapter`: a change of some parts of a layer's rows, `PartialCDDAdapter`
 - `_adapter`: the trainable vectors of a change, `CDDAdapter`
-- `_parts`: parts of the rows of a layer, and which of them are chosen
+- `_former_parts`: files of earlier revisions, whose changes are of some parts of a layer's rows
 - `_from_lora`: what users of LoRA write, and what to write instead
 - `_options`: what can be chosen for a change, with defaults and checks, `AdapterOptions`
 - `_autograd`: the one differentiable operation of changes, which keeps nothing but the input
@@ -51,7 +50,6 @@ from structmat.torch._long_convolutions import (
     replace_convolutions,
 )
 from structmat.torch._model import AdapterSummary, adapt, remove_adapters
-from structmat.torch._partial_adapter import PartialCDDAdapter
 from structmat.torch._stacked_adapter import StackedCDDAdapter
 
 __all__ = [
@@ -65,7 +63,6 @@ __all__ = [
     "FFTConv1d",
     "FFTConv2d",
     "FFTConv3d",
-    "PartialCDDAdapter",
     "StackedCDDAdapter",
     "adapt",
     "as_linear_operator",

@@ -19,7 +19,6 @@ from structmat.torch._autograd import apply_change, fuses
 from structmat.torch._from_lora import explaining
 from structmat.torch._options import AdapterOptions
 from structmat.torch._other_tools import no_fast_path
-from structmat.torch._parts import Parts
 
 __all__ = ["VECTOR_DTYPES", "CDDAdapter", "Init", "require_floating"]
 
@@ -116,8 +115,6 @@ class CDDAdapter(nn.Module):
     """What each vector is multiplied by to be that of a factor."""
     fit: FitResult | None
     """How well a given change was met, if there was one."""
-    parts: Parts | None = None
-    """The parts of the layer's rows that have a change; None for all rows."""
 
     @explaining("CDDAdapter")
     def __init__(
@@ -171,11 +168,6 @@ class CDDAdapter(nn.Module):
     def vector_shapes(self) -> tuple[tuple[int, ...], ...]:
         """The shapes of the vectors."""
         return self.layout.vector_shapes
-
-    @property
-    def rows(self) -> int:
-        """The number of rows of the layer."""
-        return self.out_features
 
     @property
     def block_size(self) -> int:
@@ -341,22 +333,7 @@ class CDDAdapter(nn.Module):
         with torch.no_grad():
             wide = [factor.to(torch.promote_types(factor.dtype, torch.float32)) for factor in self.vectors.forward()]
             factors = [scale * vector for scale, vector in zip(self.scales, wide, strict=True)]
-            return self.spread(self.alpha * self.layout.product(factors).to_dense())
-
-    def spread(self, change: Tensor) -> Tensor:
-        """Return a dense product as a change of all rows of the layer: as it is, unless some rows have no change.
-
-        Parameters
-        ----------
-        change : Tensor, shape (out_features, in_features)
-            Of the rows that have a change.
-
-        Returns
-        -------
-        Tensor, shape (rows, in_features)
-            Of all rows.
-        """
-        return change
+            return self.alpha * self.layout.product(factors).to_dense()
 
     def add_to(self, y: Tensor, x: Tensor) -> Tensor:
         """Return `y` plus the change of the rows of `x`.
@@ -419,7 +396,7 @@ class CDDAdapter(nn.Module):
 
         Returns
         -------
-        Tensor, shape (..., rows)
+        Tensor, shape (..., out_features)
             In the dtype of `x`.
 
         Raises
@@ -429,7 +406,7 @@ class CDDAdapter(nn.Module):
         TypeError
             If `x` is of no floating dtype.
         """
-        return self.add_to(x.new_zeros(*x.shape[:-1], self.rows), x)
+        return self.add_to(x.new_zeros(*x.shape[:-1], self.out_features), x)
 
     def options(self) -> dict[str, Any]:
         """Return the options with which another adapter can take over the vectors.

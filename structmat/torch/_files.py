@@ -21,6 +21,7 @@ from structmat._files import atomic_write, check_output, unwrapped
 from structmat.operators import CDDLayout
 from structmat.torch._adapter import VECTOR_DTYPES, CDDAdapter
 from structmat.torch._base_weight import dtype_and_device
+from structmat.torch._former_parts import chosen_parts, whole_change
 from structmat.torch._layers import AdaptedModule, kind_to_wrap
 from structmat.torch._model import (
     adapted_layers,
@@ -40,7 +41,6 @@ from structmat.torch._other_tools import (
     rewritten_by,
     unwrapped_model,
 )
-from structmat.torch._parts import NamedParts, Parts, checked_parts, parts_at, parts_of_layers
 from structmat.torch._stacked_adapter import StackedCDDAdapter
 from structmat.torch._stacked_weight import stack_of
 
@@ -395,8 +395,6 @@ def _settings(model: nn.Module, collected: _Collected) -> bytes:
     parameters = [path for path, adapter in changes.items() if isinstance(adapter, StackedCDDAdapter)]
     layers = [path for path in changes if path not in parameters]
     more: dict[str, Any] = {"target_parameters": parameters} if parameters else {}
-    parts = parts_of_layers({path: each.parts for path, each in changes.items()})
-    more |= {"parts": parts} if parts else {}
     return config_bytes(
         exact_targets(layers, others),
         **asdict(_common_options(list(changes.values()))),
@@ -446,8 +444,6 @@ class _Stored(NamedTuple):
     """Names, or ends of names, of modules that were trained as they are."""
     has_biases: bool
     """Whether biases were trained too, of any module."""
-    parts: NamedParts
-    """The parts of the rows that have a change, by name of a layer."""
     vectors: dict[str, list[Tensor]]
     """The vectors of each layer, by its path, and of each parameter of experts."""
     parameters: set[str]
@@ -476,14 +472,17 @@ def _complete(folder: Path) -> _Stored:
         if not isinstance(saved, list) or not all(isinstance(name, str) for name in saved):
             raise ArgumentTypeError(CONFIG, "modules_to_save", f"must be a list of names, got {saved!r}")
         has_biases = settings.get("bias") in {"all", "cdd_only"}
-        parts = checked_parts(settings.get("parts"), CONFIG)
         state = safetensors.torch.load_file(folder / WEIGHTS)
         vectors, parameters, beside = _sorted(state, options.n_factors)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         text = f"{folder} is no complete adapter of this method: {error}"
         raise ArgumentValueError("load_adapter", "folder", text) from error
     _require_finite(state, "load_adapter", "folder")
-    return _Stored(options, saved, has_biases, parts, vectors, parameters, beside)
+    vectors = {
+        path: whole_change(own, chosen_parts(settings.get("parts"), path), "load_adapter")
+        for path, own in vectors.items()
+    }
+    return _Stored(options, saved, has_biases, vectors, parameters, beside)
 
 
 def _sorted(state: Mapping[str, Tensor], n_factors: int) -> tuple[dict[str, list[Tensor]], set[str], dict[str, Tensor]]:
@@ -532,8 +531,6 @@ def _plan(model: nn.Module, stored: _Stored) -> dict[str, dict[str, Any]]:
         for path, base in _bases(model, stored).items():
             _require_fit(path, stored, *_size(base, path, stored))
             plan[path] = {**asdict(stored.options), "dtype": _dtype(base, stored.vectors[path][0].dtype)}
-            parts = parts_at(stored.parts, path)
-            plan[path] |= {} if parts is None else {"parts": parts}
         others = [*(path for path in plan if path not in stored.parameters), *_trained(model, stored)]
         require_alone(stored.parameters, others, "load_adapter", "folder")
     _require_places(model, stored)
@@ -546,9 +543,6 @@ def _size(base: nn.Module, path: str, stored: _Stored) -> tuple[tuple[int, int],
         stack = stack_of(base, path.rpartition(".")[2], "load_adapter")
         return (stack.out_features, stack.in_features), (stack.n_experts,)
     columns, rows = kind_to_wrap(base)._features(base)
-    parts = parts_at(stored.parts, path)
-    if parts is not None:
-        rows = Parts.checked(parts, "load_adapter").rows_of(rows, "load_adapter")
     return (rows, columns), ()
 
 
@@ -558,10 +552,6 @@ def _require_alike(changes: Mapping[str, CDDAdapter], stored: _Stored) -> None:
         differing = sorted(changes.keys() ^ stored.vectors.keys())
         raise ArgumentValueError("load_adapter", "folder", f"has other layers than the model: {differing[:3]}")
     for path, own in changes.items():
-        parts = None if own.parts is None else list(own.parts.chosen)
-        if parts != parts_at(stored.parts, path):
-            text = f"has other parts of {path} than the model: {parts_at(stored.parts, path)}, not {parts}"
-            raise ArgumentValueError("load_adapter", "folder", text)
         batch = (own.n_experts,) if isinstance(own, StackedCDDAdapter) else ()
         _require_fit(path, stored, own.layout.shape, batch)
         _require_shapes(path, stored, own.vector_shapes)

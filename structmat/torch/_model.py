@@ -33,7 +33,6 @@ from structmat.torch._parameter_names import (
     text_of_unreached,
     unreached_experts,
 )
-from structmat.torch._parts import NamedParts, checked_parts, parts_at
 
 __all__ = [
     "AdapterSummary",
@@ -116,7 +115,7 @@ class AdapterSummary:
             sum(map(whole_numel, parameters)),
             sum(vector.numel() * vector.element_size() for vector in vectors),
             sum(map(_flops, layouts)),
-            sum(2 * adapter.rows * adapter.in_features for adapter in adapters.values()),
+            sum(2 * adapter.out_features * adapter.in_features for adapter in adapters.values()),
         )
 
     def __str__(self) -> str:
@@ -148,7 +147,6 @@ def adapt(
     parameters: Targets = (),
     exclude: Targets = (),
     train: Targets = (),
-    parts: Mapping[str, Sequence[bool] | None] | None = None,
     **options: Any,
 ) -> AdapterSummary:
     """Freeze a model and add a trainable change to its layers, in place.
@@ -175,12 +173,6 @@ def adapt(
     train : regular expression or names, optional
         Modules that stay trainable, such as ``["classifier"]``; they are not adapted, and `save_adapter` writes them.
         The bases of layers in them that are adapted already stay frozen.
-    parts : dict of lists of bool by name, optional
-        For layers whose rows are equal parts on top of each other, such as queries, keys and values, the parts that
-        have a change: ``{"c_attn": [True, False, True]}`` leaves out keys. Names are as in `targets`; the longest one
-        counts, and with None in place of the list the whole layer is changed. A layer laid out head by head has a part
-        for each: ``{"query_key_value": [True, False, True] * n_heads}``; parts of other sizes are made of smaller ones,
-        with 4 times as many queries as keys ``[True] * 4 + [False] + [True]``.
     **options
         Arguments of `CDDAdapter`: `n_factors`, `block_size`, `alpha`, `dropout`, `init`, ...
 
@@ -236,16 +228,9 @@ def adapt(
     require_alone(stacks, [*found, *adapted_layers(model), *kept, *recorded(model)], "adapt", "parameters")
     if experts:
         warn_caller(f"adapt: {text_of_unreached(experts, argument='parameters')}", RuntimeWarning)
-    wrap_layers(model, _with_parts([*found, *stacks], options, checked_parts(parts, "adapt")))
+    wrap_layers(model, dict.fromkeys([*found, *stacks], options))
     train_only(model, kept)
     return AdapterSummary.of(model)
-
-
-def _with_parts(paths: Collection[str], options: dict[str, Any], parts: NamedParts) -> dict[str, dict[str, Any]]:
-    """Return the options of each layer; refuse parts of a layer that is not adapted now."""
-    _require_matches(list(parts), paths, "parts")
-    found = {path: parts_at(parts, path) for path in paths}
-    return {path: options if own is None else options | {"parts": own} for path, own in found.items()}
 
 
 def remove_adapters(model: nn.Module, *, merge: bool = False) -> None:

@@ -110,7 +110,6 @@ def broken(folder: Path) -> None:
         ({"block_size": 3}, r"folder holds .*vectors\.1 of shape \(3, 2, 3\), the adapter \(2, 1, 6\)"),
         ({"n_factors": 5}, "has other layers than the adapter: lacks none, and has in addition .*vectors.3"),
         ({"target_modules": ["2"]}, "has other layers than the adapter: lacks base_model.model.0.cdd_adapters.vectors"),
-        ({"parts": {"0": [False, True]}}, "folder has other parts of 0 than the adapter in the model"),
         ({"factor_scale": 7.0}, r"has factor_scale=7\.0, the adapter in the model 30\.0"),
         ({"modules_to_save": ["3"]}, "lacks none, and has in addition base_model.model.3.bias"),
         ({"broken": True}, "folder holds NaN or infinity in base_model"),

@@ -402,8 +402,6 @@ def test_layers_inside_of_modules_of_experts_are_refused():
     adapt(model, ["out"])
     with pytest.raises(ValueError, match=r"holds block\.out: leave out"):
         adapt(model, [], parameters=["stack"])
-    with pytest.raises(ValueError, match="parts are for linear layers and attention modules alone"):
-        CDDExperts(Block(), ["stack"], parts=[True, False])
     assert len(adapt(model, ["head"]).layers) == 2
 
 

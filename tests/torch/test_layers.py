@@ -222,12 +222,10 @@ def test_further_arguments_are_those_of_the_base():
 
 
 @pytest.mark.parametrize("layout", [torch.strided, torch.jagged], ids=str)
-@pytest.mark.parametrize("kind", ["linear", "no bias", "Conv1D", "embedding", "scaled embedding", "parts", "no base"])
+@pytest.mark.parametrize("kind", ["linear", "no bias", "Conv1D", "embedding", "scaled embedding", "no base"])
 def test_rows_of_nested_tensors_are_those_of_their_samples(kind, layout):
     if kind == "no base":
         layer = CDDLinear(7, 6, dtype=torch.float64)
-    elif kind == "parts":
-        layer = CDDLinear.from_linear(nn.Linear(7, 6, dtype=torch.float64), parts=[True, False])
     else:
         layer, _ = layer_of(kind)
     fill(layer)

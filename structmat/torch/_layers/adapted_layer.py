@@ -14,7 +14,6 @@ from structmat.torch._adapter import CDDAdapter
 from structmat.torch._base_weight import dtype_and_device, merged_weight, multiplies_by_weight, own_weight
 from structmat.torch._layers.adapted_module import AdaptedModule
 from structmat.torch._other_tools import is_never_called, rows_of_nested
-from structmat.torch._partial_adapter import PartialCDDAdapter
 
 __all__ = ["AdaptedLayer", "Change"]
 
@@ -32,8 +31,6 @@ class AdaptedLayer(AdaptedModule):
     """What the bases of this kind are called in errors."""
     _is_linear: ClassVar[bool] = False
     """Whether the targets "all-linear" mean the bases of this kind."""
-    _takes_parts: ClassVar[bool] = False
-    """Whether a change may be one of some parts of the rows."""
     _calls_base: ClassVar[bool] = True
     """Whether the base computes its outputs itself, so that it may be another library's layer around the module."""
     _row_axes: ClassVar[int | None] = None
@@ -48,7 +45,7 @@ class AdaptedLayer(AdaptedModule):
         for key, value in ({} if base is None else dtype_and_device(base)).items():
             if options.get(key) is None:
                 options[key] = value
-        adapter = self._adapter_of(in_features, out_features, **options)
+        adapter = CDDAdapter(in_features, out_features, **options)
         if base is not None:
             self._prepare(base, adapter)
         self.base = base
@@ -75,17 +72,6 @@ class AdaptedLayer(AdaptedModule):
     def _wrapped(cls, base: Any, **options: Any) -> AdaptedLayer:
         """Return a layer around a base, with the options of its adapter."""
         return cls(base, **options)
-
-    @classmethod
-    def _adapter_of(
-        cls, in_features: int, out_features: int, *, parts: Sequence[bool] | None = None, **options: Any
-    ) -> CDDAdapter:
-        """Return a new change of a base of some size, or of parts of its rows."""
-        if parts is None:
-            return CDDAdapter(in_features, out_features, **options)
-        if not cls._takes_parts:
-            raise ArgumentValueError(cls.__name__, "parts", "are for linear layers and attention modules alone")
-        return PartialCDDAdapter(in_features, out_features, parts, **options)
 
     @classmethod
     def _prepare(cls, base: Any, adapter: CDDAdapter) -> None:

@@ -36,8 +36,7 @@ class CDDMultiheadAttention(AdaptedLayer):
     base : torch.nn.MultiheadAttention
         Frozen and shared, not copied.
     **options
-        Arguments of `CDDAdapter`; and ``parts``, four entries, True for those of queries, keys, values and outputs that
-        have a change, such as ``[True, False, True, False]``.
+        Arguments of `CDDAdapter`.
 
     Raises
     ------
@@ -73,7 +72,6 @@ class CDDMultiheadAttention(AdaptedLayer):
     """
 
     _plural = "attention modules of torch"
-    _takes_parts = True
     _calls_base = False
     _shown = frozenset(
         {
@@ -95,12 +93,6 @@ class CDDMultiheadAttention(AdaptedLayer):
             text = f"must be a torch.nn.MultiheadAttention with the forward pass of torch, got {type(base).__name__}"
             raise ArgumentTypeError("CDDMultiheadAttention", "base", text)
         return max(base.embed_dim, base.kdim, base.vdim), 4 * base.embed_dim
-
-    @classmethod
-    def _prepare(cls, base: Any, adapter: CDDAdapter) -> None:
-        if adapter.parts is not None and len(adapter.parts.chosen) != 4:
-            text = f"must be 4, of queries, keys, values and outputs, got {len(adapter.parts.chosen)}"
-            raise ArgumentValueError("CDDMultiheadAttention", "parts", text)
 
     @classmethod
     def _weight_names(cls, base: Any) -> tuple[str, ...]:
@@ -194,10 +186,6 @@ class CDDMultiheadAttention(AdaptedLayer):
 
 def _projected(base: Any, changes: Sequence[Change], x: Tensor, parts: range) -> tuple[Tensor, ...]:
     """Return the products of inputs (batch, length, features) with some of the four weights, changed."""
-    chosen = [{adapter.parts is None or adapter.parts.chosen[i] for i in parts} for adapter, _ in changes]
-    if any(len(each) > 1 for each in chosen):
-        return tuple(_projected(base, changes, x, range(i, i + 1))[0] for i in parts)
-    changes = [change for change, each in zip(changes, chosen, strict=True) if True in each]
     if parts[0] == _OUT:
         weight, bias = base.out_proj.weight, base.out_proj.bias
     else:
@@ -240,8 +228,7 @@ def _vectors_of(base: Any, adapter: CDDAdapter, x: Tensor, parts: range) -> tupl
 
     These are whole rows and columns of blocks; blocks need not begin where a part does.
     """
-    place = parts[0] if adapter.parts is None else adapter.parts.before(parts[0])
-    start, stop = place * base.embed_dim, (place + len(parts)) * base.embed_dim
+    start, stop = parts[0] * base.embed_dim, (parts[-1] + 1) * base.embed_dim
     first, *others, last = adapter.vectors.forward()
     side, last_side = others[0].shape[2], others[-1].shape[2]
     before = start % side

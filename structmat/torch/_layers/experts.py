@@ -103,8 +103,6 @@ class CDDExperts(AdaptedModule):
     def _adapter_of(base: nn.Module, name: str, options: Mapping[str, Any]) -> StackedCDDAdapter:
         """Return new changes for a parameter, with dtype and device of the base unless these are given."""
         stack = stack_of(base, name, "CDDExperts")
-        if "parts" in options:
-            raise ArgumentValueError("CDDExperts", "parts", "are for linear layers and attention modules alone")
         given = {key: value for key, value in options.items() if value is not None}
         return StackedCDDAdapter(
             stack.n_experts, stack.in_features, stack.out_features, **dtype_and_device(base) | given

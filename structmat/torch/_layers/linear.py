@@ -36,7 +36,7 @@ class CDDLinear(AdaptedLayer):
         Default: "zero" with a base, so that training starts from the base's outputs, and "normal" without one.
     **options
         Further arguments of `CDDAdapter`: `n_factors`, `block_size`, `alpha`, `dropout`, ... Dtype and device are by
-        default those of the base. With ``parts`` the change is a `PartialCDDAdapter`.
+        default those of the base.
 
     Raises
     ------
@@ -75,7 +75,6 @@ class CDDLinear(AdaptedLayer):
     _plural = "linear layers"
     _is_linear = True
     _row_axes = 1
-    _takes_parts = True
 
     def __init__(
         self,
