@@ -6,6 +6,7 @@ import argparse
 import csv
 import os
 import platform
+import re
 import shlex
 import sys
 import time
@@ -206,32 +207,61 @@ def command() -> str:
     return shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *made.parse_known_args()[1]])
 
 
+PAGES = {
+    "products": "Products",
+    "toeplitz": "Toeplitz matrices",
+    "block_toeplitz": "Block Toeplitz matrices",
+    "likelihoods": "Likelihoods",
+    "kronecker": "Kronecker products and sums",
+    "edges": "Grids with edges",
+    "scipy_vocabulary": "SciPy's functions",
+    "fits": "Fits",
+    "exact_products": "Exact products",
+    "adapter_costs": "Time and memory of adapters",
+    "adapter_accuracy": "Accuracy of adapters",
+    "convolutions": "Long convolutions",
+}
+"""The pages of results, with their titles."""
+
+
 def finish(
     out: Path | None,
-    stem: str,
+    page: str,
     title: str,
     *parts: str,
     packages: Sequence[str] = ("structmat", "numpy", "scipy"),
     engines: str | None = None,
+    data: str | None = None,
     header: Sequence[str] = (),
     rows: Iterable[Sequence[object]] = (),
 ) -> None:
-    """Print a page of title, command, date, engine, machine and parts, and write it into the folder, if there is one.
+    """Print a section of title, command, engine, date, machine and parts, and write it into a page of the folder.
 
-    Every page of results is written here. `engines` is for scripts that use more than one. Where all is of the extra
-    `fast`, the name of the files says so. Rows that have a header are written as CSV too.
+    All results are written here. A page has a section for each script, or for each table that can be made alone. One
+    that is written again takes the place of the one of the same title, and the others stay. `engines` is for scripts
+    that use more than one. Where all is of the extra `fast`, titles and the names of data files say so. With a name for
+    `data`, rows and their header are written as CSV.
     """
-    if engines is None:
-        engines, ending = (ENGINES["ducc0"], "_fast") if fourier_engines.ducc() else (ENGINES["scipy"], "")
-        stem += ending
+    ending = ""
+    if engines is None and fourier_engines.ducc():
+        engines, title, ending = ENGINES["ducc0"], f"{title}, with `fast`", "_fast"
     load = f"load {os.getloadavg()[1]:.1f} in the last five minutes; " if hasattr(os, "getloadavg") else ""
     facts = f"{datetime.now(UTC):%Y-%m-%d}; {load}{machine(*packages)}"
-    text = "\n\n".join((f"# {title}", f"`{command()}`", f"Engine: {engines}.", facts, *parts))
+    below = [re.sub(r"^(##+ )", r"#\1", part, flags=re.MULTILINE) for part in parts]
+    text = "\n\n".join((f"## {title}", f"`{command()}`", f"Engine: {engines or ENGINES['scipy']}.", facts, *below))
     print(text)
     if out is None:
         return
     out.mkdir(parents=True, exist_ok=True)
-    (out / f"{stem}.md").write_text(f"{text}\n", encoding="utf-8")
-    if header:
-        with (out / f"{stem}.csv").open("w", newline="", encoding="utf-8") as file:
+    with_section(out / f"{page}.md", text)
+    if data is not None:
+        with (out / f"{data}{ending}.csv").open("w", newline="", encoding="utf-8") as file:
             csv.writer(file, lineterminator="\n").writerows([header, *rows])
+
+
+def with_section(page: Path, text: str) -> None:
+    """Write a section into a page, in the place of the one of the same title if there is one."""
+    there = page.read_text(encoding="utf-8") if page.exists() else f"# {PAGES[page.stem]}"
+    head, *sections = re.split(r"^(?=## )", there, flags=re.MULTILINE)
+    of_title = {section.partition("\n")[0]: section for section in [*sections, text]}
+    page.write_text("\n\n".join(part.strip() for part in (head, *of_title.values())) + "\n", encoding="utf-8")

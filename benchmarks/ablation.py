@@ -5,7 +5,7 @@ has the mean error and the mean of the processor's seconds of whole fits, and fo
 without it, in per cent, and the time without it, in per cent of the whole. A part stays if it wins half a per cent of
 error, or five per cent of time, on a matrix that users have. Matrices: parts of real weight changes, independent normal
 entries, planted products with and without noise, a permutation, a sparse matrix, rank three with noise, a rectangle.
---quick makes everything tiny; --out writes ``ablation.csv`` and ``ablation.md`` there.
+--quick makes everything tiny; --out writes a section of ``fits.md``.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ def main() -> None:
     sm.fit_cdd(np.eye(3), 5, rng=0)  # imports
     rows = shown(row for case in itertools.product(matrices, factors) for row in measured(*case, seeds))
     title, text = "What each part of a fit is worth", table(FIELDS, rows, left=3)
-    finish(options.out, "ablation", title, text, header=FIELDS, rows=rows)
+    finish(options.out, "fits", title, text)
 
 
 if __name__ == "__main__":

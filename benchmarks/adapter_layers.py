@@ -395,9 +395,9 @@ def main() -> None:
         options.kept_tokens, options.encoder = (4,), (32, 1, 100, 4)
         options.shapes, options.tokens, options.side, options.repeats = ((64, 64),), 4, 64, 3
     torch.set_num_threads(1)
-    parts = [PARTS[name](options) for name in ([options.only] if options.only else PARTS)]
-    name = "_".join(("adapter_layers", options.dtype, *filter(None, [options.only])))
-    finish(options.out, name, "What adapters cost", *parts, packages=("structmat", "torch", "peft", "transformers"))
+    for name in [options.only] if options.only else PARTS:
+        title, part = f"{name.capitalize()}, {options.dtype}", PARTS[name](options)
+        finish(options.out, "adapter_costs", title, part, packages=("structmat", "torch", "peft", "transformers"))
 
 
 if __name__ == "__main__":

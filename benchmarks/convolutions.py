@@ -5,7 +5,7 @@ Layers have the same number of input and output channels, and no padding. "auto"
 and a backward pass with those of input, weight and bias. julius convolves along one axis only, and transforms always.
 --costs measures the choice instead: what it takes where convolutions are short, and for convolutions of random shapes
 how their times compare with the costs by which "auto" chooses (`structmat/torch/_long_convolutions/plan.py`). --quick
-makes everything small; --out writes ``convolutions.md`` and ``convolutions.csv``, or ``convolution_costs.md``.
+makes everything small; --out writes a section of ``convolutions.md``.
 """
 
 from __future__ import annotations
@@ -208,24 +208,12 @@ def main() -> None:
             "Random shapes; least value, tenth, half and nine tenths of the shapes, and greatest value:",
             costs(arguments.costs),
         )
-        finish(
-            arguments.out, "convolution_costs", "The choice of convolutions", *parts, packages=packages, engines=ENGINE
-        )
+        finish(arguments.out, "convolutions", "The choice", *parts, packages=packages, engines=ENGINE)
         return
     found = shown(rows(quick=arguments.quick, rounds=3 if arguments.quick else 15))
     text = "In milliseconds; ratios are medians over rounds:"
     page = table(HEADER, found, left=5)
-    finish(
-        arguments.out,
-        "convolutions",
-        "Long convolutions",
-        text,
-        page,
-        packages=packages,
-        engines=ENGINE,
-        header=HEADER,
-        rows=found,
-    )
+    finish(arguments.out, "convolutions", "Times", text, page, packages=packages, engines=ENGINE)
 
 
 if __name__ == "__main__":

@@ -2,11 +2,12 @@
 
 Every row is one factorisation on one thread. The error is relative, in the Frobenius norm, of the product that a user
 gets: of ``operator @ eye`` and of ``to_dense``, the larger of both. Seconds are the processor's, short forms and the
-error that `factorize_cdd` reports included. --quick makes everything tiny; --out writes ``exact_products.md`` there.
+error that `factorize_cdd` reports included. --quick makes everything tiny; --out writes a section of
+``exact_products.md`` there.
 
 With --search the same is asked of `fit_cdd`: complex normal matrices are fitted by n + 1 factors, the fewest that a
 count of parameters allows, and by more until a fit is exact, each within a limit of processor time. --out writes
-``exact_by_search.md`` and ``exact_by_search.csv``, which `docs/_static/exact_by_search.py` draws.
+a section of its own and ``exact_by_search.csv``, which `docs/_static/exact_by_search.py` draws.
 """
 
 from __future__ import annotations
@@ -85,9 +86,17 @@ def print_searched(options: argparse.Namespace) -> None:
     sizes, limit = (SEARCHED[:2], 5.0) if options.quick else (SEARCHED, options.seconds)
     rows = shown(row for n in sizes for row in searched(n, limit))
     header = ("n", "factors", "by the theorem", "by construction", "error", "seconds")
-    title = "Exact products by search"
     how = f"Each fit had {limit:g} seconds."
-    finish(options.out, "exact_by_search", title, how, table(header, rows), header=header, rows=rows)
+    finish(
+        options.out,
+        "exact_products",
+        "By search",
+        how,
+        table(header, rows),
+        data="exact_by_search",
+        header=header,
+        rows=rows,
+    )
 
 
 def main() -> None:
@@ -101,7 +110,7 @@ def main() -> None:
     sizes = (32,) if options.quick else (64, 128, 256, 512)
     rows = shown(measured(kind, n) for n in sizes for kind in KINDS)
     text = table(["n", "matrix", "start", "factors", "error", "seconds"], rows, left=3)
-    finish(options.out, "exact_products", "Exact products by construction", text)
+    finish(options.out, "exact_products", "By construction", text)
 
 
 if __name__ == "__main__":

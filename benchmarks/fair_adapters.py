@@ -7,7 +7,7 @@ FOLDER holds the tasks that are not shipped (`docs/examples/data/README.md`). Ea
 `results/fair_adapters.csv`, and what stands there is not done again: stop the command whenever you like, and go on with
 the same one. A run depends on its seed alone, so on the same machine it gives the same numbers again;
 `fair_adapters_again.csv` has runs repeated on another one (`--only goemotions --out FOLDER`, renamed). `--report`
-writes the tables of `results/fair_adapters.md`, of the cases that have all their runs.
+writes the tables into `results/adapter_accuracy.md`, of the cases that have all their runs.
 Stop the runs before `git` changes files here: a table that it replaces is another file than the one that is open.
 
 The model is the example's, `docs/examples/finetune`, as is the loop of training. The encoder multiplies in bfloat16
@@ -52,7 +52,7 @@ def report(options: argparse.Namespace) -> None:
 
     rows = read(options.out / "fair_adapters.csv")
     parts = page(rows, read(options.out / "fair_adapters_again.csv"))
-    finish(options.out, "fair_adapters", "Adapters on real tasks", *parts, engines=UNUSED, packages=())
+    finish(options.out, "adapter_accuracy", "Adapters on real tasks", *parts, engines=UNUSED, packages=())
     figure(results(rows), options.out / "fair_adapters.png")
 
 

@@ -5,7 +5,8 @@ of the norm of the matrix, at a constant rate; L-BFGS then polishes the result. 
 the same chain. Circulants are scaled such that all parameters of the start are about one in modulus, which suits one
 rate for all. The table holds the lowest errors. "passed" is the time after which the search of structmat saw the lowest
 error that Adam ended with, and "reached" the shortest of the time limits 1/16, 1/8, 1/4, ... seconds with which it ends
-there, both over the time of that run of Adam. Seconds are the processor's, of one core; --out writes ``fit_race.md``.
+there, both over the time of that run of Adam. Seconds are the processor's, of one core; --out writes a section of
+``fits.md``.
 """
 
 from __future__ import annotations
@@ -154,7 +155,7 @@ def main() -> None:
     head = ["rows", "field", "factors", "seed", "structmat", *(f"Adam {rate}" for rate in RATES), "L-BFGS"]
     text = table([*head, "seconds of the best Adam", "passed", "reached"], rows, left=2)
     packages = ("structmat", "numpy", "scipy", "torch")
-    finish(options.out, "fit_race", "Races of `fit_cdd` against Adam and L-BFGS", text, packages=packages)
+    finish(options.out, "fits", "Races of `fit_cdd` against Adam and L-BFGS", text, packages=packages)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ take turns in one process on one core, and times are the processor's. A ratio is
 half the range of their middle half.
 
 Groups that say "fast" are for the extra ``fast``, the others for the default engine. --quick takes the smallest sizes.
---out writes ``floor.csv`` and ``floor.md``, with --only files of these groups alone, named after them.
+--out writes a section of ``products.md``, with --only one that is named after these groups.
 """
 
 from __future__ import annotations
@@ -286,9 +286,8 @@ def main() -> None:
     jax.config.update("jax_enable_x64", True)
     rows = [row for group in options.only for row in measured(group, quick=options.quick)]
     packages = ("structmat", "numpy", "scipy", "torch", "jax", "ducc0")
-    title, text = "structmat and the floor", report(rows)
-    stem = "_".join(["floor", *options.only] if options.only != list(GROUPS) else ["floor"])
-    finish(options.out, stem, title, text, packages=packages, engines=BOTH, header=HEADER, rows=rows)
+    title = "structmat and the floor" + (f": {', '.join(options.only)}" if options.only != list(GROUPS) else "")
+    finish(options.out, "products", title, report(rows), packages=packages, engines=BOTH)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ ready. Log-determinants: `structmat.slogdet` of Matérn covariances of order 3/2
 10 steps and a variance of one, beside noise of variance 0.01 or, where it is "uneven", of 0.01 to 0.1, and a dense
 Cholesky factor. Of a grid with gaps a tenth of the points is missing. GPyTorch and lineax, as they come, beside the
 same with our matrices. Series are in ``likelihoods.py`` and ``superfast.py``. Seconds are the processor's, of one core;
---out writes ``gaussian_processes.md``.
+--out writes a section of ``likelihoods.md``.
 """
 
 from __future__ import annotations
@@ -131,7 +131,7 @@ def main() -> None:
         table(["n", "GPyTorch", "with ours", "lineax, CG", "with ours"], map(bridges, points)),
     ]
     packages = ("structmat", "gpytorch", "jax", "scipy")
-    finish(options.out, "gaussian_processes", "Gaussian processes on grids", *parts, packages=packages)
+    finish(options.out, "likelihoods", "Gaussian processes on grids", *parts, packages=packages)
 
 
 if __name__ == "__main__":

@@ -236,8 +236,8 @@ def main() -> None:
     )
     head = ["task", "change", "parameters", "rate", "held back, %", "test, %", "deviation"]
     text = table(head, lines, left=2)
-    name = "_".join(["image_adapters", *(options.only or "").split()])
-    finish(options.out, name, "Adapters on images", text, packages=("structmat", "torch", "peft", "mlxtend"))
+    title = "Adapters on images" + (f", {options.only}" if options.only else "")
+    finish(options.out, "adapter_accuracy", title, text, packages=("structmat", "torch", "peft", "mlxtend"))
 
 
 if __name__ == "__main__":

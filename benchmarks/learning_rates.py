@@ -117,7 +117,7 @@ def main() -> None:
     header = ["task", "layers", "adapter", *(f"{rate:g}" for rate in options.rates)]
     text = table(header, rows, left=3)
     parts = ("<!-- losses -->", text, "<!-- /losses -->")
-    finish(options.out, "learning_rates", "Learning rates", *parts, packages=("structmat", "torch", "peft"))
+    finish(options.out, "adapter_accuracy", "Learning rates", *parts, packages=("structmat", "torch", "peft"))
 
 
 if __name__ == "__main__":

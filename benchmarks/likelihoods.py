@@ -9,7 +9,7 @@ covariance is a limit, with ``eps=1e-5``; george, by its HODLR solver with ``tol
 which takes it very long; the band by `scipy.linalg.cholesky_banded`; GPyTorch with Cholesky factors; LAPACK's factor of
 a dense matrix. In brackets stand differences relative to LAPACK up to 4,000 points, and beyond to tinygp, to the band,
 or, for the rational quadratic, to structmat. All are in double precision. Seconds are the processor's, of one core;
---out writes ``likelihoods.md``.
+--out writes a section of ``likelihoods.md``.
 """
 
 from __future__ import annotations
@@ -232,6 +232,7 @@ def main() -> None:
         table(["points", "covariance", "length", *VALUES], values, left=3),
         "Likelihoods with gradients, in seconds:",
         table(["points", "covariance", "length", *GRADIENTS], gradients, left=3),
+        "<!-- /beside others -->",
     ]
     packages = ("structmat", "tinygp", "celerite2", "george", "gpytorch", "jax", "torch", "scipy")
     finish(options.out, "likelihoods", "Likelihoods of Gaussian processes", *parts, packages=packages)

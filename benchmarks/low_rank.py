@@ -5,7 +5,7 @@ whose singular values fall to 0.8 of the one before, and two changes of trained 
 processor time, and knows nothing of the others; so the table also shows whether an error rises with the number of
 factors. "LoRA" is the rank that has at most as many parameters, and the error of the truncated SVD of that rank.
 
---out writes ``low_rank.md``. Seconds are the processor's.
+--out writes a section of ``fits.md``. Seconds are the processor's.
 """
 
 from __future__ import annotations
@@ -70,7 +70,8 @@ def main() -> None:
     sm.fit_cdd(np.eye(3), 5, rng=0)  # imports
     rows = shown(row for name in matrices for row in measured(n, name, factors, seconds))
     title, meaning = "Fits and the truncated SVD", f"Limit of each fit: {seconds:g} seconds of processor time."
-    finish(options.out, "low_rank", title, meaning, table(FIELDS, rows, left=1))
+    text = ("<!-- beside the SVD -->", table(FIELDS, rows, left=1), "<!-- /beside the SVD -->")
+    finish(options.out, "fits", title, meaning, *text)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ are the processor's. A cell is the median over the rounds of the time relative t
 First stands each library beside structmat on the same arrays: the median over the rounds of its time over ours, above
 one where structmat is faster. Products of NumPy arrays are those of the default install, `scipy.fft`; rows with "fast"
 are of the extra ``fast``, ducc0, and measured by themselves against the same floor. --quick runs tiny cases of all.
---out writes ``peers.md`` with one table for every batch and dtype.
+--out writes a section of ``products.md`` with one table for every batch and dtype.
 """
 
 from __future__ import annotations
@@ -340,7 +340,7 @@ def main() -> None:
     explained += "the cases (lowest to highest):"
     parts = ("<!-- beside ours -->", explained, beside_ours(cases), "<!-- /beside ours -->", tables(cases))
     title = "A circulant product, and its peers"
-    finish(options.out, "peers", title, *parts, packages=PACKAGES, engines=BOTH)
+    finish(options.out, "products", title, *parts, packages=PACKAGES, engines=BOTH)
     if any(name.startswith("structmat") and not c.ratio for cells in cases.values() for name, c in cells.items()):
         raise SystemExit("a product of structmat is wrong or fails: see the remarks")
 

@@ -12,8 +12,7 @@ leaves to first order.
 With `--large` the matrix has 4,096 rows and columns in float32, of independent normal entries or a planted product with
 noise as strong as itself; the page has the seconds and the memory.
 
---out writes ``recovery.md``, ``recovery_many.md``, or ``large_fit_`` and the kind of matrix. Seconds are the
-processor's.
+--out writes a section of ``fits.md``. Seconds are the processor's.
 """
 
 from __future__ import annotations
@@ -158,17 +157,17 @@ def main() -> None:
     options = begin(made)
     if options.large:
         text = large(64 if options.quick else 4096, options.large)
-        finish(options.out, f"large_fit_{options.large}", "One large fit of three factors, float32", text)
+        finish(options.out, "fits", f"One large fit of three factors, float32, {options.large}", text)
         return
     seeds = range(options.first_seed, options.first_seed + (1 if options.quick else options.seeds))
     if options.many is None:
         head, rows = ("shape", "block", "field", "vectors", "noise"), three_factors(seeds, quick=options.quick)
-        stem, title, meaning = "recovery", "Recovery of planted D C D products", THREE
+        title, meaning = "Recovery of planted D C D products", THREE
     else:
         rows = many_factors(options.many or range(len(MANY)), seeds, quick=options.quick)
         head = ("side", "factors", "field", "noise")
-        stem, title, meaning = "recovery_many", "Recovery of planted products of many factors", MORE
-    finish(options.out, stem, title, meaning, table([*head, "recovered", "worst", "median seconds"], shown(rows)))
+        title, meaning = "Recovery of planted products of many factors", MORE
+    finish(options.out, "fits", title, meaning, table([*head, "recovered", "worst", "median seconds"], shown(rows)))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ one plus the squared exponential, whose factors are looser, with an error that w
 `structmat.solve` of NumPy arrays each make their own factor; of a prepared operator, which keeps it, both are timed
 together, the preparation included, and one solution more. Gradient: the same two calls of a prepared operator of torch
 and the derivatives by the first column and the noise. Errors are relative to a dense Cholesky factor of LAPACK. Seconds
-are the processor's, of one core; --out writes ``superfast.md``.
+are the processor's, of one core; --out writes a section of ``likelihoods.md``.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def main() -> None:
     head += ["another `solve`", "prepared, both, gradient", "error", "dense factor"]
     finish(
         options.out,
-        "superfast",
+        "likelihoods",
         "Direct factors of series with gaps",
         "Seconds by the call, and relative errors of log-determinants:",
         table(head, rows, left=1),

@@ -16,7 +16,7 @@ one, both symmetric; "decaying" has random entries divided by 1 + k beside a dia
 median of 12 draws, with the longest in a column of its own; "random" has normal entries, of which no iteration solves
 systems. The dense matrix is ready before it is timed; symmetric ones are solved by Cholesky's method. NumPy arrays are
 transformed as by the default install, in columns with "fast" by ducc0. --quick makes everything small; --out writes
-``toeplitz_solves.md`` with the slowest kinds first, and ``growth.csv`` and ``growth.md``.
+two sections of ``toeplitz.md``, the systems with the slowest kinds first, and ``growth.csv``.
 """
 
 from __future__ import annotations
@@ -272,7 +272,7 @@ def write_systems(arguments: argparse.Namespace) -> None:
         "Bands:",
         table(["n", "matrix", "structmat", "solve_banded", "solve_banded / structmat"], banded, left=2),
     )
-    finish(arguments.out, "toeplitz_solves", "Toeplitz systems", *parts)
+    finish(arguments.out, "toeplitz", "Toeplitz systems", *parts)
 
 
 def least(functions: dict[str, Callable[[], object]]) -> dict[str, float]:
@@ -340,13 +340,21 @@ def write_growth(arguments: argparse.Namespace) -> None:
     rows = sorted(shown(row for n in (SIZES[:2] if arguments.quick else SIZES) for row in growth(n)))
     text, packages = f"In seconds:\n\n{table(GROWTH, rows, left=2)}", ("structmat", "numpy", "scipy", "ducc0")
     finish(
-        arguments.out, "growth", "Time against size", text, packages=packages, engines=BOTH, header=GROWTH, rows=rows
+        arguments.out,
+        "toeplitz",
+        "Time against size",
+        text,
+        packages=packages,
+        engines=BOTH,
+        data="growth",
+        header=GROWTH,
+        rows=rows,
     )
 
 
 def main() -> None:
     made = parser(__doc__)
-    made.add_argument("--only", choices=("growth", "systems"), help="one of the two pages")
+    made.add_argument("--only", choices=("growth", "systems"), help="one of the two sections")
     arguments = begin(made)
     if arguments.only != "systems":
         write_growth(arguments)

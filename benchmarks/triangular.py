@@ -5,7 +5,7 @@ noise, and random entries divided by ``(1 + k)^1.5`` beside a diagonal of 2. One
 `solve_toeplitz` and `solve_triangular` of a dense matrix that is ready; the inverse by `Toeplitz.inv` and
 `jax_privacy`'s ``inverse_coef``, compiled, in double precision; the root by `Toeplitz.sqrtm` and SciPy's `sqrtm`. All
 take turns in one process on one core, times are the processor's. Errors are the largest residual of a row relative to
-the sum of its moduli times the largest entry of the solution. --out writes ``triangular.md``.
+the sum of its moduli times the largest entry of the solution. --out writes a section of ``toeplitz.md``.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def main() -> None:
     head += ["SciPy's `sqrtm`", "error of solve", "of inv", "of sqrtm"]
     text = table(head, shown(row for n in sizes for row in rows(n)), left=2)
     packages = ("structmat", "numpy", "scipy", "jax", "jax_privacy")
-    finish(options.out, "triangular", "Triangular Toeplitz matrices", "In milliseconds:", text, packages=packages)
+    finish(options.out, "toeplitz", "Triangular Toeplitz matrices", "In milliseconds:", text, packages=packages)
 
 
 if __name__ == "__main__":

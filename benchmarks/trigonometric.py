@@ -5,7 +5,7 @@ square. Random field: the log-density of a Gaussian Markov random field on a squ
 ``Q = s (k I - Laplacian)``, and its gradient by k and s; GPyTorch has the product with Q alone and estimates.
 Deblurring: an image cut from a larger scene, blurred and with noise; errors are relative to what was there. The filter
 penalises the Laplacian, with a weight chosen by generalised cross-validation for reflecting edges, and for each kind.
-Seconds are the processor's, of one core; --out writes ``trigonometric.md``.
+Seconds are the processor's, of one core; --out writes ``edges.md``.
 """
 
 from __future__ import annotations
@@ -227,7 +227,7 @@ def main() -> None:
     fields = field(16 if quick else 256, estimate=True) + ([] if quick else field(1024, estimate=False))
     finish(
         options.out,
-        "trigonometric",
+        "edges",
         "Transforms by cosines and sines, and what they solve",
         transforms(4 if quick else 64, 64 if quick else 4096),
         poisson(16 if quick else 256),

@@ -185,7 +185,7 @@ def compare(
         "A step of head only is one of the head, on embeddings that are computed once."
     )
     if len(numbers) == 1:
-        note += " One seed says little: benchmarks/results/fair_adapters.md has five seeds on five tasks."
+        note += " One seed says little: benchmarks/results/adapter_accuracy.md has five seeds on five tasks."
     output = Console()
     print_table(table, output)
     for line in comparison(results):
