@@ -16,6 +16,7 @@ from structmat._files import printable
 
 try:
     from matplotlib.figure import Figure
+    from matplotlib.patheffects import withStroke
     from matplotlib.ticker import MaxNLocator, ScalarFormatter
 except ModuleNotFoundError as error:
     raise ImportError('structmat.plot needs the extra "files": pip install "structmat[files]"') from error
@@ -42,6 +43,9 @@ __all__ = [
 FEW = 40
 """A line of up to so many points has a marker at each; those of more points would cover it."""
 
+_MARKS = 12
+"""So many marks of points fit side by side into a figure."""
+
 ROUNDING = 1e-17
 """Errors below this one are drawn as if they were equal to it: rounding is not worth decades of an axis."""
 
@@ -63,7 +67,7 @@ class _LineStyle(NamedTuple):
 _METHODS = {
     "cdd": _LineStyle("CDD product", "#0072B2", "-", "o"),
     "truncated-svd": _LineStyle("truncated SVD", "#000000", "--", "s"),
-    "cdd-in-blocks": _LineStyle("five factors in blocks", "#56B4E9", (0, (4, 1, 1, 1)), "X"),
+    "cdd-in-blocks": _LineStyle("CDD in blocks", "#56B4E9", (0, (4, 1, 1, 1)), "X"),
     "block-circulant": _LineStyle("block circulant", "#E69F00", "-.", "^"),
     "sparse-fourier": _LineStyle("sparse Fourier", "#CC79A7", ":", "D"),
     "monarch": _LineStyle("Monarch", "#009E73", (0, (6, 2)), "v"),
@@ -85,7 +89,7 @@ def new_axes() -> Axes:
 
 
 def draw_errors_of_methods(
-    lines: Mapping[str, tuple[NDArray[Any], NDArray[Any]]], n_entries: int, ax: Axes | None
+    lines: Mapping[str, tuple[NDArray[Any], NDArray[Any]]], n_entries: int, marks: Sequence[str], ax: Axes | None
 ) -> Axes:
     """Draw errors against the number of parameters.
 
@@ -95,11 +99,13 @@ def draw_errors_of_methods(
         For each method ``(n_parameters, error)``. The first one decides on the scale of errors.
     n_entries : int
         Entries of the matrix: the number of parameters is drawn as a share of them.
+    marks : sequence of str
+        What stands beside the points of the first method.
     ax : matplotlib.axes.Axes or None
         Where to draw; None for axes of a new figure.
     """
     ax = ax or new_axes()
-    (_, first), *others = lines.values()
+    (sizes, first), *others = lines.values()
     least = float(first.min())
 
     def drawn(errors: NDArray[Any]) -> NDArray[Any]:
@@ -123,6 +129,12 @@ def draw_errors_of_methods(
             label=label,
             zorder=3 if name == "cdd" else 2,
         )
+    # Of many points every k-th is marked, for all marks together would cover one another.
+    for k in range(0, len(marks), -(-len(marks) // _MARKS)):
+        where = (100.0 / n_entries * sizes[k], drawn(first)[k])
+        style: dict[str, Any] = {"color": method_style("cdd").color, "fontsize": 9, "ha": "center", "zorder": 4}
+        mark = ax.annotate(marks[k], where, (0, -15), textcoords="offset points", **style)
+        mark.set_path_effects([withStroke(linewidth=4, foreground="white")])  # Other lines may run below the mark.
     every = np.concatenate([first, *(error[used > 0] for used, error in others)])
     set_error_axis(ax, (drawn(every) if least < _SMALL else np.maximum(every, _SMALL)).tolist())
     ax.set_ylabel("relative error")

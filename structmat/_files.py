@@ -12,7 +12,7 @@ import os
 import re
 import secrets
 import stat
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -32,6 +32,7 @@ __all__ = [
     "printable",
     "require_regular",
     "require_safetensors",
+    "shown_error",
     "unwrapped",
 ]
 
@@ -147,6 +148,14 @@ def printable(text: str) -> str:
 def counted(number: int, noun: str) -> str:
     """Return a number and what it counts: ``1 layer``, ``1,024 layers``."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def shown_error(n_parameters: float, error: float, shown: Callable[[float], str] = "{:.4g}".format) -> str:
+    """Return the error of a best member of a family as a text.
+
+    It is a dash if that is the zero matrix for want of a member with so few parameters.
+    """
+    return shown(error) if n_parameters or not error else "-"
 
 
 def first_names(names: Sequence[str], most: int = 8) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 
 from structmat._arguments import as_matrix, integer, non_negative, one_of, optional_function, random_generator
 from structmat._errors import ArgumentTypeError, ArgumentValueError, as_own
-from structmat._files import counted, data_frame
+from structmat._files import counted, data_frame, shown_error
 from structmat._progress import notebook_line
 from structmat.fit._baselines import baseline_errors
 from structmat.fit._control import FitProgress
@@ -63,8 +63,8 @@ class CurveProgress(NamedTuple):
     elapsed: float
     """Seconds since the curve began."""
     remaining: float | None
-    """Estimated seconds to its end, no more than are left of a time limit; None before the first fit is done, unless
-    there is a limit."""
+    """Estimated seconds to its end, no more than are left of a time limit; None before the first fit is done and where
+    fits take longer than those before had let expect, unless there is a limit."""
 
     def __str__(self) -> str:
         where = f"{counted(self.n_factors, 'factor')} ({self.point} of {self.n_points})"
@@ -162,6 +162,8 @@ class ErrorCurve:
     def plot(self, ax: Axes | None = None) -> Axes:
         """Draw the error against the number of parameters, with the baselines; needs the extra ``files``.
 
+        The points of the CDD products are marked with their numbers of factors.
+
         Parameters
         ----------
         ax : matplotlib.axes.Axes, optional
@@ -175,7 +177,9 @@ class ErrorCurve:
         from structmat._drawing import draw_errors_of_methods  # noqa: PLC0415  # It imports matplotlib.
 
         rows, cols = self.shape
-        ax = draw_errors_of_methods({"cdd": (self.n_parameters, self.error), **self.baselines}, rows * cols, ax)
+        lines = {"cdd": (self.n_parameters, self.error), **self.baselines}
+        marks = [counted(int(self.n_factors[0]), "factor"), *map(str, self.n_factors[1:])]
+        ax = draw_errors_of_methods(lines, rows * cols, marks, ax)
         ax.set_title(f"CDD products of a {rows:,} × {cols:,} matrix, blocks of {self.block_size}")
         if self.weighted:
             ax.set_ylabel("weighted relative error")
@@ -206,7 +210,7 @@ class ErrorCurve:
                 f"{count / (rows * cols):.1%}",
                 f"{self.error[i]:.4g}",
                 f"{self.seconds[i]:.2f}",
-                *(f"{error[i]:.4g}" for _, error in self.baselines.values()),
+                *(shown_error(used[i], error[i]) for used, error in self.baselines.values()),
             ]
             lines.append("  ".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True)))
         slow = [f"{result.operator.n_factors}" for result in self.results if result.message == GAINS_LITTLE]
@@ -433,7 +437,9 @@ class _Points:
 
         def report(state: FitProgress) -> None:
             now = time.perf_counter()
-            left = min(max(whole - (now - began), 0.0), max(self._time_left(), 0.0))
+            # A fit that has taken longer than all were expected to says that the estimate was wrong.
+            estimate = whole - (now - began) if whole > now - began else math.inf
+            left = min(estimate, max(self._time_left(), 0.0))
             known = None if math.isinf(left) else left
             number, n_points = self.numbers[index], len(self.numbers)
             callback(CurveProgress(number, index + 1, n_points, state, now - self.begun, known))

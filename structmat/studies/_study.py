@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from structmat._errors import ArgumentValueError
-from structmat._files import atomic_write, counted, data_frame
+from structmat._files import atomic_write, counted, data_frame, shown_error
 from structmat.studies._engine import read_records
 
 if TYPE_CHECKING:
@@ -175,7 +175,12 @@ class Study:
     def __repr__(self) -> str:
         layers = len({row["layer"] for row in self.rows})
         head = f"Study of {counted(layers, 'layer')}, {counted(len(self.rows), 'row')}"
-        return f"{head}\n{self.means().to_string(index=False)}" if self.rows else head
+        if not self.rows:
+            return head
+        table = self.means()
+        for name in ("error", "least", "most"):
+            table[name] = list(map(shown_error, table["share"], table[name]))
+        return f"{head}\n{table.to_string(index=False)}"
 
 
 def load_study(path: str | os.PathLike[str]) -> Study:

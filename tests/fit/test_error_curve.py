@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import structmat as sm
+from structmat._files import shown_error
 from structmat.fit import CurveProgress, FitProgress, error_curve, fit_cdd
 from structmat.fit import _error_curve as module
 from structmat.fit._search import GAINS_LITTLE
@@ -247,6 +248,15 @@ def test_a_curve_says_which_fits_would_gain_from_more_time(fake):
     )
 
 
+def test_a_family_without_a_member_in_the_budget_is_a_dash(fake):
+    curve = error_curve(SQUARE, [1, 3], rng=0)
+    assert curve.baselines["truncated-svd"][0].tolist() == [0, 12]
+    rows = [line.split() for line in repr(curve).splitlines()[2:4]]
+    assert rows[0][5] == "-"
+    assert float(rows[1][5]) == pytest.approx(curve.baselines["truncated-svd"][1][1], rel=1e-3)
+    assert shown_error(0, 0.0) == "0"  # Of a zero matrix the zero matrix is a member, without an error.
+
+
 # Time
 
 
@@ -287,6 +297,14 @@ def test_seconds_and_progress(timed):
     assert [s.elapsed for s in states] == [0.5, 3.0, 13.0]
     assert [s.remaining for s in states] == [None, 18.0, 8.0]
     assert str(states[1]) == f"2 factors (2 of 3), best error {states[1].fit.best:.6f}, polish from random"
+
+
+def test_a_fit_that_takes_longer_than_expected_has_no_estimate(timed, monkeypatch):
+    """After one factor in a second the curve looked as if 10 seconds were left; the middle of this fit is at 50."""
+    monkeypatch.setattr(module, "_COST_POWER", 1)
+    states = []
+    error_curve(SQUARE, n_factors=[1, 10], rng=0, callback=states.append)
+    assert [s.remaining for s in states] == [None, None]
 
 
 @pytest.mark.parametrize("which", [0, 1])

@@ -211,6 +211,13 @@ def test_a_curve_shows_every_family_once_with_its_label():
     assert (right.get_xlabel(), right.get_ylabel()) == ("parameters, % of dense", "relative error")
 
 
+def test_points_are_marked_with_their_numbers_of_factors():
+    marks = draw_curve(CURVES["plain"]).texts
+    assert [mark.get_text() for mark in marks] == ["1 factor", "2", "3", "4"]
+    np.testing.assert_allclose([mark.xy for mark in marks], [(10, 0.9), (20, 0.7), (30, 0.7), (40, 0.5)])
+    assert [mark.get_text() for mark in draw_curve(CURVES["many points"]).texts][:3] == ["1 factor", "6", "11"]
+
+
 def test_exact_fits_have_a_logarithmic_axis_and_are_on_it():
     ax = draw_curve(CURVES["exact"])
     assert ax.get_yscale() == "log"

@@ -87,6 +87,9 @@ def test_tables_and_means_agree_with_the_rows(tmp_path, study):
     left = np.hypot(*(row["error"] * row["norm"] for row in one.rows))
     assert one.total_error("monarch") == pytest.approx(left / np.hypot(*norms))
     assert "Study of 2 layers, 28 rows" in repr(study)
+    shown = [line.split()[5] == "-" for line in repr(study).splitlines()[2:]]
+    assert shown == [mean.share == 0.0 for mean in study.means().itertuples()]
+    assert any(shown)
 
 
 @pytest.mark.slow
