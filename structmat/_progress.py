@@ -14,7 +14,7 @@ from structmat._files import printable
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["Show", "State", "notebook_line", "progress_line", "show_state"]
+__all__ = ["Show", "State", "clock_time", "notebook_line", "progress_line", "show_state"]
 
 Show = Callable[[str, float | None], None]
 """Shows a text, and how many seconds are left, if that is known."""
@@ -50,14 +50,19 @@ def progress_line(console: Console, *, hidden: bool, delay: float = 0.0) -> Iter
     def show(text: str, left: float | None) -> None:
         if not progress.live.is_started and time.monotonic() - begun >= delay:
             progress.start()
-        whole = 0 if left is None else round(left)
-        rest = "" if left is None else f"{whole // 3600}:{whole % 3600 // 60:02}:{whole % 60:02} left"
+        rest = "" if left is None else f"{clock_time(left)} left"
         progress.update(task, description=escape(printable(text)), left=rest)
 
     try:
         yield show
     finally:
         progress.stop()
+
+
+def clock_time(seconds: float) -> str:
+    """Return a time as hours, minutes and seconds."""
+    whole = round(seconds)
+    return f"{whole // 3600}:{whole % 3600 // 60:02}:{whole % 60:02}"
 
 
 @contextlib.contextmanager

@@ -50,16 +50,18 @@ class CommandError(Exception):
     """Wrong usage of a command."""
 
 
-def _number(text: str) -> int:
-    """Return the integer that a text is; the parser itself would make 2 of 2.5."""
+def _number(text: str, *names: str) -> Any:
+    """Return the integer or the name that a text is; the parser itself would make 2 of 2.5."""
+    if text in names:
+        return text
     try:
         return int(text)
     except ValueError:
-        raise ValueError(f"must be an integer, got {text!r}") from None
+        raise ValueError(f"must be {' or '.join(['an integer', *names])}, got {text!r}") from None
 
 
 def _integer(_: object, tokens: Sequence[Token]) -> int:
-    return _number(tokens[0].value)
+    return int(_number(tokens[0].value))
 
 
 def _integers(_: object, tokens: Sequence[Token]) -> tuple[int, ...]:
@@ -67,11 +69,17 @@ def _integers(_: object, tokens: Sequence[Token]) -> tuple[int, ...]:
 
 
 def _block_sizes(_: object, tokens: Sequence[Token]) -> tuple[int | str, ...]:
-    return tuple(part if part == "min" else _number(part) for part in map(str.strip, tokens[0].value.split(",")))
+    return tuple(_number(part.strip(), "min") for part in tokens[0].value.split(","))
 
 
 def _block_size(_: object, tokens: Sequence[Token]) -> int | str:
-    return "min" if tokens[0].value == "min" else _number(tokens[0].value)
+    size: int | str = _number(tokens[0].value, "min")
+    return size
+
+
+def _block_size_of_fit(_: object, tokens: Sequence[Token]) -> int | str:
+    size: int | str = _number(tokens[0].value, "min", "toeplitz")
+    return size
 
 
 Positive: TypeAlias = Annotated[int, Parameter(converter=_integer, validator=Number(gte=1))]
@@ -79,6 +87,7 @@ NotNegative: TypeAlias = Annotated[int, Parameter(converter=_integer, validator=
 Seconds: TypeAlias = Annotated[float, Parameter(validator=Number(gte=0))]
 Integers: TypeAlias = Annotated[tuple[int, ...], Parameter(converter=_integers, n_tokens=1, accepts_keys=False)]
 BlockSize: TypeAlias = Annotated[int | Literal["min"], Parameter(converter=_block_size)]
+BlockSizeOfFit: TypeAlias = Annotated[int | Literal["min", "toeplitz"], Parameter(converter=_block_size_of_fit)]
 BlockSizes: TypeAlias = Annotated[
     tuple[int | Literal["min"], ...], Parameter(converter=_block_sizes, n_tokens=1, accepts_keys=False)
 ]
@@ -94,11 +103,13 @@ class FitOptions:
     key
         Name of the array in a file with several.
     block_size
-        Rows of one circulant block; `min` is the smaller side of the matrix.
+        Rows of one circulant block; `min` is the smaller side of the matrix, and `toeplitz` one larger block, whose
+        corner is a Toeplitz matrix.
     input_second_moment
         File with the second moment of the vectors that the matrix is applied to; errors are weighted ones then.
     time_limit
-        Seconds of processor time for the search. Ctrl-C ends it early, with the best result so far.
+        Seconds of processor time for the search: for one fit, or for all fits of a curve together. Ctrl-C ends it
+        early, with the best result so far.
     seed
         Seed of random numbers.
     json
@@ -108,7 +119,7 @@ class FitOptions:
     """
 
     key: str | None = None
-    block_size: BlockSize = "min"
+    block_size: BlockSizeOfFit = "min"
     input_second_moment: Path | None = None
     time_limit: Seconds | None = None
     seed: NotNegative = 0
@@ -294,6 +305,8 @@ def fit(
         if plot is not None:
             shown = matrix if weights is None else np.where(weights > 0, matrix, np.nan)
             _draw(lambda module: module.fit_figure(shown, result), plot, force=o.force)
+    if not o.json:
+        _output.say_files({"fit": out, "figure": plot})
     if result.status == "interrupted":
         raise KeyboardInterrupt
 
@@ -343,6 +356,8 @@ def curve(
     with _output.printed(show):
         if plot is not None:
             _draw(lambda module: module.draw_curve(found).figure, plot, force=o.force)
+    if not o.json:
+        _output.say_files({"figure": plot})
     if found.status == "interrupted":
         raise KeyboardInterrupt
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
 from structmat import _progress
-from structmat._files import counted, first_names, printable
+from structmat._files import counted, first_names, printable, shown_error
 from structmat._progress import Show
 from structmat.fit import baseline_errors
 
@@ -31,6 +33,7 @@ __all__ = [
     "printed",
     "progress_line",
     "say",
+    "say_files",
     "say_lines",
     "show_study",
 ]
@@ -39,10 +42,31 @@ _SHOWN = 20
 """The table of a checkpoint shows at most so many layers; all of them stand in `results.csv`."""
 
 
+_PATIENCE = 5.0
+"""Seconds of work after which one line says how far it is, where stderr is no terminal."""
+
+
 def progress_line(*, quiet: bool) -> contextlib.AbstractContextManager[Show]:
-    """Show how far the work is in one line on stderr, if that is a terminal."""
+    """Show how far the work is in one line on stderr: one that changes on a terminal, else one that stays."""
     console = Console(stderr=True)
-    return _progress.progress_line(console, hidden=quiet or not console.is_terminal)
+    if console.is_terminal or quiet:
+        return _progress.progress_line(console, hidden=quiet)
+    return _single_line()
+
+
+@contextlib.contextmanager
+def _single_line() -> Iterator[Show]:
+    """Give a function that says how far the work is once, if it takes long."""
+    said, begun = False, time.monotonic()
+
+    def show(text: str, left: float | None) -> None:
+        nonlocal said
+        if not said and time.monotonic() - begun >= _PATIENCE:
+            said = True
+            rest = "" if left is None else f", {_progress.clock_time(left)} left"
+            sys.stderr.write(f"structmat: working: {printable(text)}{rest}\n")
+
+    yield show
 
 
 def show_study(show: Show, state: studies.Progress) -> None:
@@ -82,6 +106,13 @@ def say_lines(text: str) -> None:
         say(line)
 
 
+def say_files(written: Mapping[str, Path | None]) -> None:
+    """Print which files were written, by what they hold; none for an option that was not given."""
+    for what, path in written.items():
+        if path is not None:
+            say(f"{what}: {path}")
+
+
 def print_json(value: dict[str, Any]) -> None:
     """Print one JSON object."""
     sys.stdout.write(json.dumps(value, indent=2, allow_nan=False) + "\n")
@@ -102,7 +133,7 @@ def print_fit(title: str, result: FitResult, rows: dict[str, Any]) -> None:
     say_lines(repr(result))
     print_table(
         ["compared with", "parameters", "error"],
-        [[name, f"{row['n_parameters']:,}", _error(row["error"])] for name, row in rows.items()],
+        [[name, f"{row['n_parameters']:,}", shown_error(**row, shown=_error)] for name, row in rows.items()],
     )
 
 

@@ -32,6 +32,9 @@ _DAMAGE = (
 )
 """What NumPy and `zipfile` raise on files that are not what they claim to be."""
 
+_LONGEST_WORD = 40
+"""An error shows so many characters of a word that is no number: with blanks for commas a whole line is one word."""
+
 
 def load_matrix(path: str | os.PathLike[str], *, key: str | None = None) -> NDArray[Any]:
     """Read a matrix from a ``.npy``, ``.npz``, ``.mat``, ``.csv`` or ``.safetensors`` file.
@@ -219,7 +222,8 @@ def _fault(lines: list[str]) -> str:
     for number, line in enumerate(lines, 1):
         cells = [cell.strip().strip('"') for cell in line.split(",")] if line.strip() else []
         if words := [cell for cell in cells if not _is_number(cell)]:
-            text = f"line {number} holds {words[0]!r}"
+            word = words[0] if len(words[0]) <= _LONGEST_WORD else words[0][:_LONGEST_WORD] + "..."
+            text = f"line {number} holds {word!r}"
             if len(cells) == 1 and any(mark in cells[0] for mark in "; \t"):
                 return text
             return f"{text}; remove the line if it is a header" if not width and len(words) == len(cells) else text

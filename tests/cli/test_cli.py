@@ -18,7 +18,7 @@ from safetensors.numpy import save_file
 from scipy.io import savemat
 
 import structmat as sm
-from structmat.cli import main
+from structmat.cli import _output, main
 from structmat.cli._output import print_checkpoint
 from structmat.fit import error_curve, fit_cdd
 from structmat.studies import Study, load_study
@@ -47,6 +47,7 @@ def folder(tmp_path, monkeypatch):
     np.savetxt("W.csv", W, delimiter=",")
     np.savetxt("header.csv", W, delimiter=",", header="a,b,c,d,e,f", comments="")
     (tmp_path / "word.csv").write_text("1,2\n3,four\n")
+    np.savetxt("blanks.csv", np.ones((3, 1000)))
     savemat("W.mat", {"W": W, "title": "a matrix"})
     savemat("two.mat", {"a": W, "b": W.T, "title": "two"})
     (tmp_path / "none.npy").touch()
@@ -58,8 +59,9 @@ def folder(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def cli(capfd):
-    """Run the command; give its exit status, stdout and stderr."""
+def cli(capfd, monkeypatch):
+    """Run the command; give its exit status, stdout and stderr, which does not depend on how busy the machine is."""
+    monkeypatch.setattr(_output, "_PATIENCE", np.inf)
 
     def run(*arguments):
         capfd.readouterr()
@@ -95,6 +97,9 @@ def test_fit(cli, folder):
     assert Path("fit.png").read_bytes().startswith(PNG)
     for text in ("W.npy", f"{want.error:.4g}", "truncated-svd", "block-circulant"):
         assert text in out
+    assert out.endswith("\nfit: fit.safetensors\nfigure: fit.png\n")
+    _, out, _ = cli("fit", "W.npy", "--block-size", "toeplitz", "--json")
+    assert json.loads(out)["error"] == fit_cdd(W, block_size="toeplitz", rng=0).error
     status, out, _ = cli("fit", "two.npz", "--key", "b", "--n-factors", 3, "--block-size", 3, "--seed", 1, "--json")
     assert status == 0
     found = json.loads(out)
@@ -234,7 +239,8 @@ REFUSED = [
     ("fit W.npy --first middle", 2, "--first"),
     *[(f"fit W.npy --time-limit {value}", 2, "--time-limit") for value in ("nan", "inf", "ten", "-1")],
     *[(f"fit W.npy --n-factors {n}", 2, f"must be an integer, got '{n}'") for n in ("2.5", "3.0", "1e1", "three")],
-    ("fit W.npy --block-size 2.5", 2, "--block-size: must be an integer, got '2.5'"),
+    ("fit W.npy --block-size 2.5", 2, "--block-size: must be an integer or min or toeplitz, got '2.5'"),
+    ("sweep W.npy --block-sizes toeplitz --out o", 2, "--block-sizes: must be an integer or min, got 'toeplitz'"),
     ("fit W.npy --seed 1e1", 2, "--seed: must be an integer, got '1e1'"),
     ("fit W.npy --out f.npy", 2, "--out: f.npy must end in .safetensors"),
     ("fit W.npy --plot f.jpg", 2, "--plot: f.jpg must end in .png or .pdf or .svg"),
@@ -254,6 +260,7 @@ REFUSED = [
     ("fit none.npy", 1, "none.npy is empty"),
     ("fit header.csv", 1, "line 1 holds 'a'; remove the line if it is a header"),
     ("fit word.csv", 1, "word.csv is no table of numbers with commas between: line 2 holds 'four'"),
+    ("fit blanks.csv", 1, "line 1 holds '1.000000000000000000e+00 1.0000000000000...'"),
     ("fit two.mat", 2, "--key: must name one of 2 arrays in two.mat, such as a, b; got None"),
     ("fit two.mat --key title", 2, "--key: must name numbers, but title in two.mat is char"),
     ("fit operator.safetensors", 1, "operator.safetensors holds a structmat operator"),
@@ -273,7 +280,7 @@ REFUSED = [
     ("sweep W.npy --base a --tuned b --out out", 2, "name files of matrices, or both --base and --tuned"),
     ("sweep zz.npz --out out", 1, "zz.npz: No such file"),
     ("sweep W.npy --n-factors 4 --out out", 1, "there is nothing to do"),
-    ("sweep W.npy --out out --block-sizes 1x", 2, "--block-sizes: must be an integer, got '1x'"),
+    ("sweep W.npy --out out --block-sizes 1x", 2, "--block-sizes: must be an integer or min, got '1x'"),
     ("sweep W.npy", 2, "--out"),
 ]
 
@@ -284,6 +291,7 @@ def test_what_is_refused_is_one_line_and_changes_nothing(cli, folder, line, stat
     before = content()
     got, out, err = cli(*line.split())
     assert (got, out, err.count("\n")) == (status, "", 1), err
+    assert len(err) < 300
     assert err.startswith(f"structmat {line.split()[0]}: error: ")
     assert text in err
     assert content() == before
@@ -365,6 +373,18 @@ def test_progress_is_one_line_that_goes_away(folder):
     assert "of 24, error 0." in text
     assert "factors" in text
     assert text.count("\n") <= 2
+
+
+def test_without_a_terminal_long_work_says_once_how_far_it_is(capsys, monkeypatch):
+    for patience, said in ((0.0, "structmat: working: 3 factors, 0:01:05 left\n"), (60.0, "")):
+        monkeypatch.setattr(_output, "_PATIENCE", patience)
+        with _output.progress_line(quiet=False) as show:
+            show("3 factors", 65.0)
+            show("5 factors", 60.0)
+        assert capsys.readouterr() == ("", said)
+    with _output.progress_line(quiet=True) as show:
+        show("3 factors", None)
+    assert capsys.readouterr() == ("", "")
 
 
 @pytest.mark.slow
