@@ -2,6 +2,7 @@
 
 Map of the package; each file imports only from those below it:
 
+- `_bank`: many adapters, of which each sample of a batch has its own, `AdapterBank`
 - `_files`: an adapter in a folder, in the format of PEFT: `save_adapter`, `load_adapter`, `using_adapter`
 - `_model`: a whole model: `adapt`, `remove_adapters`
 - `_parameter_names`: which stacked matrices of experts names mean
@@ -12,6 +13,7 @@ Map of the package; each file imports only from those below it:
 - `_stacked_weight`: a module whose stacked matrices of experts are changed while it runs
 - `_stacked_adapter`: the trainable vectors of such changes, one for each expert, `StackedCDDAdapter`
 - `_stacked_product`: the differentiable operation of these
+- `_sample_changes`: the changes of a layer where each sample of a batch has one of several
 - `_adapter`: the trainable vectors of a change, `CDDAdapter`
 - `_former_parts`: files of earlier revisions, whose changes are of some parts of a layer's rows
 - `_from_lora`: what users of LoRA write, and what to write instead
@@ -39,6 +41,7 @@ except ModuleNotFoundError as error:
     raise ImportError('structmat.torch needs the extra "torch": pip install "structmat[torch]"') from error
 
 from structmat.torch._adapter import CDDAdapter
+from structmat.torch._bank import AdapterBank
 from structmat.torch._files import load_adapter, save_adapter, using_adapter
 from structmat.torch._layers import CDDConv, CDDEmbedding, CDDExperts, CDDLinear, CDDMultiheadAttention
 from structmat.torch._linear_operator import as_linear_operator
@@ -53,6 +56,7 @@ from structmat.torch._model import AdapterSummary, adapt, remove_adapters
 from structmat.torch._stacked_adapter import StackedCDDAdapter
 
 __all__ = [
+    "AdapterBank",
     "AdapterSummary",
     "CDDAdapter",
     "CDDConv",

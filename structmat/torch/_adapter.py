@@ -115,6 +115,8 @@ class CDDAdapter(nn.Module):
     """What each vector is multiplied by to be that of a factor."""
     fit: FitResult | None
     """How well a given change was met, if there was one."""
+    varies = False
+    """Whether samples have different changes: never here, but in what may stand in the place of an adapter."""
 
     @explaining("CDDAdapter")
     def __init__(

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from structmat.torch._change import Working, change_rows, chunked_change, chunked_gradients
+from structmat.torch._change import Samples, Working, change_rows, chunked_change, chunked_gradients, rows_of
 from structmat.torch._other_tools import change_by_matrices, for_compilers, has_transforms, is_watched, sees_operations
 
 __all__ = ["apply_change", "autocast_dtype", "fuses", "have_one_dtype", "without_autocast"]
@@ -55,7 +55,13 @@ def have_one_dtype(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
 
 
 def apply_change(
-    y: Tensor | None, x: Tensor, weight: Tensor | None, bias: Tensor | None, vectors: Sequence[Tensor], gain: float
+    y: Tensor | None,
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    vectors: Sequence[Tensor],
+    gain: float,
+    samples: Samples | None = None,
 ) -> Tensor:
     """Return ``y + gain D C D x`` for rows on the last axis of `x`, in the dtype of `y`; neither is changed.
 
@@ -63,20 +69,46 @@ def apply_change(
     in place, in both directions. `vectors` are diagonals (m,) and grids of circulants (p, q, b), in the order of the
     product. Under autocast all is cast as a linear layer casts it, for the time of the operation alone; where outputs
     are not of its dtype, inputs are as they were given.
+
+    Where samples have different changes, the vectors are stacks of those of several, and `samples` tells which one each
+    sample has; `x` holds the rows of one sample after the other, as many of each.
     """
     dtype = autocast_dtype(x)
     if dtype is not None and y is not None and y.dtype != dtype:
         dtype = x.dtype
     operations = sees_operations()
     if not operations and x.numel():
-        return _AddedChange.apply(y, x, weight, bias, dtype, gain, *vectors)
+        if torch.is_grad_enabled():
+            return _AddedChange.apply(y, x, weight, bias, dtype, gain, samples, *vectors)
+        return _computed(y, x, weight, bias, dtype, vectors, gain, samples, keeps=True)
     if dtype is not None:
         x, weight, bias = x.to(dtype), _cast(weight, dtype), _cast(bias, dtype)
     if operations and for_compilers():
-        return _compiled_change(y, x, weight, bias, list(vectors), gain)
+        numbers, alphas = (None, None) if samples is None else (samples.numbers, samples.alphas)
+        return _compiled_change(y, x, weight, bias, list(vectors), gain, numbers, alphas)
     if operations and (torch.compiler.is_compiling() or torch.jit.is_tracing() or x.numel()):
-        return _plainly(y, x, weight, bias, vectors, gain)
+        return _plainly(y, x, weight, bias, vectors, gain, samples)
     return _unchanged(y, x, weight, bias, vectors)
+
+
+def _computed(
+    y: Tensor | None,
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    dtype: torch.dtype | None,
+    vectors: Sequence[Tensor],
+    gain: float,
+    samples: Samples | None,
+    *,
+    keeps: bool,
+) -> Tensor:
+    """Return the outputs; inputs, weight and bias are used in `dtype`, if one is given."""
+    if dtype is None:
+        return chunked_change(y, x, weight, bias, vectors, gain, samples, keeps=keeps)
+    with without_autocast(x):
+        given = x.to(dtype), _cast(weight, dtype), _cast(bias, dtype)
+        return chunked_change(y, *given, vectors, gain, samples, keeps=keeps)
 
 
 def _cast(given: Tensor | None, dtype: torch.dtype) -> Tensor | None:
@@ -93,13 +125,19 @@ def _unchanged(
 
 
 def _plainly(
-    y: Tensor | None, x: Tensor, weight: Tensor | None, bias: Tensor | None, vectors: Sequence[Tensor], gain: float
+    y: Tensor | None,
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    vectors: Sequence[Tensor],
+    gain: float,
+    samples: Samples | None = None,
 ) -> Tensor:
     """The same by plain operations on all rows at once."""
     with without_autocast(x):
         base = linear(x, cast("Tensor", weight), bias) if y is None else y
-        working, rows = Working.of(vectors, gain, x, base), x.reshape(-1, x.shape[-1])
-        if has_transforms(vectors):
+        working, rows = Working.of(vectors, gain, x, base, samples), rows_of(x, samples)
+        if samples is not None or has_transforms(vectors):
             h, scale = change_rows(rows.to(working.dtype), working)
             change = h * scale
         else:
@@ -122,21 +160,19 @@ class _AddedChange(torch.autograd.Function):
         bias: Tensor | None,
         dtype: torch.dtype | None,
         gain: float,
+        samples: Samples | None,
         *vectors: Tensor,
     ) -> Tensor:
-        ctx.gain, ctx.dtype = gain, dtype
+        ctx.gain, ctx.dtype, ctx.samples = gain, dtype, samples
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(x, weight, *vectors)
-        if dtype is None:
-            return chunked_change(y, x, weight, bias, vectors, gain)
-        with without_autocast(x):
-            return chunked_change(y, x.to(dtype), _cast(weight, dtype), _cast(bias, dtype), vectors, gain)
+        return _computed(y, x, weight, bias, dtype, vectors, gain, samples, keeps=False)
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor | None) -> tuple[Tensor | None, ...]:
         x, weight, *vectors = ctx.saved_tensors
         if dy is None:
-            return (None,) * (6 + len(vectors))
+            return (None,) * (7 + len(vectors))
         needs_y, needs_x = ctx.needs_input_grad[:2]
         # With gradients enabled here, someone differentiates the gradient: nothing in place then.
         compute = _differentiable_gradients if torch.is_grad_enabled() else chunked_gradients
@@ -144,19 +180,26 @@ class _AddedChange(torch.autograd.Function):
             given = x, weight if needs_x else None
             if ctx.dtype is not None:
                 given = x.to(ctx.dtype), _cast(given[1], ctx.dtype)
-            dx, *gradients = compute(dy, *given, vectors, ctx.gain, needs_x=needs_x)
-        return dy if needs_y else None, dx, None, None, None, None, *gradients
+            dx, *gradients = compute(dy, *given, vectors, ctx.gain, ctx.samples, needs_x=needs_x)
+        return dy if needs_y else None, dx, *(None,) * 5, *gradients
 
 
 def _differentiable_gradients(
-    dy: Tensor, x: Tensor, weight: Tensor | None, vectors: Sequence[Tensor], gain: float, *, needs_x: bool
+    dy: Tensor,
+    x: Tensor,
+    weight: Tensor | None,
+    vectors: Sequence[Tensor],
+    gain: float,
+    samples: Samples | None,
+    *,
+    needs_x: bool,
 ) -> list[Tensor | None]:
     """Return the gradients of `x` and the vectors by plain operations, which can be differentiated again."""
     y = dy.new_zeros(dy.shape)
     wanted = [each for each in (x, *vectors) if each.requires_grad]
     if not wanted:
         return [None] * (1 + len(vectors))
-    change = _plainly(y, x, None, None, vectors, gain)
+    change = _plainly(y, x, None, None, vectors, gain, samples)
     found = iter(torch.autograd.grad(change, wanted, dy, create_graph=True, allow_unused=True))
     dx, *gradients = [next(found) if each.requires_grad else None for each in (x, *vectors)]
     if needs_x and dx is not None and weight is not None:
@@ -172,29 +215,53 @@ def _differentiable_gradients(
 @torch.library.custom_op(
     "structmat::add_change",
     mutates_args=(),
-    schema="(Tensor? y, Tensor x, Tensor? weight, Tensor? bias, Tensor[] vectors, float gain) -> Tensor",
+    schema=(
+        "(Tensor? y, Tensor x, Tensor? weight, Tensor? bias, Tensor[] vectors, float gain, "
+        "Tensor? numbers, Tensor? alphas) -> Tensor"
+    ),
 )
 def _compiled_change(
-    y: Tensor | None, x: Tensor, weight: Tensor | None, bias: Tensor | None, vectors: list[Tensor], gain: float
+    y: Tensor | None,
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    vectors: list[Tensor],
+    gain: float,
+    numbers: Tensor | None,
+    alphas: Tensor | None,
 ) -> Tensor:
     if not x.numel():
         return _empty(y, x, weight)
     with without_autocast(x):
-        return chunked_change(y, x, weight, bias, vectors, gain)
+        return chunked_change(y, x, weight, bias, vectors, gain, _samples(numbers, alphas))
 
 
 @torch.library.custom_op(
     "structmat::change_gradients",
     mutates_args=(),
-    schema="(Tensor dy, Tensor x, Tensor? weight, Tensor[] vectors, float gain) -> Tensor[]",
+    schema=(
+        "(Tensor dy, Tensor x, Tensor? weight, Tensor[] vectors, float gain, Tensor? numbers, Tensor? alphas) "
+        "-> Tensor[]"
+    ),
 )
 def _compiled_gradients(
-    dy: Tensor, x: Tensor, weight: Tensor | None, vectors: list[Tensor], gain: float
+    dy: Tensor,
+    x: Tensor,
+    weight: Tensor | None,
+    vectors: list[Tensor],
+    gain: float,
+    numbers: Tensor | None,
+    alphas: Tensor | None,
 ) -> list[Tensor]:
     if not x.numel():
         return [torch.zeros_like(x), *map(torch.zeros_like, vectors)]
     with without_autocast(x):
-        return cast("list[Tensor]", chunked_gradients(dy, x, weight, vectors, gain))
+        samples = _samples(numbers, alphas)
+        return cast("list[Tensor]", chunked_gradients(dy, x, weight, vectors, gain, samples))
+
+
+def _samples(numbers: Tensor | None, alphas: Tensor | None) -> Samples | None:
+    return None if numbers is None else Samples(numbers, cast("Tensor", alphas))
 
 
 @_compiled_change.register_fake
@@ -203,20 +270,21 @@ def _empty(y: Tensor | None, x: Tensor, weight: Tensor | None, *_: Any) -> Tenso
 
 
 @_compiled_gradients.register_fake
-def _empty_gradients(_: Tensor, x: Tensor, __: Tensor | None, vectors: list[Tensor], ___: float) -> list[Tensor]:
+def _empty_gradients(_: Tensor, x: Tensor, __: Tensor | None, vectors: list[Tensor], *___: Any) -> list[Tensor]:
     return [x.new_empty(x.shape), *(vector.new_empty(vector.shape) for vector in vectors)]
 
 
 def _keep_input(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG001 - torch names it
-    y, x, weight, _, vectors, ctx.gain = inputs
+    y, x, weight, _, vectors, ctx.gain, numbers, alphas = inputs
     ctx.adds = y is not None
-    ctx.save_for_backward(x, weight, *vectors)
+    ctx.save_for_backward(x, weight, numbers, alphas, *vectors)
 
 
 def _backward(ctx: Any, dy: Tensor) -> tuple[Any, ...]:
-    x, weight, *vectors = ctx.saved_tensors
-    dx, *gradients = _compiled_gradients(dy, x, weight if ctx.needs_input_grad[1] else None, vectors, ctx.gain)
-    return dy if ctx.adds else None, dx, None, None, gradients, None
+    x, weight, numbers, alphas, *vectors = ctx.saved_tensors
+    weight = weight if ctx.needs_input_grad[1] else None
+    dx, *gradients = _compiled_gradients(dy, x, weight, vectors, ctx.gain, numbers, alphas)
+    return dy if ctx.adds else None, dx, None, None, gradients, None, None, None
 
 
 _compiled_change.register_autograd(_backward, setup_context=_keep_input)

@@ -44,7 +44,18 @@ from structmat.torch._other_tools import (
 from structmat.torch._stacked_adapter import StackedCDDAdapter
 from structmat.torch._stacked_weight import stack_of
 
-__all__ = ["load_adapter", "naming_damage", "save_adapter", "using_adapter"]
+__all__ = [
+    "Stored",
+    "load_adapter",
+    "naming_damage",
+    "read_folder",
+    "require_finite",
+    "require_shapes",
+    "save_adapter",
+    "settings_of",
+    "using_adapter",
+    "write_folder",
+]
 
 
 def save_adapter(model: nn.Module, folder: str | os.PathLike[str], *, force: bool = False) -> Path:
@@ -101,10 +112,10 @@ def save_adapter(model: nn.Module, folder: str | os.PathLike[str], *, force: boo
     """
     collected = _collect(unwrapped_model(model))
     _require_writable(collected)
-    settings = _settings(unwrapped_model(model), collected)
+    settings = settings_of(unwrapped_model(model), collected.beside)
     folder = Path(folder)
     if not (is_of_several_processes(model) and torch.distributed.get_rank() != 0):
-        _write(folder, collected.state, settings, force=force)
+        write_folder(folder, collected.state, settings, force=force)
     return folder
 
 
@@ -156,7 +167,7 @@ def load_adapter(model: nn.Module, folder: str | os.PathLike[str]) -> list[str]:
     >>> bool((fresh[0].delta().to_dense() == model[0].delta().to_dense()).all())
     True
     """
-    stored = _read(Path(folder))
+    stored = read_folder(Path(folder))
     inside = _taking_values(model)
     plan = _plan(inside, stored)
     _apply(inside, stored, plan)
@@ -217,7 +228,7 @@ def using_adapter(model: nn.Module, folder: str | os.PathLike[str]) -> Iterator[
     False
     """
     with as_own("using_adapter", "load_adapter"):
-        stored = _read(Path(folder))
+        stored = read_folder(Path(folder))
         inside = _taking_values(model)
         changes = _changes(inside)
         if not changes:
@@ -385,11 +396,11 @@ def _require_writable(collected: _Collected) -> None:
     for key, tensor in collected.state.items():
         if tensor.is_meta:
             raise ArgumentValueError("save_adapter", "model", f"has {key} on the device meta: save before offloading")
-    _require_finite(collected.state, "save_adapter", "model")
+    require_finite(collected.state, "save_adapter", "model")
 
 
-def _settings(model: nn.Module, collected: _Collected) -> bytes:
-    """Return the content of the file of settings."""
+def settings_of(model: nn.Module, beside: Iterable[str] = ()) -> bytes:
+    """Return the content of the file of settings, with the paths of modules that are trained beside the adapter."""
     others = (unwrapped(path) for path, _ in model.named_modules())
     changes = _changes(model)
     parameters = [path for path, adapter in changes.items() if isinstance(adapter, StackedCDDAdapter)]
@@ -399,7 +410,7 @@ def _settings(model: nn.Module, collected: _Collected) -> bytes:
         exact_targets(layers, others),
         **asdict(_common_options(list(changes.values()))),
         base=getattr(model, "name_or_path", None),
-        modules_to_save=list(collected.beside) or None,
+        modules_to_save=list(beside) or None,
         **more,
     )
 
@@ -420,7 +431,7 @@ def _common_options(adapters: list[CDDAdapter]) -> AdapterOptions:
     return AdapterOptions.checked(options[0], "save_adapter")
 
 
-def _write(folder: Path, state: dict[str, Tensor], settings: bytes, *, force: bool) -> None:
+def write_folder(folder: Path, state: dict[str, Tensor], settings: bytes, *, force: bool) -> None:
     """Write both files of a folder, or none if one of them is not to be replaced."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in (WEIGHTS, CONFIG):
@@ -435,7 +446,7 @@ def _write(folder: Path, state: dict[str, Tensor], settings: bytes, *, force: bo
 # ---- reading a folder, checking that it fits a model, and applying it
 
 
-class _Stored(NamedTuple):
+class Stored(NamedTuple):
     """What a folder holds."""
 
     options: AdapterOptions
@@ -452,13 +463,13 @@ class _Stored(NamedTuple):
     """All other tensors, by their keys in the plain model."""
 
 
-def _read(folder: Path) -> _Stored:
+def read_folder(folder: Path) -> Stored:
     """Read a folder, and refuse one that is no complete adapter whatever the model is."""
     with naming_damage(folder / WEIGHTS, "load_adapter"):
         return _complete(folder)
 
 
-def _complete(folder: Path) -> _Stored:
+def _complete(folder: Path) -> Stored:
     """Read a folder whose files are whole."""
     safetensors = _safetensors()
     try:
@@ -477,12 +488,12 @@ def _complete(folder: Path) -> _Stored:
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         text = f"{folder} is no complete adapter of this method: {error}"
         raise ArgumentValueError("load_adapter", "folder", text) from error
-    _require_finite(state, "load_adapter", "folder")
+    require_finite(state, "load_adapter", "folder")
     vectors = {
         path: whole_change(own, chosen_parts(settings.get("parts"), path), "load_adapter")
         for path, own in vectors.items()
     }
-    return _Stored(options, saved, has_biases, vectors, parameters, beside)
+    return Stored(options, saved, has_biases, vectors, parameters, beside)
 
 
 def _sorted(state: Mapping[str, Tensor], n_factors: int) -> tuple[dict[str, list[Tensor]], set[str], dict[str, Tensor]]:
@@ -517,7 +528,7 @@ def _sorted(state: Mapping[str, Tensor], n_factors: int) -> tuple[dict[str, list
     return {path: [own[i] for i in range(n_factors)] for path, own in parts.items()}, parameters, beside
 
 
-def _plan(model: nn.Module, stored: _Stored) -> dict[str, dict[str, Any]]:
+def _plan(model: nn.Module, stored: Stored) -> dict[str, dict[str, Any]]:
     """Return the options of the layers to wrap, by path; refuse a folder that does not fit the model.
 
     Nothing is to be wrapped in a model that is adapted already.
@@ -537,7 +548,7 @@ def _plan(model: nn.Module, stored: _Stored) -> dict[str, dict[str, Any]]:
     return plan
 
 
-def _size(base: nn.Module, path: str, stored: _Stored) -> tuple[tuple[int, int], tuple[int, ...]]:
+def _size(base: nn.Module, path: str, stored: Stored) -> tuple[tuple[int, int], tuple[int, ...]]:
     """Return the shape of a layer's change, and no axes before it; or of a parameter's changes, and that of experts."""
     if path in stored.parameters:
         stack = stack_of(base, path.rpartition(".")[2], "load_adapter")
@@ -546,7 +557,7 @@ def _size(base: nn.Module, path: str, stored: _Stored) -> tuple[tuple[int, int],
     return (rows, columns), ()
 
 
-def _require_alike(changes: Mapping[str, CDDAdapter], stored: _Stored) -> None:
+def _require_alike(changes: Mapping[str, CDDAdapter], stored: Stored) -> None:
     """Refuse a folder of other layers than those of an adapted model, or with other settings."""
     if changes.keys() != stored.vectors.keys():
         differing = sorted(changes.keys() ^ stored.vectors.keys())
@@ -554,7 +565,7 @@ def _require_alike(changes: Mapping[str, CDDAdapter], stored: _Stored) -> None:
     for path, own in changes.items():
         batch = (own.n_experts,) if isinstance(own, StackedCDDAdapter) else ()
         _require_fit(path, stored, own.layout.shape, batch)
-        _require_shapes(path, stored, own.vector_shapes)
+        require_shapes(path, stored, own.vector_shapes)
         if own.factor_scale != stored.options.factor_scale:
             text = f"has factor_scale={stored.options.factor_scale}, the model {own.factor_scale}"
             raise ArgumentValueError("load_adapter", "folder", text)
@@ -562,7 +573,7 @@ def _require_alike(changes: Mapping[str, CDDAdapter], stored: _Stored) -> None:
             raise ArgumentValueError("load_adapter", "model", "has vectors on the device meta: load before offloading")
 
 
-def _bases(model: nn.Module, stored: _Stored) -> dict[str, nn.Module]:
+def _bases(model: nn.Module, stored: Stored) -> dict[str, nn.Module]:
     """Return the modules of a plain model that the folder adapts, by their paths, or those of their parameters."""
     modules = {unwrapped(path): module for path, module in model.named_modules(remove_duplicate=False)}
     found = {}
@@ -592,14 +603,14 @@ def _dtype(base: nn.Module, stored: torch.dtype) -> torch.dtype:
     return torch.promote_types(dtype, torch.float32 if stored.itemsize > 4 else stored)
 
 
-def _require_fit(path: str, stored: _Stored, shape: tuple[int, int], batch: tuple[int, ...]) -> None:
+def _require_fit(path: str, stored: Stored, shape: tuple[int, int], batch: tuple[int, ...]) -> None:
     """Refuse vectors that are not those which the settings tell for a change of a shape, or for a stack of these."""
     with naming(path):
         told = CDDLayout(shape, stored.options.n_factors, stored.options.block_size, owner="load_adapter")
-    _require_shapes(path, stored, tuple((*batch, *each) for each in told.vector_shapes))
+    require_shapes(path, stored, tuple((*batch, *each) for each in told.vector_shapes))
 
 
-def _require_shapes(path: str, stored: _Stored, wanted: tuple[tuple[int, ...], ...]) -> None:
+def require_shapes(path: str, stored: Stored, wanted: tuple[tuple[int, ...], ...]) -> None:
     """Refuse the vectors of a layer if they have other shapes."""
     shapes = tuple(tuple(vector.shape) for vector in stored.vectors[path])
     if shapes != wanted:
@@ -609,7 +620,7 @@ def _require_shapes(path: str, stored: _Stored, wanted: tuple[tuple[int, ...], .
         raise ArgumentValueError("load_adapter", "folder", text)
 
 
-def _require_places(model: nn.Module, stored: _Stored) -> None:
+def _require_places(model: nn.Module, stored: Stored) -> None:
     """Refuse tensors for which the model has no place, and those of which no setting says that they were trained."""
     places = _states(model)[1]
     modules = {unwrapped(path): module for path, module in model.named_modules(remove_duplicate=False)}
@@ -640,7 +651,7 @@ def _is_embedding(model: nn.Module, module: nn.Module) -> bool:
     return False
 
 
-def _apply(model: nn.Module, stored: _Stored, plan: dict[str, dict[str, Any]]) -> None:
+def _apply(model: nn.Module, stored: Stored, plan: dict[str, dict[str, Any]]) -> None:
     """Wrap the layers of the plan, copy all tensors into the model, and train what was trained."""
     trained = _trained(model, stored)
     if plan:
@@ -660,7 +671,7 @@ def _apply(model: nn.Module, stored: _Stored, plan: dict[str, dict[str, Any]]) -
         model.get_submodule(path).requires_grad_()
 
 
-def _trained(model: nn.Module, stored: _Stored) -> list[str]:
+def _trained(model: nn.Module, stored: Stored) -> list[str]:
     """Return the paths of the modules that were trained as they are."""
     ends = tuple(f".{name}" for name in stored.saved)
     paths = [unwrapped(path) for path, _ in model.named_modules()]
@@ -686,7 +697,7 @@ def _sharded(tensor: Tensor, like: Tensor) -> Tensor:
     return distribute_tensor(tensor.to(like.device), like.device_mesh, like.placements)
 
 
-def _require_finite(state: Mapping[str, Tensor], caller: str, argument: str) -> None:
+def require_finite(state: Mapping[str, Tensor], caller: str, argument: str) -> None:
     """Refuse tensors with NaN, and vectors with infinity; buffers may be infinite, as masks are."""
     for key, tensor in state.items():
         if not tensor.is_floating_point():

@@ -113,6 +113,59 @@ def test_chunks_do_not_show(n_rows):
         torch.testing.assert_close(b, c)
 
 
+@pytest.mark.parametrize(("shape", "block", "n_factors"), SHAPES[::2])
+@pytest.mark.parametrize("chunk", [1, 2**17])
+def test_samples_with_changes_of_their_own_are_those_computed_alone(shape, block, n_factors, chunk, monkeypatch):
+    monkeypatch.setattr(_change, "_CHUNK", chunk)
+    monkeypatch.setattr(_change, "_ALONE", chunk)
+    several = [drawn(shape, block, n_factors)[0] for _ in range(3)]
+    stacks = [torch.stack([v.detach() for v in each]).requires_grad_() for each in zip(*several, strict=True)]
+    _, _, _, weight, bias = drawn(shape, block, n_factors)
+    numbers, alphas = torch.tensor([2, 0, 0, 2]), torch.tensor([1.0, 5.0, -0.4], dtype=torch.float64)
+    for lead in ((4,), (4, 3), (4, 2, 17)):
+        x = torch.randn(*lead, shape[1], dtype=torch.float64, requires_grad=True)
+        y = torch.randn(*lead, shape[0], dtype=torch.float64, requires_grad=True)
+        dy = torch.randn_like(y)
+        samples = _change.Samples(numbers, alphas)
+        for inputs in ((y, None, None), (None, weight, bias)):
+            wanted = [each for each in (inputs[0], x, *stacks) if each is not None]
+            out = apply_change(inputs[0], x, *inputs[1:], stacks, 0.7, samples)
+            parts = []
+            for i, number in enumerate(numbers):
+                own, gain = [stack[number] for stack in stacks], 0.7 * alphas[number].item()
+                own_y = None if inputs[0] is None else inputs[0][i][None]
+                parts.append(apply_change(own_y, x[i][None], *inputs[1:], own, gain))
+            expected = torch.cat(parts)
+            torch.testing.assert_close(out, expected)
+            plain = _autograd._plainly(inputs[0], x, *inputs[1:], stacks, 0.7, samples)
+            torch.testing.assert_close(plain, expected)
+            reference = torch.autograd.grad(expected, wanted, dy)
+            for outputs in (out, plain):
+                for a, b in zip(torch.autograd.grad(outputs, wanted, dy), reference, strict=True):
+                    torch.testing.assert_close(a, b)
+            with torch.no_grad():  # what was prepared is used again, but not once a vector has changed
+                for _ in range(2):
+                    torch.testing.assert_close(apply_change(inputs[0], x, *inputs[1:], stacks, 0.7, samples), expected)
+                stacks[1][2].zero_()
+                changed = apply_change(inputs[0], x, *inputs[1:], stacks, 0.7, samples)
+                assert not torch.allclose(changed[0], expected[0])
+                stacks[1][2].copy_(several[2][1])
+
+
+@pytest.mark.slow
+def test_second_gradients_of_samples_with_changes_of_their_own():
+    several = [drawn((3, 5), 2, 3)[0] for _ in range(2)]
+    stacks = [torch.stack([v.detach() for v in each]).requires_grad_() for each in zip(*several, strict=True)]
+    _, x, y, *_ = drawn((3, 5), 2, 3, (3, 1))
+    samples = _change.Samples(torch.tensor([1, 0, 1]), torch.tensor([1.0, 0.5], dtype=torch.float64))
+
+    def function(y, x, *stacks):
+        return apply_change(y, x, None, None, stacks, 0.7, samples)
+
+    assert torch.autograd.gradcheck(function, (y, x, *stacks), check_batched_grad=True)
+    assert torch.autograd.gradgradcheck(function, (y, x, *stacks), fast_mode=True)
+
+
 @pytest.mark.parametrize(("shape", "rows", "chunk"), [
     ((384, 384), 64, 80),  # one chunk, as calls cost more than what leaves the cache
     ((384, 384), 512, 128),  # a quarter of the batch

@@ -109,7 +109,7 @@ class AdaptedLayer(AdaptedModule):
         cls, base: Any, changes: Sequence[Change], call: Callable[..., Any], x: Tensor, row_axes: int
     ) -> Any:
         """Return what `_with_changes` returns for a nested tensor: all rows of its samples are computed at once."""
-        if any(samples is not None for _, samples in changes):
+        if any(samples is not None or adapter.varies for adapter, samples in changes):
             text = "must not be a nested tensor where samples have changes of their own: pad it"
             raise ArgumentValueError(cls.__name__, "x", text)
         rows, nested = rows_of_nested(x, row_axes)
@@ -162,13 +162,18 @@ class AdaptedLayer(AdaptedModule):
         return self.adapter.operator()
 
     def _changes(self) -> dict[str, CDDAdapter]:
-        return {"": self.adapter}
+        adapter: Any = self.adapter
+        if not isinstance(adapter, CDDAdapter):
+            text = "has the adapters of an AdapterBank: use its methods, or take it out by bank.remove()"
+            raise ArgumentValueError(type(self).__name__, None, text)
+        return {"": adapter}
 
     def _prefix(self, end: str) -> str:
         return "adapter"
 
     def _merged(self) -> dict[str, nn.Parameter]:
         owner = type(self).__name__
+        self._changes()  # refuses those of a bank
         if self.base is None:
             raise ArgumentTypeError(owner, None, "the layer has no base, whose weight could be changed")
         if self.adapter.vectors[0].is_meta:

@@ -1,0 +1,400 @@
+"""`AdapterBank`: many adapters of one model, of which each sample of a batch has its own."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from structmat._adapter_format import factor_key
+from structmat._arguments import integer
+from structmat._errors import ArgumentTypeError, ArgumentValueError
+from structmat._files import first_names, unwrapped
+from structmat.torch._adapter import CDDAdapter
+from structmat.torch._files import Stored, read_folder, require_finite, require_shapes, settings_of, write_folder
+from structmat.torch._layers import CDDLinear
+from structmat.torch._model import adapted_layers
+from structmat.torch._sample_changes import AdapterStack, CurrentBatch
+
+__all__ = ["AdapterBank"]
+
+
+class AdapterBank:
+    """Many adapters of one model, of which each sample of a batch has its own, in serving and in training.
+
+    Parameters
+    ----------
+    model : Module
+        An adapted model, by `adapt` or `load_adapter`, of which linear layers alone are adapted. Its adapter says which
+        layers and shapes all others have, and what new ones begin with; from now on the model computes what its base
+        does, outside of `use`.
+    capacity : int, default 8
+        For how many adapters there is room at first. It is doubled where more are added; a compiled model is compiled
+        again then, and an optimiser has to be made again.
+
+    Raises
+    ------
+    ValueError
+        If the model is not adapted, another layer than a linear one is, or the vectors are on the device meta.
+    TypeError
+        If an argument is of another kind.
+
+    See Also
+    --------
+    adapt, load_adapter : Say what the adapters of the bank look like.
+    using_adapter : One adapter after the other, with a head of its own.
+    structmat.peft : Mixed batches by ``adapter_names``, as for other methods of PEFT.
+
+    Notes
+    -----
+    The vectors of all adapters are stacked, with the adapters on the first axis, so that `parameters` are as many as
+    those of one adapter, and a batch needs no loop. A row costs what it costs with one adapter for all. Adapters must
+    have one `n_factors`, `block_size` and `factor_scale`; each has an `alpha` of its own.
+
+    What is trained beside the adapter, such as a head, is shared by all.
+
+    In training the gradient of each adapter is that of a run of its own with its samples, if the loss adds the samples
+    up. Optimisers with momentum move adapters, too, of which a batch has no sample.
+
+    A bank computes one batch at a time: threads have to wait for each other.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from structmat.torch import AdapterBank, adapt
+    >>> model = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.ReLU(), torch.nn.Linear(8, 4))
+    >>> _ = adapt(model, init="normal")
+    >>> bank = AdapterBank(model)
+    >>> bank.add("anna")
+    >>> bank.add("ben")
+    >>> x = torch.ones(3, 8)
+    >>> with bank.use(["anna", None, "anna"]):
+    ...     y = model(x)
+    >>> torch.equal(y[0], y[2]), torch.allclose(y[1], model(x)[1]), torch.allclose(y[0], y[1])
+    (True, True, False)
+    >>> bank.evict("ben")
+    >>> list(bank)
+    ['anna']
+    """
+
+    model: nn.Module
+    """The adapted model."""
+
+    def __init__(self, model: nn.Module, *, capacity: int = 8) -> None:
+        if not isinstance(model, nn.Module):
+            raise ArgumentTypeError("AdapterBank", "model", f"must be a torch.nn.Module, got {type(model).__name__}")
+        self._capacity = integer(capacity, "AdapterBank", "capacity", 1)
+        layers = {unwrapped(path): layer for path, layer in adapted_layers(model).items()}
+        if not layers:
+            text = "has no adapted layer: call adapt, or load_adapter with the folder of one of the adapters"
+            raise ArgumentValueError("AdapterBank", "model", text)
+        for path, layer in layers.items():
+            _require_stackable(path, layer)
+        self.model = model
+        self._layers: dict[str, Any] = layers
+        self._settings = json.loads(settings_of(model))
+        self._batch = CurrentBatch()
+        self._numbers: dict[str, int] = {}
+        self._alphas: dict[str, float] = {}  # as they were given: those of the stacks may be rounded
+        for layer in self._layers.values():
+            layer.adapter = AdapterStack(layer.adapter, self._capacity, self._batch)
+
+    @property
+    def capacity(self) -> int:
+        """For how many adapters there is room."""
+        return self._capacity
+
+    @property
+    def n_bytes(self) -> int:
+        """The bytes of all stacks, those of the free places included."""
+        return sum(parameter.nbytes for parameter in self.parameters())
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._numbers)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._numbers
+
+    def __repr__(self) -> str:
+        return f"AdapterBank({len(self)} adapters of {len(self._layers)} layers, room for {self.capacity})"
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """Yield the stacks of vectors, for an optimiser.
+
+        Yields
+        ------
+        Parameter
+            Of shape (1 + capacity, ...): the first entry stands for no change, and stays zero.
+        """
+        for stack in self._stacks():
+            yield from stack.vectors
+
+    def number(self, name: str) -> int:
+        """Return the place of an adapter on the first axis of the stacks.
+
+        Parameters
+        ----------
+        name : str
+            Of the adapter.
+
+        Returns
+        -------
+        int
+            At least 1. It stays the same until the adapter is evicted.
+
+        Raises
+        ------
+        ValueError
+            If there is no such adapter.
+        """
+        return self._place(name, "number")
+
+    # ---- which adapters there are
+
+    def add(self, name: str, folder: str | os.PathLike[str] | None = None) -> None:
+        """Add an adapter.
+
+        Parameters
+        ----------
+        name : str
+            A new name.
+        folder : path-like, optional
+            What `save_adapter`, `save` or PEFT wrote, for the same layers. Default: a copy of the adapter that the
+            model had when the bank was made.
+
+        Raises
+        ------
+        ValueError
+            If the name is taken, or the folder holds no adapter of these layers and shapes, or more than that, such as
+            a head; nothing has changed then.
+        TypeError
+            If the name is no text.
+        FileNotFoundError
+            If there is no such file.
+        """
+        if not isinstance(name, str):
+            raise ArgumentTypeError("AdapterBank.add", "name", f"must be a str, got {type(name).__name__}")
+        if name in self._numbers:
+            text = f"{name!r} is there already; replace it, or evict it first"
+            raise ArgumentValueError("AdapterBank.add", "name", text)
+        stored = None if folder is None else self._read(folder)
+        if len(self) == self.capacity:
+            self._grow()
+        taken = set(self._numbers.values())
+        number = next(place for place in range(1, 1 + self.capacity) if place not in taken)
+        self._put(name, number, stored)
+
+    def replace(self, name: str, folder: str | os.PathLike[str]) -> None:
+        """Put the adapter of a folder in the place of one that is there.
+
+        Parameters
+        ----------
+        name : str
+            Of the adapter.
+        folder : path-like
+            As for `add`.
+
+        Raises
+        ------
+        ValueError
+            If there is no such adapter, or as from `add`; nothing has changed then.
+        FileNotFoundError
+            If there is no such file.
+        """
+        number = self._place(name, "replace")
+        self._put(name, number, self._read(folder))
+
+    def evict(self, name: str) -> None:
+        """Take out an adapter; its place is free for another one.
+
+        Parameters
+        ----------
+        name : str
+            Of the adapter.
+
+        Raises
+        ------
+        ValueError
+            If there is no such adapter.
+        """
+        number = self._place(name, "evict")
+        for stack in self._stacks():
+            stack.put(number, [torch.zeros_like(vector[0]) for vector in stack.vectors], 0.0)
+        del self._numbers[name], self._alphas[name]
+
+    def save(self, name: str, folder: str | os.PathLike[str], *, force: bool = False) -> Path:
+        """Write one adapter to a folder, as `save_adapter` does.
+
+        Parameters
+        ----------
+        name : str
+            Of the adapter.
+        folder : path-like
+            Created if necessary.
+        force : bool, default False
+            Whether to replace existing files.
+
+        Returns
+        -------
+        Path
+            The folder: `load_adapter` and PEFT read it too.
+
+        Raises
+        ------
+        ValueError
+            If there is no such adapter, or it holds NaN or infinity.
+        FileExistsError
+            If a file exists and not `force`.
+        """
+        number = self._place(name, "save")
+        state = {
+            factor_key(path, i): stack[number].detach().clone()
+            for path, layer in self._layers.items()
+            for i, stack in enumerate(layer.adapter.vectors)
+        }
+        require_finite(state, "AdapterBank.save", name)
+        settings = {**self._settings, "alpha": self._alphas[name]}
+        write_folder(Path(folder), state, json.dumps(settings, indent=2).encode() + b"\n", force=force)
+        return Path(folder)
+
+    def remove(self) -> None:
+        """Give the layers of the model back the adapter that they had when the bank was made."""
+        for layer in self._layers.values():
+            if isinstance(layer.adapter, AdapterStack):
+                layer.adapter = layer.adapter.template.train(layer.training)
+
+    # ---- a batch
+
+    @contextmanager
+    def use(self, names: Sequence[str | None], *, lengths: Sequence[int] | Tensor | None = None) -> Iterator[None]:
+        """Let each sample of a batch have its own adapter, inside a ``with`` block.
+
+        Parameters
+        ----------
+        names : sequence of str or None
+            Of adapters, one for each sample, along the first axis of the layers' inputs; None for the base alone. Or
+            one for each token, for sequences that are packed into one.
+        lengths : sequence of int, optional
+            The numbers of tokens of packed sequences: then there is one name for each sequence.
+
+        Yields
+        ------
+        None
+            The model itself is called inside.
+
+        Raises
+        ------
+        ValueError
+            If there is no such adapter, or no name; or, from the model inside, if samples are neither as many as names
+            nor a multiple of them, as in beam search, which repeats each.
+
+        Notes
+        -----
+        Where gradients are off, what is prepared for a batch is kept until the end of the block: decode a whole answer
+        in one block. The backward pass may follow behind the block.
+
+        Examples
+        --------
+        >>> import torch
+        >>> from structmat.torch import AdapterBank, adapt
+        >>> model = torch.nn.Sequential(torch.nn.Linear(4, 4))
+        >>> _ = adapt(model, init="normal")
+        >>> bank = AdapterBank(model)
+        >>> bank.add("anna")
+        >>> packed = torch.ones(1, 5, 4)
+        >>> with bank.use(["anna", None], lengths=[3, 2]):
+        ...     y = model(packed)
+        >>> (y[0] == y[0, 4]).all(1).tolist()
+        [False, False, False, True, True]
+        """
+        if isinstance(names, str) or not names:
+            raise ArgumentValueError("AdapterBank.use", "names", f"must be one for each sample, got {names!r}")
+        device = next(self.parameters()).device
+        places = {name: 0 if name is None else self._place(name, "use") for name in set(names)}
+        numbers = torch.tensor([places[name] for name in names], device=device)
+        if lengths is not None:
+            counts = torch.as_tensor(lengths, device=device)
+            if counts.shape != numbers.shape:
+                text = f"must be one for each of {len(names)} names, got {len(counts)}"
+                raise ArgumentValueError("AdapterBank.use", "lengths", text)
+            numbers = numbers.repeat_interleave(counts)
+        before, self._batch.numbers = self._batch.numbers, numbers
+        try:
+            yield
+        finally:
+            self._batch.numbers = before
+            for stack in self._stacks():
+                stack.forget()
+
+    # ---- what the methods share
+
+    def _stacks(self) -> Iterator[AdapterStack]:
+        for layer in self._layers.values():
+            yield layer.adapter
+
+    def _place(self, name: str, caller: str) -> int:
+        """Return the place of an adapter in the stacks; refuse a name that the bank does not have."""
+        if name not in self._numbers:
+            text = f"{name!r} is no adapter of the bank, which has {first_names(list(self)) or 'none'}"
+            raise ArgumentValueError(f"AdapterBank.{caller}", "name", text)
+        return self._numbers[name]
+
+    def _put(self, name: str, number: int, stored: Stored | None) -> None:
+        """Put what a folder holds into a place of the stacks, or what the model had when the bank was made."""
+        alpha = self._settings["alpha"] if stored is None else stored.options.alpha
+        for path, layer in self._layers.items():
+            stack = layer.adapter
+            stack.put(number, stack.template.vectors if stored is None else stored.vectors[path], alpha)
+        self._numbers[name], self._alphas[name] = number, alpha
+
+    def _grow(self) -> None:
+        self._capacity *= 2
+        for stack in self._stacks():
+            stack.grow(self._capacity)
+
+    def _read(self, folder: str | os.PathLike[str]) -> Stored:
+        """Read a folder, and refuse one of other layers or shapes, or with tensors that samples cannot have alone."""
+        stored = read_folder(Path(folder))
+        if self._layers.keys() != stored.vectors.keys():
+            differing = sorted(self._layers.keys() ^ stored.vectors.keys())
+            raise ArgumentValueError("AdapterBank", "folder", f"has other layers than the model: {differing[:3]}")
+        if stored.beside:
+            text = (
+                f"holds {next(iter(stored.beside))} beside the adapter, of which all samples of a batch have the same: "
+                "serve it by using_adapter"
+            )
+            raise ArgumentValueError("AdapterBank", "folder", text)
+        for path, layer in self._layers.items():
+            template: CDDAdapter = layer.adapter.template
+            require_shapes(path, stored, template.vector_shapes)
+            if template.factor_scale != stored.options.factor_scale:
+                text = f"has factor_scale={stored.options.factor_scale}, the model {template.factor_scale}"
+                raise ArgumentValueError("AdapterBank", "folder", text)
+        return stored
+
+
+def _require_stackable(path: str, layer: Any) -> None:
+    """Refuse a layer whose adapters cannot be stacked."""
+    adapter = getattr(layer, "adapter", None)
+    if isinstance(adapter, AdapterStack):
+        raise ArgumentValueError("AdapterBank", "model", f"has a bank already, in {path}: add adapters to that one")
+    if not isinstance(layer, CDDLinear) or type(adapter) is not CDDAdapter:
+        text = (
+            f"has {path}, a {type(layer).__name__} with a {type(adapter).__name__}: adapters of whole linear layers "
+            "can be in one batch; serve others by using_adapter, or by adapter_names of structmat.peft"
+        )
+        raise ArgumentValueError("AdapterBank", "model", text)
+    if not path or layer.base is None:
+        text = "is or has a layer without a model or a base around, which no folder describes"
+        raise ArgumentValueError("AdapterBank", "model", text)
+    if adapter.vectors[0].is_meta:
+        raise ArgumentValueError("AdapterBank", "model", f"has {path} on the device meta: load its weights first")

@@ -1,0 +1,331 @@
+"""`AdapterBank`: each sample of a batch has the change of its own adapter, as if it were computed alone."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from structmat.torch import (
+    AdapterBank,
+    CDDConv,
+    CDDEmbedding,
+    CDDMultiheadAttention,
+    adapt,
+    load_adapter,
+    remove_adapters,
+    save_adapter,
+    using_adapter,
+)
+from tests.torch.common import adapted_mlp, compiler, conv1d, dense, factors_of, fill, mlp, quietly
+
+SIZES = (6, 9, 4)
+NAMES = ["b", None, "a", "b"]
+CASES = [
+    ((6, 6), {}),
+    ((6, 9), {}),
+    ((9, 4), {}),
+    ((7, 5), {"block_size": 3, "n_factors": 5}),
+    ((5, 5), {"block_size": "toeplitz"}),
+]
+
+
+def tenants(folder, sizes=SIZES, dtype=torch.float64, names="abc", filled=fill, **options):
+    """Folders of adapters with other values of `alpha`, and the adapted models, which have one base."""
+    torch.manual_seed(0)
+    base = mlp(sizes, dtype)
+    models = {}
+    for i, name in enumerate(names):
+        models[name] = mlp(sizes, dtype)
+        models[name].load_state_dict(base.state_dict())
+        adapt(models[name], alpha=0.5 + i / 3, **options)
+        save_adapter(filled(models[name]), folder / name)
+    return base, models
+
+
+def bank_of(base, folder, names="abc", capacity=8):
+    """A bank of all folders, around the base."""
+    load_adapter(base, folder / names[0])
+    bank = AdapterBank(base, capacity=capacity)
+    for name in names:
+        bank.add(name, folder / name)
+    return bank
+
+
+def alone(x, names, models, base):
+    """Outputs of each sample from a model with its adapter alone."""
+    return torch.stack([(base if name is None else models[name])(x[i]) for i, name in enumerate(names)])
+
+
+@pytest.mark.parametrize(("shape", "options"), CASES)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
+def test_each_sample_has_the_dense_change_of_its_adapter(shape, options, dtype, tmp_path):
+    rows, cols = shape
+    base, models = tenants(tmp_path, (cols, rows), dtype, **options)
+    weight, bias = (each.detach().double() for each in (base[0].weight, base[0].bias))
+    changes = {None: torch.zeros(rows, cols, dtype=torch.float64)}
+    for name, model in models.items():
+        own = model[0].adapter
+        changes[name] = dense(factors_of(own), rows, cols, own.alpha)
+    bank = bank_of(base, tmp_path)
+    x = torch.randn(4, 2, 3, cols, dtype=dtype)
+    wide = [x.double(), x.double()[:, 0, 0], x.double().repeat_interleave(3, 0)]  # the last as beam search does
+    for inputs, names in zip(wide, (NAMES, NAMES, [name for name in NAMES for _ in range(3)]), strict=True):
+        expected = torch.stack([x @ (weight + changes[n]).T + bias for x, n in zip(inputs, names, strict=True)])
+        with bank.use(NAMES):
+            got = base(inputs.to(dtype)).double()
+            with torch.no_grad():  # where what was prepared is used again
+                again = [base(inputs.to(dtype)).double() for _ in range(2)]
+        # Rounded to the dtype once, after the addition to outputs that were rounded too.
+        size = (inputs.abs() @ (weight.abs() + 3).T).max() if dtype == torch.bfloat16 else expected.abs().max()
+        for each in (got, *again):
+            assert (each - expected).abs().max() < 4 * torch.finfo(dtype).eps * size
+    packed = x.double()[:, 0].reshape(1, 12, cols)
+    lengths = [5, 1, 2, 4]
+    with bank.use(NAMES, lengths=lengths):
+        got = base(packed.to(dtype))
+    with bank.use([name for name, length in zip(NAMES, lengths, strict=True) for _ in range(length)]):
+        assert torch.equal(base(packed.to(dtype)), got)
+    if dtype == torch.float64:
+        parts = zip(packed[0].split(lengths), NAMES, strict=True)
+        torch.testing.assert_close(got[0], torch.cat([x @ (weight + changes[n]).T + bias for x, n in parts]))
+
+
+def test_adapters_come_go_and_change_places_without_a_new_model(tmp_path):
+    base, models = tenants(tmp_path, names="abcde")
+    plain = mlp(SIZES)
+    plain.load_state_dict(base.state_dict())
+    bank = bank_of(base, tmp_path, "ab", capacity=2)
+    x = torch.randn(4, 3, 6, dtype=torch.float64)
+    stacks = list(bank.parameters())
+
+    def check(names):
+        with torch.no_grad(), bank.use(names):
+            torch.testing.assert_close(base(x), alone(x, names, models, plain))
+
+    check(NAMES)
+    bank.add("c", tmp_path / "c")
+    assert (len(bank), bank.capacity) == (3, 4)
+    assert all(a is b for a, b in zip(stacks, bank.parameters(), strict=True))
+    assert bank.n_bytes == 5 * 8 * models["a"][0].adapter.n_parameters + 5 * 8 * models["a"][2].adapter.n_parameters
+    check(["c", "a", None, "b"])
+    place = bank.number("a")
+    bank.evict("a")
+    assert list(bank) == ["b", "c"]
+    assert "a" not in bank
+    assert not any(stack[place].any() for stack in bank.parameters())
+    bank.add("d", tmp_path / "d")
+    assert bank.number("d") == place
+    check(["c", "d", None, "b"])
+    bank.replace("b", tmp_path / "e")
+    models["b"] = models["e"]
+    check(["c", "d", None, "b"])
+    with torch.no_grad(), bank.use(["c", "d", "b", "b"]):  # also while a batch is announced
+        before = base(x)
+        bank.replace("d", tmp_path / "c")
+        after = base(x)
+    assert torch.equal(after[2:], before[2:])
+    torch.testing.assert_close(after[1], models["c"](x[1]))
+    torch.testing.assert_close(base(x), plain(x))  # outside of a block
+    bank.remove()
+    torch.testing.assert_close(base(x), models["a"](x))
+
+
+def test_folders_are_those_of_single_adapters(tmp_path):
+    base, models = tenants(tmp_path)
+    fresh = mlp(SIZES)
+    fresh.load_state_dict(base.state_dict())
+    bank = bank_of(base, tmp_path)
+    bank.add("new")
+    bank.save("c", tmp_path / "again")
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "c" / name).read_bytes()
+    with pytest.raises(FileExistsError):
+        bank.save("c", tmp_path / "again")
+    load_adapter(fresh, bank.save("new", tmp_path / "new"))
+    x = torch.randn(2, 6, dtype=torch.float64)
+    torch.testing.assert_close(fresh(x), models["a"](x))  # what the model had when the bank was made
+
+
+@pytest.mark.parametrize(("dtype", "steps", "tolerance"), [(torch.float64, 3, 1e-10), (torch.float32, 1, 1e-6)])
+def test_gradients_are_those_of_separate_runs(dtype, steps, tolerance, tmp_path):
+    names = ["a", "c", "b", None, "a", "c"]
+    # With normal values, which keep the size of activations, single precision is as good as it can be.
+    base, models = tenants(tmp_path, dtype=dtype, filled=lambda model: model, init="normal")
+    bank = bank_of(base, tmp_path)
+    base.train()
+    optimizer = torch.optim.AdamW(bank.parameters(), lr=1e-2)
+    others = {
+        name: torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2)
+        for name, model in models.items()
+    }
+    x, y = torch.randn(6, 5, 6, dtype=dtype), torch.randn(6, 5, 4, dtype=dtype)
+    for _ in range(steps):
+        with bank.use(names):
+            outputs = base(x)
+        (outputs - y).square().mean((1, 2)).sum().backward()
+        for name, model in models.items():
+            own = [i for i, each in enumerate(names) if each == name]
+            (model(x[own]) - y[own]).square().mean((1, 2)).sum().backward()
+            for path in (0, 2):
+                pairs = zip(base[path].adapter.vectors, model[path].adapter.vectors, strict=True)
+                for stack, vector in pairs:
+                    difference = (stack.grad[bank.number(name)] - vector.grad).abs().max()
+                    assert difference <= tolerance * vector.grad.abs().max()
+            others[name].step()
+            others[name].zero_grad()
+        assert not any(stack.grad[0].any() for stack in bank.parameters())
+        optimizer.step()
+        optimizer.zero_grad()
+    for name, model in models.items():
+        with bank.use([name]):
+            torch.testing.assert_close(base(x[:1]), model(x[:1]), rtol=1e-5, atol=1e-5)
+
+
+def test_dropout_is_of_the_changes_alone(tmp_path):
+    base, _ = tenants(tmp_path, dropout=0.5)
+    bank = bank_of(base, tmp_path)
+    x = torch.randn(4, 30, 6, dtype=torch.float64)
+    with bank.use(NAMES):
+        first, second = base.train()(x), base(x)
+        assert not torch.allclose(first[0], second[0])
+        torch.testing.assert_close(first[1], second[1])
+        kept = base.eval()(x)
+        assert torch.equal(kept, base(x))
+
+
+def test_bases_of_every_kind_and_autocast(tmp_path):
+    class Doubled(torch.nn.Module):
+        """A layer that computes its weight, as quantised ones do."""
+
+        def __init__(self):
+            super().__init__()
+            self.in_features, self.out_features = 6, 9
+            self.register_buffer("integers", torch.arange(54).view(9, 6) % 7)
+
+        def forward(self, x):
+            return x @ self.integers.T.to(x.dtype)
+
+    class DoubledLinear(Doubled):
+        pass
+
+    for base in (DoubledLinear(), conv1d(9, 6, torch.float32), torch.nn.Linear(6, 9, bias=False)):
+        model = torch.nn.Sequential(base)
+        adapt(model, ["0"], init="normal")
+        x = torch.randn(3, 4, 6)
+        plain, single = base(x), model(x)
+        with torch.autocast("cpu", torch.bfloat16):
+            half = model(x)
+        bank = AdapterBank(model)
+        bank.add("a")
+        with bank.use(["a", None, "a"]):
+            mixed = model(x)
+            with torch.autocast("cpu", torch.bfloat16):
+                mixed_half = model(x)
+        torch.testing.assert_close(mixed, torch.stack([single[0], plain[1], single[2]]))
+        assert mixed_half.dtype == half.dtype
+        torch.testing.assert_close(mixed_half[0], half[0], rtol=2e-2, atol=2e-2)
+        bank.remove()
+
+
+@compiler
+@pytest.mark.slow
+def test_compiled_models_stay_compiled_when_adapters_change(tmp_path):
+    base, models = tenants(tmp_path, dtype=torch.float32)
+    plain = mlp(SIZES, torch.float32)
+    plain.load_state_dict(base.state_dict())
+    bank = bank_of(base, tmp_path, "ab")
+    x = torch.randn(4, 3, 6)
+    compiled = torch.compile(base, fullgraph=True, backend="aot_eager")
+    graphs = torch._dynamo.utils.counters["stats"]
+    with quietly(), torch.no_grad():
+        with bank.use(NAMES):
+            torch.testing.assert_close(compiled(x), alone(x, NAMES, models, plain))
+        before = graphs["unique_graphs"]
+        bank.add("c", tmp_path / "c")
+        bank.evict("b")
+        for names in (["c", "c", None, "a"], ["a", "a", "a", "c"]):
+            with bank.use(names):
+                torch.testing.assert_close(compiled(x), alone(x, names, models, plain))
+        assert graphs["unique_graphs"] == before
+
+
+@compiler
+@pytest.mark.slow
+def test_compiled_models_train_as_others_do(tmp_path):
+    base, _ = tenants(tmp_path, dtype=torch.float32)
+    bank, x = bank_of(base, tmp_path), torch.randn(4, 3, 6)
+    compiled = torch.compile(base, fullgraph=True, backend="aot_eager")
+    with quietly(), bank.use(NAMES[1:3] * 2):
+        outputs = compiled(x)
+    outputs.square().sum().backward()
+    found = [stack.grad.clone() for stack in bank.parameters()]
+    with bank.use(NAMES[1:3] * 2):
+        for stack in bank.parameters():
+            stack.grad = None
+        base(x).square().sum().backward()
+    for stack, gradient in zip(bank.parameters(), found, strict=True):
+        torch.testing.assert_close(stack.grad, gradient, rtol=1e-4, atol=1e-5 * gradient.abs().max().item())
+
+
+def test_what_does_not_fit_is_refused_and_changes_nothing(tmp_path):
+    base, _ = tenants(tmp_path)
+    tenants(tmp_path / "blocks", block_size=2)
+    save_adapter(adapted_mlp((6, 9, 4), exclude=["2"]), tmp_path / "layers")
+    bank = bank_of(base, tmp_path)
+    x = torch.randn(4, 3, 6, dtype=torch.float64)
+    for call, message in (
+        (lambda: bank.add("a"), "'a' is there already; replace it"),
+        (lambda: bank.add("d", tmp_path / "layers"), r"other layers than the model: \['2'\]"),
+        (lambda: bank.add("d", tmp_path / "blocks" / "a"), "made for another model, or with other settings"),
+        (lambda: bank.replace("a", tmp_path / "layers"), "other layers"),
+        (lambda: bank.replace("d", tmp_path / "a"), "AdapterBank.replace: name 'd' is no adapter of the bank, .* a, b"),
+        (lambda: bank.evict("d"), "AdapterBank.evict: name 'd'"),
+        (lambda: bank.save("d", tmp_path / "d"), "AdapterBank.save: name 'd'"),
+        (lambda: bank.use(["d"]).__enter__(), "AdapterBank.use: name 'd'"),
+        (lambda: bank.use([]).__enter__(), r"names must be one for each sample, got \[\]"),
+        (lambda: bank.use("ab").__enter__(), "must be one for each sample, got 'ab'"),
+        (lambda: bank.use(["a"], lengths=[1, 2]).__enter__(), "lengths must be one for each of 1 names, got 2"),
+        (lambda: AdapterBank(base), "has a bank already, in 0"),
+        (lambda: AdapterBank(mlp()), "has no adapted layer: call adapt"),
+        (lambda: save_adapter(base, tmp_path / "d"), "has the adapters of an AdapterBank"),
+        (lambda: load_adapter(base, tmp_path / "a"), "has the adapters of an AdapterBank"),
+        (lambda: using_adapter(base, tmp_path / "a").__enter__(), "has the adapters of an AdapterBank"),
+        (lambda: remove_adapters(base, merge=True), "has the adapters of an AdapterBank"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            call()
+    assert list(bank) == ["a", "b", "c"]
+    with bank.use(NAMES[:3]), pytest.raises(ValueError, match=r"or for each token, got 3, .* shape \(4, 3, 6\)"):
+        base(x)
+    with bank.use(NAMES[:2]), quietly(), pytest.raises(ValueError, match="must not be a nested tensor"):
+        base(torch.nested.nested_tensor([x[0], x[1, :2]]))
+    with pytest.raises(TypeError, match=r"AdapterBank.add: name must be a str, got int"):
+        bank.add(3)
+    with pytest.raises(TypeError, match=r"model must be a torch.nn.Module, got list"):
+        AdapterBank([])
+
+
+def test_folders_with_more_than_an_adapter_and_other_kinds_of_layers_are_refused(tmp_path):
+    model = mlp()
+    adapt(model, ["0"], train=["2"])
+    save_adapter(model, tmp_path / "head")
+    bank = AdapterBank(model)
+    with pytest.raises(ValueError, match=r"holds 2\.(weight|bias) beside the adapter, .* serve it by using_adapter"):
+        bank.add("a", tmp_path / "head")
+    bank.add("a")
+    settings = json.loads((bank.save("a", tmp_path / "a") / "adapter_config.json").read_text())
+    assert settings["target_modules"] == ["0"]
+    settings["factor_scale"] = 7.0
+    (tmp_path / "a" / "adapter_config.json").write_text(json.dumps(settings))
+    with pytest.raises(ValueError, match=r"has factor_scale=7\.0, the model 30\.0"):
+        bank.add("b", tmp_path / "a")
+    for layer in (
+        CDDConv(torch.nn.Conv1d(4, 4, 3)),
+        CDDEmbedding(torch.nn.Embedding(5, 4)),
+        CDDMultiheadAttention(torch.nn.MultiheadAttention(4, 2)),
+    ):
+        with pytest.raises(ValueError, match=f"has 0, a {type(layer).__name__} with a CDDAdapter: adapters of whole"):
+            AdapterBank(torch.nn.Sequential(layer))
