@@ -202,7 +202,7 @@ def _plot(rows: list[dict[str, Any]], results: list[dict[str, Any]], path: Path)
         accuracies.set(
             xlim=(-0.5, len(labels) - 0.5), ylabel="test accuracy, %", title=f"{task}: accuracy on test rows"
         )
-        accuracies.set_xlabel("adapter parameters; each seed, and their mean with its standard error")
+        accuracies.set_xlabel("adapter parameters")
         curves.set(xlabel="step", ylabel="training loss", title=f"{task}: each seed, and their mean")
         curves.legend(frameon=False)
         for panel in (curves, accuracies):
