@@ -28,7 +28,7 @@ def main() -> None:
     n = options.points
     rng = np.random.default_rng(0)
 
-    # A sample of the process, of which nine tenths are measured, with noise that is known and different everywhere.
+    # A sample of the Gaussian process, of which nine tenths are measured, with noise that is known and different everywhere.
     # The tail of its covariance is long, so that the circulant embedding, by which it is drawn, needs many points.
     drawn = sm.sampling.sample_stationary(lambda steps: 1 / (1 + 0.5 * (steps / LENGTH) ** 2), max(n, 20_000), rng=rng)
     truth = drawn[0, :n]
@@ -95,14 +95,14 @@ def draw(out, truth, measured, seen, mean, lengths, values, slopes) -> None:
     top.set(xlabel=f"the first {SHOWN} points", ylabel="value")
     top.legend(frameon=False, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0))
     best = max(values)
-    bottom.plot(lengths, np.array(values) - best, "o", color="#0072B2", label="log-likelihood, below the largest")
+    bottom.plot(lengths, np.array(values) - best, "o", color="#0072B2", label="log-likelihood")
     width = (lengths[-1] - lengths[0]) / 24
     for length, value, slope in zip(lengths, values, slopes, strict=True):
         ends = np.array([-width, width])
         bottom.plot(length + ends, value - best + slope * ends, color="#D55E00")
-    bottom.plot([], [], color="#D55E00", label="its derivative, as a slope")
-    bottom.axvline(LENGTH, color="0.6", linestyle=":", label="of the process")
-    bottom.set(xlabel="length scale, in steps of the grid")
+    bottom.plot([], [], color="#D55E00", label="its derivative, drawn as a slope")
+    bottom.axvline(LENGTH, color="0.6", linestyle=":", label="length scale that the series was drawn with")
+    bottom.set(xlabel="length scale, in steps of the grid", ylabel="log-likelihood\nminus the largest")
     bottom.legend(frameon=False)
     figure.savefig(out, dpi=150)
 
