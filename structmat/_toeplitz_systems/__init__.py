@@ -37,10 +37,10 @@ from structmat._toeplitz_systems.schur import schur
 from structmat._toeplitz_systems.stacks import TraceOfInverse, inverse_vectors, log_determinants, solutions
 from structmat._toeplitz_systems.strang_preconditioner import central_diagonals
 from structmat._toeplitz_systems.superfast import (
-    Factor,
     LogDeterminantOnHost,
     NoisyToeplitz,
     RankError,
+    SeriesFactor,
     SuperfastFactor,
 )
 from structmat._toeplitz_systems.system import ToeplitzSystem
@@ -50,10 +50,10 @@ __all__ = [
     "Bezoutian",
     "BlockToeplitzSystem",
     "BlockTraceOfInverse",
-    "Factor",
     "LogDeterminantOnHost",
     "NoisyToeplitz",
     "RankError",
+    "SeriesFactor",
     "SuperfastFactor",
     "ToeplitzSystem",
     "TraceOfInverse",

@@ -121,8 +121,9 @@ def slogdet(
     one, or a `Submatrix` of it with the same rows and columns. Its log-determinant is exact if its blocks beside the
     diagonal have a low rank r, as those of most covariances: 4 for Matérn covariances, and about 30 for a squared
     exponential. A factor in hierarchically semiseparable form then takes O(n r^2) operations for n points, with an
-    error near that of elimination. Where ranks are higher, as of quasi-periodic covariances, more is left out of the
-    blocks, up to 1e-6 of the largest entry. A prepared operator keeps the factor for `solve`.
+    error near that of elimination; where the covariance vanishes beyond some lag it is that of a band. Where ranks are
+    higher, as of quasi-periodic covariances, more is left out of the blocks, up to 1e-6 of the largest entry. A
+    prepared operator keeps the factor for `solve`.
 
     How far off a factor is, this one or a dense one, is measured: by products with A and with the inverse of the
     factor, for random signs. This is the standard error. It grows with the condition number, as the true error does,

@@ -19,10 +19,10 @@ from structmat._arrays.typing import Array, Namespace
 from structmat._errors import ArgumentError, ArgumentTypeError, ArgumentValueError
 from structmat._parametrised import Parametrised
 from structmat._toeplitz_systems import (
-    Factor,
     LogDeterminantOnHost,
     NoisyToeplitz,
     RankError,
+    SeriesFactor,
     SuperfastFactor,
 )
 from structmat.linear_systems._elimination import is_written_out
@@ -64,8 +64,8 @@ class Superfast:
         larger one makes ranks smaller; for operators of single precision it is at least 1e-6. Default: the smallest
         from 1e-13 to 1e-6 that is worth its cost.
     rank : int, optional
-        The largest rank r of such a block. Default: whatever is worth its cost; for `solve` under ``jax.jit``, where
-        all blocks have this rank, 64.
+        The largest rank r of such a block, with which no band is tried. Default: whatever is worth its cost; for
+        `solve` under ``jax.jit``, where all blocks have this rank, 64.
 
     Raises
     ------
@@ -84,8 +84,10 @@ class Superfast:
     The blocks of most covariance matrices beside their diagonal have a low rank: 4 for a Matérn covariance 3/2, about
     30 for a squared exponential. The factor is in hierarchically semiseparable (HSS) form; gaps and noise of any kind
     change no rank. Ranks of others are higher, as of quasi-periodic covariances, or are made so by rounding errors, as
-    of fractional Gaussian noise: the factor is then made with a larger `rtol`. All is computed in double precision. How
-    far off a log-determinant may be is measured. A solution is refined once, or where `rtol` is above 1e-12 by
+    of fractional Gaussian noise: the factor is then made with a larger `rtol`. Where a covariance is zero beyond some
+    lag, or falls below `rtol`, the matrix is factored as a band by LAPACK on the host, if that takes less time: 0.2 s
+    for 100,000 points and 100 lags. All is computed in double precision. How far off a log-determinant may be is
+    measured. A solution is refined once, or where `rtol` is above 1e-12 by
     conjugate gradients with the factor as a preconditioner, so that it is as accurate as any other. Derivatives in
     torch (reverse mode) and JAX are those of the exact value, as accurate as the factor.
 
@@ -206,7 +208,7 @@ class _Series(NamedTuple):
         there, xp = self.there, self.xp
         unit, c, noise = self._scaled(self.hermitian_noise if self.traced else self.noise)
 
-        def new() -> Factor | _Refusal:
+        def new() -> SeriesFactor | _Refusal:
             try:
                 return SuperfastFactor(c, noise, there, xp, tolerance=method.rtol, rank=method.rank).factor
             except (RankError, np.linalg.LinAlgError) as error:

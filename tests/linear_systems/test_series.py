@@ -10,6 +10,9 @@ import pytest
 import scipy.linalg
 
 import structmat as sm
+from structmat._arrays.libraries import namespace
+from structmat._toeplitz_systems.superfast import SuperfastFactor
+from structmat._toeplitz_systems.superfast.band import BandFactor
 from tests import backends
 
 
@@ -223,3 +226,75 @@ def test_a_rank_in_a_trace_need_not_suffice_for_the_tightest_tolerance(backend: 
         c = COVARIANCES[name](np.arange(float(n)))
         K = (scipy.linalg.toeplitz(c) + np.diag(d))[np.ix_(there, there)]
         assert np.linalg.norm(K @ backend.to_numpy(solution(backend.asarray(c))) - b) <= 1e-10 * np.linalg.norm(b)
+
+
+# Bands
+
+
+def banded(n: int, lag: int, missing: float, noise: float, *, turned: bool) -> Any:
+    """Return first column, noise and mask of a triangle of so many lags, and the inverse of the matrix."""
+    rng = np.random.default_rng(lag)
+    c = np.maximum(1 - np.arange(float(n)) / lag, 0.0)
+    c = c * np.exp(0.3j * np.arange(n)) if turned else c
+    d, there = rng.uniform(noise, 10 * noise, n), rng.random(n) >= missing
+    K = scipy.linalg.toeplitz(c) * np.outer(there, there) + np.diag(np.where(there, d, 1.0))
+    return c, d, there, K
+
+
+@pytest.mark.slow(backend="jax")
+@backends.on("numpy", "torch", "jax")
+def test_bands(backend: backends.Backend) -> None:
+    """Values, solutions, and all derivatives by the covariance, also beyond the band, are those of the dense matrix.
+
+    The inverse decays within a few blocks where the noise is large, and not at all where it is small.
+    """
+    cases = [(700, 20, 0.1, 0.5, False), (300, 70, 0.5, 1e-3, False), (500, 33, 0.0, 1e-4, True)]
+    for n, lag, missing, noise, turned in cases[1:2] if backend.compiles else cases:
+        c, d, there, K = banded(n, lag, missing, noise, turned=turned)
+        given = [backend.asarray(v) for v in (c, d)]
+        right = np.random.default_rng(0).standard_normal((2, n))
+        found = SuperfastFactor(*given, backend.asarray(there), namespace(given[0]), with_derivatives=True)
+        assert isinstance(found.factor, BandFactor)
+        assert np.isclose(float(found.logdet), np.linalg.slogdet(K)[1], rtol=1e-12)
+        x = backend.to_numpy(found.solve(backend.asarray(right)))
+        assert np.linalg.norm(x @ K.T - right) <= 1e-12 * np.linalg.norm(right)
+        Z = np.linalg.inv(K) * np.outer(there, there)
+        sums, diagonal = np.array([np.trace(Z, k) for k in range(n)]), np.real(np.diag(Z))
+        want = [np.where(np.arange(n) > 0, 2, 1) * sums, diagonal]
+
+        def value(c: Any, d: Any, there: Any = there) -> Any:
+            A = (sm.Toeplitz(c) + sm.Diagonal(d))[there][:, there]
+            return sm.slogdet(A, method=sm.Superfast()).logabsdet
+
+        if backend.name == "torch":  # whose gradients by complex numbers are conjugate
+            want[0] = np.conj(want[0])
+            by = backend.xp.autograd.grad(value(*(v.requires_grad_() for v in given)), given)
+        elif backend.name == "jax":
+            jax = importlib.import_module("jax")
+            by = jax.grad(value, (0, 1))(*given)
+            y = jax.jit(jax.vmap(found.solve))(backend.asarray(right))
+            np.testing.assert_allclose(y, x, atol=1e-12 * np.max(np.abs(x)))
+        else:
+            by = found.factor.inverse_sums(found.matrix.there, np)
+            want[0] = sums
+        for ours, dense in zip(map(backend.to_numpy, by), want, strict=True):
+            np.testing.assert_allclose(ours, dense, atol=1e-11 * np.max(np.abs(dense)))
+
+
+def test_covariances_of_long_compact_support_are_not_estimated() -> None:
+    """Their blocks beside the diagonal have a rank of twice the support, so that a tree takes too long."""
+    n, lag = 4000, 300
+    rng = np.random.default_rng(0)
+    there, d = rng.random(n) > 0.1, rng.uniform(0.01, 0.1, n)
+    c = np.maximum(1 - np.arange(float(n)) / lag, 0.0)
+    A = (sm.Toeplitz(c) + sm.Diagonal(d))[there][:, there]
+    found = sm.slogdet(A)
+    places = np.flatnonzero(there)
+    band = np.zeros((lag, len(places)))
+    for k in range(lag):
+        behind = places[k:] - places[: len(places) - k]
+        band[k, : len(behind)] = c[behind]
+    band[0] += d[places]
+    exact = 2 * np.sum(np.log(scipy.linalg.cholesky_banded(band, lower=True)[0]))
+    assert found.standard_error == 0
+    assert np.isclose(found.logabsdet, exact, rtol=1e-13)

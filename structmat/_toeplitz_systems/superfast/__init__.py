@@ -32,6 +32,9 @@ orthogonal matrices and Cholesky factors of positive definite matrices are used,
 [3]_; a form that carries ``U^H K^-1 U`` upward in place of what is left was tried, and lost as many digits again as the
 matrix is ill-conditioned.
 
+**Bands.** Where T is zero beyond some lag, or as small as what a tree leaves out, K is factored as a band by LAPACK
+instead if that takes less work: blocks of covariances of compact support have a rank of up to twice the support.
+
 **Derivatives.** ``d log det K = tr(K^-1 dK)`` takes the sums along the diagonals of the inverse, which are exact for
 any change of T, smooth or not; they have no derivatives in turn. From the root down ``Z = N^H N + V Z_above V^H`` is
 the inverse in the variables of a node, Z_above being its block for what was left of it; between two children it is
@@ -39,9 +42,10 @@ the inverse in the variables of a node, Z_above being its block for what was lef
 correlations by FFTs for large ones, over all nodes of a level together. Solutions have the implicit rule,
 ``dx = K^-1 (db - dK x)``.
 
-**Where.** `tree`, `matrix` (K by its products), `bases`, `factorisation`, `factor` (what is left in the nodes, and the
-ways up and down through them), `derivatives`; `solver` is what others use, `on_host` the same where values are not
-known yet; `batches` has what all share.
+**Where.** `tree`, `matrix` (K by its products), `bases`, `ways` (what is left in the nodes, and the ways up and down
+through them), `factorisation`, `factor`, `inverse_sums`; `band` and `band_inverse` the same for bands; `diagonal_sums`
+is what both take for derivatives. `derivatives` has the rules, for either kind; `solver` chooses between them and is
+what others use, `on_host` the same where values are not known yet; `batches` has what all share.
 
 References
 ----------
@@ -56,9 +60,9 @@ References
 """
 
 from structmat._toeplitz_systems.superfast.bases import RankError
-from structmat._toeplitz_systems.superfast.factor import Factor
+from structmat._toeplitz_systems.superfast.derivatives import SeriesFactor
 from structmat._toeplitz_systems.superfast.matrix import NoisyToeplitz
 from structmat._toeplitz_systems.superfast.on_host import LogDeterminantOnHost
 from structmat._toeplitz_systems.superfast.solver import SuperfastFactor
 
-__all__ = ["Factor", "LogDeterminantOnHost", "NoisyToeplitz", "RankError", "SuperfastFactor"]
+__all__ = ["LogDeterminantOnHost", "NoisyToeplitz", "RankError", "SeriesFactor", "SuperfastFactor"]

@@ -1,4 +1,4 @@
-"""Batches of matrices: entries of T by their lags, adjoints, and how many numbers a batch may hold at once."""
+"""Batches of matrices: entries of T by their lags, adjoints, inverses, and how many numbers are held at once."""
 
 from __future__ import annotations
 
@@ -59,3 +59,16 @@ def largest_modulus(c: Array, xp: Namespace) -> Array:
     """Return the largest modulus of a vector; one where all entries are zero."""
     size = xp.max(xp.abs(c))
     return xp.where(size > 0.0, size, xp.ones_like(size))
+
+
+def inverse_of_lower(L: Array, xp: Namespace) -> Array:
+    """Return inverses of lower triangular matrices by those of their halves, at once where each step is compiled."""
+    n = L.shape[-1]
+    if n <= 16 or rules_of(xp).compiles:
+        return xp.linalg.inv(L)
+    h = n // 2
+    first = inverse_of_lower(L[..., :h, :h], xp)
+    last = inverse_of_lower(L[..., h:, h:], xp)
+    below = -xp.matmul(last, xp.matmul(L[..., h:, :h], first))
+    zeros = xp.zeros((*L.shape[:-2], h, n - h), dtype=L.dtype, device=device_of(L))
+    return xp.concat([xp.concat([first, zeros], axis=-1), xp.concat([below, last], axis=-1)], axis=-2)

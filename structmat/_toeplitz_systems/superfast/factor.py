@@ -1,36 +1,16 @@
-"""The factor: what elimination leaves of the inverse in each node, and products with it by a way up the tree and down.
-
-On the way up each node hands on what is left of its variables to the one above; on the way down it hands to its two
-children what those above have found of theirs.
-"""
+"""The factor by a tree of nodes: the product with the inverse by a way up the tree and down."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from structmat._arrays.dtypes import is_complex
 from structmat._arrays.typing import Array, Namespace
 from structmat._parametrised import Parametrised
-from structmat._toeplitz_systems.superfast.batches import adjoint, joined_parts
-from structmat._toeplitz_systems.superfast.tree import Join, Tree
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class Nodes(Parametrised):
-    """Nodes of one size, by what the inverse has in their variables: ``N^H N + V^H Z V``, Z being that of the rest."""
-
-    _core_axes = {"N": 3, "V": 3}
-
-    N: Array
-    V: Array | None
-    """The adjoint of the V in the head of this package; None at the root."""
-
-    def inverse_times(self, b: Array, outer: Array | None, xp: Namespace) -> Array:
-        """Return the variables of the nodes by their right-hand sides, and by those that are left over, from above."""
-        x = xp.matmul(adjoint(self.N, xp), xp.matmul(self.N, b))
-        return x if outer is None else x + xp.matmul(adjoint(self.V, xp), outer)
+from structmat._toeplitz_systems.superfast.inverse_sums import inverse_sums
+from structmat._toeplitz_systems.superfast.tree import Tree
+from structmat._toeplitz_systems.superfast.ways import Nodes, Ways
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -63,24 +43,19 @@ class Factor(Parametrised):
         return self
 
     @property
+    def ways(self) -> Ways:
+        """The ways from the leaves to the root and back."""
+        return Ways(self.tree, self.leaves, self.pairs, self.lasts)
+
+    @property
     def ranks(self) -> tuple[int, ...]:
         """The ranks of full nodes from the leaves on."""
-        known = (self.leaves[0], *self.pairs)
-        return tuple(nodes.V.shape[-2] for nodes in known if nodes.V is not None)
+        return self.ways.ranks
 
-    @property
-    def has_joins(self) -> bool:
-        """Whether there is more than one leaf."""
-        return bool(self.pairs or self.lasts)
-
-    @property
-    def steps(self) -> list[tuple[Join, Nodes | None, Nodes | None]]:
-        """The steps from the leaves on, each with what pairs are joined to, and the last node and the tail."""
-        pairs, lasts = iter(self.pairs), iter(self.lasts)
-        return [
-            (step, next(pairs) if step.pairs else None, next(lasts) if step.odd and step.tail else None)
-            for step in self.tree.steps
-        ]
+    def inverse_sums(self, there: Array, xp: Namespace) -> tuple[Array, Array]:
+        """Return the sums along the diagonals of ``M K^-1 M``, ``sum(i, Z[i, i + k])`` for each k, and its diagonal."""
+        sums, diagonal = inverse_sums(self.ways, there, xp)
+        return sums / self.unit, diagonal / self.unit
 
     # The product with the inverse
 
@@ -117,54 +92,9 @@ class Factor(Parametrised):
             return x[..., :size, :], x[..., size:, :]
 
         outer = [None] * len(given)
-        if self.has_joins:
+        ways = self.ways
+        if ways.has_joins:
             sides = [xp.matmul(leaves.V, v) for leaves, v in zip(self.leaves, given, strict=True)]
-            outer = self.downward(self.upward(sides, up, xp), down, xp)
+            outer = ways.downward(ways.upward(sides, up, xp), down, xp)
         parts = [leaves.inverse_times(v, own, xp) for leaves, v, own in zip(self.leaves, given, outer, strict=True)]
         return xp.concat([xp.reshape(part, (-1, b.shape[-1])) for part in parts], axis=0)
-
-    # The ways from the leaves to the root and back
-
-    def upward(self, of_leaves: list[Any], function: Callable[..., Any], xp: Namespace) -> list[Any]:
-        """Call ``function(nodes, left, right)`` for what is joined, from what belongs to full leaves and the tail on.
-
-        It returns something to keep, which is returned for each step, and what the node hands on to the next level.
-        """
-        full, tail = of_leaves if self.tree.tail else (*of_leaves, None)
-        kept = []
-        for step, pairs, last in self.steps:
-            new_full, new_tail = None, tail
-            found = [None, None]
-            if step.pairs:
-                left = full[: 2 * step.pairs : 2, ...]
-                right = full[1 : 2 * step.pairs : 2, ...]
-                found[0], new_full = function(pairs, left, right)
-            if step.odd:
-                new_tail = xp.asarray(full[-1:, ...], copy=True)  # so that all others are not kept with it
-            if last is not None:
-                found[1], new_tail = function(last, new_tail, tail)
-            kept.append(found)
-            full, tail = new_full, new_tail
-        return kept
-
-    def downward(self, kept: list[Any], function: Callable[..., Any], xp: Namespace) -> list[Any]:
-        """Call ``function(nodes, kept, outer)`` for what is joined, from the root on, in the reverse order of `upward`.
-
-        `outer` is None at the root. The function returns what it hands down to the left and to the right child. What
-        reaches full leaves, and the tail, is returned.
-        """
-        full: Any = None
-        tail: Any = None
-        for (step, pairs, last), found in zip(reversed(self.steps), reversed(kept), strict=True):
-            parts = []
-            if last is not None:
-                left, tail = function(last, found[1], tail)
-                parts.append(left)
-            elif step.odd:
-                parts.append(tail)
-                tail = None
-            if pairs is not None:
-                both = xp.stack(function(pairs, found[0], full), axis=1)
-                parts.insert(0, xp.reshape(both, (2 * step.pairs, *both.shape[2:])))
-            full = joined_parts(parts, xp)
-        return [full, tail] if self.tree.tail else [full]

@@ -7,14 +7,22 @@ from typing import Any, NamedTuple
 
 from structmat._arrays.arithmetic import conjugate, real_part
 from structmat._arrays.dtypes import is_complex
-from structmat._arrays.libraries import device_of, rules_of
+from structmat._arrays.libraries import device_of
 from structmat._arrays.linear_algebra import measured_error_of_logdet, signs_for_error
 from structmat._arrays.typing import Array, Namespace
 from structmat._toeplitz_systems.superfast.bases import Basis, Level
-from structmat._toeplitz_systems.superfast.batches import adjoint, entries, joined_parts, largest_modulus, parts_of
-from structmat._toeplitz_systems.superfast.factor import Factor, Nodes
+from structmat._toeplitz_systems.superfast.batches import (
+    adjoint,
+    entries,
+    inverse_of_lower,
+    joined_parts,
+    largest_modulus,
+    parts_of,
+)
+from structmat._toeplitz_systems.superfast.factor import Factor
 from structmat._toeplitz_systems.superfast.matrix import NoisyToeplitz
 from structmat._toeplitz_systems.superfast.tree import Join, Tree
+from structmat._toeplitz_systems.superfast.ways import Nodes
 
 
 class _Rest(NamedTuple):
@@ -208,7 +216,7 @@ def _eliminated(K: Array, U: Array | None, xp: Namespace) -> _Eliminated:
     """Eliminate all variables of nodes but those that others see by U, in orthonormal coordinates."""
     if U is None:
         L = xp.linalg.cholesky(K)
-        return _Eliminated(_logs_of(L, xp), None, _inverse_of_lower(L, xp), None)
+        return _Eliminated(_logs_of(L, xp), None, inverse_of_lower(L, xp), None)
     seen = U.shape[-1]
     own = U.shape[-2] - seen
     Q, R = xp.linalg.qr(U, mode="complete")
@@ -217,7 +225,7 @@ def _eliminated(K: Array, U: Array | None, xp: Namespace) -> _Eliminated:
     L_22 = L[..., :own, :own]
     X = L[..., own:, :own]
     L_11 = L[..., own:, own:]
-    N = xp.matmul(_inverse_of_lower(L_22, xp), Q_adjoint[..., :own, :])
+    N = xp.matmul(inverse_of_lower(L_22, xp), Q_adjoint[..., :own, :])
     V = Q_adjoint[..., own:, :] - xp.matmul(X, N)
     rest = _Rest(xp.matmul(L_11, adjoint(L_11, xp)), xp.asarray(R[..., :seen, :], copy=True))  # R has more rows
     return _Eliminated(_logs_of(L_22, xp), rest, N, V)
@@ -226,16 +234,3 @@ def _eliminated(K: Array, U: Array | None, xp: Namespace) -> _Eliminated:
 def _logs_of(L: Array, xp: Namespace) -> Array:
     """Return the logarithms of the determinants of ``L L^H``."""
     return 2 * xp.sum(xp.log(real_part(xp.linalg.diagonal(L), xp)), axis=-1)
-
-
-def _inverse_of_lower(L: Array, xp: Namespace) -> Array:
-    """Return inverses of lower triangular matrices by those of their halves, at once where each step is compiled."""
-    n = L.shape[-1]
-    if n <= 16 or rules_of(xp).compiles:
-        return xp.linalg.inv(L)
-    h = n // 2
-    first = _inverse_of_lower(L[..., :h, :h], xp)
-    last = _inverse_of_lower(L[..., h:, h:], xp)
-    below = -xp.matmul(last, xp.matmul(L[..., h:, :h], first))
-    zeros = xp.zeros((*L.shape[:-2], h, n - h), dtype=L.dtype, device=device_of(L))
-    return xp.concat([xp.concat([first, zeros], axis=-1), xp.concat([below, last], axis=-1)], axis=-2)

@@ -20,7 +20,7 @@ from structmat._arrays.namespaces import numpy_namespace
 from structmat._arrays.shapes import broadcast_shapes
 from structmat._arrays.typing import Array, Namespace
 from structmat._toeplitz_systems.superfast.bases import RankError
-from structmat._toeplitz_systems.superfast.derivatives import TraceByDiagonals, inverse_sums, without_second_derivatives
+from structmat._toeplitz_systems.superfast.derivatives import TraceByDiagonals, without_second_derivatives
 from structmat._toeplitz_systems.superfast.matrix import NoisyToeplitz
 from structmat._toeplitz_systems.superfast.solver import SuperfastFactor
 
@@ -69,7 +69,13 @@ class LogDeterminantOnHost(TraceByDiagonals):
         for index in np.ndindex(batch):
             try:
                 factor = SuperfastFactor(
-                    c[index], noise[index], there[index], numpy_namespace, tolerance=self.tolerance, rank=self.rank
+                    c[index],
+                    noise[index],
+                    there[index],
+                    numpy_namespace,
+                    tolerance=self.tolerance,
+                    rank=self.rank,
+                    with_derivatives=function is _sums,
                 )
                 values = function(factor)
             except (RankError, np.linalg.LinAlgError):
@@ -86,4 +92,4 @@ def _value(found: SuperfastFactor) -> tuple[Any, Any]:
 
 
 def _sums(found: SuperfastFactor) -> tuple[Any, Any]:
-    return inverse_sums(found.factor, found.matrix.there, numpy_namespace)
+    return found.factor.inverse_sums(found.matrix.there, numpy_namespace)
