@@ -8,6 +8,7 @@ Map of the package; each file imports only from those below it:
 - `_parameter_layer`: `CDDTunerParameters`, a module of which parameters have adapters
 - `_weighted_sums`: the changes of an adapter that is a weighted sum of others
 - `_layer`: `CDDTunerLinear`, a layer with its adapters; its kind and the mathematics are those of `structmat.torch`
+- `_mixture`: the changes of a layer in a mixed batch, computed at once
 - `_tuner_layer`: what all layers with adapters share, which is merging and scaling
 - `_sum`: several changes of one layer under the name of one adapter
 - `_config`: `CDDConfig`, the settings, as they stand in ``adapter_config.json``

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from structmat._errors import ArgumentTypeError, ArgumentValueError
 from structmat.peft._config import CDDConfig
+from structmat.peft._mixture import changes_at_once
 from structmat.peft._sum import CDDSum, terms_of
 from structmat.peft._tuner_layer import CDDTunerLayer, Merged
 from structmat.torch import CDDAdapter
@@ -169,6 +170,10 @@ class CDDTunerLinear(CDDTunerLayer):
             text = "Cannot pass `adapter_names` when there are merged adapters, please call `unmerge_adapter` first."
             raise ArgumentValueError("CDDTunerLinear", None, text)
         adapters: Any = self.cdd_adapters._modules
+        if self._kind is CDDLinear and not x.is_nested:
+            at_once: Any = changes_at_once(names, adapters)
+            if at_once is not None:
+                return [(at_once, None)]
         changes: list[Change] = []
         for name in sorted(set(names) & set(adapters)):
             samples_of_it = torch.tensor([i for i, each in enumerate(names) if each == name], device=x.device)

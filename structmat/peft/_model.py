@@ -30,6 +30,7 @@ from structmat._adapter_format import FACTOR_KEY, PREFIX, exact_targets
 from structmat._errors import ArgumentTypeError, ArgumentValueError, naming, warn_caller
 from structmat.peft._config import CDDConfig
 from structmat.peft._layer import CDDTunerLinear
+from structmat.peft._mixture import NamesOfSamples
 from structmat.peft._parameter_layer import CDDTunerParameters
 from structmat.peft._target_parameters import (
     has_forward,
@@ -336,10 +337,8 @@ class CDDModel(BaseTuner):
 
     def _hand_out(self, names: Any, options: Mapping[str, Any]) -> list[Any]:
         """Let all layers get names of adapters with their inputs; return the handles that end this."""
-        if self.training:
-            text = "Cannot pass `adapter_names` when the model is in training mode."
-            raise ArgumentValueError("CDDModel", None, text)
-        layers = [each for each in self.modules() if isinstance(each, (CDDTunerLayer, AuxiliaryTrainingWrapper))]
+        modules = dict.fromkeys(_without_adapters(self))
+        layers = [each for each in modules if isinstance(each, (CDDTunerLayer, AuxiliaryTrainingWrapper))]
         known = {_BASE}.union(*(layer.cdd_adapters for layer in layers if isinstance(layer, CDDTunerLayer)))
         unknown = set(names) - known
         if unknown:
@@ -349,10 +348,11 @@ class CDDModel(BaseTuner):
         repeats = beams if isinstance(beams, int) and beams > 1 else 1
         # Beam search repeats each sample, but not in the encoder of an encoder-decoder model, which runs before.
         encoder = self.model.get_encoder() if hasattr(self.model, "get_encoder") else None
-        inside = set(encoder.modules()) if isinstance(encoder, nn.Module) and encoder is not self.model else set()
+        has_encoder = isinstance(encoder, nn.Module) and encoder is not self.model
+        inside = set(_without_adapters(encoder)) if has_encoder else set()
         handles = []
         for layer in layers:
-            own = list(names) if layer in inside else [name for name in names for _ in range(repeats)]
+            own = NamesOfSamples(name for name in names for _ in range(1 if layer in inside else repeats))
             handles.append(layer.register_forward_pre_hook(partial(_with_names, own), with_kwargs=True))
         return handles
 
@@ -463,6 +463,13 @@ class CDDModel(BaseTuner):
         """Return the modules of which an adapter has copies, by `modules_to_save`, or tokens of its own."""
         found = (module for module in self.model.modules() if isinstance(module, AuxiliaryTrainingWrapper))
         return [module for module in found if adapter_name in module._get_available_adapters()]
+
+
+def _without_adapters(module: nn.Module) -> Iterator[nn.Module]:
+    """Yield a module and all within it but the adapters of layers, which may be a thousand in each."""
+    yield module
+    for child in (module.base_layer,) if isinstance(module, CDDTunerLayer) else module.children():
+        yield from _without_adapters(child)
 
 
 def _with_names(names: Sequence[str], _: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
