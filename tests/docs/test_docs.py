@@ -21,7 +21,6 @@ FOLDERS = (".", "docs", "docs/guide", "docs/tutorials")
 PAGES = sorted(page for folder in FOLDERS for page in (ROOT / folder).glob("*.md"))
 EXECUTED = {
     "README.md",
-    "approximate.md",
     "conventions.md",
     "edges.md",
     "fine_tuning.md",
@@ -35,7 +34,6 @@ EXECUTED = {
     "scipy_vocabulary.md",
     "studies.md",
     "toeplitz_systems.md",
-    "train_a_change.md",
 }
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
