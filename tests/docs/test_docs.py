@@ -25,6 +25,7 @@ EXECUTED = {
     "edges.md",
     "fine_tuning.md",
     "fitting.md",
+    "long_convolutions.md",
     "new_operator.md",
     "peft.md",
     "performance.md",
