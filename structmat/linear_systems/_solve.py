@@ -175,8 +175,9 @@ def solve(
     with suppress(NotImplementedError):
         found = question.result(question.op.inv_matvec(question.vectors))
         return question.finished(_warned(found, owner, settings.rtol, xp))
+    may_serve = by_default
     if by_default:
-        result = _by_factor(question, settings)
+        result, may_serve = _by_factor(question, settings)
         if result is not None:
             return question.finished(_warned(result, owner, settings.rtol, xp))
     try:
@@ -184,7 +185,7 @@ def solve(
             question.op, question.preconditioner, question.right, settings, _report(settings, assume, owner), xp
         )
     except ConvergenceError as error:
-        result = _by_factor(question, settings, has_failed=True) if by_default else None
+        result = _by_factor(question, settings, has_failed=True)[0] if may_serve else None
         if result is None:
             error.result = question.finished(error.result)
             raise
@@ -303,22 +304,28 @@ def _of_least_squares(found: SolveResult, question: _Question, damp: float) -> S
     return question.finished(question.result(found.x, found.iterations) if damp else found)
 
 
-def _by_factor(question: _Question, settings: IterationSettings, *, has_failed: bool = False) -> SolveResult | None:
-    """Return solutions by a direct factor, None where there is none, or none that is as accurate as iteration.
+def _by_factor(
+    question: _Question, settings: IterationSettings, *, has_failed: bool = False
+) -> tuple[SolveResult | None, bool]:
+    """Return solutions by a direct factor, and whether one may serve where iteration `has_failed`.
 
-    Where iteration `has_failed` the factor need not be faster than that.
+    There are none, None, where there is no factor, or none that is as fast and as accurate as iteration. Where that has
+    failed it need not be faster.
     """
     op, right, xp = question.op, question.right, question.xp
     rules = rules_of(xp)
     if op.shape[0] <= MOST_WITHOUT_FACTOR or rules.is_traced(right):
-        return None
+        return None, False
     with rules.evaluated([*op._arrays(), right]):
         systems = None if has_failed else math.prod(right.shape[:-1])
-        factor = rules.untraced(direct_factor)(op, xp, systems=systems, positive=settings.positive)
+        try:
+            factor = rules.untraced(direct_factor)(op, xp, systems=systems, positive=settings.positive)
+        except np.linalg.LinAlgError:
+            return None, False
         if factor is None:
-            return None
+            return None, True
         found = question.result(factor.solve(right, settings.rtol, xp))
-        return found if bool(xp.all(_is_accurate(found, question, settings.rtol))) else None
+        return (found if bool(xp.all(_is_accurate(found, question, settings.rtol))) else None), False
 
 
 def _by_asked_factor(question: _Question, method: Superfast, rtol: float, owner: str) -> SolveResult:

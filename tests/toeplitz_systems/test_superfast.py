@@ -450,6 +450,26 @@ def test_prepared_operators_keep_their_factor(kind: str, factors_made: list[Any]
     assert len(factors_made) == 5
 
 
+def test_one_system_takes_no_factor_that_takes_longer_than_iteration() -> None:
+    """The blocks of a quasi-periodic covariance have so high a rank that conjugate gradients are faster."""
+    _, d, there, b = problem("Matern 3/2", 1300)
+    k = np.arange(1300.0)
+    A = series(np.exp(-0.5 * (k / 2000) ** 2 - 2 * np.sin(k / 7) ** 2), 10 * d, there)["gaps"]
+    assert sm.solve(A, b[there], assume="positive definite").iterations > 0
+    assert sm.solve(A.prepare(), b[there], assume="positive definite").iterations == 0
+
+
+def test_a_matrix_that_is_not_definite_is_tried_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Any] = []
+    compute = solver._by_bases
+    monkeypatch.setattr(solver, "_by_bases", lambda *given: made.append(given) or compute(*given))
+    n = 1300
+    c, _, there, b = problem("long memory", n)
+    A = (sm.Toeplitz(c) - sm.Diagonal(np.full(n, 0.9 * c[0])))[there][:, there]
+    sm.solve(A, b[there])
+    assert len(made) == 1
+
+
 def test_prepared_operators_keep_that_there_is_no_factor(factors_made: list[Any]) -> None:
     c, d, there, _ = problem("squared exponential", 1300)
     P = series(c, d, there)["gaps"].prepare()

@@ -5,10 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from structmat._arrays.arithmetic import conjugate, real_part
 from structmat._arrays.dtypes import is_complex
 from structmat._arrays.libraries import device_of
 from structmat._arrays.linear_algebra import measured_error_of_logdet, signs_for_error
+from structmat._arrays.namespaces import numpy_namespace
 from structmat._arrays.typing import Array, Namespace
 from structmat._toeplitz_systems.superfast.bases import Basis, Level
 from structmat._toeplitz_systems.superfast.batches import (
@@ -144,6 +147,18 @@ def _blocks(t: Array, d: Array, weight: Array, xp: Namespace) -> Array:
         T = xp.where(lag < 0, xp.conj(T), T)
     eye = xp.eye(size, dtype=t.dtype, device=device_of(t))
     return T * (weight[:, :, None] * weight[:, None, :]) + eye * xp.astype(d, t.dtype)[:, None, :]
+
+
+def leaves_are_definite(K: NoisyToeplitz, tree: Tree) -> bool:
+    """Tell whether the blocks of the full leaves of a matrix of NumPy are positive definite, as they are if K is."""
+    xp = numpy_namespace
+    d, weight = (np.reshape(each[: tree.leaves * tree.leaf], (-1, tree.leaf)) for each in (K._diagonal(xp), K.there))
+    try:
+        for some in parts_of(tree.leaves, tree.leaf**2, weight, xp):
+            np.linalg.cholesky(_blocks(K.c, d[some], weight[some], xp))
+    except np.linalg.LinAlgError:
+        return False
+    return True
 
 
 # Joins

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -19,6 +18,7 @@ from structmat._toeplitz_systems.superfast.band import Band, band_factor
 from structmat._toeplitz_systems.superfast.bases import (
     NEAR,
     NEAR_IN_FULL,
+    Level,
     OverlookedError,
     RankError,
     TracedInterpolation,
@@ -30,7 +30,7 @@ from structmat._toeplitz_systems.superfast.bases import (
 from structmat._toeplitz_systems.superfast.batches import largest_modulus
 from structmat._toeplitz_systems.superfast.derivatives import FactorSolver, SeriesFactor, TraceByFactor
 from structmat._toeplitz_systems.superfast.factor import Factor
-from structmat._toeplitz_systems.superfast.factorisation import Factorisation
+from structmat._toeplitz_systems.superfast.factorisation import Factorisation, leaves_are_definite
 from structmat._toeplitz_systems.superfast.matrix import NoisyToeplitz
 from structmat._toeplitz_systems.superfast.tree import Tree
 
@@ -72,6 +72,10 @@ MOST_NUMBERS, MOST_NUMBERS_OF_DERIVATIVES = 1 << 27, 1 << 26
 ACCURATE = 0.01
 """A measured error of a log-determinant that is small enough: a likelihood ratio that is off by one percent."""
 
+MORE_OF_LOOSER = 4.0
+"""A factor that is looser than the tightest takes so much longer than its work says: some are refused before, and
+conjugate gradients take it for each step."""
+
 OVERLOOKED = 100.0
 """The largest product with what was left out of T, in units of the tolerance, with a vector of norm one.
 
@@ -101,6 +105,8 @@ class SuperfastFactor:
     with_derivatives : bool, optional
         Whether derivatives of the log-determinant will be asked for, of which a band takes longer than a tree of small
         rank. Default: whether the library differentiates the matrix now.
+    most_work : float, optional
+        What it may take for each point, in units of `work_of`. Default: what it is worth where nothing else serves.
 
     Raises
     ------
@@ -121,6 +127,7 @@ class SuperfastFactor:
         rank: int | None = None,
         factor: SeriesFactor | None = None,
         with_derivatives: bool | None = None,
+        most_work: float = math.inf,
     ) -> None:
         self._xp = xp
         self._rules = rules_of(xp)
@@ -134,7 +141,8 @@ class SuperfastFactor:
             if with_derivatives is None:
                 with_derivatives = self._rules.is_differentiated(self.matrix._arrays())
             tolerances = sorted({max(each, rounded) for each in tried})
-            factor = _factor_of(self.matrix, tolerances, rank, xp, with_derivatives=with_derivatives)
+            worth = _Worth(with_derivatives, most_work)
+            factor = _factor_of(self.matrix, tolerances, rank, worth, xp)
         self.factor: SeriesFactor = factor
         """The factor itself, without derivatives."""
 
@@ -159,8 +167,17 @@ class SuperfastFactor:
         return self._rules.compiled(_Solutions(rtol, xp))(self.matrix, self.factor, b)
 
 
+class _Worth(NamedTuple):
+    """What a factor is for."""
+
+    with_derivatives: bool
+    """Whether derivatives of the log-determinant will be asked for."""
+    most_work: float
+    """What it may take for each point."""
+
+
 def _factor_of(
-    K: NoisyToeplitz, tolerances: Sequence[float], rank: int | None, xp: Namespace, *, with_derivatives: bool
+    K: NoisyToeplitz, tolerances: Sequence[float], rank: int | None, worth: _Worth, xp: Namespace
 ) -> SeriesFactor:
     """Return the factor of a matrix, without derivatives, at the first of some tolerances that pays."""
     rules = rules_of(xp)
@@ -171,17 +188,11 @@ def _factor_of(
             return rules.compiled(_TracedFactorisation(tree, tolerances[0], tolerances[-1], rank or TRACED_RANK, xp))(
                 constant
             )
-        return _untraced(constant, tree, tolerances, rank, xp, with_derivatives=with_derivatives)
+        return _untraced(constant, tree, tolerances, rank, worth, xp)
 
 
 def _untraced(
-    K: NoisyToeplitz,
-    tree: Tree,
-    tolerances: Sequence[float],
-    rank: int | None,
-    xp: Namespace,
-    *,
-    with_derivatives: bool,
+    K: NoisyToeplitz, tree: Tree, tolerances: Sequence[float], rank: int | None, worth: _Worth, xp: Namespace
 ) -> SeriesFactor:
     """Return the factor of a matrix whose values are known, at the first of some tolerances that pays."""
     if not all(bool(xp.all(xp.isfinite(array))) for array in K._arrays()):
@@ -194,7 +205,11 @@ def _untraced(
     ]
     if rank is not None:
         stages = [(math.inf, tolerances)]
-    band = None if rank is not None else _Banded.of(K, tolerances[0], with_derivatives=with_derivatives)
+    elif worth.most_work < math.inf:
+        stages = [(min(WORK_PER_POINT, worth.most_work), tolerances[:1])]
+        if worth.most_work >= MORE_OF_LOOSER * LITTLE_WORK:
+            stages.append((LITTLE_WORK, tolerances[1:]))
+    band = None if rank is not None else _Banded.of(K, tolerances[0], with_derivatives=worth.with_derivatives)
     best: SeriesFactor | None = None
     refusals: list[Exception] = []
     for work, some in stages:
@@ -242,14 +257,19 @@ def _tree_or_band(
     It is None where the matrix may not be positive definite because of what was cut off.
     """
     equal = _are_equal(K, xp)
+    is_definite = True
     if equal or band.worth > LEAST_TREE:
         less = bounds if equal else bounds._replace(work=min(bounds.work, band.worth * tree.n))
-        with suppress(RankError, np.linalg.LinAlgError):
+        try:
             return _within(less, K, to_numpy(K.c), tree, xp)
+        except RankError:
+            pass
+        except np.linalg.LinAlgError:
+            is_definite = False
     try:
         found = band_factor(band.matrix, band.band)
     except np.linalg.LinAlgError as error:
-        if not band.band.tolerance:
+        if not (is_definite and band.band.tolerance):
             raise
         refusals.append(error)
         return None
@@ -296,17 +316,34 @@ class _Bounds(NamedTuple):
 
 def _within(bounds: _Bounds, K: NoisyToeplitz, c: Any, tree: Tree, xp: Namespace) -> Factor:
     """Return the factor within some bounds; `c` is the first column as an array of NumPy."""
-    with suppress(OverlookedError, np.linalg.LinAlgError):  # the latter may be because of what was overlooked
-        return _with_columns(NEAR, bounds._replace(loosest=bounds.tolerance), K, c, tree, xp)
-    return _with_columns(NEAR_IN_FULL, bounds, K, c, tree, xp)
+    if bounds.work < LEAST_TREE * tree.n and bounds.rank is None:
+        raise RankError("a factor by a tree takes more work than is allowed")
+    near = _shown_by(NEAR, bounds, c, tree)
+    try:
+        return _by_bases(near, bounds._replace(loosest=bounds.tolerance), K, tree, xp)
+    except OverlookedError:
+        shown = _shown_by(NEAR_IN_FULL, bounds, c, tree)
+    except np.linalg.LinAlgError:  # which may be because of what was overlooked
+        shown = _shown_by(NEAR_IN_FULL, bounds, c, tree)
+        if _ranks_of(shown) == _ranks_of(near) or not leaves_are_definite(K._map(lambda v, _: to_numpy(v)), tree):
+            raise
+    return _by_bases(shown, bounds, K, tree, xp)
 
 
-def _with_columns(all_near: int, bounds: _Bounds, K: NoisyToeplitz, c: Any, tree: Tree, xp: Namespace) -> Factor:
-    """Return the factor whose bases are shown by so many columns near a node and some of the others."""
-    tolerance, loosest, rank, work = bounds
-    size = float(np.max(np.abs(c))) or 1.0
-    interpolation = interpolation_on_host(tolerance * size, rank)
-    found = found_bases(c, tree, interpolation, numpy_namespace, all_near=all_near, most_work=work)
+def _shown_by(all_near: int, bounds: _Bounds, c: Any, tree: Tree) -> list[Level]:
+    """Return the bases that are shown by so many columns near a node and some of the others."""
+    interpolation = interpolation_on_host(bounds.tolerance * (float(np.max(np.abs(c))) or 1.0), bounds.rank)
+    return found_bases(c, tree, interpolation, numpy_namespace, all_near=all_near, most_work=bounds.work)
+
+
+def _ranks_of(levels: list[Level]) -> list[int]:
+    """Return the ranks of all bases."""
+    return [basis.matrix.shape[1] for level in levels for basis in level if basis is not None]
+
+
+def _by_bases(found: list[Level], bounds: _Bounds, K: NoisyToeplitz, tree: Tree, xp: Namespace) -> Factor:
+    """Return the factor by some bases of NumPy."""
+    tolerance, loosest = bounds.tolerance, bounds.loosest
     rules = rules_of(xp)
     if rules.compiles:
         found = of_round_ranks(found)
