@@ -26,6 +26,7 @@ EXECUTED = {
     "fine_tuning.md",
     "fitting.md",
     "long_convolutions.md",
+    "many_adapters.md",
     "new_operator.md",
     "peft.md",
     "performance.md",
