@@ -10,9 +10,9 @@ Map of the package; each file imports only from those below it:
 - `_changed_convolution`: the differentiable operation of convolutions with a changed kernel
 - `_kernel_geometry`: a kernel as a matrix, and where its convolution puts it
 - `_long_convolutions`: `FFTConv1d` and its relatives, `fft_conv`, `replace_convolutions`
-- `_stacked_weight`: a module whose stacked matrices of experts are changed while it runs
+- `_experts`: a module whose stacked matrices of experts are changed while it runs
 - `_stacked_adapter`: the trainable vectors of such changes, one for each expert, `StackedCDDAdapter`
-- `_stacked_product`: the differentiable operation of these
+- `_stacked_change`: the operation of these
 - `_sample_changes`: the changes of a layer where each sample of a batch has one of several
 - `_adapter`: the trainable vectors of a change, `CDDAdapter`
 - `_former_parts`: files of earlier revisions, whose changes are of some parts of a layer's rows
@@ -20,6 +20,7 @@ Map of the package; each file imports only from those below it:
 - `_options`: what can be chosen for a change, with defaults and checks, `AdapterOptions`
 - `_autograd`: the one differentiable operation of changes, which keeps nothing but the input
 - `_change`: a change and its gradients, row by row and in chunks; pure functions
+- `_dense_change`: a change as a dense matrix, its sum with a weight, and its gradients
 - `_base_weight`: how a base layer stores its weight, and whether a change may be merged into it
 - `_other_tools`: what exporters, wrappers, offloading and modules that read weights need
 - `_linear_operator`, `_structured_operator`: the bridge to linear_operator and GPyTorch, `as_linear_operator`

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from structmat.torch._change import Samples, Working, change_rows, chunked_change, chunked_gradients, rows_of
-from structmat.torch._other_tools import change_by_matrices, for_compilers, has_transforms, is_watched, sees_operations
+from structmat.torch._dense_change import change_by_matrices, differentiable_gradients
+from structmat.torch._other_tools import for_compilers, has_transforms, is_watched, sees_operations
 
 __all__ = ["apply_change", "autocast_dtype", "fuses", "have_one_dtype", "without_autocast"]
 
@@ -196,12 +197,8 @@ def _differentiable_gradients(
 ) -> list[Tensor | None]:
     """Return the gradients of `x` and the vectors by plain operations, which can be differentiated again."""
     y = dy.new_zeros(dy.shape)
-    wanted = [each for each in (x, *vectors) if each.requires_grad]
-    if not wanted:
-        return [None] * (1 + len(vectors))
     change = _plainly(y, x, None, None, vectors, gain, samples)
-    found = iter(torch.autograd.grad(change, wanted, dy, create_graph=True, allow_unused=True))
-    dx, *gradients = [next(found) if each.requires_grad else None for each in (x, *vectors)]
+    dx, *gradients = differentiable_gradients(change, (x, *vectors), dy)
     if needs_x and dx is not None and weight is not None:
         dx = dy @ weight + dx
     return [dx if needs_x else None, *gradients]

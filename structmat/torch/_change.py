@@ -18,16 +18,15 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear, pad
 
+from structmat.torch._dense_change import weight_plus_change
+
 __all__ = [
     "Samples",
     "Working",
     "change_rows",
     "chunked_change",
     "chunked_gradients",
-    "dense_change",
-    "dense_gradients",
     "rows_of",
-    "weight_plus_change",
 ]
 
 # On a CPU, measured on one and two threads. A chunk has so many elements at most, or it leaves the cache; more threads
@@ -45,8 +44,6 @@ _SMALL = 2**15
 _ALONE = 2**18
 # On other devices chunks only bound the memory of temporaries.
 _DEVICE_CHUNK = 2**26
-# Entries of a dense change that are computed at once: they stay in cache, and the cost of calls is small.
-_PIECE = 2**16
 
 
 # ---- some rows
@@ -385,9 +382,6 @@ def chunked_gradients(
     return [result, *_finished(totals, vectors, gain, samples)]
 
 
-# ---- a dense matrix
-
-
 def _merges(rows: Tensor, weight: Tensor, vectors: Sequence[Tensor]) -> bool:
     """Whether outputs come from the weight plus the change, which loses no digits, for at least as many rows as a side.
 
@@ -397,80 +391,3 @@ def _merges(rows: Tensor, weight: Tensor, vectors: Sequence[Tensor]) -> bool:
     if rows.device.type != "cpu" or len(vectors) != 3 or rows.dtype != weight.dtype:
         return False
     return weight.dtype == torch.promote_types(torch.promote_types(weight.dtype, vectors[0].dtype), torch.float32)
-
-
-def weight_plus_change(weight: Tensor, vectors: Sequence[Tensor], gain: float) -> Tensor:
-    """Return ``W + gain D C D``, in the weight's dtype; its entries are single products: no transform."""
-    return _weight_plus_change(weight, weight.shape, weight.dtype, vectors, gain)
-
-
-def dense_change(shape: Sequence[int], dtype: torch.dtype, vectors: Sequence[Tensor], gain: float) -> Tensor:
-    """Return ``gain D C D`` as a matrix, likewise."""
-    return _weight_plus_change(None, shape, dtype, vectors, gain)
-
-
-def _weight_plus_change(
-    weight: Tensor | None, shape: Sequence[int], dtype: torch.dtype, vectors: Sequence[Tensor], gain: float
-) -> Tensor:
-    left, circulants, right = (vector.to(dtype) for vector in vectors)
-    left = (gain * left)[:, None]
-    (rows, cols), (p, q, b) = shape, circulants.shape
-    right = pad(right, (0, q * b - cols)).reshape(q, b)
-    result = circulants.new_empty(p * b, q * b)
-    for here, pieces in _circulant_rows(circulants):
-        change = torch.mul(pieces, right, out=result[here].view(pieces.shape)).view(-1, q * b)
-        change = change[: max(0, rows - here.start), :cols]
-        if weight is None:
-            change.mul_(left[here])
-        else:
-            torch.addcmul(weight[here], change, left[here], out=change)
-    return result[:rows, :cols]
-
-
-def dense_gradients(gradient: Tensor, vectors: Sequence[Tensor], gain: float) -> list[Tensor]:
-    """Return the gradients of the three vectors from that of the dense change, (rows, cols), in its dtype.
-
-    It goes over the entries in the pieces of `weight_plus_change`, whose adjoint it is.
-    """
-    left, circulants, right = (vector.to(gradient.dtype) for vector in vectors)
-    (rows, cols), (p, q, b) = gradient.shape, circulants.shape
-    if (rows, cols) != (p * b, q * b):
-        gradient = pad(gradient, (0, q * b - cols, 0, p * b - rows))
-    scaled_left = pad(gain * left, (0, p * b - rows))
-    padded_right = pad(right, (0, q * b - cols))
-    # From the gradient, which alone has a batch axis where `torch.autograd.grad` maps over a batch of gradients.
-    lefts, rights, sums = (gradient.new_zeros(shape) for shape in (p * b, q * b, circulants.shape))
-    for here, pieces in _circulant_rows(circulants):
-        s, h = pieces.shape[:2]
-        part = gradient[here]
-        product = part * pieces.reshape(s * h, q * b)
-        lefts[here] = product @ padded_right
-        rights += scaled_left[here] @ product
-        # Entry (r, j) of a block belongs to the circulant's entry top + r - j. With each row written twice behind each
-        # other, those of one entry of the circulant stand on one diagonal, without a wrap.
-        scaled = (part * padded_right).reshape(s, h, q, b).mul_(scaled_left[here].view(s, h, 1, 1))
-        twice = torch.cat((scaled, scaled), 3)
-        diagonals = twice.as_strided((s, h, q, b), (h * q * 2 * b, q * 2 * b + 1, 2 * b, 1)).sum(1)
-        block, top = divmod(here.start, b)
-        sums[block : block + s] += diagonals.flip(2).roll(top + 1, 2)
-    found = (gain * lefts[:rows], sums, rights[:cols])
-    return [each.to(vector.dtype) for each, vector in zip(found, vectors, strict=True)]
-
-
-def _circulant_rows(circulants: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """Return rows of the matrix (p b, q b) of a grid of circulants (p, q, b), in order, as views (s, h, q, b).
-
-    Each has all rows of s block rows, or h of one.
-    """
-    p, q, b = circulants.shape
-    piece = _PIECE if circulants.device.type == "cpu" else _DEVICE_CHUNK
-    height, several = min(b, max(1, piece // (q * b))), max(1, piece // (q * b * b))
-    period = (height + 1) * b
-    first_rows = circulants.flip(2).roll(1, 2)
-    for i in range(0, p, several):
-        # Vectors behind each other: one that starts b - 1 later is shifted by one, as the next row of a circulant is.
-        repeated = first_rows[i : i + several].repeat(1, 1, height + 1)
-        for top in range(0, b, height):
-            shape = (len(repeated), min(height, b - top), q, b)
-            here = slice(i * b + top, i * b + top + shape[0] * shape[1])
-            yield here, repeated.as_strided(shape, (q * period, b - 1, period, 1), -top % b)

@@ -19,9 +19,10 @@ import torch
 from torch import Tensor
 
 from structmat.torch._autograd import autocast_dtype, without_autocast
-from structmat.torch._change import chunked_change, chunked_gradients, dense_change, dense_gradients
+from structmat.torch._change import chunked_change, chunked_gradients
+from structmat.torch._dense_change import change_as_matrix, dense_change, differentiable_gradients, gradients_of_change
 from structmat.torch._kernel_geometry import KernelGeometry
-from structmat.torch._other_tools import change_as_matrix, sees_operations
+from structmat.torch._other_tools import sees_operations
 
 __all__ = ["changed_convolution", "takes_rows"]
 
@@ -149,24 +150,15 @@ def _gradients(
     if dkernel is None:
         return dx, [None] * len(vectors)
     gradient = ctx.geometry.as_matrix(dkernel).to(_wide(weight, vectors))
-    if len(vectors) == 3:
-        return dx, dense_gradients(gradient, vectors, ctx.gain)
-    with torch.enable_grad():
-        leaves = [vector.detach().requires_grad_() for vector in vectors]
-        change = change_as_matrix(leaves, ctx.gain, gradient.dtype)
-    return dx, torch.autograd.grad(change, leaves, gradient)
+    return dx, gradients_of_change(gradient, vectors, ctx.gain)
 
 
 def _differentiable_gradients(
     ctx: Any, dy: Tensor, x: Tensor, weight: Tensor | None, vectors: Sequence[Tensor], *, needs_x: bool
 ) -> tuple[Tensor | None, Sequence[Tensor | None]]:
     """Return the same by plain operations, which can be differentiated again."""
-    wanted = [each for each in (x, *vectors) if each.requires_grad]
-    if not wanted:
-        return None, [None] * len(vectors)
     out = _plainly(None, x, weight, None, ctx.geometry, ctx.dtype, vectors, ctx.gain)
-    found = iter(torch.autograd.grad(out, wanted, dy.to(out.dtype), create_graph=True, allow_unused=True))
-    dx, *gradients = [next(found) if each.requires_grad else None for each in (x, *vectors)]
+    dx, *gradients = differentiable_gradients(out, (x, *vectors), dy)
     return dx if needs_x else None, gradients
 
 

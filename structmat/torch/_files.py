@@ -21,6 +21,7 @@ from structmat._files import atomic_write, check_output, unwrapped
 from structmat.operators import CDDLayout
 from structmat.torch._adapter import VECTOR_DTYPES, CDDAdapter
 from structmat.torch._base_weight import dtype_and_device
+from structmat.torch._experts import stack_of
 from structmat.torch._former_parts import chosen_parts, whole_change
 from structmat.torch._layers import AdaptedModule, kind_to_wrap
 from structmat.torch._model import (
@@ -42,7 +43,6 @@ from structmat.torch._other_tools import (
     unwrapped_model,
 )
 from structmat.torch._stacked_adapter import StackedCDDAdapter
-from structmat.torch._stacked_weight import stack_of
 
 __all__ = [
     "Stored",

@@ -17,8 +17,6 @@ from torch.autograd import forward_ad
 from structmat._errors import warn_caller
 
 __all__ = [
-    "change_as_matrix",
-    "change_by_matrices",
     "for_compilers",
     "gathered",
     "has_pieces",
@@ -85,36 +83,6 @@ def has_transforms(vectors: Sequence[Tensor]) -> bool:
     if not torch.onnx.is_in_onnx_export():
         return True
     return not torch.jit.is_tracing() and all(v.shape[2].bit_count() == 1 for v in vectors[1::2])
-
-
-def change_by_matrices(x: Tensor, vectors: Sequence[Tensor], gain: float, dtype: torch.dtype) -> Tensor:
-    """Return what the change adds to the outputs of rows `x` (R, n), computed by dense matrices without transforms."""
-    wide = [vector.to(dtype) for vector in vectors]
-    h = x.to(dtype)
-    for left, circulants, right in zip(wide[-3::-2], wide[-2::-2], wide[-1::-2], strict=False):
-        h = (h * right) @ _block_circulant(circulants, left.shape[0], right.shape[0]).T
-    return gain * (h * wide[0])
-
-
-def change_as_matrix(vectors: Sequence[Tensor], gain: float, dtype: torch.dtype) -> Tensor:
-    """Return the change as a dense matrix (..., rows, cols), by plain operations that can be differentiated.
-
-    Vectors of several experts have leading axes.
-    """
-    wide = [vector.to(dtype) for vector in vectors]
-    matrix = None
-    for left, circulants, right in zip(wide[-3::-2], wide[-2::-2], wide[-1::-2], strict=False):
-        step = _block_circulant(circulants, left.shape[-1], right.shape[-1]) * right[..., None, :]
-        matrix = step if matrix is None else step @ matrix
-    return (gain * wide[0])[..., None] * matrix
-
-
-def _block_circulant(circulants: Tensor, rows: int, cols: int) -> Tensor:
-    """Return the matrix (..., rows, cols) of a grid of circulants (..., p, q, b), gathered from it."""
-    *lead, p, q, side = circulants.shape
-    lags = torch.arange(side, device=circulants.device)
-    blocks = circulants[..., (lags[:, None] - lags) % side]  # (..., p, q, b, b)
-    return blocks.transpose(-3, -2).reshape(*lead, p * side, q * side)[..., :rows, :cols]
 
 
 # ---- layers of transformers

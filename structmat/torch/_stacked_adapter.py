@@ -11,7 +11,7 @@ from structmat._arguments import integer
 from structmat._errors import ArgumentValueError
 from structmat.fit import FitResult
 from structmat.torch._adapter import CDDAdapter, require_floating
-from structmat.torch._stacked_product import stacked_change
+from structmat.torch._stacked_change import stacked_change
 
 __all__ = ["StackedCDDAdapter"]
 
@@ -146,7 +146,7 @@ class StackedCDDAdapter(CDDAdapter):
         if ends_of_rows is None:
             return y + 0 * x.sum()
         flat = y.reshape(-1, self.out_features)
-        return stacked_change(flat, rows, None, ends_of_rows, self.vectors.forward(), self.gain).reshape(y.shape)
+        return stacked_change(flat, rows, ends_of_rows, self.vectors.forward(), self.gain).reshape(y.shape)
 
     def options(self) -> dict[str, Any]:
         """Return the options with which another adapter can take over the vectors.

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 torch = pytest.importorskip("torch")
 
 from structmat.operators import CDDLayout
-from structmat.torch import CDDLinear, _autograd, _change
+from structmat.torch import CDDLinear, _autograd, _change, _dense_change
 from structmat.torch._autograd import apply_change
 from tests.torch.common import adapter, dense, factors_of, kept_bytes
 
@@ -184,7 +184,7 @@ def test_chunks_stay_in_the_cache(shape, rows, chunk):
 @pytest.mark.parametrize(("shape", "block"), [((24, 24), 24), ((20, 33), 7), ((33, 20), 20), ((7, 9), 9)])
 def test_many_rows_take_the_weight_plus_the_change(monkeypatch, shape, block, piece):
     """No digit is lost: the error is that of a product by a dense matrix in float32."""
-    monkeypatch.setattr(_change, "_PIECE", piece)
+    monkeypatch.setattr(_dense_change, "_PIECE", piece)
     f, x, _, weight, bias = drawn(shape, block, 3, (4, 10), torch.float32)
     assert _change._merges(x.flatten(0, 1), weight, f)
     W = weight.double() + dense(f, *shape, -0.7)

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from structmat.torch import CDDConv, FFTConv1d, _change, _changed_convolution
+from structmat.torch import CDDConv, FFTConv1d, _changed_convolution, _dense_change
 from tests.torch.common import fill, kept_bytes, kernel_of
 
 CLASSES = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
@@ -26,7 +26,7 @@ WAYS = {"dense": float("inf"), "rows": 0.0}
 def forced(way, piece=2**17):
     with (
         mock.patch.object(_changed_convolution, "_OF_ROWS", WAYS[way]),
-        mock.patch.object(_change, "_PIECE", piece),
+        mock.patch.object(_dense_change, "_PIECE", piece),
         mock.patch.object(_changed_convolution, "_WINDOWS", piece),
     ):
         yield

@@ -11,10 +11,10 @@ from structmat._errors import ArgumentTypeError, ArgumentValueError
 from structmat.operators import LinearOperator
 from structmat.torch._adapter import CDDAdapter
 from structmat.torch._base_weight import dtype_and_device, merged_weight, own_weight
+from structmat.torch._experts import call_changed, laid_out, stack_of
 from structmat.torch._layers.adapted_module import AdaptedModule
 from structmat.torch._other_tools import is_never_called
 from structmat.torch._stacked_adapter import StackedCDDAdapter
-from structmat.torch._stacked_weight import call_changed, laid_out, stack_of
 
 __all__ = ["CDDExperts"]
 
@@ -23,7 +23,7 @@ class CDDExperts(AdaptedModule):
     """A frozen module of experts and trainable changes ``alpha D C D``, one for each matrix in some of its parameters.
 
     Mixtures of experts of transformers keep the matrices of all experts of a block in one parameter, and multiply by
-    parts of it. While the module runs, these products are those of the changed matrices.
+    parts of it. These products are those of the changed matrices.
 
     Parameters
     ----------
@@ -50,10 +50,11 @@ class CDDExperts(AdaptedModule):
 
     Notes
     -----
-    Experts without inputs cost no time. Nothing of the matrices is kept for the backward pass, and no second stack of
-    large ones is made, in loops over the experts and in the grouped and batched products of transformers; compiled and
-    exported modules, and functions of torch that are no products, get the dense sum. A parameter with two axes has one
-    matrix.
+    Where a class of experts of transformers takes functions in the place of its forward pass, as most do, this is one:
+    experts without inputs cost no time, nothing of the matrices is kept for the backward pass, and no second stack of
+    large ones is made. All other modules, and those that are compiled or exported, run with the dense sums of their
+    parameters and the changes: these take memory for a second stack and for its gradient, are rounded in half
+    precision, and dropout leaves the same inputs out for all rows. A parameter with two axes has one matrix.
 
     Threads that call one module wait for each other. Checkpoints of activations may be around the module but not inside
     of it, where what is computed again would lack the changes.

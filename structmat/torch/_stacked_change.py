@@ -1,0 +1,95 @@
+"""Changes of rows of which each belongs to one matrix of a stack, that of its expert.
+
+The rows of an expert lie together, and end where `ends` says; rows behind the last end belong to none. On a CPU the
+rows of each expert go through the operation of single layers, one expert after the other, so that experts without rows
+cost nothing. On other devices, where a loop would launch thousands of small kernels, each row is multiplied by vectors
+of its own, gathered from those of the experts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+from torch.utils.checkpoint import checkpoint
+
+from structmat.torch._autograd import apply_change, without_autocast
+from structmat.torch._other_tools import sees_operations
+
+__all__ = ["by_expert", "loops_over_experts", "rows_by_expert", "stacked_change"]
+
+_ROWS = 2**24
+"""Entries of rows that are computed at once where each row has vectors of its own: bounds the memory of temporaries."""
+
+
+def loops_over_experts(x: Tensor) -> bool:
+    """Return whether the rows of each expert are computed by themselves."""
+    return x.device.type == "cpu" and not sees_operations()
+
+
+def stacked_change(y: Tensor, x: Tensor, ends: Tensor, vectors: Sequence[Tensor], gain: float) -> Tensor:
+    """Return ``y + gain D C D x`` with the vectors of each row's expert; neither `y` nor `x` is changed.
+
+    Parameters
+    ----------
+    y : Tensor, shape (S, rows)
+        Its dtype is that of the result.
+    x : Tensor, shape (S, cols)
+        Rows, those of an expert behind each other.
+    ends : Tensor of integers, shape (E,)
+        Where the rows of each expert end. The change of the rows of no expert is zero.
+    vectors : sequence of Tensor, shapes (E, m) and (E, p, q, b)
+        Diagonals and grids of circulants of all experts, in the order of the product.
+    gain : float
+        What the product is multiplied by.
+    """
+    if loops_over_experts(x):
+        own = by_expert(vectors)
+        groups = zip(rows_by_expert(y, ends), rows_by_expert(x, ends), strict=True)
+        pieces = [apply_change(ys, xs, None, None, own[e], gain) for (e, ys), (_, xs) in groups]
+        return torch.cat([*pieces, y[sum(map(len, pieces)) :]])
+    ids = torch.searchsorted(ends, torch.arange(x.shape[0], device=x.device, dtype=ends.dtype), right=True)
+    if sees_operations():
+        return _with_vectors_of_rows(y, x, ids, gain, *vectors)
+    size = max(1, _ROWS // max(1, x.shape[1]))
+    pieces = [
+        checkpoint(_with_vectors_of_rows, *several, gain, *vectors, use_reentrant=False)
+        for several in zip(y.split(size), x.split(size), ids.split(size), strict=True)
+    ]
+    return torch.cat(pieces)
+
+
+def by_expert(vectors: Sequence[Tensor]) -> list[tuple[Tensor, ...]]:
+    """Return the vectors of each expert: split once, so that gradients are put together once."""
+    return list(zip(*(vector.unbind() for vector in vectors), strict=True))
+
+
+def rows_by_expert(x: Tensor, ends: Tensor) -> list[tuple[int, Tensor]]:
+    """Return the experts that have rows, with these; if none has rows, no rows of one.
+
+    The rows are split at once: the gradient of a slice would have the size of all rows.
+    """
+    stops = ends.tolist()
+    sizes = [stop - start for start, stop in zip([0, *stops], stops, strict=False)]
+    *groups, _ = x.split([*sizes, len(x) - sum(sizes)])
+    return [(expert, rows) for expert, rows in enumerate(groups) if len(rows)] or [(0, groups[0])]
+
+
+def _with_vectors_of_rows(y: Tensor, x: Tensor, ids: Tensor, gain: float, *vectors: Tensor) -> Tensor:
+    """Return outputs of rows plus their changes, by plain operations on all rows at once, with their experts `ids`."""
+    with without_autocast(x):
+        dtype = torch.promote_types(torch.promote_types(x.dtype, y.dtype), torch.float32)
+        for vector in vectors:
+            dtype = torch.promote_types(dtype, vector.dtype)
+        wide = [vector.to(dtype) for vector in vectors]
+        known = ids.clamp(max=len(wide[0]) - 1)
+        h = x.to(dtype)
+        for left, circulants, right in zip(wide[-3::-2], wide[-2::-2], wide[-1::-2], strict=False):
+            _, p, q, side = circulants.shape
+            blocks = pad(h * right[known], (0, q * side - h.shape[1])).reshape(-1, 1, q, side)
+            spectra = (torch.fft.rfft(circulants)[known] * torch.fft.rfft(blocks)).sum(2)
+            h = torch.fft.irfft(spectra, n=side).reshape(-1, p * side)[:, : left.shape[1]]
+        change = torch.where((ids == known)[:, None], gain * (h * wide[0][known]), 0)
+        return (y + change).to(y.dtype)
