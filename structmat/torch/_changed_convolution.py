@@ -20,15 +20,23 @@ from torch import Tensor
 
 from structmat.torch._autograd import autocast_dtype, without_autocast
 from structmat.torch._change import chunked_change, chunked_gradients
-from structmat.torch._dense_change import change_as_matrix, dense_change, differentiable_gradients, gradients_of_change
+from structmat.torch._dense_change import (
+    change_as_matrix,
+    costs_less_dense,
+    dense_change,
+    differentiable_gradients,
+    gradients_of_change,
+)
 from structmat.torch._kernel_geometry import KernelGeometry
 from structmat.torch._other_tools import sees_operations
 
 __all__ = ["changed_convolution", "takes_rows"]
 
-# Nanoseconds on a CPU, of one thread: of the way by rows for each entry of a row and of its product, and of the dense
-# way for each entry of the kernel and for each product by one; all for a forward and a backward pass.
-_OF_ROWS, _OF_ENTRIES, _OF_PRODUCTS = 13.0, 12.0, 1 / 30
+# Windows are gathered and products added up, which takes 0.4 of the rest; and the way by rows is taken where it is
+# faster than the dense one by a fifth at least. Both passes of convolutions of 3 x 3, ms by the dense way and by rows:
+# 64 channels, 8 of 56 x 56: 72, 201; 256, 8 of 14 x 14: 71, 76; 320, one of 64 x 64: 240, 323 (dense). 512, 8 of 7 x 7:
+# 97, 56; 640, one of 32 x 32: 338, 216; 1,280, two of 8 x 8: 802, 187 (by rows, as in residual and diffusion networks).
+_OF_WINDOWS = 1.4 * 1.2
 # Entries of windows, or of their products, that the way by rows makes at once on a CPU. Passes with four images of
 # 16 x 16 and 320 channels take 57 ms so, and 71 ms with all windows at once; with 2**16 they take as long, and those of
 # kernels of size 1 a tenth longer.
@@ -44,8 +52,8 @@ def takes_rows(x: Tensor, geometry: KernelGeometry, n_factors: int) -> bool:
     if x.device.type != "cpu":
         return False
     entries = prod(geometry.matrix_shape)
-    by_rows = _OF_ROWS * geometry.n_rows(x) * sum(geometry.matrix_shape)
-    return by_rows < entries * (_OF_ENTRIES + _OF_PRODUCTS * x.shape[0] * prod(geometry.places(x)))
+    row_entries = _OF_WINDOWS * geometry.n_rows(x) * sum(geometry.matrix_shape)
+    return not costs_less_dense(entries, entries * x.shape[0] * prod(geometry.places(x)), row_entries)
 
 
 def changed_convolution(

@@ -26,7 +26,7 @@ from torch.nn.functional import linear
 from structmat._errors import ArgumentTypeError, ArgumentValueError
 from structmat.torch._autograd import apply_change, autocast_dtype, have_one_dtype
 from structmat.torch._base_weight import has_own_forward
-from structmat.torch._dense_change import summed
+from structmat.torch._dense_change import costs_less_dense, summed
 from structmat.torch._other_tools import sees_operations
 from structmat.torch._stacked_adapter import StackedCDDAdapter
 from structmat.torch._stacked_change import by_expert, loops_over_experts, rows_by_expert, stacked_change
@@ -252,23 +252,22 @@ def _looped_product(x: Tensor, weight: Tensor, ends: Tensor, adapters: Sequence[
     return torch.cat(pieces)
 
 
-# Nanoseconds on a CPU, of one thread, forward and backward: of the loop for each expert and for each entry of a row and
-# of its product, and of the sums for each entry of the matrices and for each product by one. With 8 experts and 1,024
-# tokens, those of 64 features and 96 inner ones take 27 ms in the loop and 12 with sums, of 128 and 192 46 and 31, of
-# 512 and 512 175 and 230; with 64 experts of 128 and 192, 16 tokens take 47 and 71 ms, 64 take 103 and 68.
-_OF_EXPERTS, _OF_ROWS, _OF_ENTRIES, _OF_PRODUCTS = 6e5, 10.0, 12.0, 1 / 35
-
-
 def _sums_are_faster(module: nn.Module, changes: Changes, n_rows: int) -> bool:
-    """Return whether dense sums, which lose no digits, cost less than the loop over the experts that have rows."""
-    by_loop = by_sums = 0.0
+    """Return whether dense sums, which lose no digits, cost less than the loop over the experts that have rows.
+
+    With 8 experts and 1,024 tokens, those of 64 features and 96 inner ones take 27 ms in the loop and 12 with sums, of
+    128 and 192 46 and 31, of 512 and 512 175 and 230; with 64 experts of 128 and 192, 16 tokens take 47 and 71 ms, 64
+    take 103 and 68.
+    """
+    entries = products = row_entries = calls = 0
     for name, adapters in changes.items():
         weight: Any = module._parameters[name]
         n_experts, rows, cols = weight.shape
         wide = weight.dtype == torch.promote_types(weight.dtype, torch.float32)
         if not wide or weight.device.type != "cpu" or any(each.drops or each.n_factors > 3 for each in adapters):
             return False
-        entries = n_experts * rows * cols
-        by_loop += len(adapters) * (_OF_EXPERTS * min(n_experts, n_rows) + _OF_ROWS * n_rows * (rows + cols))
-        by_sums += len(adapters) * _OF_ENTRIES * entries + _OF_PRODUCTS * n_rows * rows * cols
-    return by_sums < by_loop
+        entries += len(adapters) * n_experts * rows * cols
+        products += n_rows * rows * cols
+        row_entries += len(adapters) * n_rows * (rows + cols)
+        calls += len(adapters) * min(n_experts, n_rows)
+    return costs_less_dense(entries, products, row_entries, calls)

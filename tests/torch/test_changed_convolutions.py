@@ -25,7 +25,7 @@ WAYS = {"dense": float("inf"), "rows": 0.0}
 @contextlib.contextmanager
 def forced(way, piece=2**17):
     with (
-        mock.patch.object(_changed_convolution, "_OF_ROWS", WAYS[way]),
+        mock.patch.object(_dense_change, "_OF_ROWS", WAYS[way]),
         mock.patch.object(_dense_change, "_PIECE", piece),
         mock.patch.object(_changed_convolution, "_WINDOWS", piece),
     ):

@@ -8,6 +8,7 @@ import pytest
 from structmat.torch import (
     CDDExperts,
     StackedCDDAdapter,
+    _dense_change,
     _experts,
     _stacked_change,
     adapt,
@@ -30,7 +31,7 @@ WAYS = ("eager", "grouped_mm", "batched_mm", "one by one", "by rows")
 def way(request, monkeypatch):
     """How products are computed, and what transformers calls its own way then."""
     by_sums = request.param in WAYS[:3]
-    monkeypatch.setattr(_experts, "_OF_ENTRIES", 0.0 if by_sums else float("inf"))
+    monkeypatch.setattr(_dense_change, "_OF_ENTRIES", 0.0 if by_sums else float("inf"))
     if request.param == "by rows":  # as on other devices
         monkeypatch.setattr(_stacked_change, "_ROWS", 100)  # several pieces
         for module in (_experts, _stacked_change):
@@ -125,7 +126,7 @@ def test_gradients_are_those_of_differences_twice(way):
 
 
 def test_matrices_that_are_trained_have_their_gradients(monkeypatch):
-    monkeypatch.setattr(_experts, "_OF_ENTRIES", float("inf"))
+    monkeypatch.setattr(_dense_change, "_OF_ENTRIES", float("inf"))
     module = experts("Mixtral")
     changes, given = changes_of(module), routed()
     module.down_proj.requires_grad_()
@@ -251,7 +252,7 @@ def test_experts_without_tokens_get_no_gradient_and_no_time(monkeypatch):
     calls = []
     apply = _experts.apply_change
     monkeypatch.setattr(_experts, "apply_change", lambda *given: (calls.append(1), apply(*given))[1])
-    monkeypatch.setattr(_experts, "_OF_ENTRIES", float("inf"))
+    monkeypatch.setattr(_dense_change, "_OF_ENTRIES", float("inf"))
     changed = fill(CDDExperts(experts("Mixtral", loop="grouped_mm"), NAMES))
     x, chosen, weights = routed()
     changed(x, torch.zeros_like(chosen), weights).sum().backward()
