@@ -68,7 +68,7 @@ class Samples:
 
     def gains(self, gain: float, dtype: torch.dtype) -> Tensor:
         """Return the gain of each sample, (S, 1, 1)."""
-        return (gain * self.gathered(self.alphas.to(dtype))).unsqueeze(2)
+        return (gain * self.alphas.to(dtype).index_select(0, self.numbers)).view(-1, 1, 1)
 
     def working(self, vectors: Sequence[Tensor], gain: float, x: Tensor, y: Tensor) -> Working:
         """Return what `Working.of` does, and keep it for the next call with the same vectors.

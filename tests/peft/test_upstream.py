@@ -172,6 +172,7 @@ TWO_ADAPTERS = [
 # Tests that would get cases here but cannot pass, with the reason.
 IMPOSSIBLE: dict[str, str] = {
     "test_mixed_adapter_batches_mha_raises": "wants an error where mixed batches work, and for LoRA do not",
+    "test_mixed_adapter_batches_training_mode_raises": "wants an error where mixed batches train, and for LoRA do not",
     "test_disable_adapter_with_bias_warns": "skips itself for all methods but LoRA and BOFT, by a list in its source",
 }
 
