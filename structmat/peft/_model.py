@@ -55,7 +55,7 @@ from structmat.torch._other_tools import (
     return_to_fast_paths,
     watch_calls,
 )
-from structmat.torch._parameter_names import unreached_experts
+from structmat.torch._parameter_names import places_of, unreached_experts
 
 __all__ = ["CDDModel"]
 
@@ -502,7 +502,8 @@ def _warn_of_unknown(model: nn.Module, config: CDDConfig) -> None:
     """Warn of names of targets that nothing has beside others that something has, for layers that are trained."""
     if config.inference_mode:
         return
-    modules = [*(path for path, _ in model.named_modules()), *chain.from_iterable(unreached_experts(model).values())]
+    experts = unreached_experts(places_of(model))
+    modules = [*(path for path, _ in model.named_modules()), *chain.from_iterable(experts.values())]
     parameters = list(chain.from_iterable(own_parameters(path, each) for path, each in model.named_modules()))
     for argument, targets, kind, paths in (
         ("target_modules", config.target_modules, "module", modules),

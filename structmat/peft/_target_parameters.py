@@ -21,7 +21,7 @@ from structmat.peft._config import CDDConfig
 from structmat.peft._tuner_layer import CDDTunerLayer
 from structmat.torch._experts import stack_of
 from structmat.torch._other_tools import is_tensor_parallel
-from structmat.torch._parameter_names import parameters_meant, text_of_unreached, unreached_experts
+from structmat.torch._parameter_names import parameters_meant, places_of, text_of_unreached, unreached_experts
 
 __all__ = [
     "has_forward",
@@ -104,7 +104,7 @@ def keep_meaning(model: nn.Module, config: CDDConfig) -> None:
     """
     if config.target_modules is None:
         return
-    known = unreached_experts(model)
+    known = unreached_experts(places_of(model))
     asked = _asked(config)
     meant = [path for path, names in known.items() if any(check_target_module_exists(asked, name) for name in names)]
     if len(matching(config.target_parameters or (), meant)) == len(meant):
@@ -128,7 +128,7 @@ def _meant_by_modules(model: nn.Module, config: CDDConfig) -> list[str]:
     """Return the paths, in the plain model, of the parameters that `target_modules` mean."""
     if config.target_modules is None:  # then the targets are those that PEFT knows for the architecture
         return []
-    asked = _asked(config)
+    asked, places = _asked(config), places_of(model)
 
     def means(name: str) -> bool:
         return bool(check_target_module_exists(asked, name))
@@ -138,10 +138,10 @@ def _meant_by_modules(model: nn.Module, config: CDDConfig) -> list[str]:
 
     known = {
         path
-        for path, names in unreached_experts(model).items()
+        for path, names in unreached_experts(places).items()
         if not (any(map(excludes, names)) or is_excluded(asked, path))
     }
-    meant = parameters_meant(model, means, "CDDConfig", "target_modules", stacked=True)
+    meant = parameters_meant(places, means, "CDDConfig", "target_modules", stacked=True)
     routers = [f"{path}.weight" for path in _router_paths(model) if means(path) and not is_excluded(asked, path)]
     return [*(path for path in meant if path in known), *routers]
 
@@ -182,7 +182,7 @@ def _module_paths(model: nn.Module) -> list[str]:
 def _drop_names_of_parameters(model: nn.Module, config: CDDConfig) -> None:
     """Take names that no module has, but parameters that are adapted, out of `target_modules`."""
     paths = _module_paths(model)
-    plain = [*chain.from_iterable(unreached_experts(model).values()), *_router_paths(model)]
+    plain = [*chain.from_iterable(unreached_experts(places_of(model)).values()), *_router_paths(model)]
     targets = config.target_modules
     if isinstance(targets, str):
         if targets.lower() != INCLUDE_LINEAR_LAYERS_SHORTHAND:

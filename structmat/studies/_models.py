@@ -99,7 +99,7 @@ def _built(folder: Path) -> Model:
 
     from structmat.torch._experts import stack_of  # noqa: PLC0415
     from structmat.torch._other_tools import has_transposed_weight, reads_weight  # noqa: PLC0415
-    from structmat.torch._parameter_names import unreached_experts  # noqa: PLC0415
+    from structmat.torch._parameter_names import places_of, unreached_experts  # noqa: PLC0415
 
     config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     kind = getattr(transformers, *(config.architectures or ["architectures"])[:1])
@@ -126,7 +126,7 @@ def _built(folder: Path) -> Model:
         return "" if converted else name
 
     stacks = {}
-    for path in unreached_experts(model):
+    for path in unreached_experts(places_of(model)):
         parent, _, name = path.rpartition(".")
         held = stack_of(modules[parent], name, "fit_checkpoint")
         if not held.single:

@@ -28,8 +28,9 @@ from structmat.torch._other_tools import (
     whole_numel,
 )
 from structmat.torch._parameter_names import (
-    changeable_parameters,
+    Place,
     parameters_meant,
+    places_of,
     text_of_unreached,
     unreached_experts,
 )
@@ -220,10 +221,12 @@ def adapt(
     modules = {path: module for path, module in model.named_modules(remove_duplicate=False) if path}
     kept = [path for path in modules if _matches(path, train, "train")]
     _require_matches(train, modules, "train")
+    _require_matches(exclude, modules, "exclude")
     left_out = [*kept, *(path for path in modules if _matches(path, exclude, "exclude"))]
-    stacks = _meant(model, parameters, left_out)
-    experts = {path: names for path, names in _unreached(model, targets, left_out).items() if path not in stacks}
-    found = _targeted(model, modules, targets, exclude, kept, experts, stacks)
+    places = places_of(model)
+    stacks = _meant(places, parameters, left_out)
+    experts = {path: names for path, names in _unreached(places, targets, left_out).items() if path not in stacks}
+    found = _targeted(model, modules, targets, left_out, experts, stacks)
     _require_frozen(found, [*kept, *recorded(model)])
     require_alone(stacks, [*found, *adapted_layers(model), *kept, *recorded(model)], "adapt", "parameters")
     if experts:
@@ -430,32 +433,30 @@ def _require_matches(names: Targets, paths: Collection[str], argument: str) -> N
             raise ArgumentValueError("adapt", argument, f"{each!r} matches no module{near_names(each, paths)}")
 
 
-def _meant(model: nn.Module, names: Targets, out: Collection[str]) -> list[str]:
+def _meant(places: Mapping[str, Place], names: Targets, out: Collection[str]) -> list[str]:
     """Return the paths of the parameters to adapt, of those that are not in the modules to leave out."""
     if not names:
         return []
-    known = changeable_parameters(model)
     is_pattern = isinstance(names, str)
     found = parameters_meant(
-        model, lambda path: _matches(path, names, "parameters"), "adapt", "parameters", stacked=is_pattern
+        places, lambda path: _matches(path, names, "parameters"), "adapt", "parameters", stacked=is_pattern
     )
     for each in [names] if isinstance(names, str) else [[name] for name in names]:
-        if not any(_matches(path, each, "parameters") for path in chain.from_iterable(known.values())):
-            text = f"{each!r} matches no parameter; could be adapted: {first_names(list(known)) or 'none'}"
+        if not any(_matches(path, each, "parameters") for place in places.values() for path in place.paths):
+            text = f"{each!r} matches no parameter; could be adapted: {first_names(list(places)) or 'none'}"
             raise ArgumentValueError("adapt", "parameters", text)
     found = [path for path in found if not any(path.startswith(f"{other}.") for other in out)]
-    changes = changes_of(model)
-    adapted = [path for path in found if path in changes]
+    adapted = [path for path in found if places[path].is_adapted]
     if adapted:
         raise ArgumentValueError("adapt", "parameters", f"match {adapted[0]}, which is adapted already")
     return found
 
 
-def _unreached(model: nn.Module, targets: Targets, out: Collection[str]) -> dict[str, list[str]]:
+def _unreached(places: Mapping[str, Place], targets: Targets, out: Collection[str]) -> dict[str, list[str]]:
     """Return those of the `unreached_experts` that the targets mean and that are not in the modules to leave out."""
     return {
         path: names
-        for path, names in unreached_experts(model).items()
+        for path, names in unreached_experts(places).items()
         if (targets == "all-linear" or any(_matches(name, targets, "targets") for name in names))
         and not any(path.startswith(f"{other}.") for other in out)
     }
@@ -465,8 +466,7 @@ def _targeted(
     model: nn.Module,
     modules: dict[str, nn.Module],
     targets: Targets,
-    exclude: Targets,
-    train: Collection[str],
+    left_out: Collection[str],
     experts: Mapping[str, Sequence[str]],
     stacks: Collection[str],
 ) -> list[str]:
@@ -475,10 +475,9 @@ def _targeted(
     Targets may also mean weights of experts, by one of several names; such targets are no error. There need be no layer
     if there are stacks of experts to adapt.
     """
-    _require_matches(exclude, modules, "exclude")
-    out = [*train, *(path for path in modules if _matches(path, exclude, "exclude"))]
-    taken = {id(inner) for path in out for inner in modules[path].modules()}
-    for layer in adapted_layers(model).values():
+    already = adapted_layers(model)
+    taken = {id(inner) for path in left_out for inner in modules[path].modules()}
+    for layer in already.values():
         taken |= {id(inner) for inner in layer.modules() if inner is not layer or targets == "all-linear"}
     could = adaptable_layers(model)
     if targets == "all-linear":
@@ -498,9 +497,8 @@ def _targeted(
     if not found and not (stacks and targets in ("all-linear", (), [])):
         free = [path for path in could if id(modules[path]) not in taken]
         text = f"{targets!r} match no layer; could be adapted: {text_of_adaptable(free, targets)}"
-        already = list(adapted_layers(model))
         if already:
-            text = f"{text}; adapted already: {first_names(already, _FEW)}"
+            text = f"{text}; adapted already: {first_names(list(already), _FEW)}"
         if experts:
             text = f"{text}; {text_of_unreached(experts, argument='parameters')}"
         raise ArgumentValueError("adapt", "targets", text)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import chain
 from typing import NamedTuple
 
@@ -12,7 +12,7 @@ from structmat._errors import ArgumentValueError
 from structmat.torch._adapter import CDDAdapter
 from structmat.torch._layers import AdaptedModule, kind_of
 
-__all__ = ["changeable_parameters", "parameters_meant", "text_of_unreached", "unreached_experts"]
+__all__ = ["Place", "parameters_meant", "places_of", "text_of_unreached", "unreached_experts"]
 
 _FUSED: dict[str, tuple[tuple[str, ...], ...]] = {
     "gate_up_proj": (("gate_proj", "up_proj"), ("w1", "w3"), ("input_linear",)),
@@ -22,7 +22,7 @@ _FUSED: dict[str, tuple[tuple[str, ...], ...]] = {
 give to these matrices: each group is all of one parameter."""
 
 
-class _Place(NamedTuple):
+class Place(NamedTuple):
     """A parameter of a module that is no layer, and where it stands."""
 
     module: nn.Module
@@ -43,9 +43,13 @@ class _Place(NamedTuple):
         return len(getattr(parameter, "ds_shape", getattr(parameter, "shape", ()))) == 3
 
 
-def _places(model: nn.Module) -> dict[str, _Place]:
-    """Return the parameters with two or three axes of modules that are no layers, by their paths in the plain model."""
-    found: dict[str, _Place] = {}
+def places_of(model: nn.Module) -> dict[str, Place]:
+    """Return the parameters that can be adapted without being a layer's weight, by their paths in the plain model.
+
+    These are parameters with three axes, the stacked matrices of experts, and single matrices with two, of modules that
+    are no layers.
+    """
+    found: dict[str, Place] = {}
     for path, module, adapted in _plain_modules(model, ""):
         if kind_of(module) is not None or hasattr(module, "in_features"):  # layers, such as a router
             continue
@@ -60,7 +64,7 @@ def _places(model: nn.Module) -> dict[str, _Place]:
                 for group in ((last,), *_FUSED.get(last, ()))
             ]
             groups[0][0].insert(0, own)
-            found.setdefault(own, _Place(module, name, name in adapted, groups))
+            found.setdefault(own, Place(module, name, name in adapted, groups))
     return found
 
 
@@ -81,23 +85,15 @@ def _plain_modules(module: nn.Module, path: str) -> Iterator[tuple[str, nn.Modul
         yield from _plain_modules(child, f"{path}.{name}".strip(".") if name != "base_layer" else path)
 
 
-def changeable_parameters(model: nn.Module) -> dict[str, list[str]]:
-    """Return the parameters that can be adapted without being a layer's weight, each with the paths that may mean it.
-
-    These are parameters with three axes, the stacked matrices of experts, and single matrices with two.
-    """
-    return {path: place.paths for path, place in _places(model).items()}
-
-
 def parameters_meant(
-    model: nn.Module, is_meant: Callable[[str], bool], owner: str, argument: str, *, stacked: bool = False
+    places: Mapping[str, Place], is_meant: Callable[[str], bool], owner: str, argument: str, *, stacked: bool = False
 ) -> list[str]:
     """Return the paths of the parameters that names mean, in the order of the model.
 
     Parameters
     ----------
-    model : Module
-        Plain or adapted; paths are those of the plain model.
+    places : mapping
+        The parameters of a model, from `places_of`.
     is_meant : callable
         Whether a path is meant. A parameter is meant by its own path, or by those of all matrices that are fused in it:
         ``experts.gate_up_proj`` by ``experts.gate_proj`` and ``experts.up_proj``, or by ``experts.w1`` and
@@ -113,7 +109,7 @@ def parameters_meant(
         If a part of what is fused in a parameter is meant, and the rest is not.
     """
     found = []
-    for path, place in _places(model).items():
+    for path, place in places.items():
         if stacked and not place.is_stacked:
             continue
         present = [[any(map(is_meant, paths)) for paths in group] for group in place.groups]
@@ -129,7 +125,7 @@ def parameters_meant(
     return found
 
 
-def unreached_experts(model: nn.Module) -> dict[str, list[str]]:
+def unreached_experts(places: Mapping[str, Place]) -> dict[str, list[str]]:
     """Return the weights of experts that no adapter reaches, each with the paths by which targets may mean it.
 
     Mixtures of experts of transformers keep the matrices of all experts of a block in one parameter, of shape (experts,
@@ -138,7 +134,7 @@ def unreached_experts(model: nn.Module) -> dict[str, list[str]]:
     """
     return {
         path: place.paths
-        for path, place in _places(model).items()
+        for path, place in places.items()
         if not place.is_adapted and ("experts" in path.split(".") or "Experts" in type(place.module).__name__)
     }
 
