@@ -15,7 +15,7 @@ Shapes: inputs (batch, columns, *sizes), kernels (rows, columns per group, *kern
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import chain
 from math import prod
 from typing import TypeAlias
@@ -49,17 +49,18 @@ def correlation(
     kernels = weight.conj().unflatten(0, (groups, -1))
     _, n_rows, n_columns, *_ = kernels.shape
     pieces = []
-    for some, rows in _chunks(groups, n_rows, n_columns * _n_frequencies(weight, tile)):
-        if rows.start == 0:
-            X = _spectra(_tiles(_of_groups(x, groups, some), before, n_outputs, dilation, tile, step), tile)
-            X = X.unflatten(0, (len(some), n_columns))
-            if n_columns > 1:
-                X = _by_frequency(X)
-        W = _spectra(kernels[some.start : some.stop, rows.start : rows.stop].flatten(0, 1), tile)
-        W = W.unflatten(0, (len(some), -1)).conj()
-        Y = W * X if n_columns == 1 else _by_row(_by_frequency(W) @ X, len(some))
-        y = _values(Y.flatten(0, 1), tile, step, weight)
-        pieces.append(_joined(y, len(x), n_outputs, dilation, step))
+    several_groups, several_rows = _chunks(groups, n_rows, n_columns * _n_frequencies(weight, tile))
+    for some in several_groups:
+        X = _spectra(_tiles(_of_groups(x, groups, some), before, n_outputs, dilation, tile, step), tile)
+        X = X.unflatten(0, (len(some), n_columns))
+        if n_columns > 1:
+            X = _by_frequency(X)
+        for rows in several_rows:
+            W = _spectra(kernels[some.start : some.stop, rows.start : rows.stop].flatten(0, 1), tile)
+            W = W.unflatten(0, (len(some), -1)).conj()
+            Y = W * X if n_columns == 1 else _by_row(_by_frequency(W) @ X, len(some))
+            y = _values(Y.flatten(0, 1), tile, step, weight)
+            pieces.append(_joined(y, len(x), n_outputs, dilation, step))
     return torch.cat(pieces, 1) if len(pieces) > 1 else pieces[0].contiguous()
 
 
@@ -76,17 +77,19 @@ def kernel_correlation(
     n_rows, n_columns = y.shape[1] // groups, x.shape[1] // groups
     n_tiles = len(x) * prod(map(tiles_along, n_outputs, dilation, step))
     pieces = []
-    for some, rows in _chunks(groups, n_rows, max(n_columns, n_tiles) * _n_frequencies(x, tile)):
-        if rows.start == 0:
-            X = _spectra(_tiles(_of_groups(x, groups, some), before, n_outputs, dilation, tile, step), tile)
-            X = X.unflatten(0, (len(some), n_columns))
-            if n_rows * n_columns > 1:
-                X = _by_frequency(X).mT
-        part = _of_groups(y, groups, some).unflatten(1, (len(some), -1))[:, :, rows.start : rows.stop].flatten(1, 2)
-        Y = _spectra(_tiles(part.conj(), nowhere, n_outputs, dilation, step, step), tile)
-        Y = Y.unflatten(0, (len(some), -1)).conj()
-        W = _by_row(_by_frequency(Y) @ X, len(some)) if n_rows * n_columns > 1 else (Y * X).sum(2, keepdim=True)
-        pieces.append(_values(W.flatten(0, 1), tile, sizes, x))
+    several_groups, several_rows = _chunks(groups, n_rows, max(n_columns, n_tiles) * _n_frequencies(x, tile))
+    for some in several_groups:
+        X = _spectra(_tiles(_of_groups(x, groups, some), before, n_outputs, dilation, tile, step), tile)
+        X = X.unflatten(0, (len(some), n_columns))
+        if n_rows * n_columns > 1:
+            X = _by_frequency(X).mT
+        gradients = _of_groups(y, groups, some).unflatten(1, (len(some), -1))
+        for rows in several_rows:
+            part = gradients[:, :, rows.start : rows.stop].flatten(1, 2)
+            Y = _spectra(_tiles(part.conj(), nowhere, n_outputs, dilation, step, step), tile)
+            Y = Y.unflatten(0, (len(some), -1)).conj()
+            W = _by_row(_by_frequency(Y) @ X, len(some)) if n_rows * n_columns > 1 else (Y * X).sum(2, keepdim=True)
+            pieces.append(_values(W.flatten(0, 1), tile, sizes, x))
     return torch.cat(pieces) if len(pieces) > 1 else pieces[0].contiguous()
 
 
@@ -99,16 +102,15 @@ def _n_frequencies(x: Tensor, tile: Sizes) -> int:
     return prod(tile) if x.is_complex() else prod(tile[:-1]) * (tile[-1] // 2 + 1)
 
 
-def _chunks(groups: int, n_rows: int, entries: int) -> Iterator[tuple[range, range]]:
-    """Yield groups and rows of each of them that are treated at once: several whole groups, or some rows of one.
+def _chunks(groups: int, n_rows: int, entries: int) -> tuple[list[range], list[range]]:
+    """Return which groups, and which rows of each, are treated at once: several whole groups, or some rows of one.
 
     `entries` is the number of entries of the spectra of one row.
     """
     at_once = max(1, _CHUNK // entries)
     some, rows = max(1, at_once // n_rows), min(n_rows, at_once)
-    for group in range(0, groups, some):
-        for row in range(0, n_rows, rows):
-            yield range(group, min(groups, group + some)), range(row, min(n_rows, row + rows))
+    several_groups = [range(group, min(groups, group + some)) for group in range(0, groups, some)]
+    return several_groups, [range(row, min(n_rows, row + rows)) for row in range(0, n_rows, rows)]
 
 
 def _of_groups(x: Tensor, groups: int, some: range) -> Tensor:
