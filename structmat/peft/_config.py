@@ -14,9 +14,7 @@ from peft.utils import PeftType
 from structmat._adapter_format import REQUIRES
 from structmat._errors import ArgumentTypeError, ArgumentValueError
 from structmat._files import atomic_write
-from structmat.torch._former_parts import FormerParts
-from structmat.torch._from_lora import explaining
-from structmat.torch._options import AdapterOptions
+from structmat.torch._for_peft import AdapterOptions, FormerParts, explaining
 
 __all__ = ["CDDConfig"]
 

@@ -15,9 +15,7 @@ from structmat._adapter_format import FACTOR_KEY
 from structmat._errors import ArgumentTypeError, ArgumentValueError
 from structmat._files import first_names
 from structmat.peft._config import CDDConfig
-from structmat.torch._files import naming_damage
-from structmat.torch._former_parts import whole_state
-from structmat.torch._other_tools import rewritten_by, unwrapped_model
+from structmat.torch._for_peft import naming_damage, rewritten_by, unwrapped_model, whole_state
 
 __all__ = ["hotswap_adapter"]
 

@@ -18,12 +18,18 @@ from structmat.peft._config import CDDConfig
 from structmat.peft._mixture import changes_at_once
 from structmat.peft._sum import CDDSum, terms_of
 from structmat.peft._tuner_layer import CDDTunerLayer, Merged
-from structmat.torch import CDDAdapter
-from structmat.torch._adapter import Init
-from structmat.torch._base_weight import own_weight, require_whole, weight_plus
-from structmat.torch._layers import AdaptedLayer, CDDLinear, Change, kind_of
-from structmat.torch._options import AdapterOptions
-from structmat.torch._other_tools import is_never_called
+from structmat.torch import CDDAdapter, CDDLinear
+from structmat.torch._for_peft import (
+    AdaptedLayer,
+    AdapterOptions,
+    Change,
+    Init,
+    is_never_called,
+    kind_of,
+    own_weight,
+    require_whole,
+    weight_plus,
+)
 
 __all__ = ["CDDTunerLinear"]
 

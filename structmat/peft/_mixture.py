@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from structmat.torch import CDDAdapter
-from structmat.torch._sample_changes import SampleChanges
+from structmat.torch._for_peft import SampleChanges
 
 __all__ = ["NamesOfSamples", "changes_at_once"]
 

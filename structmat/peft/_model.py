@@ -44,18 +44,23 @@ from structmat.peft._target_parameters import (
 )
 from structmat.peft._tuner_layer import CDDTunerLayer
 from structmat.peft._weighted_sums import COMBINATIONS, Vectors, fill_terms, options_of_terms
-from structmat.torch._base_weight import owner_of
-from structmat.torch._former_parts import whole_state
-from structmat.torch._layers import kind_of
-from structmat.torch._model import adaptable_layers, is_left_out, near_names, require_alone, text_of_adaptable
-from structmat.torch._other_tools import (
+from structmat.torch._for_peft import (
+    adaptable_layers,
+    is_left_out,
     is_tensor_parallel,
+    kind_of,
     leave_fast_paths,
+    near_names,
+    owner_of,
+    places_of,
     reads_weight,
+    require_alone,
     return_to_fast_paths,
+    text_of_adaptable,
+    unreached_experts,
     watch_calls,
+    whole_state,
 )
-from structmat.torch._parameter_names import places_of, unreached_experts
 
 __all__ = ["CDDModel"]
 

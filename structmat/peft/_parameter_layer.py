@@ -12,10 +12,16 @@ from structmat._errors import ArgumentValueError, naming
 from structmat.peft._config import CDDConfig
 from structmat.peft._tuner_layer import CDDTunerLayer, Merged
 from structmat.torch import StackedCDDAdapter
-from structmat.torch._base_weight import own_weight, weight_plus
-from structmat.torch._experts import Stack, call_changed, laid_out, stack_of
-from structmat.torch._options import AdapterOptions
-from structmat.torch._other_tools import is_never_called
+from structmat.torch._for_peft import (
+    AdapterOptions,
+    Stack,
+    call_changed,
+    is_never_called,
+    laid_out,
+    own_weight,
+    stack_of,
+    weight_plus,
+)
 
 __all__ = ["CDDTunerParameters"]
 

@@ -19,9 +19,14 @@ from structmat._adapter_format import exact_targets
 from structmat._errors import ArgumentError, warn_caller
 from structmat.peft._config import CDDConfig
 from structmat.peft._tuner_layer import CDDTunerLayer
-from structmat.torch._experts import stack_of
-from structmat.torch._other_tools import is_tensor_parallel
-from structmat.torch._parameter_names import parameters_meant, places_of, text_of_unreached, unreached_experts
+from structmat.torch._for_peft import (
+    is_tensor_parallel,
+    parameters_meant,
+    places_of,
+    stack_of,
+    text_of_unreached,
+    unreached_experts,
+)
 
 __all__ = [
     "has_forward",

@@ -15,7 +15,7 @@ from structmat.operators import CDDLayout
 from structmat.peft._config import CDDConfig
 from structmat.peft._sum import CDDSum, terms_of
 from structmat.torch import CDDAdapter
-from structmat.torch._base_weight import dtype_and_device, owner_of
+from structmat.torch._for_peft import dtype_and_device, owner_of
 
 __all__ = ["CDDTunerLayer", "Merged"]
 

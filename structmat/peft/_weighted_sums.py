@@ -12,7 +12,7 @@ from structmat._errors import ArgumentValueError
 from structmat.peft._config import CDDConfig
 from structmat.peft._layer import CDDTunerLinear
 from structmat.peft._sum import CDDSum, terms_of
-from structmat.torch._options import AdapterOptions
+from structmat.torch._for_peft import AdapterOptions
 
 __all__ = ["COMBINATIONS", "Vectors", "fill_terms", "options_of_terms"]
 

@@ -2,6 +2,7 @@
 
 Map of the package; each file imports only from those below it:
 
+- `_for_peft`: what `structmat.peft` takes of this package beside its public names
 - `_bank`: many adapters, of which each sample of a batch has its own, `AdapterBank`
 - `_files`: an adapter in a folder, in the format of PEFT: `save_adapter`, `load_adapter`, `using_adapter`
 - `_model`: a whole model: `adapt`, `remove_adapters`

@@ -1,0 +1,64 @@
+"""What `structmat.peft` uses of this package beside its public names; it imports no other private module of it."""
+
+from __future__ import annotations
+
+from structmat.torch._adapter import Init
+from structmat.torch._base_weight import dtype_and_device, own_weight, owner_of, require_whole, weight_plus
+from structmat.torch._experts import Stack, call_changed, laid_out, stack_of
+from structmat.torch._files import naming_damage
+from structmat.torch._former_parts import FormerParts, whole_state
+from structmat.torch._from_lora import explaining
+from structmat.torch._layers import AdaptedLayer, Change, kind_of
+from structmat.torch._model import adaptable_layers, is_left_out, near_names, require_alone, text_of_adaptable
+from structmat.torch._options import AdapterOptions
+from structmat.torch._other_tools import (
+    is_never_called,
+    is_tensor_parallel,
+    leave_fast_paths,
+    reads_weight,
+    return_to_fast_paths,
+    rewritten_by,
+    unwrapped_model,
+    watch_calls,
+)
+from structmat.torch._parameter_names import parameters_meant, places_of, text_of_unreached, unreached_experts
+from structmat.torch._sample_changes import SampleChanges
+
+__all__ = [
+    "AdaptedLayer",
+    "AdapterOptions",
+    "Change",
+    "FormerParts",
+    "Init",
+    "SampleChanges",
+    "Stack",
+    "adaptable_layers",
+    "call_changed",
+    "dtype_and_device",
+    "explaining",
+    "is_left_out",
+    "is_never_called",
+    "is_tensor_parallel",
+    "kind_of",
+    "laid_out",
+    "leave_fast_paths",
+    "naming_damage",
+    "near_names",
+    "own_weight",
+    "owner_of",
+    "parameters_meant",
+    "places_of",
+    "reads_weight",
+    "require_alone",
+    "require_whole",
+    "return_to_fast_paths",
+    "rewritten_by",
+    "stack_of",
+    "text_of_adaptable",
+    "text_of_unreached",
+    "unreached_experts",
+    "unwrapped_model",
+    "watch_calls",
+    "weight_plus",
+    "whole_state",
+]
