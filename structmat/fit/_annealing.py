@@ -29,9 +29,7 @@ _SQUARE_DECAY = 0.7
 """How much Adam remembers of the squares of gradients. Below 0.5 steps explode."""
 
 
-def annealing(
-    objective: Objective, parameters: NDArray[Any], rates: NDArray[np.float64], steps: int
-) -> Iterator[NDArray[np.float64]]:
+def annealing(objective: Objective, parameters: NDArray[Any], rate: float, steps: int) -> Iterator[NDArray[np.float64]]:
     """Yield the relative errors of products before each of the steps, which overwrite their parameters.
 
     Parameters
@@ -39,14 +37,14 @@ def annealing(
     objective : Objective
     parameters : (n_products, N) ndarray
         The parameters of each product.
-    rates : (n_products,) ndarray
-        The size of the steps of each product.
+    rate : float
+        The size of the steps.
     steps : int
         Steps fall along a cosine, to zero after this number.
     """
     real = objective.dtype.type(0).real.dtype
     parts = 1 + (objective.dtype.kind == "c")
-    first = (_FIRST_STEP * rates).astype(real)[:, None] / math.sqrt(objective.layout.n_factors * parts)
+    first = _FIRST_STEP * rate / math.sqrt(objective.layout.n_factors * parts)
     tiny = float(np.finfo(real).tiny) ** 0.5
     x = parameters.view(real)
     mean, square = np.zeros_like(x), np.zeros_like(x)

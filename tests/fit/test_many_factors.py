@@ -98,56 +98,63 @@ def test_without_a_limit_a_polish_ends_where_it_gains_little(monkeypatch):
     assert limited.message != _search.GAINS_LITTLE
 
 
-class Chains(_search.Search):
-    """A search whose chains end where they are told to, and take down their rates."""
+@pytest.fixture
+def explored(monkeypatch):
+    """Explore with chains of four steps that have given errors; return candidates, rates and the steps of each."""
+    monkeypatch.setattr(_search, "_TOGETHER_SIDE", 0)
 
-    def __init__(self, errors, restarts=None):
-        W = nearly_of_rank_two()
-        super().__init__(
-            Problem(W, CDDLayout(W.shape, 5), W.dtype), Control(10, 1e-7, restarts), np.random.default_rng(0)
-        )
-        self.errors, self.rates = iter(errors), []
+    def explore(*errors, read_off=math.inf, known=1.0, restarts=None):
+        rates, counts = [], []
 
-    def _annealed(self, parameters, rates, steps):
-        self.rates += rates.tolist()
-        return [_search.Candidate("random", chain, next(self.errors)) for chain in parameters]
+        def annealing(objective, parameters, rate, steps):
+            assert len(parameters) == 1
+            counts.append(0)
+            own = len(counts) - 1
+            for error in errors[own][:steps]:
+                rates.append(rate)
+                counts[own] += 1
+                yield np.array([error])
+
+        monkeypatch.setattr(_search, "annealing", annealing)
+        rng = np.random.default_rng(0)
+        W = rng.standard_normal((64, 2)) @ rng.standard_normal((2, 64))
+        search = _search.Search(Problem(W, CDDLayout(W.shape, 5), W.dtype), Control(10, 1e-7, restarts), rng)
+        search._best = _search.Candidate("low-rank", np.zeros(320), known, history=(known,))
+        found = search._explored(rng, len(errors), 4, read_off)
+        return [list(one.history) for one in found], set(rates), counts
+
+    return explore
 
 
-def nearly_of_rank_two():
-    rng = np.random.default_rng(0)
-    return rng.standard_normal((6, 2)) @ rng.standard_normal((2, 6)) + 1e-3 * rng.standard_normal((6, 6))
+FALLING = [0.9, 0.8, 0.6, 0.5], [0.9, 0.7, 0.5, 0.4], [0.9, 0.6, 0.6, 0.6]
+
+
+@pytest.mark.parametrize(("read_off", "rate"), [(0.72, 0.5), (0.74, 1.0), (math.inf, 1.0)])
+def test_steps_are_smaller_where_the_matrix_is_nearly_of_low_rank(explored, read_off, rate):
+    """Five of 64 are 8 per cent, and six times as much is 0.47, which an error of 0.73 leaves to what was read off."""
+    assert explored(*FALLING, read_off=read_off)[1] == {rate}
+
+
+def test_the_best_chain_after_half_of_the_steps_goes_on_where_the_matrix_is_nearly_of_low_rank(explored):
+    assert explored(*FALLING, read_off=0.5) == ([FALLING[2]], {0.5}, [2, 2, 4])
+    assert explored(*FALLING, read_off=0.5, restarts=2) == ([FALLING[1]], {0.5}, [2, 4])
+    assert explored(*FALLING) == ([*FALLING], {1.0}, [4, 4, 4])
 
 
 @pytest.mark.parametrize(
-    ("read_off", "chains", "rates"),
-    [
-        (0.56, 1, [1.0]),
-        (0.56, 2, [1.0, 0.5]),
-        (0.56, 4, [1.0, 1.0, 1.0, 0.5]),
-        (0.58, 2, [1.0, 1.0]),
-        (math.inf, 2, [1.0, 1.0]),
-    ],
+    ("first", "restarts", "counts"), [(0.5, None, [4, 4]), (0.6, None, [4]), (0.6, 2, [4, 4]), (math.nan, None, [4])]
 )
-def test_the_last_of_several_chains_takes_smaller_steps_where_the_matrix_is_nearly_of_low_rank(
-    monkeypatch, read_off, chains, rates
-):
-    """It is where the product that was read off explains at least 0.9 of the 0.75 that the others explain."""
-    monkeypatch.setattr(_search, "_TOGETHER_SIDE", 0)
-    search = Chains([0.5] * chains)
-    search._explored(np.random.default_rng(0), chains, 3, read_off)
-    assert search.rates == rates
+def test_after_a_chain_that_explains_far_less_than_what_is_known_there_are_no_more(explored, first, restarts, counts):
+    """What is known explains 0.8 of the square norm, the chains 0.75, 0.64 or nothing at all."""
+    errors = [[first] * 4, [0.5] * 4]
+    found, _, steps = explored(*errors, known=0.2**0.5, restarts=restarts)
+    assert [count for count in steps if count] == counts
+    assert len(found) == (len(counts) if first == 0.5 or restarts else 0)
 
 
-@pytest.mark.parametrize(("first", "restarts", "chains"), [(1.04, None, 4), (1.06, None, 1), (1.06, 4, 4)])
-def test_a_first_chain_far_above_what_is_known_is_the_last_unless_their_number_is_given(
-    monkeypatch, first, restarts, chains
-):
-    monkeypatch.setattr(_search, "_TOGETHER_SIDE", 0)
-    search = Chains([], restarts)
-    search._best = _search.Candidate("low-rank", np.zeros(30), 0.5, history=(0.5,))
-    search.errors = iter([0.5 * first] * 4)
-    search._explored(np.random.default_rng(0), 4, 3)
-    assert len(search.rates) == chains
+def test_a_race_ends_with_a_first_chain_that_is_hopeless(explored):
+    assert explored(*FALLING, read_off=0.5, known=0.5) == ([], {0.5}, [2])
+    assert explored(*FALLING[::-1], read_off=0.5, known=0.59) == ([FALLING[2]], {0.5}, [4, 2])
 
 
 @pytest.mark.slow
