@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from structmat._arguments import as_floating, as_matrix
+from structmat._arrays.arithmetic import times_power_of_two
 from structmat._arrays.conversion import from_numpy, to_numpy
 from structmat._arrays.linear_algebra import is_hermitian
 from structmat._arrays.namespaces import numpy_namespace
@@ -77,12 +78,8 @@ def largest_exponent(x: NDArray[Any]) -> int:
 
 
 def scale_by_power_of_two(x: NDArray[Any], exponent: int) -> NDArray[Any]:
-    """Return ``x * 2**exponent``, also where ``2**exponent`` itself would overflow; for zero the array as it is."""
-    if exponent == 0:
-        return x
-    parts = np.ascontiguousarray(x).view(x.real.dtype) if np.iscomplexobj(x) else x
-    scaled: NDArray[Any] = np.ldexp(parts, exponent).view(x.dtype)
-    return scaled
+    """Return ``x * 2**exponent``, and for an exponent of zero the array itself, which may be large."""
+    return times_power_of_two(x, exponent, numpy_namespace) if exponent else x
 
 
 def absolute_square(x: NDArray[Any]) -> NDArray[Any]:
