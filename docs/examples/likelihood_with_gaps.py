@@ -28,8 +28,8 @@ def main() -> None:
     n = options.points
     rng = np.random.default_rng(0)
 
-    # A sample of the Gaussian process, of which nine tenths are measured, with noise that is known and different everywhere.
-    # The tail of its covariance is long, so that the circulant embedding, by which it is drawn, needs many points.
+    # A sample of the Gaussian process, of which nine tenths are measured, with known noise that differs from point to
+    # point. The tail of its covariance is long, so that the circulant embedding, by which it is drawn, needs many.
     drawn = sm.sampling.sample_stationary(lambda steps: 1 / (1 + 0.5 * (steps / LENGTH) ** 2), max(n, 20_000), rng=rng)
     truth = drawn[0, :n]
     seen = rng.random(n) < 0.9
