@@ -24,6 +24,7 @@ from structmat.torch._for_peft import (
     AdapterOptions,
     Change,
     Init,
+    is_computed_again,
     is_never_called,
     kind_of,
     own_weight,
@@ -85,6 +86,7 @@ class CDDTunerLinear(CDDTunerLayer):
             raise ArgumentTypeError("CDDTunerLinear", "base_layer", text)
         self.in_features, self.out_features = (int(size) for size in features)
         self._kind = kind or CDDLinear
+        self._had_names = False
         if base_layer is not inner and not self._kind._calls_base:
             text = (
                 f"has an adapter of {type(base_layer).__module__}, which {self._kind.__name__} would not call: merge "
@@ -152,8 +154,15 @@ class CDDTunerLinear(CDDTunerLayer):
         if self._disable_adapters and self.merged_adapters:
             self.unmerge()
         changes: Sequence[Change] = ()
-        if names is not None:
+        is_mixture = names is not None
+        if is_mixture:
             changes = self._changes_of_samples(x, names)
+        elif self._had_names and is_computed_again():
+            text = (
+                "gradient checkpointing computes layers again when the names are gone: turn it off, or train by "
+                "structmat.torch.AdapterBank"
+            )
+            raise ArgumentValueError("CDDTunerLinear", "adapter_names", text)
         elif not self.merged_adapters:
             active: Any = self._active_adapter
             adapters: Any = self.cdd_adapters._modules
@@ -161,6 +170,8 @@ class CDDTunerLinear(CDDTunerLayer):
             changes = [(term, None) for name in names if name in adapters for term in terms_of(adapters[name])]
         if self._disable_adapters:
             changes = ()
+        if not torch.compiler.is_compiling():
+            self._had_names = is_mixture
         return self._kind._with_changes(self.get_base_layer(), changes, self.base_layer, x, *args, **kwargs)
 
     def _changes_of_samples(self, x: Tensor, names: Sequence[str]) -> list[Change]:

@@ -22,7 +22,7 @@ from structmat.torch._other_tools import (
     watch_calls,
 )
 from structmat.torch._parameter_names import parameters_meant, places_of, text_of_unreached, unreached_experts
-from structmat.torch._sample_changes import SampleChanges
+from structmat.torch._sample_changes import SampleChanges, is_computed_again
 
 __all__ = [
     "AdaptedLayer",
@@ -36,6 +36,7 @@ __all__ = [
     "call_changed",
     "dtype_and_device",
     "explaining",
+    "is_computed_again",
     "is_left_out",
     "is_never_called",
     "is_tensor_parallel",

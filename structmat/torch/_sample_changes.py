@@ -15,7 +15,7 @@ from structmat.torch._autograd import apply_change, fuses
 from structmat.torch._change import Samples
 from structmat.torch._other_tools import no_fast_path
 
-__all__ = ["AdapterStack", "CurrentBatch", "SampleChanges"]
+__all__ = ["AdapterStack", "CurrentBatch", "SampleChanges", "is_computed_again"]
 
 
 class SampleChanges:
@@ -242,6 +242,9 @@ class AdapterStack(nn.Module):
         """Return the changes of the samples of this batch; None where no batch is announced."""
         template, batch = self._others
         numbers = batch.numbers
+        if numbers is None and is_computed_again():
+            text = "gradient checkpointing computes layers again: call backward() inside of the block of use()"
+            raise ArgumentValueError("AdapterBank.use", None, text)
         if numbers is None:
             return None
         if torch.compiler.is_compiling():
@@ -256,6 +259,11 @@ class AdapterStack(nn.Module):
         stacks = self.vectors.forward()
         place = stacks[0].device
         return SampleChanges(stacks, template.product_of_scales, self.alphas.to(place), numbers.to(place), dropout)
+
+
+def is_computed_again() -> bool:
+    """Return whether a backward pass is running, in which gradient checkpointing computes a forward pass again."""
+    return not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1
 
 
 def _longer(stack: Tensor, length: int) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,11 @@ pytest.importorskip("transformers")
 
 from peft import PeftModel, get_peft_model
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from structmat.peft import CDDConfig
 from structmat.peft._mixture import NamesOfSamples
-from structmat.torch import AdapterBank, load_adapter
+from structmat.torch import AdapterBank, adapt, load_adapter
 from tests.peft import tiny
 
 pytestmark = tiny.QUIET
@@ -141,3 +143,33 @@ def test_generation_is_that_of_each_sample_alone(kind: str, beams: int, tmp_path
         bank.add(name, tmp_path / name)
     with bank.use([None if name == "__base__" else name for name in names]):
         assert torch.equal(plain.generate(input_ids=ids, **options), whole)
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_layers_that_are_computed_again_are_told_which_adapters_samples_have(reentrant: bool) -> None:
+    model, x = several(), torch.randn(4, 6, dtype=torch.float64, requires_grad=True)
+    checkpointed = partial(checkpoint, use_reentrant=reentrant)
+    inner = model.base_model.model
+    inner.forward = lambda x: checkpointed(nn.Sequential.forward, inner, x)
+    outputs = model.train()(x, adapter_names=NAMES)
+    with pytest.raises(ValueError, match="adapter_names gradient checkpointing computes layers again when the names"):
+        outputs.sum().backward()
+    model(x).sum().backward()  # without names nothing is in the way
+
+    plain = nn.Sequential(nn.Linear(6, 9), nn.Tanh(), nn.Linear(9, 4))
+    adapt(plain, init="normal")
+    bank = AdapterBank(plain)
+    bank.add("one")
+    x = torch.randn(2, 6, requires_grad=True)
+    with bank.use(["one", None]):
+        outputs = checkpointed(plain, x)
+        outputs.sum().backward()
+        found = [stack.grad.clone() for stack in bank.parameters()]
+        for stack in bank.parameters():
+            stack.grad = None
+        plain(x).sum().backward()
+        outputs = checkpointed(plain, x)
+    for gradient, stack in zip(found, bank.parameters(), strict=True):
+        torch.testing.assert_close(gradient, stack.grad)
+    with pytest.raises(ValueError, match=r"call backward\(\) inside of the block of use\(\)"):
+        outputs.sum().backward()
