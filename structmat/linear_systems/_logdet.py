@@ -122,8 +122,9 @@ def slogdet(
     diagonal have a low rank r, as those of most covariances: 4 for Matérn covariances, and about 30 for a squared
     exponential. A factor in hierarchically semiseparable form then takes O(n r^2) operations for n points, with an
     error near that of elimination; where the covariance vanishes beyond some lag it is that of a band. Where ranks are
-    higher, as of quasi-periodic covariances, more is left out of the blocks, up to 1e-6 of the largest entry. A
-    prepared operator keeps the factor for `solve`.
+    higher, as of quasi-periodic covariances, more is left out of the blocks, up to 1e-6 of the largest entry. The same
+    holds for a `BlockToeplitz` matrix in place of the Toeplitz one, as series of a few channels have it. A prepared
+    operator keeps the factor for `solve`.
 
     How far off a factor is, this one or a dense one, is measured: by products with A and with the inverse of the
     factor, for random signs. This is the standard error. It grows with the condition number, as the true error does,

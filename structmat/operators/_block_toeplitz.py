@@ -71,6 +71,7 @@ class BlockToeplitz(Planned):
     BlockCirculant : Blocks that are circulants themselves, in another order; see `from_block_circulant`.
     MultilevelToeplitz : Blocks that are Toeplitz matrices.
     Kronecker : Of an identity and a block, it is block diagonal; sums and products of both are block Toeplitz.
+    Superfast : The direct factor of a series of several channels, with gaps and uneven noise.
 
     Notes
     -----
@@ -95,8 +96,9 @@ class BlockToeplitz(Planned):
     error if the recursion finds no accurate inverse or determinant, or would take minutes. Components of different
     units may differ in size by any factor.
 
-    The same block circulant is the preconditioner of `structmat.solve` for sums with a `Diagonal`, and for chosen rows
-    and columns.
+    Sums with a `Diagonal`, and chosen rows and columns of these, have a direct factor if they are positive definite and
+    blocks are small, by `structmat.solve` and `structmat.slogdet`: see `Superfast`. For others the same block circulant
+    is the preconditioner.
 
     **Libraries.** All this is computed with NumPy in double precision, also for other libraries, with derivatives in
     torch and JAX. Where results are inaccurate there is a `scipy.linalg.LinAlgWarning`, as for `Toeplitz`, but not in
@@ -476,7 +478,9 @@ class BlockToeplitz(Planned):
 
     def _near(self, like: Array, xp: Namespace) -> Near:
         is_square = self.grid[0] == self.grid[1] and self.block_shape[0] == self.block_shape[1]
-        return Near(self, eigenvectors=lambda: self._eigenvectors_near(xp)) if is_square else Near(self)
+        if not is_square:
+            return Near(self)
+        return Near(self, eigenvectors=lambda: self._eigenvectors_near(xp), noisy_toeplitz=lambda: (self, None))
 
     def _eigenvectors_near(self, xp: Namespace) -> Eigenvectors:
         """Return those of T. Chan's block circulant, by the eigenvectors of the Hermitian part of each frequency.

@@ -45,7 +45,7 @@ class Near(NamedTuple):
     eigenvectors: Callable[[], Eigenvectors | None] = _unknown
     """Returns those of a matrix near it."""
     noisy_toeplitz: Callable[[], tuple[Any, Array | None] | None] = _unknown
-    """Returns a Toeplitz operator and a diagonal, each None where there is none, whose sum it is exactly."""
+    """Returns a (block) Toeplitz operator and a diagonal, each None where there is none, whose sum it is exactly."""
 
 
 def on_one_grid(parts: Sequence[Near]) -> tuple[list[Array], tuple[int, ...] | None] | None:

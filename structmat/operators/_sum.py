@@ -158,14 +158,18 @@ def _circulant_near_sum(parts: list[Near]) -> NearCirculant | None:
 
 
 def _noisy_toeplitz(parts: list[Near]) -> tuple[Any, Array | None] | None:
-    """Return the sum of the Toeplitz matrices of the terms and that of their diagonals, where all have such."""
+    """Return the sum of the Toeplitz matrices of the terms and that of their diagonals, where all have such.
+
+    None too where Toeplitz matrices have blocks of different sizes, whose sum is no such matrix.
+    """
     found = [part.noisy_toeplitz() for part in parts]
     known = [pair for pair in found if pair is not None]
     if len(known) < len(found):
         return None
     matrices, diagonals = ([one for one in each if one is not None] for each in zip(*known, strict=True))
     d = sum(diagonals[1:], start=diagonals[0]) if diagonals else None
-    return reduce(add, matrices) if matrices else None, d
+    T = reduce(add, matrices) if matrices else None
+    return None if isinstance(T, Sum) else (T, d)
 
 
 def _near_multiple_of_identity(operator: LinearOperator, xp: Namespace) -> Scalar | None:

@@ -32,6 +32,10 @@ orthogonal matrices and Cholesky factors of positive definite matrices are used,
 [3]_; a form that carries ``U^H K^-1 U`` upward in place of what is left was tried, and lost as many digits again as the
 matrix is ill-conditioned.
 
+**Channels.** T may have blocks of p x p, whose rows are those of p channels at one point in time. As no point is parted
+between two nodes, T is invariant under the translations of nodes, and all of the above holds as it stands: `entries` of
+`batches` is where blocks are read.
+
 **Bands.** Where T is zero beyond some lag, or as small as what a tree leaves out, K is factored as a band by LAPACK
 instead if that takes less work: blocks of covariances of compact support have a rank of up to twice the support.
 

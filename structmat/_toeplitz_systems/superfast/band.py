@@ -32,7 +32,7 @@ class Band(NamedTuple):
     """What a band holds of a matrix ``K = M T M + D + (1 - M)``."""
 
     lag: int
-    """The entries of T up to this lag."""
+    """No entry of T is farther from the diagonal."""
     tolerance: float
     """What is cut off, relative to the largest entry of T: zero where nothing is."""
     places: Numbers
@@ -61,9 +61,11 @@ class Band(NamedTuple):
     def of(cls, K: NoisyToeplitz, tolerance: float) -> Band:
         """Return the narrowest band of a matrix of NumPy that leaves out no more of a row than the tolerance."""
         sizes = np.abs(K.c)
-        from_lag = np.cumsum(sizes[::-1])[::-1]  # the sum of all entries from a lag on
-        lag = max(int(np.count_nonzero(from_lag > tolerance * np.max(sizes))) - 1, 0)
-        is_cut = bool(np.any(sizes[lag + 1 :]))
+        of_blocks = np.sum(np.reshape(sizes, (-1, K.channels**2)), axis=1)
+        from_block = np.cumsum(of_blocks[::-1])[::-1]  # the sum of all entries from a block on
+        blocks = max(int(np.count_nonzero(from_block > tolerance * np.max(sizes))), 1)
+        is_cut = bool(np.any(of_blocks[blocks:]))
+        lag = blocks * K.channels - 1
         places = np.flatnonzero(K.there > 0.0)
         after = np.searchsorted(places, places + lag, side="right")
         width = int(np.max(after - 1 - np.arange(len(places)), initial=0))
@@ -78,6 +80,8 @@ class BandFactor(Parametrised):
 
     n: int
     """The number of all rows."""
+    channels: int
+    """The rows of each point in time."""
     lag: int
     """As in `Band`."""
     tolerance: float
@@ -103,12 +107,12 @@ class BandFactor(Parametrised):
 
     def inverse_sums(self, there: Array, xp: Namespace) -> tuple[Array, Array]:
         """Return the sums along the diagonals of ``M K^-1 M``, ``sum(i, Z[i, i + k])`` for each k, and its diagonal."""
-        n, lag = self.n, self.lag
+        n, channels, lag = self.n, self.channels, self.lag
 
         def found(lower: Numbers, places: Numbers) -> tuple[Numbers, Numbers]:
-            return band_inverse_sums(_core(lower, 2), _core(places, 1), n, lag)
+            return band_inverse_sums(_core(lower, 2), _core(places, 1), n, channels, lag)
 
-        results = [((n,), self.lower.dtype), ((n,), there.dtype)]
+        results = [((n * channels,), self.lower.dtype), ((n,), there.dtype)]
         sums, diagonal = on_host(found, results, [self.lower, self._places(xp)], xp)
         return sums, diagonal
 
@@ -126,7 +130,8 @@ def band_factor(K: NoisyToeplitz, band: Band) -> BandFactor:
         raise np.linalg.LinAlgError("the matrix is not positive definite: a leading section is not")
     lower = columns.T
     logdet = np.asarray(2 * np.sum(np.log(real_part(lower[:, 0], numpy_namespace))))
-    factor = BandFactor(K.c.shape[0], band.lag, band.tolerance, lower, band.places, logdet, np.zeros(()))
+    sizes = (K.rows, K.channels, band.lag)
+    factor = BandFactor(*sizes, band.tolerance, lower, band.places, logdet, np.zeros(()))
     z = signs_for_error(factor.n, K.c, numpy_namespace)
     left = K._matvec(factor._matvec(z, numpy_namespace), numpy_namespace) - z
     return factor._replaced(error=np.asarray(measured_error_of_logdet(z, left, numpy_namespace)))
@@ -135,15 +140,19 @@ def band_factor(K: NoisyToeplitz, band: Band) -> BandFactor:
 def _rows_of(K: NoisyToeplitz, band: Band) -> Numbers:
     """Return the entries ``K[j + k, j]`` of the rows that are there at ``[j, k]``."""
     lag, _, places, width = band
-    by_lag = np.append(K.c[: lag + 1], 0)
-    outside = np.full(width, K.c.shape[0] + lag)  # rows that are nowhere
+    p = K.channels
+    by_place = np.append(K.c[: (lag + 1) * p], np.zeros(p**2))
+    by_lag = by_place[p * np.arange(lag + 2) + (p + 1) * np.arange(p)[:, None]]  # for each channel, as in `entries`
+    first = places % p * (lag + 2)
+    outside = np.full(width, K.rows + lag)  # rows that are nowhere
     places_behind = np.lib.stride_tricks.sliding_window_view(np.concatenate([places, outside]), width + 1)
     rows = np.empty((len(places), width + 1), K.c.dtype)
     step = max(1, CHUNK // (width + 1))
     for start in range(0, len(places), step):
         some = slice(start, start + step)
         lags = places_behind[some] - places[some, None]
-        np.take(by_lag, np.minimum(lags, lag + 1, out=lags), out=rows[some])
+        np.minimum(lags, lag + 1, out=lags)
+        np.take(by_lag, np.add(lags, first[some, None], out=lags), out=rows[some])
     rows[:, 0] = real_part(rows[:, 0], numpy_namespace) + K.noise[places]
     return rows
 

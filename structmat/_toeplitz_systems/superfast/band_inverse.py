@@ -39,14 +39,15 @@ DECAYED = 1e-17
 """The size of what is left out of the inverse between two nodes, relative to its largest entry on the diagonal."""
 
 
-def band_inverse_sums(lower: Numbers, places: Numbers, n: int, lag: int) -> tuple[Numbers, Numbers]:
+def band_inverse_sums(lower: Numbers, places: Numbers, n: int, channels: int, lag: int) -> tuple[Numbers, Numbers]:
     """Return the sums along the diagonals of ``M Z M``, ``sum(i, Z[i, i + k])`` for each k, and its main diagonal.
 
     `lower` is the factor of the rows at `places`, ``L[j + k, j]`` at ``[j, k]``, and the band of all n rows ends at a
-    lag.
+    lag. With several channels the blocks ``Z[i, i + k]^T`` are summed.
     """
     xp = numpy_namespace
     size = max(lag, LEAST_BLOCK)
+    size += -size % channels
     count = -(-n // size)
     there = np.zeros(count * size)
     there[places] = 1.0
@@ -54,15 +55,16 @@ def band_inverse_sums(lower: Numbers, places: Numbers, n: int, lag: int) -> tupl
     own = np.einsum("kii->ki", Z)  # a view
     own *= there.reshape(count, size)  # without the identity in the rows that are missing
     diagonal = own.real.reshape(-1)[:n]
-    total = placed(sums_of(np.sum(Z, axis=0), xp)[size - 1 :], 0, count * size, xp)
+    numbers, of_block = count * size * channels, channels**2
+    total = placed(sums_of(np.sum(Z, axis=0), channels, xp)[size * channels - of_block :], 0, numbers, xp)
     P, R = G, Z  # R stands for its adjoint, so that points are along the last axis of both
     largest = np.max(np.abs(diagonal), initial=0.0)
     has_decayed = False
     while len(G) > 1:
         if len(G) % 2:
             P, R, G = (np.concatenate([each, np.zeros_like(each[:1])]) for each in (P, R, G))
-        sums = sums_between(P[::2], R[1::2], None, xp)[: count * size - 1]
-        total[1 : len(sums) + 1] += sums
+        sums = sums_between(P[::2], R[1::2], None, channels, xp)[: numbers - of_block]
+        total[of_block : len(sums) + of_block] += sums
         left, right = G[::2], G[1::2]
         if not has_decayed:
             far_P, far_R = right @ P[::2], adjoint(left, xp) @ R[1::2]
@@ -71,7 +73,7 @@ def band_inverse_sums(lower: Numbers, places: Numbers, n: int, lag: int) -> tupl
         if not has_decayed:
             P, R = np.concatenate([far_P, P], axis=2), np.concatenate([R, far_R], axis=2)
         G = right @ left
-    return total[:n], diagonal
+    return total[: n * channels], diagonal
 
 
 def _blocks_of_factor(lower: Numbers, places: Numbers, lag: int, count: int, size: int) -> tuple[Numbers, Numbers]:

@@ -16,7 +16,7 @@ from structmat._toeplitz_systems.superfast.batches import adjoint, entries
 from structmat._toeplitz_systems.superfast.tree import Tree
 
 NEAR, PER_OCTAVE = 64, 24
-"""How many columns of T outside of a node are looked at: all that are nearer, and so many in each octave beyond."""
+"""How many block columns of T outside of a node are looked at: all nearer ones, and so many in each octave beyond."""
 
 NEAR_IN_FULL = 1024
 """The same where these have not shown all, as of a covariance with a kink at a lag of 100.
@@ -58,7 +58,7 @@ Interpolation = Callable[[Any], tuple[Any, Any]]
 
 
 def columns_looked_at(count: int, all_near: int = NEAR) -> Any:
-    """Return which of `count` columns outside of a node, from the nearest on, show its basis."""
+    """Return which of `count` block columns outside of a node, from the nearest on, show its basis."""
     near = np.arange(min(count, all_near))
     if count <= all_near:
         return near
@@ -85,10 +85,12 @@ def found_bases(
         """Return the basis of a node of some size by points of it; `right` says whether it has others to its right."""
         if size == tree.n:
             return None
-        k = xp.asarray(columns_looked_at(tree.n - size, all_near), device=device_of(t))[:, None]
-        seen = [entries(t, points + 1 + k, xp)]
+        p = tree.channels
+        times = columns_looked_at((tree.n - size) // p, all_near)
+        k = xp.asarray(np.reshape(p * times[:, None] + np.arange(p), (-1, 1)), device=device_of(t))
+        seen = [entries(t, points, -1 - k, p, xp)]
         if right:
-            seen.append(conjugate(entries(t, size - points + k, xp), xp))
+            seen.append(conjugate(entries(t, size + k, points, p, xp), xp))
         matrix, chosen = interpolation(xp.concat(seen, axis=0))
         return Basis(matrix, xp.take(points, chosen, axis=0))
 

@@ -45,9 +45,13 @@ def joined_parts(parts: list[Any], xp: Namespace) -> Any:
     return joined
 
 
-def entries(t: Array, lags: Array, xp: Namespace) -> Array:
-    """Return the entries of a vector at indices of any shape."""
-    return xp.reshape(xp.take(t, xp.reshape(lags, (-1,)), axis=0), tuple(lags.shape))
+def entries(t: Array, i: Array, j: Array, channels: int, xp: Namespace) -> Array:
+    """Return the entries of T in rows i and columns j, none of which is later than its row, by the first block column.
+
+    In that the entries of blocks are one after the other, row by row, so that for one channel the place is the lag.
+    """
+    places = channels * (i - j) + (channels + 1) * (j % channels)
+    return xp.reshape(xp.take(t, xp.reshape(places, (-1,)), axis=0), tuple(places.shape))
 
 
 def adjoint(A: Array, xp: Namespace) -> Array:

@@ -46,7 +46,10 @@ class SeriesFactor(Protocol):
         """Return the product with the inverse."""
 
     def inverse_sums(self, there: Array, xp: Namespace) -> tuple[Array, Array]:
-        """Return the sums along the diagonals of ``M K^-1 M``, ``sum(i, Z[i, i + k])`` for each k, and its diagonal."""
+        """Return the sums along the diagonals of ``M K^-1 M``, ``sum(i, Z[i, i + k])`` for each k, and its diagonal.
+
+        Sums of the transposes of blocks are in the order of the first block column of K.
+        """
 
     def _map(self, function: Callable[[Array, int], Array]) -> Self:
         """Return the factor with functions of its arrays in place of them."""
@@ -101,7 +104,8 @@ class TraceByDiagonals:
         """Return the trace of the inverse times A."""
         sums, diagonal = inverse
         products = sums * A.c
-        of_T = 2 * real_part(xp.sum(products, axis=-1), xp) - real_part(products[..., 0], xp)
+        diagonal_block = products[..., : A.channels**2]
+        of_T = real_part(2 * xp.sum(products, axis=-1) - xp.sum(diagonal_block, axis=-1), xp)
         return of_T + xp.sum(diagonal * A.noise, axis=-1)
 
 

@@ -1,4 +1,8 @@
-"""Sums along the diagonals of products of matrices: by products for small ones, by correlations for large ones."""
+"""Sums along block diagonals of products of matrices: by products for small ones, by correlations for large ones.
+
+A sum of blocks is the sum of their transposes here, so that the sums are in the order of the first block column of a
+Hermitian block Toeplitz matrix: the trace of the product of both is the sum of products of numbers.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,7 @@ from structmat._fourier.embedding import fast_length
 from structmat._toeplitz_systems.superfast.batches import adjoint, parts_of
 
 BY_PRODUCTS = 512
-"""Up to so many points of a node the sums along diagonals are made by products of matrices."""
+"""Up to so many rows of a node the sums along diagonals are made by products of matrices."""
 
 
 def placed(values: Array, first: int, n: int, xp: Namespace) -> Array:
@@ -23,7 +27,7 @@ def placed(values: Array, first: int, n: int, xp: Namespace) -> Array:
     return xp.concat([before, values, after])
 
 
-def sums_between(left: Array, right: Array, coupling: Array | None, xp: Namespace) -> Array:
+def sums_between(left: Array, right: Array, coupling: Array | None, channels: int, xp: Namespace) -> Array:
     """Return the sums along the diagonals of ``left^H coupling right``, from the lower left corner on, over a batch.
 
     Without a coupling they are those of ``left^H right``. They are found by a product of matrices for small nodes, and
@@ -31,38 +35,43 @@ def sums_between(left: Array, right: Array, coupling: Array | None, xp: Namespac
     """
     p, q = left.shape[-1], right.shape[-1]
     by_products = p <= BY_PRODUCTS
-    of_rows = _product if by_products else _spectrum
     total: Any = 0.0
     for some in parts_of(left.shape[0], left.shape[-2] * (p + q), left, xp):
         rows = xp.reshape(left[some, ...], (-1, p))
         other = right[some, ...]
         other = other if coupling is None else xp.matmul(coupling[some, ...], other)
         others = xp.reshape(other, (-1, q))
-        total = total + of_rows(rows, others, xp)
+        if by_products:
+            total = total + xp.matmul(adjoint(rows, xp), others)
+        else:
+            total = total + _spectra(rows, others, channels, xp)
     if by_products:
-        return sums_of(total, xp)
-    length = fast_length(p + q - 1)
+        return sums_of(total, channels, xp)
+    lags = (p + q) // channels - 1
+    length = fast_length(lags)
     found = xp.fft.ifft(total, n=length) if is_complex(left.dtype, xp) else xp.fft.irfft(total, n=length)
-    return found[: p + q - 1]
+    return xp.reshape(xp.matrix_transpose(found[:, :lags]), (-1,))
 
 
-def _product(left: Array, right: Array, xp: Namespace) -> Array:
-    return xp.matmul(adjoint(left, xp), right)
-
-
-def _spectrum(left: Array, right: Array, xp: Namespace) -> Array:
-    """Return the spectrum of the correlations of rows with rows, summed over all."""
-    length = fast_length(left.shape[-1] + right.shape[-1] - 1)
+def _spectra(left: Array, right: Array, channels: int, xp: Namespace) -> Array:
+    """Return the spectra of the correlations of rows with rows, summed over all, for each pair of channels."""
+    length = fast_length((left.shape[-1] + right.shape[-1]) // channels - 1)
     forward = xp.fft.fft if is_complex(left.dtype, xp) else xp.fft.rfft
     total: Any = 0.0
-    for some in parts_of(left.shape[0], length, left, xp):
+    for some in parts_of(left.shape[0], channels * length, left, xp):
         reversed_rows = conjugate(xp.flip(left[some, :], axis=-1), xp)
-        total = total + xp.sum(forward(reversed_rows, n=length) * forward(right[some, :], n=length), axis=0)
+        of_left = [forward(reversed_rows[:, a::channels], n=length) for a in reversed(range(channels))]
+        of_right = [forward(right[some, b::channels], n=length) for b in range(channels)]
+        total = total + xp.stack([xp.sum(of_a * of_b, axis=0) for of_b in of_right for of_a in of_left])
     return total
 
 
-def sums_of(block: Array, xp: Namespace) -> Array:
-    """Return the sums along the diagonals of a matrix from the lower left corner to the upper right one."""
-    p, q = block.shape
-    wide = xp.concat([xp.flip(block, axis=0), xp.zeros((p, p), dtype=block.dtype, device=device_of(block))], axis=1)
-    return xp.sum(xp.reshape(xp.reshape(wide, (-1,))[: p * (p + q - 1)], (p, p + q - 1)), axis=0)
+def sums_of(block: Array, channels: int, xp: Namespace) -> Array:
+    """Return the sums along the block diagonals of a matrix from the lower left corner to the upper right one."""
+    p, q = (size // channels for size in block.shape)
+    of_channels = xp.permute_dims(xp.reshape(block, (p, channels, q, channels)), (3, 1, 0, 2))
+    zeros = xp.zeros((channels, channels, p, p), dtype=block.dtype, device=device_of(block))
+    wide = xp.concat([xp.flip(of_channels, axis=-2), zeros], axis=-1)
+    rows = xp.reshape(wide, (channels**2, -1))[:, : p * (p + q - 1)]
+    sums = xp.sum(xp.reshape(rows, (channels**2, p, p + q - 1)), axis=-2)
+    return xp.reshape(xp.matrix_transpose(sums), (-1,))

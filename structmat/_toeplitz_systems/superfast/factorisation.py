@@ -83,12 +83,12 @@ def factorised(
     for step, level, above in zip(tree.steps, levels, levels[1:], strict=False):
         last = _last_of(full, xp) if step.odd else None
         if step.pairs:
-            S = _coupling(t, level.full, level.full, step.size, xp)
+            S = _coupling(t, level.full, level.full, step.size, tree.channels, xp)
             log, full, N, V = _joined(*_pairs_of(full, step), S, above.full, xp, equal=equal)
             logs.append(log)
             pairs.append(Nodes(N, V))
         if last is not None and tail is not None:
-            S = _coupling(t, level.full, level.tail, step.size, xp)
+            S = _coupling(t, level.full, level.tail, step.size, tree.channels, xp)
             log, tail, N, V = _joined(last, tail, S, above.tail, xp)
             logs.append(log)
             lasts.append(Nodes(N, V))
@@ -124,7 +124,7 @@ def _leaves(
     def leaves(start: int, stop: int, size: int, basis: Basis | None) -> _Eliminated:
         """Return what comes of leaves of some size that have the points from `start` to `stop`."""
         own = xp.reshape(weight[start:stop], (-1, size))
-        K = _blocks(t, xp.reshape(d[start:stop], (-1, size)), own, xp)
+        K = _blocks(t, xp.reshape(d[start:stop], (-1, size)), own, tree.channels, xp)
         U = None if basis is None else own[:, :, None] * basis.matrix
         return _eliminated(K, U, xp)
 
@@ -137,14 +137,15 @@ def _leaves(
     return found
 
 
-def _blocks(t: Array, d: Array, weight: Array, xp: Namespace) -> Array:
+def _blocks(t: Array, d: Array, weight: Array, channels: int, xp: Namespace) -> Array:
     """Return the diagonal blocks of K for leaves with these diagonals and masks."""
     size = d.shape[-1]
-    i = xp.arange(size, device=device_of(t))
-    lag = i[:, None] - i
-    T = entries(t, xp.abs(lag), xp)
+    j = xp.arange(size, device=device_of(t))
+    i = j[:, None]
+    above = i // channels < j // channels
+    T = entries(t, xp.where(above, j, i), xp.where(above, i, j), channels, xp)
     if is_complex(t.dtype, xp):
-        T = xp.where(lag < 0, xp.conj(T), T)
+        T = xp.where(above, xp.conj(T), T)
     eye = xp.eye(size, dtype=t.dtype, device=device_of(t))
     return T * (weight[:, :, None] * weight[:, None, :]) + eye * xp.astype(d, t.dtype)[:, None, :]
 
@@ -155,7 +156,7 @@ def leaves_are_definite(K: NoisyToeplitz, tree: Tree) -> bool:
     d, weight = (np.reshape(each[: tree.leaves * tree.leaf], (-1, tree.leaf)) for each in (K._diagonal(xp), K.there))
     try:
         for some in parts_of(tree.leaves, tree.leaf**2, weight, xp):
-            np.linalg.cholesky(_blocks(K.c, d[some], weight[some], xp))
+            np.linalg.cholesky(_blocks(K.c, d[some], weight[some], tree.channels, xp))
     except np.linalg.LinAlgError:
         return False
     return True
@@ -164,10 +165,10 @@ def leaves_are_definite(K: NoisyToeplitz, tree: Tree) -> bool:
 # Joins
 
 
-def _coupling(t: Array, left: Any, right: Any, size: int, xp: Namespace) -> Array:
+def _coupling(t: Array, left: Any, right: Any, size: int, channels: int, xp: Namespace) -> Array:
     """Return the entries of T between the skeleton points of a node and of its neighbour to the right."""
     p, q = (xp.asarray(basis.points, device=device_of(t)) for basis in (left, right))
-    return conjugate(entries(t, size + q[None, :] - p[:, None], xp), xp)
+    return conjugate(entries(t, size + q[None, :], p[:, None], channels, xp), xp)
 
 
 def _pairs_of(rest: _Rest, step: Join) -> tuple[_Rest, _Rest]:

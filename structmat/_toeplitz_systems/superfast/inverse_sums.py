@@ -21,16 +21,17 @@ def inverse_sums(ways: Ways, there: Array, xp: Namespace) -> tuple[Array, Array]
     """Return the sums along the diagonals of ``M Z M``, ``sum(i, Z[i, i + k])`` for each k, and its main diagonal.
 
     Z is the inverse in units of the factor. The change of the log-determinant is ``z[0] dt[0] + 2 Re sum(k > 0, z[k]
-    dt[k])``, and the diagonal times ``dD``.
+    dt[k])``, and the diagonal times ``dD``. With several channels the blocks ``Z[i, i + k]^T`` are summed.
     """
     like = ways.leaves[0].N
-    n = ways.tree.n
+    p = ways.tree.channels
+    n = ways.tree.n * p
     total = xp.zeros(n, dtype=like.dtype, device=device_of(like))
     outer = [None]
     if ways.has_joins:
         blocks, outer = _blocks_between_children(ways, xp)
         for sums in _sums_of_joins(ways, blocks, xp):
-            total = total + placed(sums, 1, n, xp)
+            total = total + placed(sums, p**2, n, xp)
     diagonals = []
     start = 0
     for leaves, own in zip(ways.leaves, outer, strict=True):
@@ -42,7 +43,7 @@ def inverse_sums(ways: Ways, there: Array, xp: Namespace) -> tuple[Array, Array]
             of_part, diagonal = _leaf_sums(leaves, own, some, weight[some, :], xp)
             block = block + of_part
             diagonals.append(xp.reshape(diagonal, (-1,)))
-        total = total + placed(sums_of(block, xp)[size - 1 :], 0, n, xp)
+        total = total + placed(sums_of(block, p, xp)[size * p - p**2 :], 0, n, xp)
     return total, xp.concat(diagonals)
 
 
@@ -89,7 +90,7 @@ def _sums_of_joins(ways: Ways, blocks: list[Array], xp: Namespace) -> list[Array
     found: list[Array] = []
 
     def up(nodes: Nodes, left: Array, right: Array) -> tuple[None, Array | None]:
-        found.append(sums_between(left, right, blocks.pop(), xp))
+        found.append(sums_between(left, right, blocks.pop(), ways.tree.channels, xp))
         if nodes.V is None:
             return None, None
         return None, _seen_from_above(nodes.V, left, right, xp)

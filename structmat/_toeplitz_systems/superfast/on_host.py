@@ -45,8 +45,7 @@ class LogDeterminantOnHost(TraceByDiagonals):
 
     def inverse(self, A: NoisyToeplitz, given: None, xp: Namespace) -> tuple[Array, Array]:
         """Return the sums along the diagonals of the inverse, and its diagonal, which have no derivatives in turn."""
-        n = A.c.shape[-1]
-        results = [((n,), A.c.dtype), ((n,), precision_of(A.c.dtype, xp))]
+        results = [((A.c.shape[-1],), A.c.dtype), ((A.rows,), precision_of(A.c.dtype, xp))]
         return without_second_derivatives(self._on_host(_sums, A, results, xp), A, xp)
 
     def _on_host(

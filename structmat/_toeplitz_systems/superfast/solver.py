@@ -88,8 +88,9 @@ class SuperfastFactor:
 
     Parameters
     ----------
-    c : array, shape (n,)
-        The first column of T, of any library; all is computed in double precision.
+    c : array, shape (n * p,)
+        The first block column of T with blocks of p x p, the entries of each one after the other, row by row; of any
+        library. All is computed in double precision.
     noise : array, shape (n,)
         The diagonal of D.
     there : array of bool, shape (n,), optional
@@ -182,7 +183,7 @@ def _factor_of(
     """Return the factor of a matrix, without derivatives, at the first of some tolerances that pays."""
     rules = rules_of(xp)
     constant = K._map(lambda array, _: rules.constant(array))
-    tree = Tree.over(K.c.shape[0])
+    tree = Tree.over(K.rows, K.channels)
     with rules.unrecorded():
         if any(map(rules.is_traced, constant._arrays())):
             return rules.compiled(_TracedFactorisation(tree, tolerances[0], tolerances[-1], rank or TRACED_RANK, xp))(
@@ -244,7 +245,7 @@ class _Banded(NamedTuple):
             return None
         band = Band.of(on_host, tolerance)
         diagonals = band.lag if with_derivatives else band.width
-        if K.c.shape[0] * diagonals > (MOST_NUMBERS_OF_DERIVATIVES if with_derivatives else MOST_NUMBERS):
+        if K.rows * diagonals > (MOST_NUMBERS_OF_DERIVATIVES if with_derivatives else MOST_NUMBERS):
             return None
         return cls(on_host, band, band.work + (band.work_of_derivatives if with_derivatives else 0.0))
 
@@ -278,7 +279,8 @@ def _tree_or_band(
 
 def _are_equal(K: NoisyToeplitz, xp: Namespace) -> bool:
     """Tell whether all nodes of a tree but its tail are equal, which takes little work then."""
-    return bool(xp.all(K.there > 0.0)) and bool(xp.all(K.noise == K.noise[0]))
+    noise = xp.reshape(K.noise, (-1, K.channels))
+    return bool(xp.all(K.there > 0.0)) and bool(xp.all(noise == noise[0, :]))
 
 
 def _first_that_pays(
