@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from structmat._errors import ArgumentTypeError
 from structmat._files import printable
 
 try:
@@ -88,6 +89,16 @@ def new_axes() -> Axes:
     return ShownFigure(figsize=(7.0, 4.8), dpi=150, layout="constrained").add_subplot()
 
 
+def axes_or_new(ax: Axes | None) -> Axes:
+    """Return the axes that a caller gave, or new ones; refuse what is no axes, such as the name of a file."""
+    if ax is None:
+        return new_axes()
+    if not hasattr(ax, "plot") or not hasattr(ax, "figure"):
+        text = f"must be axes of Matplotlib, got {ax!r}; to save a figure write plot().figure.savefig(path)"
+        raise ArgumentTypeError("plot", "ax", text)
+    return ax
+
+
 def draw_errors_of_methods(
     lines: Mapping[str, tuple[NDArray[Any], NDArray[Any]]], n_entries: int, marks: Sequence[str], ax: Axes | None
 ) -> Axes:
@@ -104,7 +115,7 @@ def draw_errors_of_methods(
     ax : matplotlib.axes.Axes or None
         Where to draw; None for axes of a new figure.
     """
-    ax = ax or new_axes()
+    ax = axes_or_new(ax)
     (sizes, first), *others = lines.values()
     least = float(first.min())
 
@@ -156,7 +167,7 @@ def draw_errors_of_study(rows: Sequence[Mapping[str, Any]], means: Any, ax: Axes
     ax : matplotlib.axes.Axes or None
         Where to draw; None for axes of a new figure.
     """
-    ax = ax or new_axes()
+    ax = axes_or_new(ax)
     # A mean over a part of the matrices cannot be compared with one over all.
     table = means[means["layers"] == means["layers"].max()]
     is_one_setting = len(table) == table["method"].nunique()
@@ -191,7 +202,7 @@ def draw_errors_of_study(rows: Sequence[Mapping[str, Any]], means: Any, ax: Axes
 
 def draw_errors_after_iterations(history: NDArray[Any], ax: Axes | None) -> Axes:
     """Draw the errors of a fit at its start and after each iteration; None stands for axes of a new figure."""
-    ax = ax or new_axes()
+    ax = axes_or_new(ax)
     errors = np.maximum(history, ROUNDING)
     colour = method_style("cdd").color
     ax.plot(np.arange(len(errors)), errors, color=colour, linewidth=2.0, marker="o" if len(errors) == 1 else "")

@@ -507,7 +507,7 @@ def _conditional(
         text = f"must have shape {points.shape}, one for each observed point, got {tuple(values.shape)}"
         raise ArgumentValueError(owner, "values", text)
     if tuple(noise.shape) not in {(), points.shape} or bool(xp.any(noise < 0.0)):
-        text = f"must be a variance, or an array of shape {points.shape}, without negative numbers"
+        text = f"must be a variance, or one for each observed point, of shape {points.shape}, without negative numbers"
         raise ArgumentValueError(owner, "noise", text)
     prior = xp.zeros((1, *grid), dtype=values.dtype, device=device_of(values))
     residuals = values[None, :]

@@ -110,6 +110,8 @@ class FitOptions:
     time_limit
         Seconds of processor time for the search: for one fit, or for all fits of a curve together. Ctrl-C ends it
         early, with the best result so far.
+    restarts
+        Random starts of each fit. By default up to 16 for three factors, and up to four for more.
     seed
         Seed of random numbers.
     json
@@ -122,6 +124,7 @@ class FitOptions:
     block_size: BlockSizeOfFit = "min"
     input_second_moment: Path | None = None
     time_limit: Seconds | None = None
+    restarts: NotNegative | None = None
     seed: NotNegative = 0
     json: bool = False
     force: bool = False
@@ -287,6 +290,7 @@ def fit(
             input_second_moment=moment,
             entry_weights=weights,
             time_limit=o.time_limit,
+            restarts=o.restarts,
             rng=o.seed,
             callback=partial(show_state, line),
             on_interrupt="return",
@@ -347,6 +351,7 @@ def curve(
             block_size=o.block_size,
             input_second_moment=moment,
             time_limit=o.time_limit,
+            restarts=o.restarts,
             rng=o.seed,
             callback=partial(show_state, line),
             on_interrupt="return",

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
@@ -312,6 +314,7 @@ def error_curve(
     if fit_options.get("entry_weights") is not None:
         text = "must be None: only products of three factors have them; use fit_cdd"
         raise ArgumentValueError(_OWNER, "entry_weights", text)
+    _require_known(fit_options)
     options: dict[str, Any] = {"block_size": block_size, **fit_options}
     options |= {"input_second_moment": input_second_moment, "rng": random_generator(rng, _OWNER)}
     options["on_interrupt"] = one_of(on_interrupt, _OWNER, "on_interrupt", ("raise", "return"))
@@ -343,6 +346,16 @@ def error_curve(
         status=points.status,
         results=tuple(points.results),
     )
+
+
+def _require_known(fit_options: Mapping[str, Any]) -> None:
+    """Refuse options that `fit_cdd` does not have, on behalf of the function that was called."""
+    known = list(inspect.signature(fit_cdd).parameters)
+    for name in fit_options:
+        if name not in known:
+            meant = "".join(f", did you mean {each!r}?" for each in get_close_matches(name, known, 1))
+            text = f"got an unexpected keyword argument {name!r}{meant}; fit_cdd takes {', '.join(known[1:])}"
+            raise ArgumentTypeError(_OWNER, None, text)
 
 
 class _Points:

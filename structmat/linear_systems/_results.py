@@ -115,7 +115,7 @@ class Report(NamedTuple):
         """Return the error that says what was reached, why not more, and what to do."""
         largest = float(xp.max(result.residual))
         if not bool(xp.all(xp.isfinite(b))):
-            cause = "b holds NaN or infinity"
+            cause = "b holds NaN or infinity: for data with gaps choose what is there, A[seen][:, seen] and b[seen]"
         elif M is not None and not bool(xp.all(xp.isfinite(M._matvec(b, xp)))):
             cause = "the preconditioner gives NaN or infinity"
         elif isnan(largest):

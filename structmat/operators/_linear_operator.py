@@ -1099,6 +1099,9 @@ class LinearOperator(Hooks):
             if is_array_like(other):
                 text = "add operators, or arrays to op.to_dense()"
                 raise ArgumentTypeError(f"{type(self).__name__} + or - array", None, text)
+            if isinstance(other, (int, float, complex)):
+                text = "add a number times the identity, structmat.Identity(n), or numbers to op.to_dense()"
+                raise ArgumentTypeError(f"{type(self).__name__} + or - number", None, text)
             return NotImplemented
         if self.shape != other.shape:
             owner = f"{type(self).__name__} + {type(other).__name__}"

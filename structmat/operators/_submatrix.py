@@ -172,7 +172,7 @@ def _submatrix(operator: LinearOperator, index: tuple[Any, Any]) -> Any:
     """Return ``operator[index]``, of rows and columns: arrays, slices, and one integer at most."""
     owner = f"{type(operator).__name__}[i, j]"
     if all(is_choice(part) and not isinstance(part, slice) for part in index):
-        text = "takes one array of indices at a time: op[rows][:, cols], as NumPy would pair them"
+        text = "takes one array of indices at a time: write op[rows][:, cols]; of two arrays NumPy makes pairs"
         raise ArgumentTypeError(owner, None, text)
     found: list[Indices | None] = []
     for part, size, name in zip(index, operator.shape, ("rows", "cols"), strict=True):

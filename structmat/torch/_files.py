@@ -321,8 +321,10 @@ class _Collected(NamedTuple):
 def _collect(model: nn.Module) -> _Collected:
     """Collect what belongs in a folder; where parameters are split among processes, all of them have to take part."""
     layers = _layers(model)
+    if not layers and hasattr(model, "peft_config"):
+        raise ArgumentValueError("save_adapter", "model", "is a model of PEFT: call its save_pretrained(folder)")
     if not layers:
-        raise ArgumentValueError("save_adapter", "model", "has no adapted layer")
+        raise ArgumentValueError("save_adapter", "model", "has no adapted layer: call adapt first")
     if "" in layers or any(layer.base is None for layer in layers.values()):
         text = "is or has a layer without a model or a base around; save its state_dict()"
         raise ArgumentValueError("save_adapter", "model", text)

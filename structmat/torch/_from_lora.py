@@ -24,6 +24,7 @@ _PATTERN = "leave it out, layers with another value need an adapter of their own
 
 INSTEAD = {
     "r": "leave it out, n_factors and block_size set the number of parameters",
+    "rank": "leave it out, n_factors and block_size set the number of parameters",
     "lora_alpha": "write alpha, not divided by r; the default 1 suits the learning rates of lora_alpha=16 with r=8",
     "lora_dropout": "write dropout={value!r}",
     "init_lora_weights": 'write init_weights=True or False in CDDConfig, and init="zero" or "normal" elsewhere',

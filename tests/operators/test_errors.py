@@ -97,6 +97,14 @@ NEAREST = [
     (lambda: sm.BlockCirculant.nearest(np.ones(3), 1), ValueError, r"BlockCirculant\.nearest: A must have shape"),
 ]  # fmt: skip
 
+MEANT = [
+    (lambda: sm.error_curve(np.eye(4), [3], restart=1), TypeError, r"error_curve: got .* 'restart', did you mean 'restarts'\?; fit_cdd takes"),
+    (lambda: sm.Toeplitz(np.ones(3)) + 0.1, TypeError, r"Toeplitz \+ or - number: add a number times the identity, structmat\.Identity\(n\)"),
+    (lambda: 0.1 - sm.Toeplitz(np.ones(3)), TypeError, r"structmat\.Identity\(n\)"),
+    (lambda: sm.Toeplitz(np.ones(3))[[0, 1], [0, 1]], TypeError, r"write op\[rows\]\[:, cols\]; of two arrays NumPy makes pairs"),
+    (lambda: sm.sampling.conditional_mean(lambda t: 0.5**t, 5, [0, 3], [4.0, 1.0], noise=np.ones(5)), ValueError, r"one for each observed point, of shape \(2,\)"),
+]  # fmt: skip
+
 CLOSED_FORMS = [
     (lambda: sm.Toeplitz(np.ones(3), np.ones(4)).solve(np.ones(3)), ValueError, r"Toeplitz\.solve: the operator must be square, got shape \(3, 4\)"),
     (lambda: sm.Toeplitz(np.ones(3)).solve(np.ones(3)), np.linalg.LinAlgError, r"Toeplitz\.solve: the matrix is singular to working precision; use structmat\.lstsq"),
@@ -138,7 +146,7 @@ COMBINATIONS = [
 
 @pytest.mark.parametrize(
     ("call", "error", "text"),
-    [*CONSTRUCTORS, *NEAREST, *COMBINATIONS, *PRODUCTS, *CLOSED_FORMS],
+    [*CONSTRUCTORS, *NEAREST, *COMBINATIONS, *PRODUCTS, *MEANT, *CLOSED_FORMS],
     ids=lambda v: getattr(v, "__name__", v),
 )
 def test_bad_input_gets_a_clear_error(call: Any, error: type[Exception], text: str) -> None:
