@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,7 @@ class AdapterBank:
         self._alphas: dict[str, float] = {}  # as they were given: those of the stacks may be rounded
         for layer in self._layers.values():
             layer.adapter = AdapterStack(layer.adapter, self._capacity, self._batch)
+        self._check = model.register_forward_pre_hook(partial(_require_samples, self._batch), with_kwargs=True)
 
     @property
     def capacity(self) -> int:
@@ -271,11 +273,14 @@ class AdapterBank:
         for layer in self._layers.values():
             if isinstance(layer.adapter, AdapterStack):
                 layer.adapter = layer.adapter.template.train(layer.training)
+        self._check.remove()
 
     # ---- a batch
 
     @contextmanager
-    def use(self, names: Sequence[str | None], *, lengths: Sequence[int] | Tensor | None = None) -> Iterator[None]:
+    def use(
+        self, names: Sequence[str | None], *, lengths: Sequence[int] | Tensor | None = None, beams: int = 1
+    ) -> Iterator[None]:
         """Let each sample of a batch have its own adapter, inside a ``with`` block.
 
         Parameters
@@ -285,6 +290,8 @@ class AdapterBank:
             one for each token, for sequences that are packed into one.
         lengths : sequence of int, optional
             The numbers of tokens of packed sequences: then there is one name for each sequence.
+        beams : int, default 1
+            How often beam search repeats each sample, one after the other.
 
         Yields
         ------
@@ -294,8 +301,8 @@ class AdapterBank:
         Raises
         ------
         ValueError
-            If there is no such adapter, or no name; or, from the model inside, if samples are neither as many as names
-            nor a multiple of them, as in beam search, which repeats each.
+            If there is no such adapter, or no name; or, from the model inside, if its inputs are not of as many samples
+            or tokens.
 
         Notes
         -----
@@ -328,11 +335,12 @@ class AdapterBank:
                 text = f"must be one for each of {len(names)} names, got {len(counts)}"
                 raise ArgumentValueError("AdapterBank.use", "lengths", text)
             numbers = numbers.repeat_interleave(counts)
-        before, self._batch.numbers = self._batch.numbers, numbers
+        before = self._batch.numbers, self._batch.beams
+        self._batch.numbers, self._batch.beams = numbers, integer(beams, "AdapterBank.use", "beams", 1)
         try:
             yield
         finally:
-            self._batch.numbers = before
+            self._batch.numbers, self._batch.beams = before
             for stack in self._stacks():
                 stack.forget()
 
@@ -381,6 +389,26 @@ class AdapterBank:
                 text = f"has factor_scale={stored.options.factor_scale}, the model {template.factor_scale}"
                 raise ArgumentValueError("AdapterBank", "folder", text)
         return stored
+
+
+def _require_samples(batch: CurrentBatch, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """Refuse inputs of a model that are not of as many samples, or tokens, as names were given.
+
+    Layers cannot tell: the rows of a sample may stand on their first axis, too.
+    """
+    if batch.numbers is None or torch.compiler.is_compiling():
+        return
+    given = next((each for each in (*args, *kwargs.values()) if isinstance(each, Tensor) and each.ndim), None)
+    count = len(batch.numbers)
+    if given is None or given.is_nested:  # which layers refuse
+        return
+    if given.shape[0] == count * batch.beams or count in {given.numel(), given.shape[:-1].numel()}:
+        return
+    text = (
+        f"must be one for each sample, or for each token, got {count} for inputs of shape {tuple(given.shape)}; where "
+        "beam search repeats each sample, say how often by beams"
+    )
+    raise ArgumentValueError("AdapterBank.use", "names", text)
 
 
 def _require_stackable(path: str, layer: Any) -> None:

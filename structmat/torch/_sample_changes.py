@@ -118,6 +118,8 @@ class CurrentBatch:
 
     numbers: Tensor | None = None
     """The place in the stacks for each sample; None for the base alone."""
+    beams: int = 1
+    """How often beam search repeats each sample in the inputs of the model."""
 
 
 class AdapterStack(nn.Module):

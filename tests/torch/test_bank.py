@@ -72,9 +72,10 @@ def test_each_sample_has_the_dense_change_of_its_adapter(shape, options, dtype, 
     bank = bank_of(base, tmp_path)
     x = torch.randn(4, 2, 3, cols, dtype=dtype)
     wide = [x.double(), x.double()[:, 0, 0], x.double().repeat_interleave(3, 0)]  # the last as beam search does
-    for inputs, names in zip(wide, (NAMES, NAMES, [name for name in NAMES for _ in range(3)]), strict=True):
+    repeated = [name for name in NAMES for _ in range(3)]
+    for inputs, names, beams in zip(wide, (NAMES, NAMES, repeated), (1, 1, 3), strict=True):
         expected = torch.stack([x @ (weight + changes[n]).T + bias for x, n in zip(inputs, names, strict=True)])
-        with bank.use(NAMES):
+        with bank.use(NAMES, beams=beams):
             got = base(inputs.to(dtype)).double()
             with torch.no_grad():  # where what was prepared is used again
                 again = [base(inputs.to(dtype)).double() for _ in range(2)]
@@ -298,8 +299,10 @@ def test_what_does_not_fit_is_refused_and_changes_nothing(tmp_path):
         with pytest.raises(ValueError, match=message):
             call()
     assert list(bank) == ["a", "b", "c"]
-    with bank.use(NAMES[:3]), pytest.raises(ValueError, match=r"or for each token, got 3, .* shape \(4, 3, 6\)"):
-        base(x)
+    for count in (2, 3):  # of four samples: two names would be an answer by the wrong adapter
+        text = rf"or for each token, got {count} for inputs of shape \(4, 3, 6\); .* say how often by beams"
+        with bank.use(NAMES[:count]), pytest.raises(ValueError, match=text):
+            base(x)
     with bank.use(NAMES[:2]), quietly(), pytest.raises(ValueError, match="must not be a nested tensor"):
         base(torch.nested.nested_tensor([x[0], x[1, :2]]))
     with pytest.raises(TypeError, match=r"AdapterBank.add: name must be a str, got int"):
