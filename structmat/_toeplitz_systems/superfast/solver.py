@@ -142,8 +142,8 @@ class SuperfastFactor:
             if with_derivatives is None:
                 with_derivatives = self._rules.is_differentiated(self.matrix._arrays())
             tolerances = sorted({max(each, rounded) for each in tried})
-            worth = _Worth(with_derivatives, most_work)
-            factor = _factor_of(self.matrix, tolerances, rank, worth, xp)
+            purpose = _Purpose(with_derivatives, most_work)
+            factor = _factor_of(self.matrix, tolerances, rank, purpose, xp)
         self.factor: SeriesFactor = factor
         """The factor itself, without derivatives."""
 
@@ -168,7 +168,7 @@ class SuperfastFactor:
         return self._rules.compiled(_Solutions(rtol, xp))(self.matrix, self.factor, b)
 
 
-class _Worth(NamedTuple):
+class _Purpose(NamedTuple):
     """What a factor is for."""
 
     with_derivatives: bool
@@ -178,7 +178,7 @@ class _Worth(NamedTuple):
 
 
 def _factor_of(
-    K: NoisyToeplitz, tolerances: Sequence[float], rank: int | None, worth: _Worth, xp: Namespace
+    K: NoisyToeplitz, tolerances: Sequence[float], rank: int | None, purpose: _Purpose, xp: Namespace
 ) -> SeriesFactor:
     """Return the factor of a matrix, without derivatives, at the first of some tolerances that pays."""
     rules = rules_of(xp)
@@ -189,11 +189,11 @@ def _factor_of(
             return rules.compiled(_TracedFactorisation(tree, tolerances[0], tolerances[-1], rank or TRACED_RANK, xp))(
                 constant
             )
-        return _untraced(constant, tree, tolerances, rank, worth, xp)
+        return _untraced(constant, tree, tolerances, rank, purpose, xp)
 
 
 def _untraced(
-    K: NoisyToeplitz, tree: Tree, tolerances: Sequence[float], rank: int | None, worth: _Worth, xp: Namespace
+    K: NoisyToeplitz, tree: Tree, tolerances: Sequence[float], rank: int | None, purpose: _Purpose, xp: Namespace
 ) -> SeriesFactor:
     """Return the factor of a matrix whose values are known, at the first of some tolerances that pays."""
     if not all(bool(xp.all(xp.isfinite(array))) for array in K._arrays()):
@@ -206,18 +206,18 @@ def _untraced(
     ]
     if rank is not None:
         stages = [(math.inf, tolerances)]
-    elif worth.most_work < math.inf:
-        stages = [(min(WORK_PER_POINT, worth.most_work), tolerances[:1])]
-        if worth.most_work >= MORE_OF_LOOSER * LITTLE_WORK:
+    elif purpose.most_work < math.inf:
+        stages = [(min(WORK_PER_POINT, purpose.most_work), tolerances[:1])]
+        if purpose.most_work >= MORE_OF_LOOSER * LITTLE_WORK:
             stages.append((LITTLE_WORK, tolerances[1:]))
-    band = None if rank is not None else _Banded.of(K, tolerances[0], with_derivatives=worth.with_derivatives)
+    band = None if rank is not None else _Banded.of(K, tolerances[0], with_derivatives=purpose.with_derivatives)
     best: SeriesFactor | None = None
     refusals: list[Exception] = []
     for work, some in stages:
         tighter = [each for each in some if best is None or each < best.tolerance]
         bounds = [_Bounds(each, tolerances[-1], rank, work * tree.n) for each in tighter]
         found: SeriesFactor | None = None
-        if band is not None and bounds and tolerances[0] in some and band.band.work <= work:
+        if band is not None and bounds and tolerances[0] in some and band.pays(work):
             found = _tree_or_band(band, bounds[0], K, tree, xp, refusals)
             band = None
         best = found or _first_that_pays(bounds, K, tree, xp, refusals) or best
@@ -249,6 +249,13 @@ class _Banded(NamedTuple):
             return None
         return cls(on_host, band, band.work + (band.work_of_derivatives if with_derivatives else 0.0))
 
+    def pays(self, work: float) -> bool:
+        """Tell whether it takes no more than some work, and no more than the most with derivatives.
+
+        The latter counts where a looser tree may still take less.
+        """
+        return self.band.work <= work and (work >= MOST_WORK or self.worth <= MOST_WORK)
+
 
 def _tree_or_band(
     band: _Banded, bounds: _Bounds, K: NoisyToeplitz, tree: Tree, xp: Namespace, refusals: list[Exception]
@@ -262,19 +269,22 @@ def _tree_or_band(
     if equal or band.worth > LEAST_TREE:
         less = bounds if equal else bounds._replace(work=min(bounds.work, band.worth * tree.n))
         try:
-            return _within(less, K, to_numpy(K.c), tree, xp)
+            found = _within(less, K, to_numpy(K.c), tree, xp)
         except RankError:
             pass
         except np.linalg.LinAlgError:
             is_definite = False
+        else:
+            if bool(found.error <= ACCURATE):
+                return found
     try:
-        found = band_factor(band.matrix, band.band)
+        banded = band_factor(band.matrix, band.band)
     except np.linalg.LinAlgError as error:
         if not (is_definite and band.band.tolerance):
             raise
         refusals.append(error)
         return None
-    return found._map(lambda array, _: xp.asarray(array, device=device_of(K.c)))
+    return banded._map(lambda array, _: xp.asarray(array, device=device_of(K.c)))
 
 
 def _are_equal(K: NoisyToeplitz, xp: Namespace) -> bool:
