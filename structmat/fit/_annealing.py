@@ -44,7 +44,7 @@ def annealing(objective: Objective, parameters: NDArray[Any], rate: float, steps
     """
     real = objective.dtype.type(0).real.dtype
     parts = 1 + (objective.dtype.kind == "c")
-    first = _FIRST_STEP * rate / math.sqrt(objective.layout.n_factors * parts)
+    first = real.type(_FIRST_STEP * rate) / math.sqrt(objective.layout.n_factors * parts)
     tiny = float(np.finfo(real).tiny) ** 0.5
     x = parameters.view(real)
     mean, square = np.zeros_like(x), np.zeros_like(x)

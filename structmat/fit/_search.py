@@ -340,7 +340,7 @@ class Search(StoppableSearch):
         width = max(1, len(starts)) if together else 1
         groups = [starts[k : k + width] for k in range(0, len(starts), width)]
         is_race = low_rank and not together
-        rate, first = (_LOW_RATE, max(1, int(_HALF * steps))) if is_race else (1.0, steps)
+        rate, first = (_LOW_RATE, max(1, int(_HALF * steps))) if is_race else (1.0, None)
         runs = [_Annealing(group, annealing(self._coarse, group, rate, steps)) for group in groups]
         chosen: list[_Annealing] = []
         try:
@@ -353,7 +353,7 @@ class Search(StoppableSearch):
             if is_race:
                 chosen = sorted(chosen, key=_Annealing.least)[:1]
             for run in chosen:
-                self._advance(run, steps - first, steps)
+                self._advance(run, None, steps)
         except BaseException:
             # The last steps are small ones: a chain that is cut short in them is lower than all before.
             for run in runs:
@@ -362,8 +362,8 @@ class Search(StoppableSearch):
             raise
         return [candidate for run in chosen for candidate in self._candidates(run)]
 
-    def _advance(self, run: _Annealing, steps: int, most: int) -> None:
-        """Make so many of the steps of some chains, which are `most` in all."""
+    def _advance(self, run: _Annealing, steps: int | None, most: int) -> None:
+        """Make so many of the steps of some chains, which are `most` in all, or all that are left."""
         # A chain may be lost to an overflow; its error tells, and the others go on.
         with np.errstate(over="ignore", invalid="ignore"):
             for errors in islice(run.steps, steps):
