@@ -55,8 +55,8 @@ class AdapterBank:
     Notes
     -----
     The vectors of all adapters are stacked, with the adapters on the first axis, so that `parameters` are as many as
-    those of one adapter, and a batch needs no loop. A row costs what it costs with one adapter for all. Adapters must
-    have one `n_factors`, `block_size` and `factor_scale`; each has an `alpha` of its own.
+    those of one adapter, and a batch needs no loop: a token costs what it costs with one adapter for all, but for the
+    gather. Adapters must have one `n_factors`, `block_size` and `factor_scale`; each has an `alpha` of its own.
 
     What is trained beside the adapter, such as a head, is shared by all.
 

@@ -141,7 +141,7 @@ def test_generation_is_that_of_each_sample_alone(kind: str, beams: int, tmp_path
     bank = AdapterBank(plain, capacity=2)
     for name in ("first", "second"):
         bank.add(name, tmp_path / name)
-    with bank.use([None if name == "__base__" else name for name in names]):
+    with bank.use([None if name == "__base__" else name for name in names], beams=beams):
         assert torch.equal(plain.generate(input_ids=ids, **options), whole)
 
 
