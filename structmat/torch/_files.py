@@ -486,15 +486,13 @@ def _complete(folder: Path) -> Stored:
             raise ArgumentTypeError(CONFIG, "modules_to_save", f"must be a list of names, got {saved!r}")
         has_biases = settings.get("bias") in {"all", "cdd_only"}
         state = safetensors.torch.load_file(folder / WEIGHTS)
-        vectors, parameters, beside = _sorted(state, options.n_factors)
+        stored, parameters, beside = _sorted(state, options.n_factors)
+        parts = settings.get("parts")
+        vectors = {path: whole_change(own, chosen_parts(parts, path), "load_adapter") for path, own in stored.items()}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         text = f"{folder} is no complete adapter of this method: {error}"
         raise ArgumentValueError("load_adapter", "folder", text) from error
     require_finite(state, "load_adapter", "folder")
-    vectors = {
-        path: whole_change(own, chosen_parts(settings.get("parts"), path), "load_adapter")
-        for path, own in vectors.items()
-    }
     return Stored(options, saved, has_biases, vectors, parameters, beside)
 
 

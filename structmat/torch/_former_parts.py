@@ -23,9 +23,19 @@ FormerParts: TypeAlias = Mapping[str, Sequence[bool] | None]
 
 
 def chosen_parts(parts: FormerParts | None, path: str) -> Sequence[bool] | None:
-    """Return which parts of the rows of the layer at a path have a change, by the longest name; None for all rows."""
-    names = [name for name in parts or {} if path == name or path.endswith(f".{name}")]
-    return parts[max(names, key=len)] if parts and names else None
+    """Return which parts of the rows of the layer at a path have a change, by the longest name; None for all rows.
+
+    Raises
+    ------
+    ValueError
+        If a damaged file has something else there.
+    """
+    given = parts or {}
+    names = [name for name in given if path == name or path.endswith(f".{name}")] if isinstance(given, dict) else None
+    chosen = given[max(names, key=len)] if names else None
+    if names is None or not (chosen is None or (isinstance(chosen, list) and True in chosen)):
+        raise ValueError(f"parts are no lists of True and False by name of a layer: {given!r}")
+    return chosen
 
 
 def whole_change(vectors: Sequence[Tensor], chosen: Sequence[bool] | None, owner: str) -> list[Tensor]:
@@ -41,7 +51,7 @@ def whole_change(vectors: Sequence[Tensor], chosen: Sequence[bool] | None, owner
     left, grid, *others = vectors
     places = torch.tensor(chosen, dtype=torch.bool)
     size, rest = divmod(len(left), int(places.sum()))
-    if rest or size % grid.shape[2]:
+    if rest or size % grid.shape[2] or len(left) != grid.shape[0] * grid.shape[2]:
         text = (
             f"holds a change of some parts of a layer's rows, {list(chosen)}, with circulants that several of these "
             "share: merge it into its model by the revision that wrote it"
