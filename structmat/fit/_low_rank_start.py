@@ -47,6 +47,12 @@ __all__ = ["low_rank_start"]
 _LEFT_OVER = 0.08
 """The error, relative to the truncated SVD, of a product whose halves have as many numbers as equations."""
 
+_OF_ANY_MATRIX = 3.0
+"""Fits from random products explain at least ``1 - exp(-3 s)`` of the square norm of a Gaussian matrix, where s is the
+number of parameters over that of entries: of nine factors 0.97 (n = 12, s = 0.75), 0.38 (n = 64, s = 0.14) and 0.078 (n
+= 384, s = 0.023). A truncated SVD that explains less is no start beside them. Without its two halves such fits of 16 to
+64 rows take 0.71 to 0.84 of the time, and end at the same errors."""
+
 _ENOUGH = 0.05
 """Each half is fitted until its error is this share of that of the truncated SVD: together they add a quarter of a per
 cent to it."""
@@ -82,6 +88,9 @@ def low_rank_start(problem: Problem, rng: np.random.Generator, control: Control)
     left_over = _LEFT_OVER * math.sqrt(1.0 - tails[most.rank] ** 2)
     middle = most if math.hypot(tails[most.rank], left_over) < tails[solvable.rank] else solvable
     if middle.rank <= in_closed_form or not _has_places(layout, middle):
+        return
+    of_any = 1.0 - math.exp(-_OF_ANY_MATRIX * layout.n_parameters / math.prod(layout.shape))
+    if 1.0 - tails[middle.rank] ** 2 < of_any and control.restarts != 0:
         return
     k = int(np.count_nonzero(roots[: middle.rank]))
     if k <= in_closed_form:

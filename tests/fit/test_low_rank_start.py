@@ -203,6 +203,17 @@ def test_rank_k_by_two_k_and_three_factors(shape, n_factors, block_size, k, real
     assert relative(W, P) <= 1.01 * svd_error(W, k)
 
 
+@pytest.mark.parametrize(("of_low_rank", "restarts", "count"), [(False, None, 1), (False, 0, 2), (True, None, 2)])
+def test_where_random_products_explain_more_than_the_truncated_svd_there_is_no_start_near_it(
+    of_low_rank, restarts, count
+):
+    """Rank three explains 0.4 of a Gaussian matrix of 20 rows, and nine factors from random products 0.8."""
+    W = nearly_of_rank(3, (20, 20), real=True) if of_low_rank else normal(np.random.default_rng(0), (20, 20), real=True)
+    problem = Problem(W, CDDLayout(W.shape, 9), W.dtype)
+    control = Control(50, 1e-7, restarts)
+    assert len(list(low_rank_start(problem, np.random.default_rng(0), control))) == count
+
+
 @pytest.mark.parametrize("n_factors", [9, 11])
 def test_a_matrix_of_lower_rank_than_the_factors_hold(n_factors):
     W = nearly_of_rank(3, (20, 20), real=False, noise=0.0)
