@@ -12,6 +12,7 @@ from structmat._toeplitz_systems.superfast import SuperfastFactor, diagonal_sums
 from structmat._toeplitz_systems.superfast.band import BandFactor
 from structmat._toeplitz_systems.superfast.factor import Factor
 from tests import backends
+from tests.linear_systems.test_series import COVARIANCES, NOISE, assert_is_measured, assert_is_solution
 
 DECAYS: dict[str, list[Any]] = {
     "long": [lambda k: (1 + k / 10) * np.exp(-k / 10), lambda k: np.exp(-k / 200) * np.cos(k / 20)],
@@ -89,14 +90,16 @@ def test_sums_along_the_block_diagonals_of_the_inverse(decay: str, turned: bool,
 
 
 def test_noise_that_is_even_in_time_takes_one_node_a_level() -> None:
-    """Each channel may have its own."""
+    """Each channel may have its own; where that of one is uneven nodes are not equal."""
     c, _, there = channels("long", 150, 3)
     noise = np.tile([0.1, 0.2, 0.3], 150)
-    found = factor(c, noise, None, METHODS["long"])
-    assert isinstance(found, Factor)
-    assert found.leaves[0].N.strides[0] == 0
-    exact = np.linalg.slogdet(operator(c, noise, np.ones_like(there)).to_dense())[1]
-    assert abs(found.logdet - exact) <= 1e-13 * (len(noise) + abs(exact))
+    for is_even in (True, False):
+        noise[-2] += 0.0 if is_even else 1.0
+        found = factor(c, noise, None, METHODS["long"])
+        assert isinstance(found, Factor)
+        assert (found.leaves[0].N.strides[0] == 0) == is_even
+        exact = np.linalg.slogdet(operator(c, noise, np.ones_like(there)).to_dense())[1]
+        assert abs(found.logdet - exact) <= 1e-13 * (len(noise) + abs(exact))
 
 
 def test_long_series_are_not_estimated() -> None:
@@ -113,6 +116,27 @@ def test_long_series_are_not_estimated() -> None:
         solution = sm.solve(P, b)
         assert solution.iterations == 0
         assert np.linalg.norm(A @ solution.x - b) <= 1e-10 * np.linalg.norm(b)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:solve. a relative residual:scipy.linalg.LinAlgWarning")  # with noise of 1e-8
+@pytest.mark.parametrize("name", COVARIANCES)
+def test_channels_of_any_two_covariances(name: str) -> None:
+    """Of two latent series, with channels and noise in turns."""
+    names = list(COVARIANCES)
+    place = names.index(name)
+    p, size = 2 + place % 3, NOISE[place // 3 % 3]
+    rng = np.random.default_rng(place)
+    k = np.arange(800.0 // p)
+    c = sum(
+        COVARIANCES[each](k)[:, None, None] * np.outer(factors, factors)
+        for each, factors in zip((name, names[place - 5]), rng.standard_normal((2, p)), strict=True)
+    )
+    there = rng.random(len(k) * p) > 0.1
+    A = operator(c, rng.uniform(size, 10 * size, len(there)), there)
+    K, b = A.to_dense(), rng.standard_normal(A.shape[0])
+    assert_is_measured(sm.slogdet(A, method=sm.Superfast()), K, size)
+    assert_is_solution(sm.solve(A, b, method=sm.Superfast()).x, K, b, size)
 
 
 def test_what_is_no_series_is_refused() -> None:

@@ -23,6 +23,9 @@ NEAR_IN_FULL = 1024
 
 Of a quasi-periodic covariance of 2,400 points with noise of 1e-8 the error of the log-determinant was measured as 4e-2
 with 512, and as 6e-4 with 1,024; with 2,048 the rank is too high.
+
+With several channels there are so many columns in all. Of four channels of 25,000 points, a quasi-periodic series and
+another one, the factor takes 3.7 s with an error of 3e-5, with 1,024 block columns 9.7 s with 5e-6.
 """
 
 ROUND_RANK = 16
@@ -86,7 +89,7 @@ def found_bases(
         if size == tree.n:
             return None
         p = tree.channels
-        times = columns_looked_at((tree.n - size) // p, all_near)
+        times = columns_looked_at((tree.n - size) // p, max(NEAR, all_near // p))
         k = xp.asarray(np.reshape(p * times[:, None] + np.arange(p), (-1, 1)), device=device_of(t))
         seen = [entries(t, points, -1 - k, p, xp)]
         if right:

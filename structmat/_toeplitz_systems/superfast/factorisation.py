@@ -142,7 +142,7 @@ def _blocks(t: Array, d: Array, weight: Array, channels: int, xp: Namespace) -> 
     size = d.shape[-1]
     j = xp.arange(size, device=device_of(t))
     i = j[:, None]
-    above = i // channels < j // channels
+    above = i < j
     T = entries(t, xp.where(above, j, i), xp.where(above, i, j), channels, xp)
     if is_complex(t.dtype, xp):
         T = xp.where(above, xp.conj(T), T)
