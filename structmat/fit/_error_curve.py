@@ -33,6 +33,9 @@ __all__ = ["CurveProgress", "ErrorCurve", "error_curve"]
 
 _OWNER = "error_curve"
 
+_FIT_OPTIONS = tuple(inspect.signature(fit_cdd).parameters)[1:]
+"""The options of a fit, which curves take, too."""
+
 _COST_POWER = 1.3
 """The time of a fit without a limit is about proportional to this power of its number of factors."""
 
@@ -65,8 +68,8 @@ class CurveProgress(NamedTuple):
     elapsed: float
     """Seconds since the curve began."""
     remaining: float | None
-    """Estimated seconds to its end, no more than are left of a time limit; None before the first fit is done and where
-    fits take longer than those before had let expect, unless there is a limit."""
+    """Estimated seconds to its end, no more than are left of a time limit; None before a fit of more than three factors
+    is done, and where fits take longer than those before had let expect, unless there is a limit."""
 
     def __str__(self) -> str:
         where = f"{counted(self.n_factors, 'factor')} ({self.point} of {self.n_points})"
@@ -350,11 +353,10 @@ def error_curve(
 
 def _require_known(fit_options: Mapping[str, Any]) -> None:
     """Refuse options that `fit_cdd` does not have, on behalf of the function that was called."""
-    known = list(inspect.signature(fit_cdd).parameters)
     for name in fit_options:
-        if name not in known:
-            meant = "".join(f", did you mean {each!r}?" for each in get_close_matches(name, known, 1))
-            text = f"got an unexpected keyword argument {name!r}{meant}; fit_cdd takes {', '.join(known[1:])}"
+        if name not in _FIT_OPTIONS:
+            meant = "".join(f", did you mean {each!r}?" for each in get_close_matches(name, _FIT_OPTIONS, 1))
+            text = f"got an unexpected keyword argument {name!r}{meant}; fit_cdd takes {', '.join(_FIT_OPTIONS)}"
             raise ArgumentTypeError(_OWNER, None, text)
 
 
@@ -446,7 +448,10 @@ class _Points:
             return None
         index, costs = len(self.results), [number**_COST_POWER for number in self.numbers]
         began = time.perf_counter()
-        whole = sum(costs[index:]) * sum(self.seconds) / sum(costs[:index]) if index else math.inf
+        # Three factors have an algorithm of their own, which says nothing of how long others take.
+        alike = [k for k in range(index) if self.numbers[k] > 3]
+        seconds = sum(self.seconds[k] for k in alike)
+        whole = sum(costs[index:]) * seconds / sum(costs[k] for k in alike) if alike else math.inf
 
         def report(state: FitProgress) -> None:
             now = time.perf_counter()

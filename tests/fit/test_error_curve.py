@@ -290,20 +290,20 @@ def timed(fake, monkeypatch):
 
 def test_seconds_and_progress(timed):
     states = []
-    found = error_curve(SQUARE, n_factors=[1, 2, 4], rng=0, callback=states.append)
-    np.testing.assert_allclose(found.seconds, [1, 4, 16])
+    found = error_curve(SQUARE, n_factors=[2, 4, 6], rng=0, callback=states.append)
+    np.testing.assert_allclose(found.seconds, [4, 16, 36])
     assert all(isinstance(s, CurveProgress) and s.fit.start == "random" for s in states)
-    assert [(s.n_factors, s.point, s.n_points) for s in states] == [(1, 1, 3), (2, 2, 3), (4, 3, 3)]
-    assert [s.elapsed for s in states] == [0.5, 3.0, 13.0]
-    assert [s.remaining for s in states] == [None, 18.0, 8.0]
-    assert str(states[1]) == f"2 factors (2 of 3), best error {states[1].fit.best:.6f}, polish from random"
+    assert [(s.n_factors, s.point, s.n_points) for s in states] == [(2, 1, 3), (4, 2, 3), (6, 3, 3)]
+    assert [s.elapsed for s in states] == [2.0, 12.0, 38.0]
+    assert [s.remaining for s in states] == [None, None, 18.0]  # up to three factors tell nothing of others
+    assert str(states[1]) == f"4 factors (2 of 3), best error {states[1].fit.best:.6f}, polish from random"
 
 
 def test_a_fit_that_takes_longer_than_expected_has_no_estimate(timed, monkeypatch):
-    """After one factor in a second the curve looked as if 10 seconds were left; the middle of this fit is at 50."""
+    """After four factors in 16 seconds as if 40 seconds were left; the middle of this fit is at 50."""
     monkeypatch.setattr(module, "_COST_POWER", 1)
     states = []
-    error_curve(SQUARE, n_factors=[1, 10], rng=0, callback=states.append)
+    error_curve(SQUARE, n_factors=[4, 10], rng=0, callback=states.append)
     assert [s.remaining for s in states] == [None, None]
 
 
