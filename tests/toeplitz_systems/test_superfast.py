@@ -173,6 +173,21 @@ def test_what_has_no_low_rank_is_refused() -> None:
         factor(KERNELS["rational quadratic"](np.arange(2000.0)), np.ones(2000), rank=10)
 
 
+def test_a_tighter_factor_that_fails_leaves_the_looser_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As that of fractional noise with H = 0.95 and 100,352 points, which was an estimate then."""
+    compute = solver._within
+
+    def overlooking(bounds: Any, *given: Any) -> Any:
+        if bounds.tolerance < 1e-6:
+            raise bases.RankError if bounds.work < solver.MOST_WORK * 5000 else bases.OverlookedError
+        return compute(bounds, *given)
+
+    monkeypatch.setattr(solver, "_within", overlooking)
+    monkeypatch.setattr(solver, "ACCURATE", 0.0)
+    c, d, there, _ = problem("long memory", 5000)
+    assert factor(c, d, there).factor.tolerance == 1e-6
+
+
 def test_what_the_columns_that_are_looked_at_overlook_is_found() -> None:
     x = np.arange(6000.0)
     c = KERNELS["Matern 3/2"](x) + 1e-3 * (np.abs(x - 3517) == 0)  # between the columns that are looked at

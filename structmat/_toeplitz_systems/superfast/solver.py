@@ -198,34 +198,42 @@ def _untraced(
     """Return the factor of a matrix whose values are known, at the first of some tolerances that pays."""
     if not all(bool(xp.all(xp.isfinite(array))) for array in K._arrays()):
         raise _not_definite("it holds NaN or infinity")
-    stages: list[tuple[float, Sequence[float]]] = [
-        (WORK_PER_POINT, tolerances[:1]),
-        (LITTLE_WORK, tolerances[1:]),
-        (WORK_PER_POINT, tolerances[1:]),
-        (MOST_WORK, tolerances),
-    ]
-    if rank is not None:
-        stages = [(math.inf, tolerances)]
-    elif purpose.most_work < math.inf:
-        stages = [(min(WORK_PER_POINT, purpose.most_work), tolerances[:1])]
-        if purpose.most_work >= MORE_OF_LOOSER * LITTLE_WORK:
-            stages.append((LITTLE_WORK, tolerances[1:]))
     band = None if rank is not None else _Banded.of(K, tolerances[0], with_derivatives=purpose.with_derivatives)
     best: SeriesFactor | None = None
     refusals: list[Exception] = []
-    for work, some in stages:
+    for work, some in _stages(tolerances, rank, purpose):
         tighter = [each for each in some if best is None or each < best.tolerance]
         bounds = [_Bounds(each, tolerances[-1], rank, work * tree.n) for each in tighter]
         found: SeriesFactor | None = None
         if band is not None and bounds and tolerances[0] in some and band.pays(work):
             found = _tree_or_band(band, bounds[0], K, tree, xp, refusals)
             band = None
-        best = found or _first_that_pays(bounds, K, tree, xp, refusals) or best
+        try:
+            best = found or _first_that_pays(bounds, K, tree, xp, refusals) or best
+        except OverlookedError:
+            if best is None:
+                raise
         if best is not None and bool(best.error <= ACCURATE):
             return best
     if best is None:
         raise refusals[-1]
     return best
+
+
+def _stages(tolerances: Sequence[float], rank: int | None, purpose: _Purpose) -> list[tuple[float, Sequence[float]]]:
+    """Return the work for each point that is allowed for some tolerances, in the order in which they are tried."""
+    if rank is not None:
+        return [(math.inf, tolerances)]
+    if purpose.most_work < math.inf:
+        first = (min(WORK_PER_POINT, purpose.most_work), tolerances[:1])
+        looser = (LITTLE_WORK, tolerances[1:])
+        return [first, looser] if purpose.most_work >= MORE_OF_LOOSER * LITTLE_WORK else [first]
+    return [
+        (WORK_PER_POINT, tolerances[:1]),
+        (LITTLE_WORK, tolerances[1:]),
+        (WORK_PER_POINT, tolerances[1:]),
+        (MOST_WORK, tolerances),
+    ]
 
 
 class _Banded(NamedTuple):
