@@ -129,7 +129,7 @@ def explored(monkeypatch):
 FALLING = [0.9, 0.8, 0.6, 0.5], [0.9, 0.7, 0.5, 0.4], [0.9, 0.6, 0.6, 0.6]
 
 
-@pytest.mark.parametrize(("read_off", "rate"), [(0.72, 0.5), (0.74, 1.0), (math.inf, 1.0)])
+@pytest.mark.parametrize(("read_off", "rate"), [(0.32, 0.5), (0.72, 0.5), (0.31, 1.0), (0.74, 1.0), (math.inf, 1.0)])
 def test_steps_are_smaller_where_the_matrix_is_nearly_of_low_rank(explored, read_off, rate):
     """Five of 64 are 8 per cent, and six times as much is 0.47, which an error of 0.73 leaves to what was read off."""
     assert explored(*FALLING, read_off=read_off)[1] == {rate}
