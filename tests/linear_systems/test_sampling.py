@@ -331,7 +331,7 @@ def test_a_smooth_field_with_the_noise_that_is_advised_is_sampled():
         ),
         ({"observed": [1, 1]}, ArgumentValueError, "observed must name each point at most once"),
         ({"values": [1.0]}, ArgumentValueError, r"values must have shape \(2,\), one for each observed point"),
-        ({"noise": [1.0, -1.0]}, ArgumentValueError, r"noise must be a variance, or an array of shape \(2,\)"),
+        ({"noise": [1.0, -1.0]}, ArgumentValueError, r"noise must .* one for each observed point, of shape \(2,\)"),
         ({"covariance": lambda t: np.ones((4, 2, 2))}, ArgumentValueError, r"must return an array of shape \(4,\)"),
     ],
 )

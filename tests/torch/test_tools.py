@@ -54,9 +54,13 @@ class TestCompilers:
         weight, bias = torch.randn(rows, cols, dtype=torch.float64), torch.randn(rows, dtype=torch.float64)
         y = torch.randn(2, 4, rows, dtype=torch.float64, requires_grad=True)
         given = (None, x, weight, bias) if with_weight else (y, x, None, None)
-        torch.library.opcheck(_compiled_change, (*given, vectors, 0.5))
         gradients_of = (torch.randn(2, 4, rows, dtype=torch.float64), x.detach(), weight if with_weight else None)
-        torch.library.opcheck(torch.ops.structmat.change_gradients, (*gradients_of, [v.detach() for v in vectors], 0.5))
+        stacks = [torch.stack([torch.zeros_like(v), v.detach()]).requires_grad_() for v in vectors]
+        of_samples = torch.tensor([1, 0]), torch.tensor([0.0, 0.7], dtype=torch.float64)
+        for own, samples in ((vectors, (None, None)), (stacks, of_samples)):
+            torch.library.opcheck(_compiled_change, (*given, own, 0.5, *samples))
+            plain = [vector.detach() for vector in own]
+            torch.library.opcheck(torch.ops.structmat.change_gradients, (*gradients_of, plain, 0.5, *samples))
 
     @compiler
     @pytest.mark.parametrize("n_factors", [3, 5])
