@@ -188,6 +188,23 @@ def test_a_tighter_factor_that_fails_leaves_the_looser_one(monkeypatch: pytest.M
     assert factor(c, d, there).factor.tolerance == 1e-6
 
 
+def test_a_tighter_factor_that_takes_long_is_made_of_short_series_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tighter factor of 100,352 points of fractional noise with H = 0.95 took 20 s."""
+    compute = solver._within
+
+    def within(bounds: Any, *given: Any) -> Any:
+        if bounds.tolerance < 1e-6 and bounds.work < solver.MOST_WORK * 5000:
+            raise bases.RankError
+        return compute(bounds, *given)
+
+    monkeypatch.setattr(solver, "_within", within)
+    monkeypatch.setattr(solver, "ACCURATE", 0.0)
+    c, d, there, _ = problem("long memory", 5000)
+    assert factor(c, d, there).factor.tolerance < 1e-6
+    monkeypatch.setattr(solver, "MOST_ROWS", 4999)
+    assert factor(c, d, there).factor.tolerance == 1e-6
+
+
 def test_what_the_columns_that_are_looked_at_overlook_is_found() -> None:
     x = np.arange(6000.0)
     c = KERNELS["Matern 3/2"](x) + 1e-3 * (np.abs(x - 3517) == 0)  # between the columns that are looked at
