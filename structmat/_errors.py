@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from difflib import get_close_matches
 
 
 class ArgumentError(Exception):
@@ -105,3 +106,8 @@ def warn_caller(text: str, category: type[Warning], *, through: tuple[str, ...] 
         level += 1
         frame = frame.f_back
     warnings.warn(text, category, stacklevel=level)
+
+
+def did_you_mean(name: str, known: Sequence[str]) -> str:
+    """Return a question for the end of an error whether a similar name was meant; nothing if none is similar."""
+    return "".join(f", did you mean {each!r}?" for each in get_close_matches(name, known, 1))

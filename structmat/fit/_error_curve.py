@@ -7,13 +7,12 @@ import math
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
 from structmat._arguments import as_matrix, integer, non_negative, one_of, optional_function, random_generator
-from structmat._errors import ArgumentTypeError, ArgumentValueError, as_own
+from structmat._errors import ArgumentTypeError, ArgumentValueError, as_own, did_you_mean
 from structmat._files import counted, data_frame, shown_error
 from structmat._progress import notebook_line
 from structmat.fit._baselines import baseline_errors
@@ -355,7 +354,7 @@ def _require_known(fit_options: Mapping[str, Any]) -> None:
     """Refuse options that `fit_cdd` does not have, on behalf of the function that was called."""
     for name in fit_options:
         if name not in _FIT_OPTIONS:
-            meant = "".join(f", did you mean {each!r}?" for each in get_close_matches(name, _FIT_OPTIONS, 1))
+            meant = did_you_mean(name, _FIT_OPTIONS)
             text = f"got an unexpected keyword argument {name!r}{meant}; fit_cdd takes {', '.join(_FIT_OPTIONS)}"
             raise ArgumentTypeError(_OWNER, None, text)
 

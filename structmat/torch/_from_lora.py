@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from difflib import get_close_matches
 from functools import wraps
 from typing import Any, TypeVar
 
-from structmat._errors import ArgumentTypeError
+from structmat._errors import ArgumentTypeError, did_you_mean
 
 __all__ = ["INSTEAD", "explaining"]
 
@@ -100,4 +99,4 @@ def _advice(name: str, value: Any, known: list[str]) -> str:
     """Return what to write instead of an argument, or nothing."""
     if name in INSTEAD:
         return f" of LoRA: {INSTEAD[name].format(value=value)}"
-    return "".join(f", did you mean {each!r}?" for each in get_close_matches(name, known, 1))
+    return did_you_mean(name, known)
