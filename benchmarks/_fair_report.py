@@ -35,6 +35,19 @@ LABELS = {
     "scales": "D W D",
     "cdd-scales": "D W D + D C D",
     "cdd-entries": "W * (D C D), entry by entry",
+    "cdd-4-bits": "CDD, {} factors, 4 bits a number",
+    "vera": "VeRA r = {}",
+    "ia3": "IA3",
+    "road": "RoAd {}",
+    "waveft": "WaveFT, {} coefficients",
+    "shira": "SHiRA r = {}",
+    "randlora": "RandLoRA r = {}",
+    "oft": "OFT, blocks of {}",
+    "boft": "BOFT, blocks of {}",
+    "ln-tuning": "LN tuning",
+    "unilora": "UniLoRA, {} numbers",
+    "miss": "MiSS r = {}",
+    "vblora": "VB-LoRA, {} vectors",
 }
 TASKS = {
     "goemotions": "GoEmotions",
@@ -119,10 +132,10 @@ def mean_of(values: np.ndarray) -> Mean:
     return Mean(fmean(values), error, error * float(t.ppf(0.975, len(values) - 1)))
 
 
-def results(rows: list[Row]) -> list[Result]:
+def results(rows: list[Row], planned: list[Case]) -> list[Result]:
     """Return what has all its last runs, in the order of the plan; where one diverged, there is no mean to return."""
     found, runs = [], by_case(rows, "final")
-    for case in cases():
+    for case in planned:
         final = sorted(runs.get(case, []), key=lambda row: int(row["seed"]))
         done = [int(row["seed"]) for row in final if row["accuracy"]]
         if done == list(PROTOCOLS[case.task].final_seeds):
@@ -329,7 +342,7 @@ def processor_of(row: Row) -> str:
 
 def page(rows: list[Row], again: list[Row]) -> list[str]:
     """Return the parts of the page of results: protocol, processors and tables, from the runs and those repeated."""
-    found = results(rows)
+    found = results(rows, cases())
     parts = [
         protocol_text(rows, found),
         processors_text(rows, again),

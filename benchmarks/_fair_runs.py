@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from _common import processor
 from _fair_forms import FORMS
-from _fair_plan import RATES, RUN, Case, Protocol, beyond
+from _fair_plan import RUN, Case, Protocol, beyond
 
 from finetune.data import TASKS, Rows, load_task
 from finetune.encoder import load_tokenizer
@@ -76,14 +76,16 @@ def _text(value: object) -> str:
 class Bench:
     """Does what is missing in the table."""
 
-    def __init__(self, table: Table, data: Path, model: str | None = None) -> None:
-        self.table, self.data, self.model = table, data, model
+    def __init__(
+        self, table: Table, data: Path, rates: Mapping[str, tuple[float, ...]], model: str | None = None
+    ) -> None:
+        self.table, self.data, self.rates, self.model = table, data, rates, model
         self.parts: dict[str, tuple[Rows, Rows]] = {}
         self.machine = f"{processor()}; {', '.join(f'{name} {version(name)}' for name in ('torch', 'peft'))}"
 
     def choose(self, case: Case, protocol: Protocol) -> float:
         """Return the best rate of a case, by its trials."""
-        rates = RATES[case.method]
+        rates = self.rates[case.method]
         best = self._best(case, protocol, rates)
         further = beyond(rates, best)
         return best if further is None else self._best(case, protocol, (*rates, further))

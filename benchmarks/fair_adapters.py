@@ -25,7 +25,7 @@ from tempfile import TemporaryDirectory
 
 import _one_thread  # noqa: F401
 from _common import begin, finish, parser
-from _fair_plan import PROTOCOLS, Protocol, cases, tried
+from _fair_plan import PROTOCOLS, RATES, Protocol, cases, tried
 
 EXAMPLES = Path(__file__).parent.parent / "docs/examples"
 RESULTS = Path(__file__).parent / "results"
@@ -53,7 +53,7 @@ def report(options: argparse.Namespace) -> None:
     rows = read(options.out / "fair_adapters.csv")
     parts = page(rows, read(options.out / "fair_adapters_again.csv"))
     finish(options.out, "adapter_accuracy", "Adapters on real tasks", *parts, engines=UNUSED, packages=())
-    figure(results(rows), options.out / "fair_adapters.png")
+    figure(results(rows, cases()), options.out / "fair_adapters.png")
 
 
 def run(options: argparse.Namespace) -> None:
@@ -64,7 +64,7 @@ def run(options: argparse.Namespace) -> None:
     from finetune.data import ExampleError  # noqa: PLC0415
 
     torch.set_num_threads(1)
-    bench = Bench(Table(options.out / "fair_adapters.csv"), options.data)
+    bench = Bench(Table(options.out / "fair_adapters.csv"), options.data, RATES)
     todo = [(bench.choose, case) for case in tried()] + [(bench.do, case) for case in cases()]
     todo = [(way, case) for way, case in todo if case.task in options.only]
     protocols = PROTOCOLS

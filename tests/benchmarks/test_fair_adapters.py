@@ -69,7 +69,7 @@ def bench(runs, plan, path, model):
         tokens = [torch.randint(1, 20, (5,), generator=generator) for _ in range(count)]
         return Rows(tokens, torch.stack([(row.sum() > 50).long() for row in tokens]))
 
-    made = runs.Bench(runs.Table(path), ROOT, model)
+    made = runs.Bench(runs.Table(path), ROOT, plan.RATES, model)
     made.parts["sst2"] = drawn(40), drawn(9)
     protocol = plan.Protocol(16, 1, 10, 7, (8, 9), (0, 1), batch=8)
     return made, protocol

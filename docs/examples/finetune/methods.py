@@ -26,7 +26,7 @@ from peft import (
 from peft.tuners.c3a.layer import BlockCircularConvolution, C3ALayer
 from torch import Tensor, nn
 
-__all__ = ["METHODS", "PLACES", "Method", "Plan", "Prepared", "nearest_rank"]
+__all__ = ["METHODS", "PLACES", "Method", "Plan", "Prepared", "nearest_rank", "prepare_peft"]
 
 PLACES = {
     "query-value": ("query", "value"),
@@ -128,7 +128,8 @@ def _cdd_blocks(encoder: nn.Module, plan: Plan) -> Prepared:
     return _cdd(encoder, plan, block_size=plan.size or encoder.config.hidden_size // 3)
 
 
-def _peft(encoder: nn.Module, config: PeftConfig, lr: float) -> Prepared:
+def prepare_peft(encoder: nn.Module, config: PeftConfig, lr: float) -> Prepared:
+    """Adapt by a method of PEFT, all of whose parameters learn at one rate."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # PEFT 0.21 asks transformers by an attribute's old name
         model = get_peft_model(encoder, config)
@@ -140,13 +141,13 @@ def _cdd_by_peft(encoder: nn.Module, plan: Plan) -> Prepared:
     """Adapt by the same products, as a method of PEFT."""
     from structmat.peft import CDDConfig  # noqa: PLC0415
 
-    return _peft(encoder, CDDConfig(n_factors=plan.size or 3, target_modules=plan.targets), plan.lr)
+    return prepare_peft(encoder, CDDConfig(n_factors=plan.size or 3, target_modules=plan.targets), plan.lr)
 
 
 def _lora(encoder: nn.Module, plan: Plan) -> Prepared:
     """Adapt by low rank, scaled by 2 for every rank."""
     rank = plan.size or 8
-    return _peft(encoder, LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=plan.targets), plan.lr)
+    return prepare_peft(encoder, LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=plan.targets), plan.lr)
 
 
 def _adalora(encoder: nn.Module, plan: Plan) -> Prepared:
@@ -156,7 +157,7 @@ def _adalora(encoder: nn.Module, plan: Plan) -> Prepared:
     schedule = {"tinit": steps // 10, "tfinal": max(1, steps // 5), "deltaT": max(1, steps // 100), "total_step": steps}
     ranks = {"init_r": 3 * rank // 2, "target_r": rank, "lora_alpha": 2 * rank}
     config = AdaLoraConfig(**ranks, **schedule, target_modules=plan.targets)
-    prepared = _peft(encoder, config, plan.lr)
+    prepared = prepare_peft(encoder, config, plan.lr)
     factors = [p for name, p in prepared.encoder.named_parameters() if "lora_A" in name or "lora_B" in name]
 
     def penalty() -> Tensor:
@@ -172,14 +173,14 @@ def _fourierft(encoder: nn.Module, plan: Plan) -> Prepared:
     """Adapt by sparse spectra, by default with as many parameters as CDD has in a square layer."""
     count = plan.size or 3 * encoder.config.hidden_size
     options = {"n_frequency": count, "init_weights": True}  # True is a start at zero
-    return _peft(encoder, FourierFTConfig(**options, target_modules=plan.targets), plan.lr)
+    return prepare_peft(encoder, FourierFTConfig(**options, target_modules=plan.targets), plan.lr)
 
 
 def _c3a(encoder: nn.Module, plan: Plan) -> Prepared:
     """Adapt by block circulants, by default with as many parameters as CDD has if 3 divides the size, else a third."""
     side = encoder.config.hidden_size
     block = plan.size or (side if side % 3 else side // 3)
-    return _peft(encoder, C3AConfig(block_size=block, target_modules=plan.targets), plan.lr)
+    return prepare_peft(encoder, C3AConfig(block_size=block, target_modules=plan.targets), plan.lr)
 
 
 class _CorrectedConvolution(BlockCircularConvolution):

@@ -22,7 +22,18 @@ from finetune.data import ExampleError, Rows, batches
 from finetune.encoder import Classifier, load_encoder
 from finetune.methods import METHODS, Plan, Prepared
 
-__all__ = ["DivergedError", "Run", "Settings", "fit", "predict", "prepare", "rising_then_falling", "train"]
+__all__ = [
+    "DivergedError",
+    "Run",
+    "Settings",
+    "batch_loss",
+    "bytes_for_backward",
+    "fit",
+    "predict",
+    "prepare",
+    "rising_then_falling",
+    "train",
+]
 
 Advance = Callable[[str, float], None]
 """Hears what goes on, and which share of the run was done since the last call."""
@@ -103,7 +114,7 @@ def train(
     if adapter == 0:  # the encoder never changes: every sentence passes through it once
         with settings.precision():
             embeddings = model.embed_all(train_rows, device, lambda n: advance("embedding", 0.9 * n / len(train_rows)))
-    saved_bytes = _bytes_for_backward(model, prepared, train_rows, embeddings, settings)
+    saved_bytes = bytes_for_backward(model, prepared, train_rows, embeddings, settings)
     memory = _PeakMemory(device)
     seconds, losses = fit(model, prepared, run, settings, rows=train_rows, embeddings=embeddings, advance=advance)
     peak = memory.peak()
@@ -152,7 +163,8 @@ def fit(
     for _ in range(settings.epochs):
         for tokens, index in batches(rows, settings.batch, order):
             started = time.perf_counter()
-            loss = _loss(model, tokens, rows.labels[index], None if embeddings is None else embeddings[index], settings)
+            embedded = None if embeddings is None else embeddings[index]
+            loss = batch_loss(model, tokens, rows.labels[index], embedded, settings)
             optimizer.zero_grad()
             (loss + prepared.penalty()).backward()
             nn.utils.clip_grad_norm_(trained, 1.0)
@@ -178,7 +190,10 @@ def rising_then_falling(
     )
 
 
-def _loss(model: Classifier, tokens: Tensor, labels: Tensor, embedded: Tensor | None, settings: Settings) -> Tensor:
+def batch_loss(
+    model: Classifier, tokens: Tensor, labels: Tensor, embedded: Tensor | None, settings: Settings
+) -> Tensor:
+    """Return the mean loss of a batch, of the given embeddings if the encoder is not to run."""
     if embedded is None:
         with settings.precision():
             embedded = model.embed(tokens.to(settings.device))
@@ -193,7 +208,7 @@ def predict(model: Classifier, rows: Rows, settings: Settings, advance: Callable
     return model.head(embeddings).argmax(1).cpu()
 
 
-def _bytes_for_backward(
+def bytes_for_backward(
     model: Classifier, prepared: Prepared, rows: Rows, embeddings: Tensor | None, settings: Settings
 ) -> int:
     """Return the bytes that autograd keeps from forward to backward, parameters and buffers left out.
@@ -214,7 +229,7 @@ def _bytes_for_backward(
     model.train()
     embedded = None if embeddings is None else embeddings[index]
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        loss = _loss(model, rows.padded(index), rows.labels[index], embedded, settings)
+        loss = batch_loss(model, rows.padded(index), rows.labels[index], embedded, settings)
     total = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
     (loss + prepared.penalty()).backward()
     model.zero_grad()

@@ -1,0 +1,161 @@
+"""The report of `few_parameters.py`: who is on the frontier of score and parameters, and what each method costs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from textwrap import fill
+
+import matplotlib.pyplot as plt
+import numpy as np
+from _common import table
+from _fair_plan import Case
+from _fair_report import LABELS, TASKS, Mean, Result, Row, mean_of, processor_of, results, trial_scores
+from _few_costs import Costs
+from _few_plan import SIZED, TASKS_OF_THE_STUDY, Sized, cases
+
+OWN = "its own"
+LAYERS = {"query-value": "query and value", "own": OWN}
+
+
+@dataclass(frozen=True, eq=False)
+class Standing:
+    """A method over the tasks that all methods have been run on."""
+
+    sized: Sized
+    parameters: int
+    scores: np.ndarray
+    """In per cent, of tasks by seeds."""
+
+    @property
+    def label(self) -> str:
+        return label(self.sized)
+
+    @property
+    def mean(self) -> float:
+        return float(self.scores.mean())
+
+    def minus(self, other: Standing) -> tuple[Mean, Mean]:
+        """Return the mean difference with its error over the seeds, and with that over the tasks."""
+        gaps = self.scores - other.scores
+        return mean_of(gaps.mean(axis=0)), mean_of(gaps.mean(axis=1))
+
+
+def label(sized: Sized) -> str:
+    """Return the name of a method with its size, and its layers where they are not the query and value layers."""
+    name = LABELS[sized.method].format(sized.size)
+    other = any(each.method == sized.method and each.places != sized.places for each in SIZED)
+    return f"{name}, {LAYERS[sized.places]} layers" if other else name
+
+
+def standings(found: list[Result]) -> tuple[list[str], list[Standing]]:
+    """Return the tasks on which every method has all its last runs, and the methods by their parameters."""
+    of_case = {r.case: r for r in found}
+    tasks = [task for task in TASKS_OF_THE_STUDY if all(sized.on(task) in of_case for sized in SIZED)]
+    if not tasks:
+        return [], []
+    methods = []
+    for sized in SIZED:
+        runs = [of_case[sized.on(task)] for task in tasks]
+        methods.append(Standing(sized, runs[0].parameters, np.array([r.scores for r in runs])))
+    return tasks, sorted(methods, key=lambda each: (each.parameters, -each.mean))
+
+
+def on_frontier(methods: list[Standing]) -> list[Standing]:
+    """Return those than which no other has a higher mean with as few parameters."""
+    return [m for m in methods if not any(o.parameters <= m.parameters and o.mean > m.mean for o in methods)]
+
+
+def scores_table(tasks: list[str], methods: list[Standing], costs: Mapping[Case, Costs]) -> str:
+    """Return the table of scores, differences and costs."""
+    ours = next(m for m in methods if m.sized.method == "cdd")
+    frontier, lines = on_frontier(methods), []
+    for m in methods:
+        seeds, over_tasks = m.minus(ours)
+        gap = ["", "", ""] if m is ours else [f"{seeds.mean:+.2f}", f"± {seeds.half:.2f}", f"± {over_tasks.half:.2f}"]
+        cost = costs.get(m.sized.on(TASKS_OF_THE_STUDY[0]))
+        of_cost = ["", "", "", ""]
+        if cost is not None:
+            of_cost = [f"{cost.operations / 1e3:,.0f}", f"{cost.milliseconds:.0f}", f"{cost.kept / 1e6:.1f}"]
+            of_cost.append(f"{cost.file / 1e3:.1f}")
+        own = [f"{score:.1f}" for score in m.scores.mean(axis=1)]
+        lines.append([
+            m.label, f"{m.parameters:,}", *own, f"{m.mean:.2f}", *gap, "yes" if m in frontier else "", *of_cost,
+        ])  # fmt: skip
+    head = ["trained", "parameters", *(TASKS[task] for task in tasks), "mean", "minus D C D", "95 %, seeds"]
+    head += ["95 %, tasks", "frontier", "kFLOP a token", "step, ms", "kept, MB", "file, kB"]
+    return table(head, lines)
+
+
+def rates_table(rows: list[Row], found: list[Result]) -> str:
+    """Return the rates that the trials chose, and by how much the best one is better than that next to it."""
+    trials, lines = trial_scores(rows), []
+    chosen = {r.case: r.lr for r in found}
+    for sized in SIZED:
+        cells = []
+        for task in TASKS_OF_THE_STUDY:
+            of_rate = trials.get(sized.on(task), {})
+            edge = len(of_rate) > 4 and float(chosen.get(sized.on(task), "nan")) in {min(of_rate), max(of_rate)}
+            cells.append(f"{chosen.get(sized.on(task), '')}{'!' if edge else ''}")
+        lines.append([label(sized), *cells])
+    return table(["trained", *(TASKS[task] for task in TASKS_OF_THE_STUDY)], lines)
+
+
+def figure(rows: list[Row], path: Path) -> None:
+    """Draw mean scores against parameters, with the intervals over seeds and tasks of the difference to D C D."""
+    tasks, methods = standings(results(rows, cases()))
+    drawing, axes = plt.subplots(figsize=(7.5, 4.8), layout="constrained")
+    ours = next(m for m in methods if m.sized.method == "cdd")
+    frontier = on_frontier(methods)
+    for m in methods:
+        color = "tab:red" if m is ours else "tab:blue"
+        if m is not ours:
+            seeds, over_tasks = m.minus(ours)
+            axes.errorbar(m.parameters, m.mean, over_tasks.half, color=color, alpha=0.25, capsize=2)
+            axes.errorbar(m.parameters, m.mean, seeds.half, color=color, linewidth=2.5, alpha=0.6)
+        axes.plot(m.parameters, m.mean, "D" if m is ours else "o", color=color, zorder=3)
+        axes.annotate(m.label, (m.parameters, m.mean), (5, 4), textcoords="offset points", fontsize=7.5)
+    axes.step([m.parameters for m in frontier], [m.mean for m in frontier], where="post", color="gray", zorder=0)
+    axes.axhline(ours.mean, color="tab:red", linewidth=0.7, linestyle=":")
+    axes.set(xscale="log", xlabel="trained parameters of the adapters", ylabel=f"mean score of {len(tasks)} tasks, %")
+    axes.set_title("Bars: 95 % of the difference to D C D, thick over seeds, thin over tasks", fontsize=9)
+    axes.set_xticks([5_000, 10_000, 20_000], ["5,000", "10,000", "20,000"], minor=False)
+    axes.xaxis.set_minor_formatter("")
+    drawing.savefig(path, dpi=150)
+    plt.close(drawing)
+
+
+def page(rows: list[Row], costs: Mapping[Case, Costs]) -> list[str]:
+    """Return the parts of the section, from the runs and what each method costs."""
+    found = results(rows, cases())
+    tasks, methods = standings(found)
+    hours = sum(float(row["seconds"]) for row in rows) / 3600
+    trials = sum(row["stage"] == "trial" for row in rows)
+    failed = [row for row in rows if not row["accuracy"]]
+    processors = ", ".join(sorted(set(map(processor_of, rows))))
+    parts = [
+        f"""{len(found)} of {len(cases())} methods on tasks are done, by the protocol above: {trials:,} trials and
+        {len(rows) - trials:,} last runs, {hours:.1f} hours of one core, all on {processors}.
+        {len(failed)} of them diverged{failures(failed)}.""",
+        f"""Scores are those of the five last seeds on test rows, in per cent: accuracy, and Matthews' correlation of
+        CoLA. The mean and the differences to D C D are over the {len(tasks)} tasks that all methods have done. "95 %,
+        seeds" is half the interval of the difference by Student's t with the five seeds as the sample, "95 %,
+        tasks" that with the tasks: another choice of tasks of this kind may move the difference so far. On the frontier
+        is what no other surpasses with as few parameters, in the mean of these runs.""",
+        scores_table(tasks, methods, costs),
+        """kFLOP are the operations of a forward pass beyond those of the frozen encoder, for each token of one batch of
+        32 rows: products, Fourier transforms and elementwise operations, as they are done in training. A method that
+        makes its weight anew in each step has its share of that for each token. The step is forward, backward and
+        AdamW on that batch, the encoder's part included, in milliseconds of the processor, in turns; kept is what
+        autograd holds from forward to backward; the file is what is saved.""",
+        "**Rates that the trials chose.** A mark ! says that it is the last of the range, which went one further.",
+        rates_table(rows, found),
+    ]
+    return [part if part.startswith("|") else fill(" ".join(part.split()), 118) for part in parts]
+
+
+def failures(failed: list[Row]) -> str:
+    """Return which methods diverged at which rates."""
+    names = sorted({f"{LABELS[row['method']].format(row['size'])} at {row['lr']}" for row in failed})
+    return f": {', '.join(names)}" if names else ""

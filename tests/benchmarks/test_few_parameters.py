@@ -1,0 +1,106 @@
+"""`benchmarks/few_parameters.py`: that its methods train, what it counts as operations, who is on the frontier."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # of libraries that this one only meets here
+
+
+@pytest.fixture(scope="module")
+def modules():
+    """The modules of the benchmark, by their names."""
+    for name in ("peft", "torch", "transformers"):
+        pytest.importorskip(name)
+    folders = [str(ROOT / "benchmarks"), str(ROOT / "docs/examples")]
+    sys.path[:0] = folders
+    try:
+        yield __import__
+    finally:
+        for folder in folders:
+            sys.path.remove(folder)
+        for name in [name for name in sys.modules if name.startswith(("finetune", "_common", "_fair_", "_few_"))]:
+            del sys.modules[name]
+
+
+@pytest.mark.slow
+def test_every_method_begins_near_the_frozen_encoder_and_learns(modules):
+    import torch
+    from transformers import BertConfig, BertModel
+
+    found, plan = modules("_few_methods"), modules("_few_plan")
+    config = BertConfig(vocab_size=20, hidden_size=384, num_hidden_layers=1, num_attention_heads=4)
+    config.intermediate_size = 384
+    torch.manual_seed(0)
+    frozen = BertModel(config, add_pooling_layer=False).eval()
+    tokens = torch.arange(1, 13).reshape(2, 6)
+    expected = frozen(tokens).last_hidden_state
+    target = torch.randn_like(expected)
+    assert {sized.method for sized in plan.SIZED} - set(found.METHODS) == {"cdd", "lora"}
+    for sized in plan.SIZED:
+        if sized.method not in found.METHODS:
+            continue
+        encoder = BertModel(config, add_pooling_layer=False).eval()
+        encoder.load_state_dict(frozen.state_dict())
+        rate = found.METHODS[sized.method].lr
+        prepared = found.METHODS[sized.method].prepare(encoder, found.Plan(rate, 10, sized.size, sized.places))
+        optimizer = torch.optim.AdamW(prepared.groups)
+        outputs = []
+        for _ in range(3):
+            outputs.append(prepared.encoder.eval()(tokens).last_hidden_state)
+            optimizer.zero_grad()
+            (outputs[-1] - target).square().mean().backward()
+            optimizer.step()
+        gap = (outputs[0] - expected).norm() / expected.norm()
+        # UniLoRA and VB-LoRA have no zero among their first factors.
+        assert gap < (0.05 if sized.method in {"unilora", "vblora"} else 1e-5), sized
+        losses = [float((output - target).square().mean()) for output in outputs]
+        assert losses[2] < losses[0], (sized, losses)
+        assert prepared.saved(), sized
+
+
+def test_operations_are_those_counted_by_hand(modules):
+    import torch
+
+    counted = modules("_few_costs").Operations
+    x, w = torch.ones(3, 8), torch.ones(5, 8)
+    with counted() as found:
+        torch.nn.functional.linear(x, w)
+    assert found.count == 2 * 3 * 5 * 8
+    with counted() as found:
+        torch.fft.irfft(torch.fft.rfft(x), 8)
+    assert found.count == 2 * 3 * 2.5 * 8 * 3
+    with counted() as found:
+        torch.fft.rfft(x)[..., :4] * torch.ones(4, dtype=torch.complex64)
+    assert found.count == 3 * 2.5 * 8 * 3 + 6 * 12
+    with counted() as found:
+        (x * 2).reshape(8, 3).T.clone()
+    assert found.count == 24
+
+
+def test_the_frontier_is_of_the_tasks_that_all_methods_have_done(modules):
+    report, plan = modules("_few_report"), modules("_few_plan")
+    made = {"cdd": (100, 70), "lora": (150, 71), "road": (90, 69.5), "vera": (100, 69.9), "boft": (200, 70.5)}
+    result, found = modules("_fair_report").Result, []
+    for i, sized in enumerate(plan.SIZED):
+        parameters, score = made.get(sized.method, (300, 60))
+        for task in plan.TASKS_OF_THE_STUDY[: 3 if i else 4]:
+            seeds = score + np.array([0, 1, 0, -1, 0]) + (task == "sst2")
+            found.append(result(sized.on(task), "0.01", parameters, seeds, 1.0))
+    tasks, methods = report.standings(found)
+    assert tasks == list(plan.TASKS_OF_THE_STUDY[:3])
+    assert [m.sized.method for m in report.on_frontier(methods)] == ["road", "cdd", "lora"]
+    ours, lora = (next(m for m in methods if m.sized.method == name) for name in ("cdd", "lora"))
+    seeds, over_tasks = lora.minus(ours)
+    assert (seeds.mean, over_tasks.mean) == pytest.approx((1, 1))
+    assert seeds.half == pytest.approx(0, abs=1e-9)
+    lines = report.scores_table(tasks, methods, {}).splitlines()
+    cells = {line.split("|")[1].strip(): [c.strip() for c in line.split("|")[2:-1]] for line in lines[2:]}
+    assert cells["LoRA r = 2"][:8] == ["150", "71.0", "72.0", "71.0", "71.33", "+1.00", "± 0.00", "± 0.00"]
+    assert "IA3, its own layers" in cells
+    assert "IA3, query and value layers" in cells
+    assert report.standings(found[:5]) == ([], [])
