@@ -1,16 +1,12 @@
 """CDD as a method of Hugging Face PEFT, used as LoRA is. Needs the extra ``peft``. Importing it registers the method.
 
-Map of the package; each file imports only from those below it:
+Map of the package; each line imports only from those below it:
 
 - `_hotswap`: `hotswap_adapter`, vectors replaced in place by those of a folder
 - `_model`: `CDDModel`, which puts adapters into a model and takes them out
 - `_target_parameters`: which parameters the settings mean, such as stacked experts
-- `_parameter_layer`: `CDDTunerParameters`, a module of which parameters have adapters
 - `_weighted_sums`: the changes of an adapter that is a weighted sum of others
-- `_layer`: `CDDTunerLinear`, a layer with its adapters; its kind and the mathematics are those of `structmat.torch`
-- `_mixture`: the changes of a layer in a mixed batch, computed at once
-- `_tuner_layer`: what all layers with adapters share, which is merging and scaling
-- `_sum`: several changes of one layer under the name of one adapter
+- `_layers`: the layers with their adapters: `CDDTunerLinear`, `CDDTunerParameters`, and what they share
 - `_config`: `CDDConfig`, the settings, as they stand in ``adapter_config.json``
 - `_registration`: what makes "CDD" one of PEFT's methods; the versions it works with
 
@@ -36,9 +32,9 @@ require_supported()
 
 from structmat.peft._config import CDDConfig  # noqa: E402
 from structmat.peft._hotswap import hotswap_adapter  # noqa: E402
-from structmat.peft._layer import CDDTunerLinear  # noqa: E402
+from structmat.peft._layers.tuner_linear import CDDTunerLinear  # noqa: E402
+from structmat.peft._layers.tuner_parameters import CDDTunerParameters  # noqa: E402
 from structmat.peft._model import CDDModel  # noqa: E402
-from structmat.peft._parameter_layer import CDDTunerParameters  # noqa: E402
 
 register(CDDConfig, CDDModel)
 

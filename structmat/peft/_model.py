@@ -29,9 +29,10 @@ from torch import nn
 from structmat._adapter_format import FACTOR_KEY, PREFIX, exact_targets
 from structmat._errors import ArgumentTypeError, ArgumentValueError, naming, warn_caller
 from structmat.peft._config import CDDConfig
-from structmat.peft._layer import CDDTunerLinear
-from structmat.peft._mixture import NamesOfSamples
-from structmat.peft._parameter_layer import CDDTunerParameters
+from structmat.peft._layers.mixture import NamesOfSamples
+from structmat.peft._layers.tuner_layer import CDDTunerLayer
+from structmat.peft._layers.tuner_linear import CDDTunerLinear
+from structmat.peft._layers.tuner_parameters import CDDTunerParameters
 from structmat.peft._target_parameters import (
     has_forward,
     is_excluded,
@@ -42,7 +43,6 @@ from structmat.peft._target_parameters import (
     take_over_parameters,
     without_wrappers,
 )
-from structmat.peft._tuner_layer import CDDTunerLayer
 from structmat.peft._weighted_sums import COMBINATIONS, Vectors, fill_terms, options_of_terms
 from structmat.torch._for_peft import (
     adaptable_layers,

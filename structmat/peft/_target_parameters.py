@@ -18,7 +18,7 @@ from torch import nn
 from structmat._adapter_format import exact_targets
 from structmat._errors import ArgumentError, warn_caller
 from structmat.peft._config import CDDConfig
-from structmat.peft._tuner_layer import CDDTunerLayer
+from structmat.peft._layers.tuner_layer import CDDTunerLayer
 from structmat.torch._for_peft import (
     is_tensor_parallel,
     parameters_meant,

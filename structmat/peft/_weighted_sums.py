@@ -10,8 +10,8 @@ from torch import Tensor
 
 from structmat._errors import ArgumentValueError
 from structmat.peft._config import CDDConfig
-from structmat.peft._layer import CDDTunerLinear
-from structmat.peft._sum import CDDSum, terms_of
+from structmat.peft._layers.sum import CDDSum, terms_of
+from structmat.peft._layers.tuner_linear import CDDTunerLinear
 from structmat.torch._for_peft import AdapterOptions
 
 __all__ = ["COMBINATIONS", "Vectors", "fill_terms", "options_of_terms"]

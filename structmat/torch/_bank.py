@@ -17,11 +17,13 @@ from structmat._adapter_format import factor_key
 from structmat._arguments import integer
 from structmat._errors import ArgumentTypeError, ArgumentValueError
 from structmat._files import first_names, unwrapped
-from structmat.torch._adapter import CDDAdapter
-from structmat.torch._files import Stored, read_folder, require_finite, require_shapes, settings_of, write_folder
+from structmat.torch._adapters.adapter import CDDAdapter
+from structmat.torch._adapters.sample_changes import AdapterStack, CurrentBatch
+from structmat.torch._files.folder import Stored, read_folder, require_finite, write_folder
+from structmat.torch._files.load import require_shapes
+from structmat.torch._files.save import settings_of
 from structmat.torch._layers import CDDLinear
-from structmat.torch._model import adapted_layers
-from structmat.torch._sample_changes import AdapterStack, CurrentBatch
+from structmat.torch._model.wrapping import adapted_layers
 
 __all__ = ["AdapterBank"]
 

@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-from structmat.torch._adapter import Init
-from structmat.torch._base_weight import dtype_and_device, own_weight, owner_of, require_whole, weight_plus
-from structmat.torch._experts import Stack, call_changed, laid_out, stack_of
-from structmat.torch._files import naming_damage
-from structmat.torch._former_parts import FormerParts, whole_state
-from structmat.torch._from_lora import explaining
+from structmat.torch._adapters.adapter import Init
+from structmat.torch._adapters.from_lora import explaining
+from structmat.torch._adapters.options import AdapterOptions
+from structmat.torch._adapters.sample_changes import SampleChanges, is_computed_again
+from structmat.torch._files.folder import naming_damage
+from structmat.torch._files.former_parts import FormerParts, whole_state
 from structmat.torch._layers import AdaptedLayer, Change, kind_of
-from structmat.torch._model import adaptable_layers, is_left_out, near_names, require_alone, text_of_adaptable
-from structmat.torch._options import AdapterOptions
-from structmat.torch._other_tools import (
+from structmat.torch._layers.base_weight import dtype_and_device, own_weight, owner_of, require_whole, weight_plus
+from structmat.torch._layers.changed_experts import Stack, call_changed, laid_out, stack_of
+from structmat.torch._model.parameter_names import parameters_meant, places_of, text_of_unreached, unreached_experts
+from structmat.torch._model.targets import adaptable_layers, is_left_out, near_names, text_of_adaptable
+from structmat.torch._model.wrapping import require_alone
+from structmat.torch._other_tools.calls import (
     is_never_called,
-    is_tensor_parallel,
     leave_fast_paths,
     reads_weight,
     return_to_fast_paths,
-    rewritten_by,
-    unwrapped_model,
     watch_calls,
 )
-from structmat.torch._parameter_names import parameters_meant, places_of, text_of_unreached, unreached_experts
-from structmat.torch._sample_changes import SampleChanges, is_computed_again
+from structmat.torch._other_tools.engines import is_tensor_parallel, rewritten_by, unwrapped_model
 
 __all__ = [
     "AdaptedLayer",

@@ -32,8 +32,8 @@ from structmat.torch import (
     remove_adapters,
     save_adapter,
 )
-from structmat.torch._base_weight import owner_of
 from structmat.torch._layers import KINDS, AdaptedLayer
+from structmat.torch._layers.base_weight import owner_of
 from tests.peft import tiny
 from tests.torch.common import KINDS as KINDS_OF_TESTS
 from tests.torch.common import QuantisedTensor, fill, input_of, kept_bytes, kinds, layer_of, quietly

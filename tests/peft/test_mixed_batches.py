@@ -17,7 +17,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from structmat.peft import CDDConfig
-from structmat.peft._mixture import NamesOfSamples
+from structmat.peft._layers.mixture import NamesOfSamples
 from structmat.torch import AdapterBank, adapt, load_adapter
 from tests.peft import tiny
 

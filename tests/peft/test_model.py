@@ -27,7 +27,7 @@ from torch import nn
 from structmat._adapter_format import config_bytes
 from structmat.peft import CDDConfig, CDDTunerLinear
 from structmat.torch import CDDAdapter, load_adapter
-from structmat.torch._options import AdapterOptions
+from structmat.torch._adapters.options import AdapterOptions
 from tests.peft import tiny
 from tests.peft.tiny import adapted, logits, train
 from tests.torch.common import assert_same_state, compiler, state

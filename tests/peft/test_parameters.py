@@ -19,7 +19,7 @@ from peft import PeftConfig, PeftModel, get_peft_model
 from torch import nn
 
 from structmat.peft import CDDConfig, CDDTunerLinear, CDDTunerParameters, hotswap_adapter
-from structmat.peft._tuner_layer import CDDTunerLayer
+from structmat.peft._layers.tuner_layer import CDDTunerLayer
 from structmat.torch import adapt, load_adapter, save_adapter
 from tests.peft import tiny
 from tests.peft.tiny import logits, train

@@ -9,8 +9,11 @@ from hypothesis import strategies as st
 torch = pytest.importorskip("torch")
 
 from structmat.operators import CDDLayout
-from structmat.torch import CDDLinear, _autograd, _change, _dense_change
-from structmat.torch._autograd import apply_change
+from structmat.torch import CDDLinear
+from structmat.torch._changes import dense as dense_changes
+from structmat.torch._changes import operation
+from structmat.torch._changes import rows as row_changes
+from structmat.torch._changes.operation import apply_change
 from tests.torch.common import adapter, dense, factors_of, kept_bytes
 
 SHAPES = [
@@ -42,7 +45,7 @@ def linear_with_change(x, weight, bias, vectors, gain):
 @pytest.fixture
 def tiny_chunks(monkeypatch):
     """Chunks of 16 rows, the least that there are."""
-    monkeypatch.setattr(_change, "_CHUNK", 1)
+    monkeypatch.setattr(row_changes, "_CHUNK", 1)
 
 
 def drawn(shape, block, n_factors, lead=(2, 3), dtype=torch.float64):
@@ -99,13 +102,13 @@ def test_gradients_and_second_gradients(shape, block, n_factors, n_rows):
 @pytest.mark.parametrize("n_rows", [15, 16, 17, 49, 64])
 def test_chunks_do_not_show(n_rows):
     f, x, y, weight, bias = drawn((5, 7), 3, 5, (n_rows,))
-    assert _change.Working.of(f, 0.7, x, y).chunk == 16
+    assert row_changes.Working.of(f, 0.7, x, y).chunk == 16
     W, dy = dense(f, 5, 7, 0.7), torch.randn(n_rows, 5, dtype=torch.float64)
     out = linear_with_change(x, weight, bias, f, 0.7)
     torch.testing.assert_close(out.detach(), x.detach() @ (W + weight).T + bias)
     got = torch.autograd.grad(out, (x, *f), dy)
     by_generic = torch.autograd.grad(add_change(y, x, f, 0.7), (x, *f), dy)
-    whole = _autograd._plainly(y, x, None, None, f, 0.7)
+    whole = operation._plainly(y, x, None, None, f, 0.7)
     reference = torch.autograd.grad(whole, (x, *f), dy)
     torch.testing.assert_close(got[0], reference[0] + dy @ weight)
     for a, b, c in zip(got[1:], by_generic[1:], reference[1:], strict=True):
@@ -116,8 +119,8 @@ def test_chunks_do_not_show(n_rows):
 @pytest.mark.parametrize(("shape", "block", "n_factors"), SHAPES[::2])
 @pytest.mark.parametrize("chunk", [1, 2**17])
 def test_samples_with_changes_of_their_own_are_those_computed_alone(shape, block, n_factors, chunk, monkeypatch):
-    monkeypatch.setattr(_change, "_CHUNK", chunk)
-    monkeypatch.setattr(_change, "_ALONE", chunk)
+    monkeypatch.setattr(row_changes, "_CHUNK", chunk)
+    monkeypatch.setattr(row_changes, "_ALONE", chunk)
     several = [drawn(shape, block, n_factors)[0] for _ in range(3)]
     stacks = [torch.stack([v.detach() for v in each]).requires_grad_() for each in zip(*several, strict=True)]
     _, _, _, weight, bias = drawn(shape, block, n_factors)
@@ -126,7 +129,7 @@ def test_samples_with_changes_of_their_own_are_those_computed_alone(shape, block
         x = torch.randn(*lead, shape[1], dtype=torch.float64, requires_grad=True)
         y = torch.randn(*lead, shape[0], dtype=torch.float64, requires_grad=True)
         dy = torch.randn_like(y)
-        samples = _change.Samples(numbers, alphas)
+        samples = row_changes.Samples(numbers, alphas)
         for inputs in ((y, None, None), (None, weight, bias)):
             wanted = [each for each in (inputs[0], x, *stacks) if each is not None]
             out = apply_change(inputs[0], x, *inputs[1:], stacks, 0.7, samples)
@@ -137,7 +140,7 @@ def test_samples_with_changes_of_their_own_are_those_computed_alone(shape, block
                 parts.append(apply_change(own_y, x[i][None], *inputs[1:], own, gain))
             expected = torch.cat(parts)
             torch.testing.assert_close(out, expected)
-            plain = _autograd._plainly(inputs[0], x, *inputs[1:], stacks, 0.7, samples)
+            plain = operation._plainly(inputs[0], x, *inputs[1:], stacks, 0.7, samples)
             torch.testing.assert_close(plain, expected)
             reference = torch.autograd.grad(expected, wanted, dy)
             for outputs in (out, plain):
@@ -157,7 +160,7 @@ def test_second_gradients_of_samples_with_changes_of_their_own():
     several = [drawn((3, 5), 2, 3)[0] for _ in range(2)]
     stacks = [torch.stack([v.detach() for v in each]).requires_grad_() for each in zip(*several, strict=True)]
     _, x, y, *_ = drawn((3, 5), 2, 3, (3, 1))
-    samples = _change.Samples(torch.tensor([1, 0, 1]), torch.tensor([1.0, 0.5], dtype=torch.float64))
+    samples = row_changes.Samples(torch.tensor([1, 0, 1]), torch.tensor([1.0, 0.5], dtype=torch.float64))
 
     def function(y, x, *stacks):
         return apply_change(y, x, None, None, stacks, 0.7, samples)
@@ -176,7 +179,7 @@ def test_second_gradients_of_samples_with_changes_of_their_own():
 def test_chunks_stay_in_the_cache(shape, rows, chunk):
     vectors = [torch.empty(size) for size in CDDLayout(shape, 3, "min").vector_shapes]
     x, y = torch.empty(rows, shape[1]), torch.empty(rows, shape[0])
-    found = _change.Working.of(vectors, 1.0, x, y).chunk
+    found = row_changes.Working.of(vectors, 1.0, x, y).chunk
     assert found == chunk or torch.get_num_threads() > 2
 
 
@@ -184,9 +187,9 @@ def test_chunks_stay_in_the_cache(shape, rows, chunk):
 @pytest.mark.parametrize(("shape", "block"), [((24, 24), 24), ((20, 33), 7), ((33, 20), 20), ((7, 9), 9)])
 def test_many_rows_take_the_weight_plus_the_change(monkeypatch, shape, block, piece):
     """No digit is lost: the error is that of a product by a dense matrix in float32."""
-    monkeypatch.setattr(_dense_change, "_PIECE", piece)
+    monkeypatch.setattr(dense_changes, "_PIECE", piece)
     f, x, _, weight, bias = drawn(shape, block, 3, (4, 10), torch.float32)
-    assert _change._merges(x.flatten(0, 1), weight, f)
+    assert row_changes._merges(x.flatten(0, 1), weight, f)
     W = weight.double() + dense(f, *shape, -0.7)
     out = linear_with_change(x, weight, bias, f, -0.7)
     sizes = x.detach().double().abs() @ W.abs().T + bias.abs()

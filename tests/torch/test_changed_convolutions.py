@@ -14,7 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from structmat.torch import CDDConv, FFTConv1d, _changed_convolution, _dense_change
+from structmat.torch import CDDConv, FFTConv1d
+from structmat.torch._changes import convolution
+from structmat.torch._changes import dense as dense_changes
 from tests.torch.common import fill, kept_bytes, kernel_of
 
 CLASSES = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
@@ -25,9 +27,9 @@ WAYS = {"dense": float("inf"), "rows": 0.0}
 @contextlib.contextmanager
 def forced(way, piece=2**17):
     with (
-        mock.patch.object(_dense_change, "_OF_ROWS", WAYS[way]),
-        mock.patch.object(_dense_change, "_PIECE", piece),
-        mock.patch.object(_changed_convolution, "_WINDOWS", piece),
+        mock.patch.object(dense_changes, "_OF_ROWS", WAYS[way]),
+        mock.patch.object(dense_changes, "_PIECE", piece),
+        mock.patch.object(convolution, "_WINDOWS", piece),
     ):
         yield
 

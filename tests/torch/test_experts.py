@@ -8,15 +8,15 @@ import pytest
 from structmat.torch import (
     CDDExperts,
     StackedCDDAdapter,
-    _dense_change,
-    _experts,
-    _stacked_change,
     adapt,
     load_adapter,
     remove_adapters,
     save_adapter,
 )
-from structmat.torch._experts import call_changed, laid_out, stack_of
+from structmat.torch._changes import dense as dense_changes
+from structmat.torch._changes import experts as expert_changes
+from structmat.torch._layers import changed_experts
+from structmat.torch._layers.changed_experts import call_changed, laid_out, stack_of
 from tests.torch.common import assert_same_state, compiler, fill, kept_bytes, quietly, state, torch
 
 pytest.importorskip("transformers", minversion="5")
@@ -31,10 +31,10 @@ WAYS = ("eager", "grouped_mm", "batched_mm", "one by one", "by rows")
 def way(request, monkeypatch):
     """How products are computed, and what transformers calls its own way then."""
     by_sums = request.param in WAYS[:3]
-    monkeypatch.setattr(_dense_change, "_OF_ENTRIES", 0.0 if by_sums else float("inf"))
+    monkeypatch.setattr(dense_changes, "_OF_ENTRIES", 0.0 if by_sums else float("inf"))
     if request.param == "by rows":  # as on other devices
-        monkeypatch.setattr(_stacked_change, "_ROWS", 100)  # several pieces
-        for module in (_experts, _stacked_change):
+        monkeypatch.setattr(expert_changes, "_ROWS", 100)  # several pieces
+        for module in (changed_experts, expert_changes):
             monkeypatch.setattr(module, "loops_over_experts", lambda x: False)
     return request.param if by_sums else "eager"
 
@@ -126,7 +126,7 @@ def test_gradients_are_those_of_differences_twice(way):
 
 
 def test_matrices_that_are_trained_have_their_gradients(monkeypatch):
-    monkeypatch.setattr(_dense_change, "_OF_ENTRIES", float("inf"))
+    monkeypatch.setattr(dense_changes, "_OF_ENTRIES", float("inf"))
     module = experts("Mixtral")
     changes, given = changes_of(module), routed()
     module.down_proj.requires_grad_()
@@ -250,9 +250,9 @@ def test_dropout_of_dense_sums_is_the_same_for_all_rows():
 
 def test_experts_without_tokens_get_no_gradient_and_no_time(monkeypatch):
     calls = []
-    apply = _experts.apply_change
-    monkeypatch.setattr(_experts, "apply_change", lambda *given: (calls.append(1), apply(*given))[1])
-    monkeypatch.setattr(_dense_change, "_OF_ENTRIES", float("inf"))
+    apply = changed_experts.apply_change
+    monkeypatch.setattr(changed_experts, "apply_change", lambda *given: (calls.append(1), apply(*given))[1])
+    monkeypatch.setattr(dense_changes, "_OF_ENTRIES", float("inf"))
     changed = fill(CDDExperts(experts("Mixtral", loop="grouped_mm"), NAMES))
     x, chosen, weights = routed()
     changed(x, torch.zeros_like(chosen), weights).sum().backward()

@@ -15,7 +15,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from structmat.torch import CDDLinear, adapt, load_adapter, remove_adapters, save_adapter
-from structmat.torch._autograd import _compiled_change
+from structmat.torch._changes.operation import _compiled_change
 from tests.torch.common import (
     adapted_by_peft,
     adapted_mlp,

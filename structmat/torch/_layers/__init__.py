@@ -8,6 +8,8 @@ and how a change meets them; `adapt`, the files of adapters and `structmat.peft`
 - `adapted_layer`: what they share
 - `experts`: a module of experts with changes of its parameters, which is no layer
 - `adapted_module`: what all of these share
+- `changed_experts`: the forward pass of a module of experts whose matrices are changed
+- `base_weight`: how a base stores its weight, and whether a change may be merged into it
 """
 
 from structmat.torch._layers.adapted_layer import AdaptedLayer, Change

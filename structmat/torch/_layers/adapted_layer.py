@@ -10,10 +10,11 @@ from torch import Tensor, nn
 
 from structmat._errors import ArgumentTypeError, ArgumentValueError
 from structmat.operators import LinearOperator
-from structmat.torch._adapter import CDDAdapter
-from structmat.torch._base_weight import dtype_and_device, merged_weight, multiplies_by_weight, own_weight
+from structmat.torch._adapters.adapter import CDDAdapter
 from structmat.torch._layers.adapted_module import AdaptedModule
-from structmat.torch._other_tools import is_never_called, rows_of_nested
+from structmat.torch._layers.base_weight import dtype_and_device, merged_weight, multiplies_by_weight, own_weight
+from structmat.torch._other_tools.calls import is_never_called
+from structmat.torch._other_tools.nested_tensors import rows_of_nested
 
 __all__ = ["AdaptedLayer", "Change"]
 

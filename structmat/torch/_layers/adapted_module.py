@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import nn
 
-from structmat.torch._adapter import CDDAdapter
-from structmat.torch._base_weight import owner_of
+from structmat.torch._adapters.adapter import CDDAdapter
+from structmat.torch._layers.base_weight import owner_of
 
 __all__ = ["AdaptedModule"]
 

@@ -11,10 +11,10 @@ from torch.nn import functional
 from torch.nn.functional import linear, pad
 
 from structmat._errors import ArgumentTypeError, ArgumentValueError
-from structmat.torch._adapter import CDDAdapter
-from structmat.torch._autograd import apply_change, autocast_dtype
+from structmat.torch._adapters.adapter import CDDAdapter
+from structmat.torch._changes.operation import apply_change, autocast_dtype
 from structmat.torch._layers.adapted_layer import AdaptedLayer, Change
-from structmat.torch._other_tools import is_watched
+from structmat.torch._other_tools.calls import is_watched
 
 __all__ = ["CDDMultiheadAttention"]
 

@@ -8,10 +8,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from structmat._errors import ArgumentTypeError, ArgumentValueError
-from structmat.torch._adapter import CDDAdapter
-from structmat.torch._autograd import fuses
-from structmat.torch._changed_convolution import changed_convolution, takes_rows
-from structmat.torch._kernel_geometry import KernelGeometry
+from structmat.torch._adapters.adapter import CDDAdapter
+from structmat.torch._changes.convolution import changed_convolution, takes_rows
+from structmat.torch._changes.kernel_geometry import KernelGeometry
+from structmat.torch._changes.operation import fuses
 from structmat.torch._layers.adapted_layer import AdaptedLayer
 from structmat.torch._long_convolutions.layers import FFTConv1d, FFTConv2d, FFTConv3d
 

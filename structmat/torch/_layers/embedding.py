@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from structmat._errors import ArgumentTypeError, ArgumentValueError
-from structmat.torch._adapter import CDDAdapter
+from structmat.torch._adapters.adapter import CDDAdapter
 from structmat.torch._layers.adapted_layer import AdaptedLayer
-from structmat.torch._other_tools import has_scaled_rows
+from structmat.torch._layers.base_weight import has_scaled_rows
 
 __all__ = ["CDDEmbedding"]
 

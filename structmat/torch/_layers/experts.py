@@ -9,12 +9,12 @@ from torch import nn
 
 from structmat._errors import ArgumentTypeError, ArgumentValueError
 from structmat.operators import LinearOperator
-from structmat.torch._adapter import CDDAdapter
-from structmat.torch._base_weight import dtype_and_device, merged_weight, own_weight
-from structmat.torch._experts import call_changed, laid_out, stack_of
+from structmat.torch._adapters.adapter import CDDAdapter
+from structmat.torch._adapters.stacked_adapter import StackedCDDAdapter
 from structmat.torch._layers.adapted_module import AdaptedModule
-from structmat.torch._other_tools import is_never_called
-from structmat.torch._stacked_adapter import StackedCDDAdapter
+from structmat.torch._layers.base_weight import dtype_and_device, merged_weight, own_weight
+from structmat.torch._layers.changed_experts import call_changed, laid_out, stack_of
+from structmat.torch._other_tools.calls import is_never_called
 
 __all__ = ["CDDExperts"]
 

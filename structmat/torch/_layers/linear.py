@@ -10,10 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from structmat._errors import ArgumentTypeError, ArgumentValueError
-from structmat.torch._adapter import CDDAdapter, Init, require_floating
-from structmat.torch._base_weight import has_own_forward
+from structmat.torch._adapters.adapter import CDDAdapter, Init, require_floating
 from structmat.torch._layers.adapted_layer import AdaptedLayer
-from structmat.torch._other_tools import has_transposed_weight
+from structmat.torch._layers.base_weight import has_own_forward, has_transposed_weight
 
 __all__ = ["CDDLinear"]
 

@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.nn.functional import pad
 from torch.utils.checkpoint import checkpoint
 
-from structmat.torch._autograd import apply_change, without_autocast
-from structmat.torch._other_tools import sees_operations
+from structmat.torch._changes.operation import apply_change, without_autocast
+from structmat.torch._other_tools.compilers import sees_operations
 
 __all__ = ["by_expert", "loops_over_experts", "rows_by_expert", "stacked_change"]
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from structmat._errors import ArgumentValueError
 from structmat.operators import CDDLayout
 from structmat.peft._config import CDDConfig
-from structmat.peft._sum import CDDSum, terms_of
+from structmat.peft._layers.sum import CDDSum, terms_of
 from structmat.torch import CDDAdapter
 from structmat.torch._for_peft import dtype_and_device, owner_of
 

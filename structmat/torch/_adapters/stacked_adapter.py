@@ -10,8 +10,8 @@ from torch import Tensor
 from structmat._arguments import integer
 from structmat._errors import ArgumentValueError
 from structmat.fit import FitResult
-from structmat.torch._adapter import CDDAdapter, require_floating
-from structmat.torch._stacked_change import stacked_change
+from structmat.torch._adapters.adapter import CDDAdapter, require_floating
+from structmat.torch._changes.experts import stacked_change
 
 __all__ = ["StackedCDDAdapter"]
 

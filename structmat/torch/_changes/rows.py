@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear, pad
 
-from structmat.torch._dense_change import weight_plus_change
+from structmat.torch._changes.dense import weight_plus_change
 
 __all__ = [
     "Samples",

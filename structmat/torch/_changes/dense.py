@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from structmat.torch._other_tools import sees_operations
+from structmat.torch._other_tools.compilers import sees_operations
 
 __all__ = [
     "change_as_matrix",
@@ -35,7 +35,8 @@ _PIECE, _DEVICE_PIECE = 2**16, 2**26
 
 # What steps of training take on a CPU with one thread, in nanoseconds, both passes: of the way by rows for each call
 # and for each entry of a row and of its product, and of the dense way for each entry of the matrices and for each
-# product by one. The gradients of experts (`_experts`) and of convolutions (`_changed_convolution`) were measured.
+# product by one. Measured were the gradients of experts (`_layers.changed_experts`) and of convolutions
+# (`_changes.convolution`).
 _OF_CALLS, _OF_ROWS, _OF_ENTRIES, _OF_PRODUCTS = 6e5, 10.0, 13.0, 1 / 38
 
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from torch import nn
 
 from structmat._errors import ArgumentValueError
-from structmat.torch._adapter import CDDAdapter
+from structmat.torch._adapters.adapter import CDDAdapter
 from structmat.torch._layers import AdaptedModule, kind_of
 
 __all__ = ["Place", "parameters_meant", "places_of", "text_of_unreached", "unreached_experts"]

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from torch.nn.functional import dropout as drop
 
 from structmat._errors import ArgumentValueError
-from structmat.torch._adapter import CDDAdapter, Vectors, require_floating
-from structmat.torch._autograd import apply_change, fuses
-from structmat.torch._change import Samples
-from structmat.torch._other_tools import no_fast_path
+from structmat.torch._adapters.adapter import CDDAdapter, Vectors, require_floating
+from structmat.torch._changes.operation import apply_change, fuses
+from structmat.torch._changes.rows import Samples
+from structmat.torch._other_tools.calls import no_fast_path
 
 __all__ = ["AdapterStack", "CurrentBatch", "SampleChanges", "is_computed_again"]
 

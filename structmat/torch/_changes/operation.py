@@ -14,9 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from structmat.torch._change import Samples, Working, change_rows, chunked_change, chunked_gradients, rows_of
-from structmat.torch._dense_change import change_by_matrices, differentiable_gradients
-from structmat.torch._other_tools import for_compilers, has_transforms, is_watched, sees_operations
+from structmat.torch._changes.dense import change_by_matrices, differentiable_gradients
+from structmat.torch._changes.rows import Samples, Working, change_rows, chunked_change, chunked_gradients, rows_of
+from structmat.torch._other_tools.calls import is_watched
+from structmat.torch._other_tools.compilers import for_compilers, has_transforms, sees_operations
 
 __all__ = ["apply_change", "autocast_dtype", "fuses", "have_one_dtype", "without_autocast"]
 

@@ -18,17 +18,17 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from structmat.torch._autograd import autocast_dtype, without_autocast
-from structmat.torch._change import chunked_change, chunked_gradients
-from structmat.torch._dense_change import (
+from structmat.torch._changes.dense import (
     change_as_matrix,
     costs_less_dense,
     dense_change,
     differentiable_gradients,
     gradients_of_change,
 )
-from structmat.torch._kernel_geometry import KernelGeometry
-from structmat.torch._other_tools import sees_operations
+from structmat.torch._changes.kernel_geometry import KernelGeometry
+from structmat.torch._changes.operation import autocast_dtype, without_autocast
+from structmat.torch._changes.rows import chunked_change, chunked_gradients
+from structmat.torch._other_tools.compilers import sees_operations
 
 __all__ = ["changed_convolution", "takes_rows"]
 

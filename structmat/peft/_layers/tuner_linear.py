@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from structmat._errors import ArgumentTypeError, ArgumentValueError
 from structmat.peft._config import CDDConfig
-from structmat.peft._mixture import changes_at_once
-from structmat.peft._sum import CDDSum, terms_of
-from structmat.peft._tuner_layer import CDDTunerLayer, Merged
+from structmat.peft._layers.mixture import changes_at_once
+from structmat.peft._layers.sum import CDDSum, terms_of
+from structmat.peft._layers.tuner_layer import CDDTunerLayer, Merged
 from structmat.torch import CDDAdapter, CDDLinear
 from structmat.torch._for_peft import (
     AdaptedLayer,

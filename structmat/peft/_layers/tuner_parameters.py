@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from structmat._errors import ArgumentValueError, naming
 from structmat.peft._config import CDDConfig
-from structmat.peft._tuner_layer import CDDTunerLayer, Merged
+from structmat.peft._layers.tuner_layer import CDDTunerLayer, Merged
 from structmat.torch import StackedCDDAdapter
 from structmat.torch._for_peft import (
     AdapterOptions,

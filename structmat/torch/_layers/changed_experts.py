@@ -24,12 +24,12 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from structmat._errors import ArgumentTypeError, ArgumentValueError
-from structmat.torch._autograd import apply_change, autocast_dtype, have_one_dtype
-from structmat.torch._base_weight import has_own_forward
-from structmat.torch._dense_change import costs_less_dense, summed
-from structmat.torch._other_tools import sees_operations
-from structmat.torch._stacked_adapter import StackedCDDAdapter
-from structmat.torch._stacked_change import by_expert, loops_over_experts, rows_by_expert, stacked_change
+from structmat.torch._adapters.stacked_adapter import StackedCDDAdapter
+from structmat.torch._changes.dense import costs_less_dense, summed
+from structmat.torch._changes.experts import by_expert, loops_over_experts, rows_by_expert, stacked_change
+from structmat.torch._changes.operation import apply_change, autocast_dtype, have_one_dtype
+from structmat.torch._layers.base_weight import has_own_forward
+from structmat.torch._other_tools.compilers import sees_operations
 
 __all__ = ["Stack", "call_changed", "laid_out", "stack_of"]
 

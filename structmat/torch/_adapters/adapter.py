@@ -15,10 +15,10 @@ from structmat._arguments import integer
 from structmat._errors import ArgumentTypeError, ArgumentValueError
 from structmat.fit import FitResult, fit_cdd
 from structmat.operators import CDDLayout, CDDProduct
-from structmat.torch._autograd import apply_change, fuses
-from structmat.torch._from_lora import explaining
-from structmat.torch._options import AdapterOptions
-from structmat.torch._other_tools import no_fast_path
+from structmat.torch._adapters.from_lora import explaining
+from structmat.torch._adapters.options import AdapterOptions
+from structmat.torch._changes.operation import apply_change, fuses
+from structmat.torch._other_tools.calls import no_fast_path
 
 __all__ = ["VECTOR_DTYPES", "CDDAdapter", "Init", "require_floating"]
 

@@ -1,0 +1,8 @@
+"""The trainable vectors of a change, one module for each way to hold them; each file imports only from those below it.
+
+- `sample_changes`: the changes of a layer where each sample of a batch has one of several
+- `stacked_adapter`: those of the matrices of experts, `StackedCDDAdapter`
+- `adapter`: those of one layer, `CDDAdapter`
+- `from_lora`: what users of LoRA write, and what to write instead
+- `options`: what can be chosen for a change, with defaults and checks, `AdapterOptions`
+"""

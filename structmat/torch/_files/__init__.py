@@ -1,0 +1,10 @@
+"""An adapter in a folder, in the format of Hugging Face PEFT, which needs no PEFT here.
+
+Each file imports only from those below it:
+
+- `load`: a folder checked against a model and put into it, `load_adapter`, `using_adapter`
+- `save`: what of a model belongs in a folder, `save_adapter`
+- `folder`: the two files of a folder, written and read, whatever the model is
+- `former_parts`: files of earlier revisions, whose changes are of some parts of a layer's rows
+- `tensors`: the tensors of a model by the keys that they have in files
+"""
