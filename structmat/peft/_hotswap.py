@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -15,7 +16,14 @@ from structmat._adapter_format import FACTOR_KEY
 from structmat._errors import ArgumentTypeError, ArgumentValueError
 from structmat._files import first_names
 from structmat.peft._config import CDDConfig
-from structmat.torch._for_peft import naming_damage, rewritten_by, unwrapped_model, whole_state
+from structmat.torch._for_peft import (
+    Replacement,
+    naming_damage,
+    require_finite,
+    taking_values,
+    unwrapped_model,
+    whole_state,
+)
 
 __all__ = ["hotswap_adapter"]
 
@@ -44,8 +52,8 @@ def hotswap_adapter(
     ------
     ValueError
         If there is no adapter of that name, it is merged now, the folder holds another method, other layers, shapes or
-        scales, or a tensor with NaN or infinity, or parameters are on the device meta, split among processes, or in the
-        hands of DeepSpeed or FSDP 1; nothing has changed then.
+        scales, or a tensor with NaN or a vector with infinity, or parameters are on the device meta, or in the hands of
+        DeepSpeed or FSDP 1; nothing has changed then.
     TypeError
         If the model is no model of PEFT.
 
@@ -88,9 +96,7 @@ def hotswap_adapter(
     if any(adapter_name in getattr(module, "merged_adapters", ()) for module in inside.modules()):
         text = f"{adapter_name!r} is merged into the weights now: call unmerge_adapter() first"
         raise ArgumentValueError(_OWNER, "adapter_name", text)
-    engine = rewritten_by(model, model.parameters())
-    if engine:
-        raise ArgumentValueError(_OWNER, "model", f"has parameters that are written anew from copies by {engine}")
+    taking_values(model, _OWNER)
     config = CDDConfig.from_pretrained(os.fspath(folder), **options)
     ratio = _ratio_of_alphas(own, config)
     # What it returns shares its memory with the model.
@@ -98,13 +104,12 @@ def hotswap_adapter(
     with naming_damage(folder, _OWNER):
         stored = load_peft_weights(os.fspath(folder), device="cpu", **options)
     stored = whole_state(stored, config.parts_in_file, _OWNER)
-    _require_alike(places, stored)
-    with torch.inference_mode(mode=False), torch.no_grad():
-        for key, place in places.items():
-            value = stored[key]
-            found = FACTOR_KEY.match(key)
-            is_first = found is not None and found["index"] == "0"
-            place.copy_(ratio * value.to(torch.promote_types(value.dtype, torch.float32)) if is_first else value)
+    _require_same_keys(places, stored)
+    values = {key: _times(ratio, value) if _is_first(key) else value for key, value in stored.items()}
+    require_finite(values, _OWNER, "folder")
+    replacement = Replacement(_OWNER)
+    replacement.plan(places, values)
+    replacement.write()
 
 
 def _ratio_of_alphas(own: CDDConfig, config: PeftConfig) -> float:
@@ -123,19 +128,22 @@ def _ratio_of_alphas(own: CDDConfig, config: PeftConfig) -> float:
     return config.alpha / own.alpha
 
 
-def _require_alike(places: dict[str, Tensor], stored: dict[str, Tensor]) -> None:
-    """Refuse tensors of a folder that are not those of an adapter in a model, or not finite."""
+def _is_first(key: str) -> bool:
+    """Return whether a key is that of a first diagonal."""
+    found = FACTOR_KEY.match(key)
+    return found is not None and found["index"] == "0"
+
+
+def _times(ratio: float, vector: Tensor) -> Tensor:
+    """Return a vector times a number, which is rounded to the dtype of the model alone."""
+    if not vector.is_floating_point():  # a product would be, and nobody would see that the vector is not
+        return vector
+    return ratio * vector.to(torch.promote_types(vector.dtype, torch.float32))
+
+
+def _require_same_keys(places: Mapping[str, Tensor], stored: Mapping[str, Tensor]) -> None:
+    """Refuse tensors of a folder that are of other layers than those of an adapter in a model."""
     if places.keys() != stored.keys():
         lacking, more = sorted(places.keys() - stored.keys()), sorted(stored.keys() - places.keys())
         text = f"has other layers than the adapter: lacks {first_names(lacking, 3) or 'none'}"
         raise ArgumentValueError(_OWNER, "folder", f"{text}, and has in addition {first_names(more, 3) or 'none'}")
-    for key, place in places.items():
-        value = stored[key]
-        if value.shape != place.shape:
-            text = f"holds {key} of shape {tuple(value.shape)}, the adapter {tuple(place.shape)}"
-            raise ArgumentValueError(_OWNER, "folder", text)
-        if place.is_meta or hasattr(place, "full_tensor"):
-            text = f"has {key} {'on the device meta' if place.is_meta else 'split among processes'}"
-            raise ArgumentValueError(_OWNER, "model", text)
-        if not torch.isfinite(value).all():
-            raise ArgumentValueError(_OWNER, "folder", f"holds NaN or infinity in {key}")

@@ -6,8 +6,9 @@ from structmat.torch._adapters.adapter import Init
 from structmat.torch._adapters.from_lora import explaining
 from structmat.torch._adapters.options import AdapterOptions
 from structmat.torch._adapters.sample_changes import SampleChanges, is_computed_again
-from structmat.torch._files.folder import naming_damage
+from structmat.torch._files.folder import naming_damage, require_finite
 from structmat.torch._files.former_parts import FormerParts, whole_state
+from structmat.torch._files.replacement import Replacement, taking_values
 from structmat.torch._layers import AdaptedLayer, Change, kind_of
 from structmat.torch._layers.base_weight import dtype_and_device, own_weight, owner_of, require_whole, weight_plus
 from structmat.torch._layers.changed_experts import Stack, call_changed, laid_out, stack_of
@@ -21,7 +22,7 @@ from structmat.torch._other_tools.calls import (
     return_to_fast_paths,
     watch_calls,
 )
-from structmat.torch._other_tools.engines import is_tensor_parallel, rewritten_by, unwrapped_model
+from structmat.torch._other_tools.engines import is_tensor_parallel, unwrapped_model
 
 __all__ = [
     "AdaptedLayer",
@@ -29,6 +30,7 @@ __all__ = [
     "Change",
     "FormerParts",
     "Init",
+    "Replacement",
     "SampleChanges",
     "Stack",
     "adaptable_layers",
@@ -50,10 +52,11 @@ __all__ = [
     "places_of",
     "reads_weight",
     "require_alone",
+    "require_finite",
     "require_whole",
     "return_to_fast_paths",
-    "rewritten_by",
     "stack_of",
+    "taking_values",
     "text_of_adaptable",
     "text_of_unreached",
     "unreached_experts",

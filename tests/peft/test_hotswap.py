@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -97,22 +98,39 @@ def test_folders_of_structmat_torch_are_taken(tmp_path: Path) -> None:
     torch.testing.assert_close(outputs(model), outputs(plain))
 
 
-def broken(folder: Path) -> None:
+def test_buffers_may_be_infinite_as_masks_are(tmp_path: Path) -> None:
+    def with_mask(value: float) -> PeftModel:
+        plain = base()
+        plain[3].register_buffer("mask", torch.tensor([0.0, value]))
+        return get_peft_model(plain, CDDConfig(target_modules=["0"], modules_to_save=["3"]))
+
+    with_mask(float("-inf")).save_pretrained(tmp_path)
+    model = with_mask(0.0)
+    hotswap_adapter(model, tmp_path)
+    found = model.state_dict()["base_model.model.3.modules_to_save.default.mask"]
+    assert torch.isneginf(found).tolist() == [False, True]
+
+
+def change_first(folder: Path, change: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    """Write another tensor in the place of the first diagonal of the first layer."""
     path = folder / "adapter_model.safetensors"
     tensors = safetensors.load_file(path)
-    next(iter(tensors.values()))[0] = float("nan")
-    safetensors.save_file(tensors, path)
+    first = min(tensors)
+    safetensors.save_file(tensors | {first: change(tensors[first])}, path)
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"block_size": 3}, r"folder holds .*vectors\.1 of shape \(3, 2, 3\), the adapter \(2, 1, 6\)"),
+        ({"block_size": 3}, r"folder holds .*vectors\.1 of shape \(3, 2, 3\), the model has one of shape \(2, 1, 6\)"),
         ({"n_factors": 5}, "has other layers than the adapter: lacks none, and has in addition .*vectors.3"),
         ({"target_modules": ["2"]}, "has other layers than the adapter: lacks base_model.model.0.cdd_adapters.vectors"),
         ({"factor_scale": 7.0}, r"has factor_scale=7\.0, the adapter in the model 30\.0"),
         ({"modules_to_save": ["3"]}, "lacks none, and has in addition base_model.model.3.bias"),
-        ({"broken": True}, "folder holds NaN or infinity in base_model"),
+        ({"first": torch.Tensor.long}, r"holds .*vectors\.0 of dtype torch.int64, the model has torch.float32"),
+        ({"first": torch.Tensor.cfloat}, r"holds .*vectors\.0 of dtype torch.complex64, the model has torch.float32"),
+        ({"first": lambda vector: vector / 0}, r"folder holds infinity in base_model.*vectors\.0"),
+        ({"first": lambda vector: vector * float("nan")}, r"folder holds NaN in base_model.*vectors\.0"),
         ({"cut": True}, "holds weights that are cut off or damaged: .*; copy or download them again"),
         ({"lora": True}, "folder holds an adapter of the method PeftType.LORA"),
     ],
@@ -121,11 +139,11 @@ def test_what_does_not_fit_changes_nothing(settings: dict[str, Any], message: st
     if "lora" in settings:
         get_peft_model(base(), peft.LoraConfig(target_modules=["0"])).save_pretrained(tmp_path)
     else:
-        small(**{key: value for key, value in settings.items() if key not in {"broken", "cut"}}).save_pretrained(
+        small(**{key: value for key, value in settings.items() if key not in {"first", "cut"}}).save_pretrained(
             tmp_path
         )
-    if "broken" in settings:
-        broken(tmp_path)
+    if "first" in settings:
+        change_first(tmp_path, settings["first"])
     if "cut" in settings:
         weights = tmp_path / "adapter_model.safetensors"
         weights.write_bytes(weights.read_bytes()[:-1])

@@ -13,11 +13,11 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("peft")
 transformers = pytest.importorskip("transformers")
 
-from peft import PeftModel, get_peft_model
+from peft import PeftModel, get_peft_model, get_peft_model_state_dict
 from safetensors.torch import load_file
 from torch import nn
 
-from structmat.peft import CDDConfig
+from structmat.peft import CDDConfig, hotswap_adapter
 from structmat.torch import adapt
 from tests.peft import tiny
 from tests.peft.tiny import logits, train
@@ -136,7 +136,7 @@ def test_older_tensor_parallelism_of_transformers_is_refused() -> None:
 @pytest.mark.skipif(VERSION < (2, 7), reason="FSDP of 2.6 needs streams, which a CPU has not")
 @pytest.mark.parametrize("name", [None, "fsdp"])
 @pytest.mark.parametrize("first", ["adapter", "shards"])
-def test_fsdp_works_before_and_after(first: str, name: str | None) -> None:
+def test_fsdp_works_before_and_after(first: str, name: str | None, tmp_path: Path) -> None:
     from torch.distributed.fsdp import fully_shard
 
     torch.manual_seed(0)
@@ -152,6 +152,12 @@ def test_fsdp_works_before_and_after(first: str, name: str | None) -> None:
     gradients = [p.grad for p in adapted.parameters() if p.requires_grad]
     assert len(gradients) == 6
     assert all(gradient is not None for gradient in gradients)
+    # Vectors that are split among processes get those of a folder, too, each process its piece.
+    other = get_peft_model(two_layers(), CDDConfig(target_modules=["0", "1"], init_weights=False))
+    other.save_pretrained(tmp_path)
+    hotswap_adapter(adapted, tmp_path)
+    given, own = get_peft_model_state_dict(other), get_peft_model_state_dict(adapted)
+    assert all(torch.equal(getattr(own[key], "full_tensor", own[key].clone)(), value) for key, value in given.items())
 
 
 # The methods that transformers gives its models for adapters, which ask for a peft that is not released yet

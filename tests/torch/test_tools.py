@@ -264,7 +264,7 @@ class TestDevices:
             assert all(p.is_meta for p in model.parameters())
             torch.testing.assert_close(model(x), expected)
             if not by_peft:
-                with pytest.raises(ValueError, match="load_adapter: model has vectors on the device meta"):
+                with pytest.raises(ValueError, match=r"load_adapter: model has .*vectors\.0 on the device meta"):
                     load_adapter(model, save_adapter(model, tmp_path / "unused"))
         else:
             accelerate.cpu_offload(model, "cpu")

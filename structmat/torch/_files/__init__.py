@@ -3,6 +3,7 @@
 Each file imports only from those below it:
 
 - `load`: a folder checked against a model and put into it, `load_adapter`, `using_adapter`
+- `replacement`: values for tensors of a model, planned, checked, and then written in place
 - `save`: what of a model belongs in a folder, `save_adapter`
 - `folder`: the two files of a folder, written and read, whatever the model is
 - `former_parts`: files of earlier revisions, whose changes are of some parts of a layer's rows

@@ -19,13 +19,13 @@ from structmat.operators import CDDLayout
 from structmat.torch._adapters.adapter import CDDAdapter
 from structmat.torch._adapters.stacked_adapter import StackedCDDAdapter
 from structmat.torch._files.folder import Stored, read_folder
+from structmat.torch._files.replacement import Replacement, taking_values
 from structmat.torch._files.tensors import changes_by_path, tensors_of
 from structmat.torch._layers import kind_to_wrap
 from structmat.torch._layers.base_weight import dtype_and_device
 from structmat.torch._layers.changed_experts import stack_of
 from structmat.torch._model.targets import near_names
 from structmat.torch._model.wrapping import require_alone, require_no_lazy_parameters, train_only, wrap_layers
-from structmat.torch._other_tools.engines import rewritten_by, unwrapped_model
 
 __all__ = ["load_adapter", "require_shapes", "using_adapter"]
 
@@ -79,9 +79,16 @@ def load_adapter(model: nn.Module, folder: str | os.PathLike[str]) -> list[str]:
     True
     """
     stored = read_folder(Path(folder))
-    inside = _taking_values(model)
-    plan = _plan(inside, stored)
-    _apply(inside, stored, plan)
+    inside = taking_values(model, "load_adapter")
+    layers, replacement = _plan(inside, stored)
+    trained = _trained(inside, stored)
+    if layers:
+        wrap_layers(inside, layers)
+        train_only(inside, trained)
+        _plan_vectors(replacement, changes_by_path(inside), stored)
+    replacement.write()
+    for path in trained:
+        inside.get_submodule(path).requires_grad_()
     return list(stored.vectors)
 
 
@@ -140,59 +147,47 @@ def using_adapter(model: nn.Module, folder: str | os.PathLike[str]) -> Iterator[
     """
     with as_own("using_adapter", "load_adapter"):
         stored = read_folder(Path(folder))
-        inside = _taking_values(model)
-        changes = changes_by_path(inside)
-        if not changes:
+        inside = taking_values(model, "load_adapter")
+        if not changes_by_path(inside):
             raise ArgumentValueError("load_adapter", "model", "has no adapter that could give way: call load_adapter")
-        plan = _plan(inside, stored)
-    _, places = tensors_of(inside)
-    adapters = [changes[path] for path in stored.vectors]
-    tensors = [*(vector for adapter in adapters for vector in adapter.vectors), *(places[key] for key in stored.beside)]
-    alphas = [adapter.alpha for adapter in adapters]
-    values = [tensor.detach().clone() for tensor in tensors]
-    trainable = {parameter: parameter.requires_grad for parameter in inside.parameters()}
-    try:
-        _apply(inside, stored, plan)
-        for parameter, before in trainable.items():  # compiled code depends on it, and nothing is trained here
-            parameter.requires_grad_(before)
+        _, replacement = _plan(inside, stored)
+    # Nothing is trained here: which parameters require gradients stays as it is, on which compiled code depends.
+    with replacement.written():
         yield list(stored.vectors)
-    finally:
-        with torch.no_grad():
-            for tensor, value in zip(tensors, values, strict=True):
-                tensor.copy_(value)
-        for adapter, alpha in zip(adapters, alphas, strict=True):
-            adapter.alpha = alpha
-        for parameter, before in trainable.items():
-            parameter.requires_grad_(before)
 
 
-def _taking_values(model: nn.Module) -> nn.Module:
-    """Return the model inside of wrappers; refuse one in which an engine would write over what is loaded."""
-    engine = rewritten_by(model, model.parameters())
-    if engine:
-        text = f"has parameters that are written anew from copies: load the adapter before {engine}"
-        raise ArgumentValueError("load_adapter", "model", text)
-    return unwrapped_model(model)
+def _plan(model: nn.Module, stored: Stored) -> tuple[dict[str, dict[str, Any]], Replacement]:
+    """Return the options of the layers to wrap, by path, and what is replaced; refuse a folder that does not fit.
 
-
-def _plan(model: nn.Module, stored: Stored) -> dict[str, dict[str, Any]]:
-    """Return the options of the layers to wrap, by path; refuse a folder that does not fit the model.
-
-    Nothing is to be wrapped in a model that is adapted already.
+    Nothing is to be wrapped in a model that is adapted already. In any other one the vectors are planned when it is.
     """
     require_no_lazy_parameters(model, "load_adapter")
+    replacement = Replacement("load_adapter")
     changes = changes_by_path(model)
-    plan: dict[str, dict[str, Any]] = {}
+    layers: dict[str, dict[str, Any]] = {}
     if changes:
         _require_alike(changes, stored)
+        _plan_vectors(replacement, changes, stored)
     else:
         for path, base in _bases(model, stored).items():
             _require_fit(path, stored, *_size(base, path, stored))
-            plan[path] = {**asdict(stored.options), "dtype": _dtype(base, stored.vectors[path][0].dtype)}
-        others = [*(path for path in plan if path not in stored.parameters), *_trained(model, stored)]
+            layers[path] = {**asdict(stored.options), "dtype": _dtype(base, stored.vectors[path][0].dtype)}
+        others = [*(path for path in layers if path not in stored.parameters), *_trained(model, stored)]
         require_alone(stored.parameters, others, "load_adapter", "folder")
-    _require_places(model, stored)
-    return plan
+    # These tensors are the same ones after layers around them are wrapped.
+    places = tensors_of(model)[1]
+    replacement.plan(places, stored.beside)
+    _require_no_frozen(model, places, stored)
+    return layers, replacement
+
+
+def _plan_vectors(replacement: Replacement, changes: Mapping[str, CDDAdapter], stored: Stored) -> None:
+    """Plan the vectors and the alpha of all changes."""
+    for path, values in stored.vectors.items():
+        adapter = changes[path]
+        keys = [f"{path}.vectors.{i}" for i in range(len(values))]
+        replacement.plan(dict(zip(keys, adapter.vectors, strict=True)), dict(zip(keys, values, strict=True)))
+        replacement.plan_alpha(adapter, stored.options.alpha)
 
 
 def _size(base: nn.Module, path: str, stored: Stored) -> tuple[tuple[int, int], tuple[int, ...]]:
@@ -216,8 +211,6 @@ def _require_alike(changes: Mapping[str, CDDAdapter], stored: Stored) -> None:
         if own.factor_scale != stored.options.factor_scale:
             text = f"has factor_scale={stored.options.factor_scale}, the model {own.factor_scale}"
             raise ArgumentValueError("load_adapter", "folder", text)
-        if own.vectors[0].is_meta:
-            raise ArgumentValueError("load_adapter", "model", "has vectors on the device meta: load before offloading")
 
 
 def _bases(model: nn.Module, stored: Stored) -> dict[str, nn.Module]:
@@ -267,23 +260,14 @@ def require_shapes(path: str, stored: Stored, wanted: tuple[tuple[int, ...], ...
         raise ArgumentValueError("load_adapter", "folder", text)
 
 
-def _require_places(model: nn.Module, stored: Stored) -> None:
-    """Refuse tensors for which the model has no place, and those of which no setting says that they were trained."""
-    places = tensors_of(model)[1]
+def _require_no_frozen(model: nn.Module, places: Mapping[str, Tensor], stored: Stored) -> None:
+    """Refuse tensors of which no setting says that they were trained: a frozen weight is not to be replaced."""
     modules = {unwrapped(path): module for path, module in model.named_modules(remove_duplicate=False)}
-    for key, tensor in stored.beside.items():
-        place = places.get(key)
+    for key in stored.beside:
         path, _, name = key.rpartition(".")
-        if place is None or place.shape != tensor.shape or place.is_meta:
-            text = f"holds {key} of shape {tuple(tensor.shape)}, of which the model has none"
-            raise ArgumentValueError("load_adapter", "folder", text)
-        alike = place.dtype == tensor.dtype or (place.is_floating_point() and tensor.is_floating_point())
-        if not alike:
-            text = f"holds {key} of dtype {tensor.dtype}, the model has {place.dtype}"
-            raise ArgumentValueError("load_adapter", "folder", text)
         saved = any(f".{each}." in f".{path}." for each in stored.saved)
         bias = name == "bias" and stored.has_biases
-        collected = isinstance(modules[path], batchnorm._NormBase) and not isinstance(place, nn.Parameter)
+        collected = isinstance(modules[path], batchnorm._NormBase) and not isinstance(places[key], nn.Parameter)
         if not (saved or bias or collected or _is_embedding(model, modules[path])):
             text = f"holds {key}, which is frozen: its settings name it neither in modules_to_save nor in bias"
             raise ArgumentValueError("load_adapter", "folder", text)
@@ -298,26 +282,6 @@ def _is_embedding(model: nn.Module, module: nn.Module) -> bool:
     return False
 
 
-def _apply(model: nn.Module, stored: Stored, plan: dict[str, dict[str, Any]]) -> None:
-    """Wrap the layers of the plan, copy all tensors into the model, and train what was trained."""
-    trained = _trained(model, stored)
-    if plan:
-        wrap_layers(model, plan)
-        train_only(model, trained)
-    changes = changes_by_path(model)
-    _, places = tensors_of(model)
-    with torch.no_grad():
-        for path, given in stored.vectors.items():
-            adapter = changes[path]
-            adapter.alpha = stored.options.alpha
-            for vector, value in zip(adapter.vectors, given, strict=True):
-                vector.copy_(_sharded(value, vector))
-        for key, tensor in stored.beside.items():
-            places[key].copy_(_sharded(tensor, places[key]))
-    for path in trained:
-        model.get_submodule(path).requires_grad_()
-
-
 def _trained(model: nn.Module, stored: Stored) -> list[str]:
     """Return the paths of the modules that were trained as they are."""
     ends = tuple(f".{name}" for name in stored.saved)
@@ -325,12 +289,3 @@ def _trained(model: nn.Module, stored: Stored) -> list[str]:
     # PEFT matches ends of names too; a frozen module may have such an end, and has no tensor in the file.
     named = [path for path in paths if path in stored.saved or path.endswith(ends)]
     return [path for path in named if any(key.startswith(f"{path}.") for key in stored.beside)]
-
-
-def _sharded(tensor: Tensor, like: Tensor) -> Tensor:
-    """Return a whole tensor, split among processes as another one is if that is split."""
-    if not hasattr(like, "full_tensor"):
-        return tensor
-    from torch.distributed.tensor import distribute_tensor  # noqa: PLC0415  # not every build of torch has it
-
-    return distribute_tensor(tensor.to(like.device), like.device_mesh, like.placements)
