@@ -6,6 +6,7 @@ from structmat.torch._adapters.adapter import Init
 from structmat.torch._adapters.from_lora import explaining
 from structmat.torch._adapters.options import AdapterOptions
 from structmat.torch._adapters.sample_changes import SampleChanges, is_computed_again
+from structmat.torch._changes.dense import dense_change, wide_dtype
 from structmat.torch._files.folder import naming_damage, require_finite
 from structmat.torch._files.former_parts import FormerParts, whole_state
 from structmat.torch._files.replacement import Replacement, taking_values
@@ -35,6 +36,7 @@ __all__ = [
     "Stack",
     "adaptable_layers",
     "call_changed",
+    "dense_change",
     "dtype_and_device",
     "explaining",
     "is_computed_again",
@@ -64,4 +66,5 @@ __all__ = [
     "watch_calls",
     "weight_plus",
     "whole_state",
+    "wide_dtype",
 ]

@@ -11,11 +11,10 @@ from peft.tuners.tuners_utils import BaseTunerLayer, check_adapters_to_merge
 from torch import Tensor, nn
 
 from structmat._errors import ArgumentValueError
-from structmat.operators import CDDLayout
 from structmat.peft._config import CDDConfig
 from structmat.peft._layers.sum import CDDSum, terms_of
 from structmat.torch import CDDAdapter
-from structmat.torch._for_peft import dtype_and_device, owner_of
+from structmat.torch._for_peft import dense_change, dtype_and_device, owner_of, wide_dtype
 
 __all__ = ["CDDTunerLayer", "Merged"]
 
@@ -23,27 +22,26 @@ __all__ = ["CDDTunerLayer", "Merged"]
 class Merged(NamedTuple):
     """A change as it was merged, with copies of the vectors: the adapter may be another one when it is unmerged."""
 
-    terms: list[tuple[float, CDDLayout, list[Tensor]]]
-    """The layouts and vectors of the products that were added, each with what it was multiplied by."""
+    terms: list[tuple[tuple[int, int], list[Tensor], float]]
+    """The shape, the vectors and the gain of each of the changes that were added."""
     before: Tensor | None
     """The weight before, unless the layer is quantised."""
 
     @classmethod
     def of(cls, adapter: CDDAdapter | CDDSum, before: Tensor | None) -> Merged:
         """Keep the change that an adapter makes now."""
-        terms: list[tuple[float, CDDLayout, list[Tensor]]] = []
+        terms = []
         for term in terms_of(adapter):
-            dtype = torch.promote_types(term.vectors[0].dtype, torch.float32)
-            copies = [factor.detach().to(dtype, copy=True) for factor in term.factors]
-            terms.append((term.alpha, term.layout, copies))
+            copies = [vector.detach().clone() for vector in term.vectors.forward()]
+            terms.append((term.layout.shape, copies, term.gain))
         return cls(terms, before)
 
     def change(self, expert: int | None = None) -> Tensor:
         """Return the change as a dense matrix; of vectors of several experts that of one, or all of them stacked."""
         parts = []
-        for alpha, layout, vectors in self.terms:
+        for shape, vectors, gain in self.terms:
             own = vectors if expert is None else [vector[expert] for vector in vectors]
-            parts.append(alpha * layout.product(own).to_dense())
+            parts.append(dense_change(shape, own, gain, wide_dtype(own)))
         first, *others = parts
         return sum(others, first)
 

@@ -17,6 +17,7 @@ from structmat.fit import FitResult, fit_cdd
 from structmat.operators import CDDLayout, CDDProduct
 from structmat.torch._adapters.from_lora import explaining
 from structmat.torch._adapters.options import AdapterOptions
+from structmat.torch._changes.dense import dense_change, wide_dtype
 from structmat.torch._changes.operation import apply_change, fuses
 from structmat.torch._other_tools.calls import no_fast_path
 
@@ -332,10 +333,9 @@ class CDDAdapter(nn.Module):
         Tensor, shape (out_features, in_features)
             `alpha` included, computed in float32 at least; detached.
         """
+        vectors = self.vectors.forward()
         with torch.no_grad():
-            wide = [factor.to(torch.promote_types(factor.dtype, torch.float32)) for factor in self.vectors.forward()]
-            factors = [scale * vector for scale, vector in zip(self.scales, wide, strict=True)]
-            return self.alpha * self.layout.product(factors).to_dense()
+            return dense_change(self.layout.shape, vectors, self.gain, wide_dtype(vectors))
 
     def add_to(self, y: Tensor, x: Tensor) -> Tensor:
         """Return `y` plus the change of the rows of `x`.

@@ -24,6 +24,7 @@ from structmat.torch._changes.dense import (
     dense_change,
     differentiable_gradients,
     gradients_of_change,
+    wide_dtype,
 )
 from structmat.torch._changes.kernel_geometry import KernelGeometry
 from structmat.torch._changes.operation import autocast_dtype, without_autocast
@@ -82,12 +83,6 @@ def _cast(given: Tensor | None, dtype: torch.dtype) -> Tensor | None:
     return None if given is None else given.to(dtype)
 
 
-def _wide(weight: Tensor | None, vectors: Sequence[Tensor]) -> torch.dtype:
-    """Return the dtype in which a change of a kernel is computed, never below float32."""
-    dtype = torch.promote_types(vectors[0].dtype, torch.float32)
-    return dtype if weight is None else torch.promote_types(weight.dtype, dtype)
-
-
 def _plainly(
     y: Tensor | None,
     x: Tensor,
@@ -99,7 +94,7 @@ def _plainly(
     gain: float,
 ) -> Tensor:
     """The same by plain operations, in the dense way."""
-    kernel = geometry.as_kernel(change_as_matrix(vectors, gain, _wide(weight, vectors)))
+    kernel = geometry.as_kernel(change_as_matrix(vectors, gain, wide_dtype(vectors, weight)))
     if weight is not None:
         kernel = weight + kernel
     out = geometry.convolve(x.to(dtype), kernel.to(dtype), _cast(bias, dtype))
@@ -157,7 +152,7 @@ def _gradients(
     )
     if dkernel is None:
         return dx, [None] * len(vectors)
-    gradient = ctx.geometry.as_matrix(dkernel).to(_wide(weight, vectors))
+    gradient = ctx.geometry.as_matrix(dkernel).to(wide_dtype(vectors, weight))
     return dx, gradients_of_change(gradient, vectors, ctx.gain)
 
 
@@ -177,11 +172,8 @@ def _changed_kernel(
     weight: Tensor | None, geometry: KernelGeometry, vectors: Sequence[Tensor], gain: float, dtype: torch.dtype
 ) -> Tensor:
     """Return a weight plus its change, or the change alone, in a dtype."""
-    wide = _wide(weight, vectors)
-    if len(vectors) == 3:
-        change = geometry.as_kernel(dense_change(geometry.matrix_shape, wide, vectors, gain))
-    else:
-        change = geometry.as_kernel(change_as_matrix(vectors, gain, wide))
+    wide = wide_dtype(vectors, weight)
+    change = geometry.as_kernel(dense_change(geometry.matrix_shape, vectors, gain, wide))
     # Outputs are stored as the kernel is: with the channels last, say.
     if weight is None:
         return change.new_empty(change.shape, dtype=dtype).copy_(change)
@@ -207,7 +199,7 @@ def _pieces(x: Tensor, geometry: KernelGeometry, *others: Tensor) -> Iterator[tu
 def _added_by_rows(y: Tensor, x: Tensor, geometry: KernelGeometry, vectors: Sequence[Tensor], gain: float) -> Tensor:
     """Return `y` plus the convolution of `x` with the change, which is computed in float32 at least."""
     result = torch.empty_like(y)
-    dtype = torch.promote_types(x.dtype, _wide(None, vectors))
+    dtype = wide_dtype(vectors, x)
     for xs, ys, results in _pieces(x, geometry, y, result):
         rows = geometry.windows(xs)
         nothing = rows.new_zeros(1, dtype=dtype).expand(rows.shape[0], geometry.matrix_shape[0])
@@ -219,7 +211,8 @@ def _added_by_rows(y: Tensor, x: Tensor, geometry: KernelGeometry, vectors: Sequ
 def _gradients_by_rows(
     dy: Tensor, x: Tensor, geometry: KernelGeometry, vectors: Sequence[Tensor], gain: float, *, needs_x: bool
 ) -> tuple[Tensor | None, Sequence[Tensor | None]]:
-    wide = [vector.to(_wide(None, vectors)) for vector in vectors]
+    dtype = wide_dtype(vectors)
+    wide = [vector.to(dtype) for vector in vectors]
     # From dy, which alone has a batch axis where `torch.autograd.grad` maps over a batch of gradients.
     dx = dy.new_empty_strided(x.shape, torch.empty_like(x).stride(), dtype=x.dtype)
     totals: list[Tensor] = []

@@ -12,6 +12,7 @@ from torch.nn.functional import linear, pad
 
 from structmat._errors import ArgumentTypeError, ArgumentValueError
 from structmat.torch._adapters.adapter import CDDAdapter
+from structmat.torch._changes.dense import change_as_matrix, wide_dtype
 from structmat.torch._changes.operation import apply_change, autocast_dtype
 from structmat.torch._layers.adapted_layer import AdaptedLayer, Change
 from structmat.torch._other_tools.calls import is_watched
@@ -134,7 +135,8 @@ class CDDMultiheadAttention(AdaptedLayer):
             raise ArgumentValueError("CDDMultiheadAttention", "base", text)
         weights: dict[str, Tensor] = {name: base.get_parameter(name) for name in cls._weight_names(base)}
         for adapter, _ in changes:
-            pieces = cls._pieces(base, adapter.operator().to_dense())
+            vectors = adapter.vectors.forward()
+            pieces = cls._pieces(base, change_as_matrix(vectors, adapter.gain, wide_dtype(vectors)))
             weights = {name: (weight + pieces[name]).to(weight.dtype) for name, weight in weights.items()}
         return torch.func.functional_call(base, weights, args, kwargs)
 
