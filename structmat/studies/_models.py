@@ -97,8 +97,8 @@ def _built(folder: Path) -> Model:
     from transformers.conversion_mapping import get_model_conversion_mapping  # noqa: PLC0415
     from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key  # noqa: PLC0415
 
-    from structmat.torch._layers.base_weight import has_transposed_weight  # noqa: PLC0415
     from structmat.torch._layers.changed_experts import stack_of  # noqa: PLC0415
+    from structmat.torch._layers.linear import has_transposed_weight  # noqa: PLC0415
     from structmat.torch._model.parameter_names import places_of, unreached_experts  # noqa: PLC0415
     from structmat.torch._other_tools.calls import reads_weight  # noqa: PLC0415
 

@@ -16,8 +16,6 @@ __all__ = [
     "dtype_and_device",
     "has_computed_weight",
     "has_own_forward",
-    "has_scaled_rows",
-    "has_transposed_weight",
     "merged_weight",
     "multiplies_by_weight",
     "own_weight",
@@ -180,20 +178,3 @@ def merged_weight(weight: Tensor, change: Tensor, owner: str) -> nn.Parameter:
         if not torch.isfinite(merged).all():
             raise ArgumentValueError(owner, None, "NaN or infinity in the merged weight; the adapter is broken")
         return nn.Parameter(merged, requires_grad=False)
-
-
-def has_transposed_weight(base: Any) -> bool:
-    """Return whether a layer stores its weight as inputs by outputs, as transformers' ``Conv1D`` does.
-
-    The class is known by its name, so that transformers need not be imported.
-    """
-    return type(base).__name__ == "Conv1D" and hasattr(base, "nx") and hasattr(base, "nf")
-
-
-def has_scaled_rows(base: Any) -> bool:
-    """Return whether an embedding multiplies rows of its table by one number, as those of Gemma and BART do.
-
-    The classes of transformers are known by the end of their names.
-    """
-    scaled = type(base).__name__.endswith("ScaledWordEmbedding") and hasattr(base, "embed_scale")
-    return isinstance(base, nn.Embedding) and scaled

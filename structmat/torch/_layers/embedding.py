@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from structmat._errors import ArgumentTypeError, ArgumentValueError
 from structmat.torch._adapters.adapter import CDDAdapter
 from structmat.torch._layers.adapted_layer import AdaptedLayer
-from structmat.torch._layers.base_weight import has_scaled_rows
 
 __all__ = ["CDDEmbedding"]
 
@@ -60,7 +59,7 @@ class CDDEmbedding(AdaptedLayer):
 
     @classmethod
     def _recognises(cls, module: nn.Module) -> bool:
-        return type(module) is nn.Embedding or has_scaled_rows(module)
+        return type(module) is nn.Embedding or _has_scaled_rows(module)
 
     @classmethod
     def _features(cls, base: Any) -> tuple[int, int]:
@@ -92,7 +91,7 @@ class CDDEmbedding(AdaptedLayer):
         scale = nn.functional.embedding(x, adapter.gain * left[:, None], base.padding_idx)
         if adapter.drops:
             scale = adapter.dropped(torch.ones_like(scale)) * scale
-        if has_scaled_rows(base):
+        if _has_scaled_rows(base):
             # Where it is a tensor, some classes round it to the dtype of the table.
             scale = scale * (base.embed_scale.to(y.dtype) if isinstance(base.embed_scale, Tensor) else base.embed_scale)
         return (y + scale * rows * right).to(y.dtype)
@@ -117,3 +116,12 @@ class CDDEmbedding(AdaptedLayer):
         """
         out: Tensor = self._with_changes(self.base, [(self.adapter, None)], self.base, tokens)
         return out
+
+
+def _has_scaled_rows(base: Any) -> bool:
+    """Return whether an embedding multiplies rows of its table by one number, as those of Gemma and BART do.
+
+    The classes of transformers are known by the end of their names.
+    """
+    scaled = type(base).__name__.endswith("ScaledWordEmbedding") and hasattr(base, "embed_scale")
+    return isinstance(base, nn.Embedding) and scaled

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from structmat._errors import ArgumentTypeError, ArgumentValueError
 from structmat.torch._adapters.adapter import CDDAdapter, Init, require_floating
 from structmat.torch._layers.adapted_layer import AdaptedLayer
-from structmat.torch._layers.base_weight import has_own_forward, has_transposed_weight
+from structmat.torch._layers.base_weight import has_own_forward
 
-__all__ = ["CDDLinear"]
+__all__ = ["CDDLinear", "has_transposed_weight"]
 
 
 class CDDLinear(AdaptedLayer):
@@ -278,3 +278,11 @@ class CDDLinear(AdaptedLayer):
         if self.base is not None:
             return ""
         return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.own_bias is not None}"
+
+
+def has_transposed_weight(base: Any) -> bool:
+    """Return whether a layer stores its weight as inputs by outputs, as transformers' ``Conv1D`` does.
+
+    The class is known by its name, so that transformers need not be imported.
+    """
+    return type(base).__name__ == "Conv1D" and hasattr(base, "nx") and hasattr(base, "nf")

@@ -76,17 +76,16 @@ class AdapterSummary:
     def of(cls, model: nn.Module) -> AdapterSummary:
         """Return what the adapter of a model adds to it."""
         adapters = changes_of(model)
-        parameters = list(model.parameters())
-        layouts = [adapter.layout for adapter in adapters.values()]
+        sizes = {parameter: whole_numel(parameter) for parameter in model.parameters()}
         vectors = {vector for adapter in adapters.values() for vector in adapter.parameters()}
         return cls(
-            tuple(adapters),
-            sum(adapter.n_parameters for adapter in adapters.values()),
-            sum(whole_numel(p) for p in parameters if p.requires_grad),
-            sum(map(whole_numel, parameters)),
-            sum(vector.numel() * vector.element_size() for vector in vectors),
-            sum(map(_flops, layouts)),
-            sum(2 * adapter.out_features * adapter.in_features for adapter in adapters.values()),
+            layers=tuple(adapters),
+            n_parameters=sum(adapter.n_parameters for adapter in adapters.values()),
+            n_trainable=sum(size for parameter, size in sizes.items() if parameter.requires_grad),
+            n_total=sum(sizes.values()),
+            n_bytes=sum(vector.numel() * vector.element_size() for vector in vectors),
+            flops_per_token=sum(_flops(adapter.layout) for adapter in adapters.values()),
+            dense_flops_per_token=sum(2 * adapter.out_features * adapter.in_features for adapter in adapters.values()),
         )
 
     def __str__(self) -> str:

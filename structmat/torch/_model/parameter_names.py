@@ -51,12 +51,11 @@ def places_of(model: nn.Module) -> dict[str, Place]:
     """
     found: dict[str, Place] = {}
     for path, module, adapted in _plain_modules(model, ""):
-        if kind_of(module) is not None or hasattr(module, "in_features"):  # layers, such as a router
+        names = [name for name, parameter in module.named_parameters(recurse=False) if _holds_matrices(name, parameter)]
+        # Layers are adapted as such; a router is one too, whose class has a name of its own.
+        if not names or hasattr(module, "in_features") or kind_of(module) is not None:
             continue
-        for name, parameter in module.named_parameters(recurse=False):
-            axes = len(getattr(parameter, "ds_shape", parameter.shape))
-            if axes not in {2, 3} or name.endswith("bias"):
-                continue
+        for name in names:
             own = f"{path}.{name}" if path else name
             before, dot, last = own.removesuffix(".weight").rpartition(".")
             groups = [
@@ -66,6 +65,11 @@ def places_of(model: nn.Module) -> dict[str, Place]:
             groups[0][0].insert(0, own)
             found.setdefault(own, Place(module, name, name in adapted, groups))
     return found
+
+
+def _holds_matrices(name: str, parameter: nn.Parameter) -> bool:
+    """Return whether a parameter may be a matrix or a stack of these, as far as its name and its axes tell."""
+    return len(getattr(parameter, "ds_shape", parameter.shape)) in {2, 3} and not name.endswith("bias")
 
 
 def _plain_modules(module: nn.Module, path: str) -> Iterator[tuple[str, nn.Module, set[str]]]:
