@@ -21,7 +21,7 @@ from structmat.torch._changes.dense import dense_change, wide_dtype
 from structmat.torch._changes.operation import apply_change, fuses
 from structmat.torch._other_tools.calls import no_fast_path
 
-__all__ = ["VECTOR_DTYPES", "CDDAdapter", "Init", "require_floating"]
+__all__ = ["VECTOR_DTYPES", "CDDAdapter", "Init", "RowChange", "require_floating"]
 
 Init: TypeAlias = Literal["zero", "normal"]
 VECTOR_DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
@@ -47,7 +47,92 @@ class Vectors(nn.ParameterList):
         return list(self)
 
 
-class CDDAdapter(nn.Module):
+class RowChange:
+    """What can change the outputs of a layer: a `CDDAdapter`, or what stands in its place where samples differ."""
+
+    varies = False
+    """Whether samples have different changes."""
+
+    @property
+    def drops(self) -> bool:
+        """Whether some of the inputs are set to zero now."""
+        return self._share_dropped > 0
+
+    def dropped(self, x: Tensor) -> Tensor:
+        """Return the inputs of the change: in training some of those of the layer are set to zero.
+
+        Parameters
+        ----------
+        x : Tensor
+            Inputs of the layer.
+
+        Returns
+        -------
+        Tensor
+            `x` itself without dropout.
+        """
+        return drop(x, self._share_dropped) if self.drops else x
+
+    def add_to(self, y: Tensor, x: Tensor) -> Tensor:
+        """Return `y` plus the change of the rows of `x`.
+
+        Parameters
+        ----------
+        y : Tensor, shape (..., out_features)
+            Not changed; its dtype is that of the result.
+        x : Tensor, shape (..., in_features)
+            Inputs of the layer.
+
+        Returns
+        -------
+        Tensor, shape (..., out_features)
+            The sum.
+
+        Raises
+        ------
+        ValueError
+            If `x` or `y` has another shape.
+        TypeError
+            If `x` is of no floating dtype.
+        """
+        self._require_rows(y, x)
+        return self._applied(y, self.dropped(x))
+
+    def add_to_outputs_of(self, base: Any, x: Tensor) -> Tensor:
+        """Return the outputs of a base layer plus the change: with a plain frozen linear layer in one operation.
+
+        Parameters
+        ----------
+        base : Module or callable
+            Maps ``(..., in_features)`` to ``(..., out_features)``.
+        x : Tensor, shape (..., in_features)
+            Inputs.
+
+        Returns
+        -------
+        Tensor, shape (..., out_features)
+            In the dtype of the base's outputs.
+        """
+        # With dropout the base and the change have different inputs.
+        if self.drops or not fuses(base, x):
+            return self.add_to(base(x), x)
+        return self._applied(None, x, base.weight, base.bias)
+
+    @property
+    def _share_dropped(self) -> float:
+        """The share of the inputs that is set to zero now."""
+        raise NotImplementedError
+
+    def _require_rows(self, y: Tensor, x: Tensor) -> None:
+        """Refuse inputs or outputs of another shape or kind."""
+        raise NotImplementedError
+
+    def _applied(self, y: Tensor | None, x: Tensor, weight: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
+        """Return `y` plus the change of `x`, as `apply_change` has it; without `y`, plus the product by a weight."""
+        raise NotImplementedError
+
+
+class CDDAdapter(RowChange, nn.Module):
     """The trainable change of one layer: alpha times a product of diagonals and block circulants, D C D or longer.
 
     Parameters
@@ -116,8 +201,6 @@ class CDDAdapter(nn.Module):
     """What each vector is multiplied by to be that of a factor."""
     fit: FitResult | None
     """How well a given change was met, if there was one."""
-    varies = False
-    """Whether samples have different changes: never here, but in what may stand in the place of an adapter."""
 
     @explaining("CDDAdapter")
     def __init__(
@@ -193,24 +276,8 @@ class CDDAdapter(nn.Module):
         return self.alpha * self.product_of_scales
 
     @property
-    def drops(self) -> bool:
-        """Whether some of the inputs are set to zero now."""
-        return self.training and self.dropout > 0
-
-    def dropped(self, x: Tensor) -> Tensor:
-        """Return the inputs of the change: in training some of those of the layer are set to zero.
-
-        Parameters
-        ----------
-        x : Tensor
-            Inputs of the layer.
-
-        Returns
-        -------
-        Tensor
-            `x` itself without dropout.
-        """
-        return drop(x, self.dropout) if self.drops else x
+    def _share_dropped(self) -> float:
+        return self.dropout if self.training else 0.0
 
     @property
     def factors(self) -> list[Tensor]:
@@ -337,28 +404,7 @@ class CDDAdapter(nn.Module):
         with torch.no_grad():
             return dense_change(self.layout.shape, vectors, self.gain, wide_dtype(vectors))
 
-    def add_to(self, y: Tensor, x: Tensor) -> Tensor:
-        """Return `y` plus the change of the rows of `x`.
-
-        Parameters
-        ----------
-        y : Tensor, shape (..., out_features)
-            Not changed; its dtype is that of the result.
-        x : Tensor, shape (..., in_features)
-            Inputs of the layer.
-
-        Returns
-        -------
-        Tensor, shape (..., out_features)
-            The sum.
-
-        Raises
-        ------
-        ValueError
-            If `x` or `y` has another shape.
-        TypeError
-            If `x` is of no floating dtype.
-        """
+    def _require_rows(self, y: Tensor, x: Tensor) -> None:
         require_floating("CDDAdapter", x)
         if x.shape[-1:] != (self.in_features,) or y.shape != (*x.shape[:-1], self.out_features):
             raise ArgumentValueError(
@@ -367,26 +413,9 @@ class CDDAdapter(nn.Module):
                 f"x must have shape (..., {self.in_features}) and y (..., {self.out_features}), "
                 f"got {tuple(x.shape)} and {tuple(y.shape)}",
             )
-        return apply_change(y, self.dropped(x), None, None, self.vectors.forward(), self.gain)
 
-    def add_to_outputs_of(self, base: Any, x: Tensor) -> Tensor:
-        """Return the outputs of a base layer plus the change: with a plain frozen linear layer in one operation.
-
-        Parameters
-        ----------
-        base : Module or callable
-            Maps ``(..., in_features)`` to ``(..., out_features)``.
-        x : Tensor, shape (..., in_features)
-            Inputs.
-
-        Returns
-        -------
-        Tensor, shape (..., out_features)
-            In the dtype of the base's outputs.
-        """
-        if self.drops or not fuses(base, x):
-            return self.add_to(base(x), x)
-        return apply_change(None, x, base.weight, base.bias, self.vectors.forward(), self.gain)
+    def _applied(self, y: Tensor | None, x: Tensor, weight: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
+        return apply_change(y, x, weight, bias, self.vectors.forward(), self.gain)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the change of the rows of `x`.

@@ -7,19 +7,18 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import dropout as drop
 
 from structmat._errors import ArgumentValueError
-from structmat.torch._adapters.adapter import CDDAdapter, Vectors, require_floating
-from structmat.torch._changes.operation import apply_change, fuses
+from structmat.torch._adapters.adapter import CDDAdapter, RowChange, Vectors, require_floating
+from structmat.torch._changes.operation import apply_change
 from structmat.torch._changes.rows import Samples
 from structmat.torch._other_tools.calls import no_fast_path
 
 __all__ = ["AdapterStack", "CurrentBatch", "SampleChanges", "is_computed_again"]
 
 
-class SampleChanges:
-    """What stands in the place of a `CDDAdapter` where samples have different ones: the same methods for rows.
+class SampleChanges(RowChange):
+    """What stands in the place of a `CDDAdapter` where samples have different ones.
 
     Parameters
     ----------
@@ -48,43 +47,15 @@ class SampleChanges:
         # By how many samples stand for one; decoding uses again what was prepared for them.
         self._samples: dict[int, Samples] = {}
 
-    def add_to(self, y: Tensor, x: Tensor) -> Tensor:
-        """Return `y` plus the changes of the rows of `x`.
+    @property
+    def _share_dropped(self) -> float:
+        return self._dropout
 
-        Parameters
-        ----------
-        y : Tensor, shape (..., out_features)
-            Not changed.
-        x : Tensor, shape (..., in_features)
-            Inputs of the layer.
-
-        Returns
-        -------
-        Tensor, shape (..., out_features)
-            The sum.
-        """
+    def _require_rows(self, y: Tensor, x: Tensor) -> None:
         require_floating("AdapterBank", x)
-        dropped = drop(x, self._dropout) if self._dropout else x
-        return apply_change(y, dropped, None, None, self._vectors, self._gain, self._samples_of(x))
 
-    def add_to_outputs_of(self, base: Any, x: Tensor) -> Tensor:
-        """Return the outputs of a base layer plus the changes: with a plain frozen linear layer in one operation.
-
-        Parameters
-        ----------
-        base : Module or callable
-            Maps ``(..., in_features)`` to ``(..., out_features)``.
-        x : Tensor, shape (..., in_features)
-            Inputs.
-
-        Returns
-        -------
-        Tensor, shape (..., out_features)
-            In the dtype of the base's outputs.
-        """
-        if self._dropout or not fuses(base, x):
-            return self.add_to(base(x), x)
-        return apply_change(None, x, base.weight, base.bias, self._vectors, self._gain, self._samples_of(x))
+    def _applied(self, y: Tensor | None, x: Tensor, weight: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
+        return apply_change(y, x, weight, bias, self._vectors, self._gain, self._samples_of(x))
 
     def _samples_of(self, x: Tensor) -> Samples:
         """Return which change each of the first axis of inputs has, or each row of packed sequences.
@@ -122,7 +93,7 @@ class CurrentBatch:
     """How often beam search repeats each sample in the inputs of the model."""
 
 
-class AdapterStack(nn.Module):
+class AdapterStack(RowChange, nn.Module):
     """The vectors of many adapters of one layer: it stands in the place of the layer's `CDDAdapter`.
 
     Parameters
@@ -156,7 +127,7 @@ class AdapterStack(nn.Module):
         self.register_forward_pre_hook(no_fast_path)
 
     @property
-    def varies(self) -> bool:
+    def varies(self) -> bool:  # type: ignore[override]  # it is a constant of the other classes
         """Whether samples have different changes now."""
         return self._others[1].numbers is not None
 
@@ -202,38 +173,12 @@ class AdapterStack(nn.Module):
         self._current = None
 
     def add_to(self, y: Tensor, x: Tensor) -> Tensor:
-        """Return `y` plus the changes of the rows of `x`, each by the adapter of its sample.
-
-        Parameters
-        ----------
-        y : Tensor, shape (..., out_features)
-            Not changed.
-        x : Tensor, shape (..., in_features)
-            Inputs of the layer.
-
-        Returns
-        -------
-        Tensor, shape (..., out_features)
-            The sum; `y` itself where no batch is announced.
-        """
+        """Add the changes of this batch; where none is announced, return `y` itself."""
         changes = self._changes()
         return y if changes is None else changes.add_to(y, x)
 
     def add_to_outputs_of(self, base: Any, x: Tensor) -> Tensor:
-        """Return the outputs of a base layer plus the changes, each by the adapter of its sample.
-
-        Parameters
-        ----------
-        base : Module or callable
-            Maps ``(..., in_features)`` to ``(..., out_features)``.
-        x : Tensor, shape (..., in_features)
-            Inputs.
-
-        Returns
-        -------
-        Tensor, shape (..., out_features)
-            In the dtype of the base's outputs.
-        """
+        """Add the changes of this batch; where none is announced, return the outputs of the base alone."""
         changes = self._changes()
         if changes is None:
             outputs: Tensor = base(x)
