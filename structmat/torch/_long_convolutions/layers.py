@@ -79,7 +79,7 @@ class _FFTConv:
 
 
 class FFTConv1d(_FFTConv, nn.Conv1d):
-    """`torch.nn.Conv1d`, computed by Fourier transforms where that is faster.
+    """`torch.nn.Conv1d` for long kernels: signals, computed by Fourier transforms where that is faster.
 
     Arguments, parameters, their initial values, state dict and outputs are those of `torch.nn.Conv1d`; so a state dict
     of one can be loaded into the other.
@@ -87,21 +87,22 @@ class FFTConv1d(_FFTConv, nn.Conv1d):
     Parameters
     ----------
     in_channels, out_channels : int
-        Numbers of channels.
-    kernel_size : int or sequence of int
-        Length of the kernels.
-    stride : int or sequence of int, default 1
-        As for `torch.nn.Conv1d`, like the following ones.
-    padding : int, sequence of int, "valid" or "same", default 0
-        Zeros on both sides.
-    dilation : int or sequence of int, default 1
-        Distance of kernel entries.
+        Numbers of channels; multiples of `groups`.
+    kernel_size : int or sequence of one int
+        Number of entries of each kernel.
+    stride : int or sequence of one int, default 1
+        Distance of the places of two outputs.
+    padding : int, sequence of one int, "valid" or "same", default 0
+        Number of entries that are added before and behind the signal. "valid" adds none; "same" keeps the length, with
+        one more behind than before if the kernel is even.
+    dilation : int or sequence of one int, default 1
+        Distance of the places that two entries of a kernel meet.
     groups : int, default 1
         Number of groups of channels that are convolved on their own.
     bias : bool, default True
-        Whether the outputs have a bias.
+        Whether each output channel has a number that is added.
     padding_mode : {"zeros", "reflect", "replicate", "circular"}, default "zeros"
-        What stands outside of the input.
+        What the added entries are.
     device, dtype : optional
         Of the parameters.
     method : {"auto", "direct", "fft"}, default "auto"
@@ -118,6 +119,16 @@ class FFTConv1d(_FFTConv, nn.Conv1d):
     fft_conv : The same as a function; it says how the choice is made.
     replace_convolutions : Exchanges the convolutions of a model.
 
+    Notes
+    -----
+    With the input x of shape (batch, in_channels, length), and zeros outside of it,
+
+    ``y[n, o, i] = bias[o] + sum over c, k of weight[o, c, k] x[n, c, i stride + k dilation - padding]``
+
+    for ``floor((length + 2 padding - dilation (kernel_size - 1) - 1) / stride) + 1`` places i. With several groups, c
+    goes over the input channels of the group that o belongs to. The weight has the shape (out_channels, in_channels /
+    groups, kernel_size). The input may lack the axis of the batch; the output does then, too.
+
     Examples
     --------
     >>> import torch
@@ -126,40 +137,42 @@ class FFTConv1d(_FFTConv, nn.Conv1d):
     >>> plain = torch.nn.Conv1d(32, 32, 1024)
     >>> _ = plain.load_state_dict(layer.state_dict())
     >>> x = torch.randn(1, 32, 2500)
-    >>> torch.allclose(layer(x), plain(x), atol=1e-5)
-    True
+    >>> layer(x).shape, torch.allclose(layer(x), plain(x), atol=1e-5)
+    (torch.Size([1, 32, 1477]), True)
     """
 
     _plain = nn.Conv1d._conv_forward
 
 
 class FFTConv2d(_FFTConv, nn.Conv2d):
-    """`torch.nn.Conv2d`, computed by Fourier transforms where that is faster.
+    """`torch.nn.Conv2d` for large kernels: images, computed by Fourier transforms where that is faster.
 
     Arguments, parameters, their initial values, state dict and outputs are those of `torch.nn.Conv2d`.
 
     Parameters
     ----------
     in_channels, out_channels : int
-        Numbers of channels.
-    kernel_size : int or sequence of int
-        Sizes of the kernels.
-    stride : int or sequence of int, default 1
-        As for `torch.nn.Conv2d`, like the following ones.
-    padding : int, sequence of int, "valid" or "same", default 0
-        Zeros on both sides.
-    dilation : int or sequence of int, default 1
-        Distance of kernel entries.
+        Numbers of channels; multiples of `groups`.
+    kernel_size : int or (int, int)
+        Height and width of each kernel; one number stands for both, here and below.
+    stride : int or (int, int), default 1
+        Distance of two outputs down and across.
+    padding : int, (int, int), "valid" or "same", default 0
+        Numbers of rows that are added above and below the image, and of columns on the left and on the right. "valid"
+        adds none; "same" keeps height and width, with one more at the end along axes on which the kernel is even.
+    dilation : int or (int, int), default 1
+        Distance of the places that two entries of a kernel meet, down and across.
     groups : int, default 1
-        Number of groups of channels that are convolved on their own.
+        Number of groups of channels that are convolved on their own; `in_channels` for a depthwise convolution.
     bias : bool, default True
-        Whether the outputs have a bias.
+        Whether each output channel has a number that is added.
     padding_mode : {"zeros", "reflect", "replicate", "circular"}, default "zeros"
-        What stands outside of the input.
+        What the added pixels are.
     device, dtype : optional
         Of the parameters.
     method : {"auto", "direct", "fft"}, default "auto"
-        As for `FFTConv1d`.
+        "auto" takes what is faster by measured costs; "direct" is what `torch.nn.Conv2d` does. It is an attribute, too,
+        and may be changed at any time.
 
     Raises
     ------
@@ -168,47 +181,67 @@ class FFTConv2d(_FFTConv, nn.Conv2d):
 
     See Also
     --------
-    FFTConv1d : The same along one axis.
+    fft_conv : The same as a function; it says how the choice is made.
+    replace_convolutions : Exchanges the convolutions of a model.
+
+    Notes
+    -----
+    With the images x of shape (batch, in_channels, height, width), and zeros outside of them,
+
+    ``y[n, o, i, j] = bias[o] + sum over c, k, l of weight[o, c, k, l] x[n, c, i' + k dilation[0], j' + l dilation[1]]``
+
+    where ``i' = i stride[0] - padding[0]`` and ``j' = j stride[1] - padding[1]``. Along each axis there are
+    ``floor((size + 2 padding - dilation (kernel_size - 1) - 1) / stride) + 1`` places. The weight has the shape
+    (out_channels, in_channels / groups, height, width), with those of the kernel.
 
     Examples
     --------
+    A depthwise convolution as in networks with large kernels, which keeps height and width:
+
     >>> import torch
     >>> from structmat.torch import FFTConv2d
-    >>> layer = FFTConv2d(3, 8, 31, padding="same", padding_mode="reflect", bias=False)
-    >>> layer(torch.randn(2, 3, 64, 64)).shape
-    torch.Size([2, 8, 64, 64])
+    >>> layer = FFTConv2d(8, 8, 31, padding="same", groups=8, bias=False)
+    >>> layer.weight.shape
+    torch.Size([8, 1, 31, 31])
+    >>> x = torch.randn(2, 8, 64, 48)
+    >>> plain = torch.nn.functional.conv2d(x, layer.weight, padding="same", groups=8)
+    >>> layer(x).shape, torch.allclose(layer(x), plain, atol=1e-5)
+    (torch.Size([2, 8, 64, 48]), True)
     """
 
     _plain = nn.Conv2d._conv_forward
 
 
 class FFTConv3d(_FFTConv, nn.Conv3d):
-    """`torch.nn.Conv3d`, computed by Fourier transforms where that is faster.
+    """`torch.nn.Conv3d` for large kernels: volumes and videos, by Fourier transforms where that is faster.
 
     Arguments, parameters, their initial values, state dict and outputs are those of `torch.nn.Conv3d`.
 
     Parameters
     ----------
     in_channels, out_channels : int
-        Numbers of channels.
-    kernel_size : int or sequence of int
-        Sizes of the kernels.
-    stride : int or sequence of int, default 1
-        As for `torch.nn.Conv3d`, like the following ones.
-    padding : int, sequence of int, "valid" or "same", default 0
-        Zeros on both sides.
-    dilation : int or sequence of int, default 1
-        Distance of kernel entries.
+        Numbers of channels; multiples of `groups`.
+    kernel_size : int or (int, int, int)
+        Depth, height and width of each kernel, where depth is time in a video; one number stands for all three, here
+        and below.
+    stride : int or (int, int, int), default 1
+        Distance of two outputs along each axis.
+    padding : int, (int, int, int), "valid" or "same", default 0
+        Numbers of entries that are added at both ends of each axis. "valid" adds none; "same" keeps all three sizes,
+        with one more at the end along axes on which the kernel is even.
+    dilation : int or (int, int, int), default 1
+        Distance of the places that two entries of a kernel meet along each axis.
     groups : int, default 1
         Number of groups of channels that are convolved on their own.
     bias : bool, default True
-        Whether the outputs have a bias.
+        Whether each output channel has a number that is added.
     padding_mode : {"zeros", "reflect", "replicate", "circular"}, default "zeros"
-        What stands outside of the input.
+        What the added entries are.
     device, dtype : optional
         Of the parameters.
     method : {"auto", "direct", "fft"}, default "auto"
-        As for `FFTConv1d`.
+        "auto" takes what is faster by measured costs; "direct" is what `torch.nn.Conv3d` does. It is an attribute, too,
+        and may be changed at any time.
 
     Raises
     ------
@@ -217,14 +250,31 @@ class FFTConv3d(_FFTConv, nn.Conv3d):
 
     See Also
     --------
-    FFTConv1d : The same along one axis.
+    fft_conv : The same as a function; it says how the choice is made.
+    replace_convolutions : Exchanges the convolutions of a model.
+
+    Notes
+    -----
+    With the volumes x of shape (batch, in_channels, depth, height, width), and zeros outside of them,
+
+    ``y[n, o, i] = bias[o] + sum over c, k of weight[o, c, k] x[n, c, i stride + k dilation - padding]``
+
+    where i and k are places in a volume and in a kernel, of three numbers each, and products and sums in the last
+    brackets are taken axis by axis. Along each axis there are
+    ``floor((size + 2 padding - dilation (kernel_size - 1) - 1) / stride) + 1`` places. The weight has the shape
+    (out_channels, in_channels / groups, depth, height, width), with those of the kernel.
 
     Examples
     --------
+    A video of 8 frames, of which each output sees 3, and every second row and column:
+
     >>> import torch
     >>> from structmat.torch import FFTConv3d
-    >>> FFTConv3d(2, 4, (3, 9, 9), stride=(1, 2, 2))(torch.randn(1, 2, 8, 20, 20)).shape
-    torch.Size([1, 4, 6, 6, 6])
+    >>> layer = FFTConv3d(2, 4, (3, 9, 9), stride=(1, 2, 2))
+    >>> x = torch.randn(1, 2, 8, 20, 20)
+    >>> plain = torch.nn.functional.conv3d(x, layer.weight, layer.bias, stride=(1, 2, 2))
+    >>> layer(x).shape, torch.allclose(layer(x), plain, atol=1e-5)
+    (torch.Size([1, 4, 6, 6, 6]), True)
     """
 
     _plain = nn.Conv3d._conv_forward

@@ -51,16 +51,18 @@ def correlation(
     pieces = []
     several_groups, several_rows = _chunks(groups, n_rows, n_columns * _n_frequencies(weight, tile))
     for some in several_groups:
-        X = _spectra(_tiles(_of_groups(x, groups, some), before, n_outputs, dilation, tile, step), tile)
-        X = X.unflatten(0, (len(some), n_columns))
+        inputs = _spectra(_tiles(_of_groups(x, groups, some), before, n_outputs, dilation, tile, step), tile)
+        inputs = inputs.unflatten(0, (len(some), n_columns))
         if n_columns > 1:
-            X = _by_frequency(X)
+            inputs = _by_frequency(inputs)
+        # The spectra of the inputs are computed once for all rows of these groups.
         for rows in several_rows:
-            W = _spectra(kernels[some.start : some.stop, rows.start : rows.stop].flatten(0, 1), tile)
-            W = W.unflatten(0, (len(some), -1)).conj()
-            Y = W * X if n_columns == 1 else _by_row(_by_frequency(W) @ X, len(some))
-            y = _values(Y.flatten(0, 1), tile, step, weight)
-            pieces.append(_joined(y, len(x), n_outputs, dilation, step))
+            weights = _spectra(kernels[some.start : some.stop, rows.start : rows.stop].flatten(0, 1), tile)
+            weights = weights.unflatten(0, (len(some), -1)).conj()
+            outputs = weights * inputs if n_columns == 1 else _by_row(_by_frequency(weights) @ inputs, len(some))
+            values = _values(outputs.flatten(0, 1), tile, step, weight)
+            pieces.append(_joined(values, len(x), n_outputs, dilation, step))
+        del inputs, weights, outputs  # before those of the next groups are computed
     return torch.cat(pieces, 1) if len(pieces) > 1 else pieces[0].contiguous()
 
 
@@ -78,18 +80,25 @@ def kernel_correlation(
     n_tiles = len(x) * prod(map(tiles_along, n_outputs, dilation, step))
     pieces = []
     several_groups, several_rows = _chunks(groups, n_rows, max(n_columns, n_tiles) * _n_frequencies(x, tile))
+    is_depthwise = n_rows == n_columns == 1
     for some in several_groups:
-        X = _spectra(_tiles(_of_groups(x, groups, some), before, n_outputs, dilation, tile, step), tile)
-        X = X.unflatten(0, (len(some), n_columns))
-        if n_rows * n_columns > 1:
-            X = _by_frequency(X).mT
+        inputs = _spectra(_tiles(_of_groups(x, groups, some), before, n_outputs, dilation, tile, step), tile)
+        inputs = inputs.unflatten(0, (len(some), n_columns))
+        if not is_depthwise:
+            inputs = _by_frequency(inputs).mT
         gradients = _of_groups(y, groups, some).unflatten(1, (len(some), -1))
+        # The spectra of the inputs are computed once for all rows of these groups.
         for rows in several_rows:
-            part = gradients[:, :, rows.start : rows.stop].flatten(1, 2)
-            Y = _spectra(_tiles(part.conj(), nowhere, n_outputs, dilation, step, step), tile)
-            Y = Y.unflatten(0, (len(some), -1)).conj()
-            W = _by_row(_by_frequency(Y) @ X, len(some)) if n_rows * n_columns > 1 else (Y * X).sum(2, keepdim=True)
-            pieces.append(_values(W.flatten(0, 1), tile, sizes, x))
+            some_gradients = gradients[:, :, rows.start : rows.stop].flatten(1, 2)
+            # Tiles of gradients are as long as the outputs of a tile, with zeros behind them.
+            outputs = _spectra(_tiles(some_gradients.conj(), nowhere, n_outputs, dilation, step, step), tile)
+            outputs = outputs.unflatten(0, (len(some), -1)).conj()
+            if is_depthwise:
+                kernels = (outputs * inputs).sum(2, keepdim=True)
+            else:
+                kernels = _by_row(_by_frequency(outputs) @ inputs, len(some))
+            pieces.append(_values(kernels.flatten(0, 1), tile, sizes, x))
+        del inputs, outputs, kernels  # before those of the next groups are computed
     return torch.cat(pieces) if len(pieces) > 1 else pieces[0].contiguous()
 
 
