@@ -165,6 +165,7 @@ class CDDConfig(PeftConfig):
             raise ArgumentValueError("CDDConfig", "bias", text)
         for name in ("target_modules", "exclude_modules", "target_parameters", "modules_to_save"):
             _require_names(getattr(self, name), name, or_text=name in {"target_modules", "exclude_modules"})
+        # The order of names means nothing: settings with the same names are equal.
         for name, kind in (("target_modules", set), ("exclude_modules", set), ("target_parameters", sorted)):
             if isinstance(getattr(self, name), list):
                 setattr(self, name, kind(getattr(self, name)))

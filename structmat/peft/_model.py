@@ -134,6 +134,7 @@ class CDDModel(BaseTuner):
             As for all methods of PEFT.
         """
         config = self.peft_config[adapter_name]
+        # With a state dict PEFT takes the targets from its keys.
         if state_dict is None:
             take_over_parameters(model, config)
         _warn_of_unknown(model, config)
@@ -342,6 +343,7 @@ class CDDModel(BaseTuner):
 
     def _hand_out(self, names: Any, options: Mapping[str, Any]) -> list[Any]:
         """Let all layers get names of adapters with their inputs; return the handles that end this."""
+        # A module may stand in several places: it gets one hook.
         modules = dict.fromkeys(_without_adapters(self))
         layers = [each for each in modules if isinstance(each, (CDDTunerLayer, AuxiliaryTrainingWrapper))]
         known = {_BASE}.union(*(layer.cdd_adapters for layer in layers if isinstance(layer, CDDTunerLayer)))
@@ -453,6 +455,7 @@ class CDDModel(BaseTuner):
         config.terms = options_of_terms(own, weights) if combination_type == "cat" else None
         config.target_parameters = config.exclude_modules = None
         config.layers_to_transform = config.layers_pattern = None
+        # All has been checked: from here on the model changes.
         self.peft_config[adapter_name] = config
         self.inject_adapter(self.model, adapter_name)
         for layer, given in sums.items():

@@ -118,6 +118,7 @@ def keep_meaning(model: nn.Module, config: CDDConfig) -> None:
     layers = (path for path, each in model.named_modules() if isinstance(each, CDDTunerLayer))
     found = [path for path in map(without_wrappers, layers) if check_target_module_exists(config, path)]
     config.target_modules = exact_targets(found, [*others, *chain.from_iterable(known.values())])
+    # The paths are those that these settings had left; beside a pattern PEFT refuses the latter two.
     config.exclude_modules = config.layers_to_transform = config.layers_pattern = None
 
 
@@ -191,6 +192,7 @@ def _drop_names_of_parameters(model: nn.Module, config: CDDConfig) -> None:
     targets = config.target_modules
     if isinstance(targets, str):
         if targets.lower() != INCLUDE_LINEAR_LAYERS_SHORTHAND:
+            # PEFT refuses a pattern that means parameters alone, for which it finds no module.
             some = any(check_target_module_exists(config, path) for path in paths)
             config.target_modules = targets if some else []
     else:

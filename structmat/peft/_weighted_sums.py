@@ -39,6 +39,7 @@ def _linear(layer: CDDTunerLinear, adapters: Sequence[Named], weights: Sequence[
     if len(differing) > 1:
         text = f"have no sum that is a product of {first.n_factors} factors: they differ in {len(differing)} of them"
         raise ArgumentValueError(_OWNER, "adapters", f"{text}; {_CAT}")
+    # A product is linear in each of its factors: where all are alike, the first diagonal takes the weights.
     k = differing[0] if differing else 0
     parts = [weight * each.alpha * own[k].detach() for (weight, each), own in zip(terms, others, strict=True)]
     vectors[k] = torch.stack(parts).sum(0)

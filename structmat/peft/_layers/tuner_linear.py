@@ -164,6 +164,7 @@ class CDDTunerLinear(CDDTunerLayer):
             )
             raise ArgumentValueError("CDDTunerLinear", "adapter_names", text)
         elif not self.merged_adapters:
+            # Read without properties of PEFT and methods of ModuleDict, which take time in each layer for each token.
             active: Any = self._active_adapter
             adapters: Any = self.cdd_adapters._modules
             names = [active] if isinstance(active, str) else active

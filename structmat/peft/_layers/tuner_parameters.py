@@ -62,6 +62,7 @@ class CDDTunerParameters(CDDTunerLayer):
         try:
             return super().__getattr__(name)
         except AttributeError:
+            # Before the base is there, looking for it in the base would not end.
             if name.startswith("_") or name == "base_layer":
                 raise
             return getattr(self.base_layer, name)

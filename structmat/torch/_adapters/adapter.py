@@ -334,6 +334,7 @@ class CDDAdapter(RowChange, nn.Module):
             factors = zip(self.layout.kinds, self.layout.factor_shapes, strict=True)
             for vector, scale, (kind, (_, cols)) in zip(self.vectors, self.scales, factors, strict=True):
                 if kind == "diagonal":
+                    # From 0 or 1 to plus or minus the inverse of the scale.
                     vector.bernoulli_(0.5, generator=rng).mul_(2 / scale).sub_(1 / scale)
                 else:
                     vector.normal_(0, cols**-0.5 / scale, generator=rng)
@@ -378,6 +379,7 @@ class CDDAdapter(RowChange, nn.Module):
         self.fit = fit_cdd(dense, self.n_factors, block_size=self.block_size, rng=0)
         fitted: Any = self.layout.vectors_of(self.fit.operator)
         first, *others = (vector.to(self.vectors[0].device) for vector in fitted)
+        # The fitted change has alpha in it, by which a product is multiplied besides.
         self.factors = [first / self.alpha, *others]
         return self.fit
 

@@ -48,6 +48,7 @@ def takes_rows(x: Tensor, geometry: KernelGeometry, n_factors: int) -> bool:
     """Return whether the change is better multiplied by rows than made dense."""
     if geometry.groups > 1 or sees_operations() or not x.numel():
         return False
+    # A dense change of more factors needs products of matrices.
     if n_factors > 3:
         return True
     if x.device.type != "cpu":
@@ -202,6 +203,7 @@ def _added_by_rows(y: Tensor, x: Tensor, geometry: KernelGeometry, vectors: Sequ
     dtype = wide_dtype(vectors, x)
     for xs, ys, results in _pieces(x, geometry, y, result):
         rows = geometry.windows(xs)
+        # One zero for all outputs, which takes no memory: the change alone is computed.
         nothing = rows.new_zeros(1, dtype=dtype).expand(rows.shape[0], geometry.matrix_shape[0])
         change = geometry.folded(chunked_change(nothing, rows, None, None, vectors, gain), xs)
         torch.add(ys, change, out=results)

@@ -49,12 +49,14 @@ def stacked_change(y: Tensor, x: Tensor, ends: Tensor, vectors: Sequence[Tensor]
         own = by_expert(vectors)
         groups = zip(rows_by_expert(y, ends), rows_by_expert(x, ends), strict=True)
         pieces = [apply_change(ys, xs, None, None, own[e], gain) for (e, ys), (_, xs) in groups]
+        # Rows behind the last end are of no expert, and stay as they are.
         return torch.cat([*pieces, y[sum(map(len, pieces)) :]])
     ids = torch.searchsorted(ends, torch.arange(x.shape[0], device=x.device, dtype=ends.dtype), right=True)
     if sees_operations():
         return _with_vectors_of_rows(y, x, ids, gain, *vectors)
     size = max(1, _ROWS // max(1, x.shape[1]))
     pieces = [
+        # The vectors of each row take more memory than the rows: they are gathered again for the gradients.
         checkpoint(_with_vectors_of_rows, *several, gain, *vectors, use_reentrant=False)
         for several in zip(y.split(size), x.split(size), ids.split(size), strict=True)
     ]
@@ -84,6 +86,7 @@ def _with_vectors_of_rows(y: Tensor, x: Tensor, ids: Tensor, gain: float, *vecto
         for vector in vectors:
             dtype = torch.promote_types(dtype, vector.dtype)
         wide = [vector.to(dtype) for vector in vectors]
+        # Rows of no expert get some change here, which is replaced by zeros below.
         known = ids.clamp(max=len(wide[0]) - 1)
         h = x.to(dtype)
         for left, circulants, right in zip(wide[-3::-2], wide[-2::-2], wide[-1::-2], strict=False):

@@ -44,6 +44,7 @@ class KernelGeometry(NamedTuple):
         sizes, (rows, columns) = tuple(base.kernel_size), (base.out_channels, base.in_channels // base.groups)
         margins = (0,) * (2 * len(sizes)) if base.padding == "valid" else tuple(base._reversed_padding_repeated_twice)
         mode = "constant" if base.padding_mode == "zeros" else base.padding_mode
+        # The change has about as many parameters as its matrix has rows and columns.
         perimeters = [rows * prod(sizes[:s]) + columns * prod(sizes[s:]) for s in range(len(sizes) + 1)]
         split = perimeters.index(min(perimeters))
         return cls((rows, columns), sizes, base.stride, base.dilation, base.groups, margins, mode, split)
@@ -76,6 +77,7 @@ class KernelGeometry(NamedTuple):
         """Return the gradient of inputs from that of the inputs with their margins."""
         if not any(self.margins):
             return gradient
+        # Margins may repeat entries of the inputs, to which the gradients of all copies belong.
         with torch.enable_grad():
             leaf = x.detach().requires_grad_()
             wide = self.padded(leaf)
@@ -128,6 +130,8 @@ class KernelGeometry(NamedTuple):
         steps = [stride * step for stride, step in zip(strides, self.stride, strict=True)]
         inside = [stride * step for stride, step in zip(strides, self.dilation, strict=True)]
         shape = (*wide.shape[: 1 + s], *places[s:], *self.sizes[s:], wide.shape[-1])
+        # A view: each window begins a stride later, and its entries lie a dilation apart. Channels are last, as in the
+        # columns of the matrix.
         seen = wide.as_strided(shape, (samples, *strides[:s], *steps[s:], *inside[s:], channels))
         return seen.reshape(-1, self.matrix_shape[1])
 
@@ -136,6 +140,7 @@ class KernelGeometry(NamedTuple):
         s, places, lengths = self.split, self.places(x), self._lengths(x)
         parts = gradient.reshape(x.shape[0], *lengths[:s], *places[s:], *self.sizes[s:], x.shape[1])
         wide = gradient.new_zeros(x.shape[0], *lengths, x.shape[1])
+        # An entry of the inputs is in several windows, whose gradients add up.
         for entry, seen in self._entries(range(s, len(lengths)), places):
             wide[(..., *seen, slice(None))] += parts[(..., *entry, slice(None))]
         return self._without_margins(wide.movedim(-1, 1), x)
@@ -144,6 +149,8 @@ class KernelGeometry(NamedTuple):
         """Return the outputs for inputs `x`, from the products of the matrix with their windows."""
         s, places, lengths = self.split, self.places(x), self._lengths(x)
         parts = products.reshape(x.shape[0], *lengths[:s], *places[s:], *self.sizes[:s], -1)
+        # Products are there for all places along the axes of the rows; an entry of the kernel takes those that it
+        # meets.
         several = [
             parts[(slice(None), *seen, *(slice(None),) * len(places[s:]), *entry)]
             for entry, seen in self._entries(range(s), places)

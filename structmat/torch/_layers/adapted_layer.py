@@ -44,6 +44,7 @@ class AdaptedLayer(AdaptedModule):
         self.in_features = in_features
         self.out_features = out_features
         for key, value in ({} if base is None else dtype_and_device(base)).items():
+            # What the caller gave comes first.
             if options.get(key) is None:
                 options[key] = value
         adapter = CDDAdapter(in_features, out_features, **options)
@@ -53,6 +54,7 @@ class AdaptedLayer(AdaptedModule):
         self.adapter = adapter
         if base is not None:
             self.train(base.training)
+            # The base is frozen last: an option that is refused leaves it as it was.
             base.requires_grad_(requires_grad=False)
 
     # ---- the hooks of a kind
@@ -100,6 +102,7 @@ class AdaptedLayer(AdaptedModule):
         for adapter, samples in changes:
             if samples is not None:
                 y = outputs(x) if y is None else y
+                # Not in place: the backward pass of the base may need its outputs.
                 y = y.index_copy(0, samples, cls._add(base, adapter, y[samples], x[samples]))
             else:
                 y = cls._outputs(base, adapter, x, outputs) if y is None else cls._add(base, adapter, y, x)

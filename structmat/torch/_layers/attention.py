@@ -196,8 +196,10 @@ def _projected(base: Any, changes: Sequence[Change], x: Tensor, parts: range) ->
         bias = None if base.in_proj_bias is None else base.in_proj_bias[rows]
     y: Tensor | None = None
     for adapter, samples in changes:
+        # The first change can be one operation with the projection; further ones are added to its outputs.
         if y is None and samples is None and _fuses(adapter, x, weight, bias):
             vectors, before = _vectors_of(base, adapter, x, parts)
+            # With rows of zeros before those of the parts the change would have more outputs than the projection.
             if not before:
                 y = apply_change(None, x, weight, bias, vectors, adapter.gain)
                 continue
@@ -268,6 +270,7 @@ def _attended(
         query, key, value = (x.transpose(0, 1) for x in (query, key, value))
     _require_alike(query, key, value)
     mask, is_causal = _mask(base, query, key, key_padding_mask, attn_mask, need_weights, is_causal)
+    # The rows of the three weights lie together, so that one product gives all parts of the same inputs.
     if is_self and base._qkv_same_embed_dim:
         q, k, v = _projected(base, changes, query, range(3))
     elif is_shared and base._qkv_same_embed_dim:
@@ -283,6 +286,7 @@ def _attended(
     dropout = base.dropout if base.training else 0.0
     weights: Tensor | None = None
     if need_weights:
+        # Torch's fused attention returns no weights.
         scores = q * base.head_dim**-0.5 @ k.transpose(2, 3)
         weights = functional.dropout(functional.softmax(scores if mask is None else scores + mask, -1), dropout)
         heads = weights @ v

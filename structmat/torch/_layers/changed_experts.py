@@ -201,9 +201,11 @@ def _changed_experts(
     """
     if _sums_are_faster(module, changes, top_k_index.numel()):
         return _with_sums(module, changes, inner, hidden_states, top_k_index, top_k_weights)
+    # The rows of each expert lie together from here on; at the end they go back to the places of their tokens.
     ids, order = torch.sort(top_k_index.reshape(-1), stable=True)
     experts = torch.arange(module.num_experts, device=ids.device)
     ends = torch.searchsorted(ids, experts, right=True)
+    # Token t has the places from t k to t k + k - 1 among the flat indices.
     y = hidden_states[order // top_k_index.shape[1]]
     y = _product(module, changes, "gate_up_proj" if module.has_gate else "up_proj", y, ids, ends)
     y = module._apply_gate(y) if module.has_gate else module.act_fn(y)
@@ -243,6 +245,7 @@ def _looped_product(x: Tensor, weight: Tensor, ends: Tensor, adapters: Sequence[
         matrix = weight[expert]
         y: Tensor | None = None
         for adapter, own in zip(adapters, vectors, strict=True):
+            # One operation where the frozen matrix and its first change have the same inputs.
             if y is None and not adapter.drops and not matrix.requires_grad and have_one_dtype(rows, matrix, None):
                 y = apply_change(None, rows, matrix, None, own[expert], adapter.gain)
             else:

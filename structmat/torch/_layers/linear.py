@@ -135,6 +135,7 @@ class CDDLinear(AdaptedLayer):
 
     @classmethod
     def _multiplies_by_weight(cls, base: Any, features: tuple[int, int]) -> bool:
+        # Of torch's own class and of Conv1D it is known; any other one is tried out.
         plain = type(base).forward is nn.Linear.forward or has_transposed_weight(base)
         return (plain and not has_own_forward(base)) or super()._multiplies_by_weight(base, features)
 

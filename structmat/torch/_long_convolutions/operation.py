@@ -182,6 +182,7 @@ def convolve(
     dtype = autocast_dtype(input) or input.dtype
     if any(map(_has_mapped_tangent, (input, weight))):
         return direct()
+    # Compilers get one operation, which chooses when it runs.
     chosen = which.is_valid() if compiling else _is_transformed(which, input, weight, dtype, forced=forced)
     if not chosen or not _is_usual(input, weight, bias):
         return direct()
@@ -258,10 +259,12 @@ def computed(a: Tensor, b: Tensor, wanted: Role, which: Convolution, *, forced: 
     if wanted == "output":
         y = correlation(a, b, which.padding, which.n_outputs, which.dilation, which.groups, tile)
         if max(which.stride) > 1:
+            # The transforms give the outputs of strides of one.
             y = y[(..., *(slice(None, None, s) for s in which.stride))].contiguous()
     elif wanted == "weight":
         y = kernel_correlation(a, _spread(b, which), which.padding, which.kernel, which.dilation, which.groups, tile)
     else:
+        # A convolution of the gradient by the kernels turned around, with inputs and outputs exchanged in each group.
         axes = tuple(range(2, a.ndim))
         turned = a.flip(axes).unflatten(0, (which.groups, -1)).transpose(1, 2).flatten(0, 1)
         before = tuple(d * (k - 1) - p for d, k, p in zip(which.dilation, which.kernel, which.padding, strict=True))

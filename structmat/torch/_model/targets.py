@@ -103,9 +103,11 @@ def targeted(
     already = adapted_layers(model)
     taken = {id(inner) for path in left_out for inner in modules[path].modules()}
     for layer in already.values():
+        # A name that means an adapted layer is refused below; "all-linear" passes over it.
         taken |= {id(inner) for inner in layer.modules() if inner is not layer or targets == "all-linear"}
     could = adaptable_layers(model)
     if targets == "all-linear":
+        # PEFT leaves the layer of the logits out of "all-linear", too.
         head = getattr(model, "get_output_embeddings", lambda: None)()
         chosen = [path for path, kind in could.items() if kind._is_linear and modules[path] is not head]
     else:

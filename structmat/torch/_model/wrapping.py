@@ -75,6 +75,7 @@ def wrap_layers(model: nn.Module, options: dict[str, dict[str, Any]]) -> None:
 
     A layer that stands in several places of the model is wrapped once, and replaced in all of them.
     """
+    # Making a layer freezes its base: this is undone if a later one fails.
     trainable = {parameter: parameter.requires_grad for parameter in model.parameters()}
     new: dict[nn.Module, AdaptedModule] = {}
     stacks: dict[nn.Module, dict[str, dict[str, Any]]] = {}
@@ -97,6 +98,7 @@ def wrap_layers(model: nn.Module, options: dict[str, dict[str, Any]]) -> None:
         for parameter, before in trainable.items():
             parameter.requires_grad_(before)
         raise
+    # The model changes only here, when all layers are made.
     for base, layer in new.items():
         _replace(model, base, layer)
     leave_fast_paths(model, AdaptedModule)
@@ -127,6 +129,7 @@ def train_only(model: nn.Module, kept: Iterable[str]) -> None:
     for layer in adapted_layers(model).values():
         trained |= {id(p) for p in _own_parameters(layer)}
     for parameter in model.parameters():
+        # Integers, in which quantised layers keep their weights, have no gradients.
         parameter.requires_grad_(id(parameter) in trained and (parameter.is_floating_point() or parameter.is_complex()))
         if not parameter.requires_grad:
             parameter.grad = None
