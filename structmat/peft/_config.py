@@ -14,7 +14,7 @@ from peft.utils import PeftType
 from structmat._adapter_format import REQUIRES
 from structmat._errors import ArgumentTypeError, ArgumentValueError
 from structmat._files import atomic_write
-from structmat.torch._for_peft import AdapterOptions, FormerParts, explaining
+from structmat.torch._for_peft import AdapterOptions, FormerParts, explaining, require_known_bits
 
 __all__ = ["CDDConfig"]
 
@@ -90,6 +90,8 @@ class CDDConfig(PeftConfig):
         Set by ``add_weighted_adapter(..., combination_type="cat")``: the options of each change of a sum.
     former_parts : sequence, optional
         Set by reading a folder of an earlier revision, which could change some parts of the rows of a layer.
+    bits : int, optional
+        Set by reading a folder that `structmat.torch.save_adapter` has written with so many bits a number.
 
     Raises
     ------
@@ -149,9 +151,11 @@ class CDDConfig(PeftConfig):
     )
 
     former_parts: InitVar[Sequence[FormerParts | None]] = ()
+    bits: InitVar[int | None] = None
 
-    def __post_init__(self, former_parts: Sequence[FormerParts | None]) -> None:
+    def __post_init__(self, former_parts: Sequence[FormerParts | None], bits: int | None) -> None:
         super().__post_init__()
+        require_known_bits(bits, "CDDConfig")
         self.parts_in_file = former_parts
         self.peft_type = PeftType.CDD
         self.requires = REQUIRES

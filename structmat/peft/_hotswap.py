@@ -21,6 +21,7 @@ from structmat.torch._for_peft import (
     naming_damage,
     require_finite,
     taking_values,
+    unpacked_state,
     unwrapped_model,
     whole_state,
 )
@@ -103,7 +104,7 @@ def hotswap_adapter(
     places = get_peft_model_state_dict(inside, adapter_name=adapter_name, save_embedding_layers=False)
     with naming_damage(folder, _OWNER):
         stored = load_peft_weights(os.fspath(folder), device="cpu", **options)
-    stored = whole_state(stored, config.parts_in_file, _OWNER)
+    stored = whole_state(unpacked_state(stored, _OWNER), config.parts_in_file, _OWNER)
     _require_same_keys(places, stored)
     values = {key: _times(ratio, value) if _is_first(key) else value for key, value in stored.items()}
     require_finite(values, _OWNER, "folder")

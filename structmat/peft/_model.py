@@ -57,6 +57,7 @@ from structmat.torch._for_peft import (
     require_alone,
     return_to_fast_paths,
     text_of_adaptable,
+    unpacked_state,
     unreached_experts,
     watch_calls,
     whole_state,
@@ -295,6 +296,7 @@ class CDDModel(BaseTuner):
         Names in settings that were written before experts could be adapted mean experts now, for which such a file has
         nothing. They stay as they are then.
         """
+        state_dict = unpacked_state(state_dict, "CDDModel")
         state_dict = whole_state(state_dict, config.parts_in_file, "CDDModel")
         config.parts_in_file = ()  # what this model writes from now on has changes of all rows
         matches = (FACTOR_KEY.match(key) for key in state_dict)

@@ -21,6 +21,7 @@ from structmat.torch._adapters.adapter import CDDAdapter
 from structmat.torch._adapters.sample_changes import AdapterStack, CurrentBatch
 from structmat.torch._files.folder import Stored, read_folder, require_finite, write_folder
 from structmat.torch._files.load import require_shapes
+from structmat.torch._files.low_bits import require_known_bits
 from structmat.torch._files.save import settings_of
 from structmat.torch._layers import CDDLinear
 from structmat.torch._model.wrapping import adapted_layers
@@ -235,7 +236,7 @@ class AdapterBank:
             stack.put(number, [torch.zeros_like(vector[0]) for vector in stack.vectors], 0.0)
         del self._numbers[name], self._alphas[name]
 
-    def save(self, name: str, folder: str | os.PathLike[str], *, force: bool = False) -> Path:
+    def save(self, name: str, folder: str | os.PathLike[str], *, bits: int | None = None, force: bool = False) -> Path:
         """Write one adapter to a folder, as `save_adapter` does.
 
         Parameters
@@ -244,6 +245,8 @@ class AdapterBank:
             Of the adapter.
         folder : path-like
             Created if necessary.
+        bits : int, optional
+            4 or 8 for a small file, as in `save_adapter`.
         force : bool, default False
             Whether to replace existing files.
 
@@ -255,10 +258,11 @@ class AdapterBank:
         Raises
         ------
         ValueError
-            If there is no such adapter, or it holds NaN or infinity.
+            If there is no such adapter, it holds NaN or infinity, or `bits` is another number.
         FileExistsError
             If a file exists and not `force`.
         """
+        require_known_bits(bits, "AdapterBank.save")
         number = self._place(name, "save")
         state = {
             factor_key(path, i): stack[number].detach().clone()
@@ -267,7 +271,8 @@ class AdapterBank:
         }
         require_finite(state, "AdapterBank.save", name)
         settings = {**self._settings, "alpha": self._alphas[name]}
-        write_folder(Path(folder), state, json.dumps(settings, indent=2).encode() + b"\n", force=force)
+        content = json.dumps(settings, indent=2).encode() + b"\n"
+        write_folder(Path(folder), state, content, "AdapterBank.save", bits=bits, force=force)
         return Path(folder)
 
     def remove(self) -> None:

@@ -9,6 +9,7 @@ from structmat.torch._adapters.sample_changes import SampleChanges, is_computed_
 from structmat.torch._changes.dense import dense_change, wide_dtype
 from structmat.torch._files.folder import naming_damage, require_finite
 from structmat.torch._files.former_parts import FormerParts, whole_state
+from structmat.torch._files.low_bits import require_known_bits, unpacked_state
 from structmat.torch._files.replacement import Replacement, taking_values
 from structmat.torch._layers import AdaptedLayer, Change, kind_of
 from structmat.torch._layers.base_weight import dtype_and_device, own_weight, owner_of, require_whole, weight_plus
@@ -55,12 +56,14 @@ __all__ = [
     "reads_weight",
     "require_alone",
     "require_finite",
+    "require_known_bits",
     "require_whole",
     "return_to_fast_paths",
     "stack_of",
     "taking_values",
     "text_of_adaptable",
     "text_of_unreached",
+    "unpacked_state",
     "unreached_experts",
     "unwrapped_model",
     "watch_calls",

@@ -17,7 +17,7 @@ from peft import PeftModel, get_peft_model
 from torch import nn
 
 from structmat.peft import CDDConfig, hotswap_adapter
-from structmat.torch import adapt, save_adapter
+from structmat.torch import adapt, load_adapter, save_adapter
 from tests.peft import tiny
 from tests.torch.common import assert_same_state, compiler, state
 
@@ -96,6 +96,20 @@ def test_folders_of_structmat_torch_are_taken(tmp_path: Path) -> None:
     model = small()
     hotswap_adapter(model, save_adapter(plain, tmp_path))
     torch.testing.assert_close(outputs(model), outputs(plain))
+
+
+def test_folders_with_few_bits_are_read_as_by_structmat_torch(tmp_path: Path) -> None:
+    plain, fresh = base(), base()
+    adapt(plain, ["0", "2"], init="normal", alpha=0.3)
+    folder = save_adapter(plain, tmp_path, bits=4)
+    load_adapter(fresh, folder)
+    model = small(alpha=1.5)
+    hotswap_adapter(model, folder)
+    torch.testing.assert_close(outputs(model), outputs(fresh))
+    assert peft.PeftConfig.from_pretrained(str(folder)).alpha == 0.3
+    for low_cpu_mem_usage in (False, True):
+        loaded = PeftModel.from_pretrained(base(), folder, low_cpu_mem_usage=low_cpu_mem_usage)
+        assert torch.equal(outputs(loaded), outputs(fresh))
 
 
 def test_buffers_may_be_infinite_as_masks_are(tmp_path: Path) -> None:

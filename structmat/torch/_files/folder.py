@@ -19,12 +19,22 @@ from structmat._files import atomic_write, check_output
 from structmat.torch._adapters.adapter import VECTOR_DTYPES
 from structmat.torch._adapters.options import AdapterOptions
 from structmat.torch._files.former_parts import chosen_parts, whole_change
+from structmat.torch._files.low_bits import packed_state, require_known_bits, unpacked_state
 
 __all__ = ["Stored", "naming_damage", "read_folder", "require_finite", "write_folder"]
 
 
-def write_folder(folder: Path, state: dict[str, Tensor], settings: bytes, *, force: bool) -> None:
-    """Write both files of a folder, or none if one of them is not to be replaced."""
+def write_folder(
+    folder: Path, state: dict[str, Tensor], settings: bytes, owner: str, *, bits: int | None, force: bool
+) -> None:
+    """Write both files of a folder, or none if one of them is not to be replaced.
+
+    With a number of bits, vectors are rounded to it. The settings tell the number, for which earlier revisions have no
+    setting: PEFT warns then that the folder is of a later one.
+    """
+    if bits is not None:
+        state = packed_state(state, bits, owner)
+        settings = json.dumps({**json.loads(settings), "bits": int(bits)}, indent=2).encode() + b"\n"
     folder.mkdir(parents=True, exist_ok=True)
     for name in (WEIGHTS, CONFIG):
         check_output(folder / name, force=force)
@@ -72,7 +82,8 @@ def _complete(folder: Path) -> Stored:
         if not isinstance(saved, list) or not all(isinstance(name, str) for name in saved):
             raise ArgumentTypeError(CONFIG, "modules_to_save", f"must be a list of names, got {saved!r}")
         has_biases = settings.get("bias") in {"all", "cdd_only"}
-        state = safetensors.torch.load_file(folder / WEIGHTS)
+        require_known_bits(settings.get("bits"), CONFIG)
+        state = unpacked_state(safetensors.torch.load_file(folder / WEIGHTS), "load_adapter")
         stored, parameters, beside = _sorted(state, options.n_factors)
         parts = settings.get("parts")
         vectors = {path: whole_change(own, chosen_parts(parts, path), "load_adapter") for path, own in stored.items()}
