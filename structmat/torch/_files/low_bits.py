@@ -106,7 +106,7 @@ def _codes_and_scales(vectors: Tensor, bits: int) -> tuple[Tensor, Tensor]:
 
     def rounded_by(number: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         scales = torch.ldexp(1 + number % per_octave / per_octave, number // per_octave)
-        codes = torch.round(wide / scales).clamp(-largest, largest)
+        codes = torch.round(wide / scales).clamp(-largest, largest) + 0.0  # integers in files have no negative zero
         return codes, scales, (codes * scales - wide).square().sum(-1, keepdim=True)
 
     codes, scales, least = rounded_by(first)
