@@ -7,8 +7,11 @@ as near as the size allows to the 13,824 of D C D on the query and value layers 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
+import torch
+from _fair_plan import RATES as CDD_RATES
 from peft import (
     BOFTConfig,
     IA3Config,
@@ -24,9 +27,11 @@ from peft import (
     VeraConfig,
     WaveFTConfig,
 )
-from torch import nn
+from torch import Tensor, nn
 
+from finetune.methods import METHODS as EXAMPLE_METHODS
 from finetune.methods import Method, Plan, Prepared, prepare_peft
+from structmat.torch._files.low_bits import packed_state, rounded
 
 MakeConfig = Callable[[int | None, list[str] | None], PeftConfig]
 """Takes a size and the ends of the names of the layers, which are None for a method's own."""
@@ -99,10 +104,28 @@ def _prepare_vblora(encoder: nn.Module, plan: Plan) -> Prepared:
     return Prepared(prepared.encoder, groups, prepared.saved)
 
 
+def _prepare_four_bits(encoder: nn.Module, plan: Plan) -> Prepared:
+    """Prepare D C D whose vectors are rounded after the last step, as `save_adapter` does it with four bits."""
+    prepared = EXAMPLE_METHODS["cdd"].prepare(encoder, plan)
+    vectors = [vector for group in prepared.groups for vector in group["params"]]
+
+    @torch.no_grad()
+    def round_at_the_end(steps: int) -> None:
+        if steps == plan.steps:
+            for vector in vectors:
+                vector.copy_(rounded(vector, 4))
+
+    def saved() -> dict[str, Tensor]:
+        return packed_state(prepared.saved(), 4, "few_parameters")
+
+    return replace(prepared, after_step=round_at_the_end, saved=saved)
+
+
 LOW = (3e-4, 1e-3, 3e-3, 1e-2)
 MIDDLE = (1e-3, 3e-3, 1e-2, 3e-2)
 HIGH = (3e-3, 1e-2, 3e-2, 0.1)
 RATES = {
+    "cdd-4-bits": CDD_RATES["cdd"],
     "vera": HIGH,
     "ia3": MIDDLE,
     "road": MIDDLE,
@@ -142,4 +165,5 @@ _CONFIGS = {
 }
 
 METHODS = {name: _method(name, partial(_prepare, make=make)) for name, make in _CONFIGS.items()}
+METHODS["cdd-4-bits"] = _method("cdd-4-bits", _prepare_four_bits)
 METHODS["vblora"] = _method("vblora", _prepare_vblora)

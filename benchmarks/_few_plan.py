@@ -26,6 +26,7 @@ class Sized:
 
 SIZED = (
     Sized("cdd", 3),
+    Sized("cdd-4-bits", 3),
     Sized("lora", 2),
     Sized("ia3", places="own"),
     Sized("ln-tuning", places="own"),

@@ -61,6 +61,12 @@ def test_every_method_begins_near_the_frozen_encoder_and_learns(modules):
         losses = [float((output - target).square().mean()) for output in outputs]
         assert losses[2] < losses[0], (sized, losses)
         assert prepared.saved(), sized
+        if sized.method == "cdd-4-bits":
+            for steps, most in ((9, 384), (10, 15)):
+                prepared.after_step(steps)
+                counts = {vector.unique().numel() for vector in prepared.groups[0]["params"]}
+                assert max(counts) <= most
+                assert (max(counts) > 15) == (steps == 9)
 
 
 def test_operations_are_those_counted_by_hand(modules):
