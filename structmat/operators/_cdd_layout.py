@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import InitVar, dataclass
-from functools import reduce
+from functools import cached_property, reduce
 from operator import or_
 from typing import Any
 
@@ -126,12 +126,12 @@ class CDDLayout:
         """Whether all factors are square, and the circulant ones of one block."""
         return self.shape == (self.block_size, self.block_size)
 
-    @property
+    @cached_property
     def kinds(self) -> tuple[FactorKind, ...]:
         """The kind of each factor, left to right."""
         return alternating_kinds("diagonal", self.n_factors)
 
-    @property
+    @cached_property
     def factor_shapes(self) -> tuple[tuple[int, int], ...]:
         """Rows and columns of each factor, left to right."""
         if self.is_single_block:
@@ -142,7 +142,7 @@ class CDDLayout:
         whole = ((rows, rows), (rows, cols), (cols, cols))
         return squares + whole if cols > rows else whole + squares
 
-    @property
+    @cached_property
     def vector_shapes(self) -> tuple[tuple[int, ...], ...]:
         """The shape of the vector of each factor, left to right: ``(n,)`` or ``(p, q, b)``."""
         b = self.block_size
