@@ -8,7 +8,7 @@ import fcntl
 import os
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from statistics import fmean
@@ -36,7 +36,8 @@ COLUMNS = (
 class Table:
     """The file, which grows by whole lines. One process at a time may have it open."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, columns: Sequence[str] = COLUMNS) -> None:
+        self.columns = columns
         path.parent.mkdir(parents=True, exist_ok=True)
         self.file = path.open("a+", newline="", encoding="utf-8")
         try:
@@ -51,10 +52,10 @@ class Table:
         if whole != text:  # killed in the middle of a line
             self.file.truncate(len(whole.encode()))
         if not whole:
-            self._write(COLUMNS)
+            self._write(columns)
 
     def append(self, row: Mapping[str, object]) -> None:
-        texts = {name: _text(row.get(name)) for name in COLUMNS}
+        texts = {name: _text(row.get(name)) for name in self.columns}
         self.rows[place(texts)] = texts
         self._write(texts.values())
 
