@@ -219,6 +219,7 @@ PAGES = {
     "exact_products": "Exact products",
     "adapter_costs": "Time and memory of adapters",
     "adapter_accuracy": "Accuracy of adapters",
+    "generation": "Adapters of a decoder that generates",
     "convolutions": "Long convolutions",
 }
 """The pages of results, with their titles."""

@@ -111,7 +111,10 @@ class Bench:
         done = self.table.rows[place(names)]
         if (int(done["rows"]), int(done["epochs"])) != (protocol.rows, protocol.epochs):
             sys.exit(f"{' '.join(place(names))} was run by another protocol")
-        return float(done[protocol.metric] or "-inf")
+        return self._score(done, protocol)
+
+    def _score(self, row: Mapping[str, str], protocol: Protocol) -> float:
+        return float(row[protocol.metric] or "-inf")
 
     def _train(self, case: Case, protocol: Protocol, lr: float, seed: int, *, test: bool) -> dict[str, object]:
         task = protocol.data or case.task
