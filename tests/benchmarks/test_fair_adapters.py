@@ -1,30 +1,16 @@
 """`benchmarks/fair_adapters.py`: which rates are tried, that a killed run goes on alike, what the report computes."""
 
 import base64
-import csv
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tests.benchmarks import rows_of
+
 ROOT = Path(__file__).parents[2]
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of libraries that this one only meets here
-
-
-@pytest.fixture(scope="module")
-def modules():
-    """The modules of the benchmark, by their names."""
-    folders = [str(ROOT / "benchmarks"), str(ROOT / "docs/examples")]
-    sys.path[:0] = folders
-    try:
-        yield __import__
-    finally:
-        for folder in folders:
-            sys.path.remove(folder)
-        for name in [name for name in sys.modules if name.startswith(("finetune", "_common", "_fair_"))]:
-            del sys.modules[name]
 
 
 @pytest.fixture(scope="module")
@@ -51,11 +37,6 @@ def test_one_rate_further_where_the_best_is_at_the_edge(modules):
     assert [beyond(rates, rate) for rate in rates] == [0.001, None, None, 0.3]
     assert [beyond((3e-5, 1e-4, 3e-4, 1e-3), rate) for rate in (3e-5, 1e-3)] == [1e-5, 3e-3]
     assert beyond((0.1, 0.3, 1.0, 3.0), 3.0) == 10
-
-
-def rows_of(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="") as file:
-        return [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
 
 
 def bench(runs, plan, path, model):

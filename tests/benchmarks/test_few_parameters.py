@@ -1,30 +1,14 @@
 """`benchmarks/few_parameters.py`: that its methods train, what it counts as operations, who is on the frontier."""
 
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
-
-ROOT = Path(__file__).parents[2]
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of libraries that this one only meets here
 
 
-@pytest.fixture(scope="module")
-def modules():
-    """The modules of the benchmark, by their names."""
-    for name in ("peft", "torch", "transformers"):
-        pytest.importorskip(name)
-    folders = [str(ROOT / "benchmarks"), str(ROOT / "docs/examples")]
-    sys.path[:0] = folders
-    try:
-        yield __import__
-    finally:
-        for folder in folders:
-            sys.path.remove(folder)
-        for name in [name for name in sys.modules if name.startswith(("finetune", "_common", "_fair_", "_few_"))]:
-            del sys.modules[name]
+pytest.importorskip("torch")
+pytest.importorskip("peft")
+pytest.importorskip("transformers")
 
 
 @pytest.mark.slow

@@ -1,31 +1,16 @@
 """`benchmarks/generation.py`: what its texts say, what a model is asked to predict, that a killed run goes on alike."""
 
-import csv
-import sys
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-ROOT = Path(__file__).parents[2]
-RESULTS = ROOT / "benchmarks/results"
+from tests.benchmarks import rows_of
+
+RESULTS = Path(__file__).parents[2] / "benchmarks/results"
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of libraries that this one only meets here
-
-
-@pytest.fixture(scope="module")
-def modules():
-    """The modules of the benchmark, by their names."""
-    folders = [str(ROOT / "benchmarks"), str(ROOT / "docs/examples")]
-    sys.path[:0] = folders
-    try:
-        yield __import__
-    finally:
-        for folder in folders:
-            sys.path.remove(folder)
-        for name in [n for n in sys.modules if n.startswith(("finetune", "_common", "_fair_", "_generation_"))]:
-            del sys.modules[name]
 
 
 @pytest.fixture(scope="module")
@@ -117,11 +102,6 @@ def test_answers_are_the_most_likely_characters(texts, runs, base):
         for _ in range(8):
             tokens.append(model(input_ids=torch.tensor([tokens])).logits[0, -1].argmax().item())
         assert "".join(texts.CHARACTERS[i] for i in tokens[1 + len(prompt) :]).partition(texts.END)[0] == answer
-
-
-def rows_of(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="") as file:
-        return [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
 
 
 @pytest.mark.slow
