@@ -14,6 +14,11 @@ and oneDNN take from the system themselves is not in it. The second table has th
 MiniLM, with adapters of query and value, 32 sequences of 32 tokens and AdamW; the peak of its process, which Linux
 records, has the work space in it.
 
+"breakdown" says what the added time of D C D in half precision is made of: six transforms of all rows, seven casts to
+float32 and two back; the rest are products and sums of entries, calls and memory. Beside it stands the dense way: the
+weight plus the change in both passes, rounded; one more product, of the gradient and the inputs; and its sums along
+diagonals. In float32 outputs of as many rows as a side come from the weight plus the change, without transforms.
+
 "convolutions" has the milliseconds added to the passes of frozen convolutions, with LoRA (r = 8) of PEFT and with
 `CDDConv`, and the share of the two whole passes; inputs are stored as usual, or with the channels last.
 
@@ -42,7 +47,7 @@ from __future__ import annotations
 
 import argparse
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from itertools import accumulate
@@ -65,6 +70,8 @@ from transformers.models.mixtral.modeling_mixtral import MixtralExperts
 import structmat as sm
 from structmat.peft import CDDConfig
 from structmat.torch import CDDConv, CDDExperts, CDDLinear
+from structmat.torch._changes.dense import dense_gradients, weight_plus_change
+from structmat.torch._changes.rows import Working
 
 SHAPES = ((768, 768), (1024, 1024), (2048, 2048), (768, 3072), (3072, 768), (4096, 4096))
 LAYERS = 12  # of the model whose memory is measured
@@ -192,6 +199,49 @@ def peak_of(function: Callable[[], object]) -> float:
 def time_part(options: argparse.Namespace) -> str:
     lines = shown(added(shape, options) for shape in options.shapes)
     return table(["layer", "frozen", *(f"+ {m}" for m in METHODS if m != "frozen"), "recompute / LoRA"], lines)
+
+
+def one_by_one(function: Callable[[torch.Tensor], torch.Tensor], tensors: Sequence[torch.Tensor]) -> None:
+    """Call a function of each tensor, whose result is freed before the next call."""
+    for tensor in tensors:
+        function(tensor)
+
+
+def breakdown_row(side: int, options: argparse.Namespace) -> list[str]:
+    """Return the milliseconds that D C D adds to a frozen layer, and those of the operations that it is made of."""
+    dtype = getattr(torch, options.dtype)
+    names = ("frozen", "LoRA r = 8", "structmat, recompute")
+    base, lora, changed = (METHODS[name](frozen(side, side, dtype)).to(dtype) for name in names)
+    x = torch.randn(options.tokens, side, dtype=dtype, requires_grad=True)
+    rows, dy = x.detach(), torch.randn(options.tokens, side, dtype=dtype)
+    vectors = [vector.detach() for vector in changed.adapter.vectors]
+    at_once = Working.of(vectors, 1.0, rows, dy).chunk
+    chunks, wide_chunks = rows.split(at_once), rows.float().split(at_once)
+    weight = base.weight.float()
+    steps = {
+        "frozen": partial(step, base, x, dy),
+        "LoRA": partial(step, lora, x, dy),
+        "CDD": partial(step, changed, x, dy),
+        "transforms": partial(one_by_one, lambda wide: torch.fft.irfft(torch.fft.rfft(wide), n=side), wide_chunks * 3),
+        "casts to float32": partial(one_by_one, torch.Tensor.float, chunks * 7),
+        "casts back": partial(one_by_one, lambda wide: wide.to(dtype), wide_chunks * 2),
+        "sums": partial(one_by_one, lambda wide: weight_plus_change(wide, vectors, 1.0).to(dtype), (weight, weight)),
+        "product": partial(torch.mm, dy.T, rows),
+        "diagonals": partial(dense_gradients, torch.randn(side, side), vectors, 1.0),
+    }
+    seen = in_turns(steps, options.breakdowns, sample=0.0, limit=15.0)
+    ms = {name: 1e3 * median(values) for name, values in seen.items()}
+    added = {name: ms[name] - ms["frozen"] for name in ("LoRA", "CDD")}
+    transforms, casts = ms["transforms"], ms["casts to float32"] + ms["casts back"]
+    parts = [transforms, casts, added["CDD"] - transforms - casts, ms["sums"], ms["product"], ms["diagonals"]]
+    times = (f"{each:.1f}" for each in (ms["frozen"], *added.values(), *parts))
+    return [f"{side} x {side}", *times, f"{added['CDD'] / added['LoRA']:.2f}"]
+
+
+def breakdown_part(options: argparse.Namespace) -> str:
+    lines = shown(breakdown_row(side, options) for side in options.sides)
+    parts = ["transforms", "casts", "rest", "dense: sums", "product", "diagonals"]
+    return table(["layer", "frozen", "+ LoRA r = 8", "+ D C D", *parts, "D C D / LoRA"], lines)
 
 
 def memory_part(options: argparse.Namespace) -> str:
@@ -381,6 +431,7 @@ def convolutions_part(options: argparse.Namespace) -> str:
 
 PARTS = {
     "time": time_part,
+    "breakdown": breakdown_part,
     "memory": memory_part,
     "convolutions": convolutions_part,
     "steps": steps_part,
@@ -396,6 +447,7 @@ def main() -> None:
     options = begin(made)
     options.shapes, options.tokens, options.side, options.repeats, options.turns = SHAPES, 1024, 1024, 9, 5
     options.hidden, options.inner, options.routed = 2048, 1024, (64, 1024)
+    options.sides, options.breakdowns = (768, 1024, 2048), 25
     options.images = IMAGES
     options.kept_tokens, options.encoder = (1024, 64), (384, 6, 30_522, 32)
     if options.quick:
@@ -403,6 +455,7 @@ def main() -> None:
         options.hidden, options.inner, options.routed = 64, 32, (16,)
         options.kept_tokens, options.encoder = (4,), (32, 1, 100, 4)
         options.shapes, options.tokens, options.side, options.repeats = ((64, 64),), 4, 64, 3
+        options.sides, options.breakdowns = (64,), 3
     torch.set_num_threads(1)
     for name in [options.only] if options.only else PARTS:
         title, part = f"{name.capitalize()}, {options.dtype}", PARTS[name](options)
