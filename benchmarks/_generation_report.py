@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import ceil
 from statistics import fmean
 from textwrap import fill
 
@@ -117,16 +118,15 @@ def protocol_text(rows: list[Row], protocols: dict[str, Protocol]) -> str:
     """Return what was run, and on what."""
     number = sum(row["stage"] == "trial" for row in rows)
     minutes = sum(float(row["seconds"]) for row in rows) / 60
-    usual, *others = protocols.values()
-    last = "".join(f", {p.rows:,} dates with {len(p.final_seeds)}" for p in others)
+    usual = next(iter(protocols.values()))
     return (
         "Every method has the same budget for its rate: four rates a factor of about three apart, "
         f"{counted(len(usual.trial_seeds), 'seed')} each, and one rate further where the best is the first or the "
         "last. (Those of IA3 were raised once, since no answer was right with 0.003, 0.01, 0.03 and 0.1.) A run "
-        f"learns in {counted(usual.epochs, 'epoch')} and in batches of {usual.batch}, by AdamW whose rate "
-        f"rises and falls. A trial is scored on {usual.held_back:,} other dates that are held back, and the best mean "
-        "wins; where equally many answers are right, the character error decides. Runs with new seeds follow "
-        f"({usual.rows:,} dates with {len(usual.final_seeds)} seeds{last}), scored on {usual.test_rows:,} test dates, "
+        f"learns in {counted(usual.epochs, 'epoch')} and in batches of {usual.batch}, by AdamW whose rate rises and "
+        f"falls. A trial is scored on {usual.held_back:,} other dates that are held back, and the best mean wins; "
+        "where equally many answers are right, the character error decides. Then follow "
+        f"{counted(len(usual.final_seeds), 'run')} with new seeds, scored on {usual.test_rows:,} test dates, "
         "which are touched only here. A seed draws the dates, the adapter's start and the batches, the same for all "
         "methods. Answers are generated with a cache, the most likely character at each place; a right one is right in "
         "every character. The character error counts edits for each expected character. All linear layers of attention "
@@ -146,6 +146,7 @@ def page(rows: list[Row], cases: tuple[Case, ...], protocols: dict[str, Protocol
     for task, protocol in protocols.items():
         here = tuple(case for case in cases if case.task == task)
         found = last_runs(rows, here, protocol)
-        head = f"**Adapted with {protocol.rows:,} dates.** {summary(found)} {at_the_edge(rows, found)}"
+        steps = protocol.epochs * ceil(protocol.rows / protocol.batch)
+        head = f"**Adapted with {protocol.rows:,} dates, {steps} steps.** {summary(found)} {at_the_edge(rows, found)}"
         parts += [fill(head, 118), comparison(found), "Trials:", trials(rows, here)]
     return parts
