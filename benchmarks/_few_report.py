@@ -36,10 +36,11 @@ class Standing:
     def mean(self) -> float:
         return float(self.scores.mean())
 
-    def minus(self, other: Standing) -> tuple[Mean, Mean]:
-        """Return the mean difference with its error over the seeds, and with that over the tasks."""
+    def minus(self, other: Standing) -> tuple[Mean, Mean | None]:
+        """Return the mean difference with its error over the seeds, and with that over the tasks if there are some."""
         gaps = self.scores - other.scores
-        return mean_of(gaps.mean(axis=0)), mean_of(gaps.mean(axis=1))
+        over_tasks = mean_of(gaps.mean(axis=1)) if len(gaps) > 1 else None
+        return mean_of(gaps.mean(axis=0)), over_tasks
 
 
 def label(sized: Sized) -> str:
@@ -50,13 +51,12 @@ def label(sized: Sized) -> str:
 
 
 def standings(found: list[Result]) -> tuple[list[str], list[Standing]]:
-    """Return the tasks on which every method has all its last runs, and the methods by their parameters."""
+    """Return the tasks that are done by all methods that have done the first task, and these by their parameters."""
     of_case = {r.case: r for r in found}
-    tasks = [task for task in TASKS_OF_THE_STUDY if all(sized.on(task) in of_case for sized in SIZED)]
-    if not tasks:
-        return [], []
+    done = [sized for sized in SIZED if sized.on(TASKS_OF_THE_STUDY[0]) in of_case]
+    tasks = [task for task in TASKS_OF_THE_STUDY if done and all(sized.on(task) in of_case for sized in done)]
     methods = []
-    for sized in SIZED:
+    for sized in done:
         runs = [of_case[sized.on(task)] for task in tasks]
         methods.append(Standing(sized, runs[0].parameters, np.array([r.scores for r in runs])))
     return tasks, sorted(methods, key=lambda each: (each.parameters, -each.mean))
@@ -73,7 +73,9 @@ def scores_table(tasks: list[str], methods: list[Standing], costs: Mapping[Case,
     frontier, lines = on_frontier(methods), []
     for m in methods:
         seeds, over_tasks = m.minus(ours)
-        gap = ["", "", ""] if m is ours else [f"{seeds.mean:+.2f}", f"± {seeds.half:.2f}", f"± {over_tasks.half:.2f}"]
+        gap = ["", "", ""]
+        if m is not ours:
+            gap = [f"{seeds.mean:+.2f}", f"± {seeds.half:.2f}", f"± {over_tasks.half:.2f}" if over_tasks else ""]
         cost = costs.get(m.sized.on(TASKS_OF_THE_STUDY[0]))
         of_cost = ["", "", "", ""]
         if cost is not None:
@@ -112,13 +114,18 @@ def figure(rows: list[Row], path: Path) -> None:
         color = "tab:red" if m is ours else "tab:blue"
         if m is not ours:
             seeds, over_tasks = m.minus(ours)
-            axes.errorbar(m.parameters, m.mean, over_tasks.half, color=color, alpha=0.25, capsize=2)
+            if over_tasks:
+                axes.errorbar(m.parameters, m.mean, over_tasks.half, color=color, alpha=0.25, capsize=2)
             axes.errorbar(m.parameters, m.mean, seeds.half, color=color, linewidth=2.5, alpha=0.6)
         axes.plot(m.parameters, m.mean, "D" if m is ours else "o", color=color, zorder=3)
         axes.annotate(m.label, (m.parameters, m.mean), (5, 4), textcoords="offset points", fontsize=7.5)
     axes.step([m.parameters for m in frontier], [m.mean for m in frontier], where="post", color="gray", zorder=0)
     axes.axhline(ours.mean, color="tab:red", linewidth=0.7, linestyle=":")
-    axes.set(xscale="log", xlabel="trained parameters of the adapters", ylabel=f"mean score of {len(tasks)} tasks, %")
+    axes.set(
+        xscale="log",
+        xlabel="trained parameters of the adapters",
+        ylabel=f"mean score, %: {', '.join(TASKS[task] for task in tasks)}",
+    )
     axes.set_title("Bars: 95 % of the difference to D C D, thick over seeds, thin over tasks", fontsize=9)
     axes.set_xticks([5_000, 10_000, 20_000], ["5,000", "10,000", "20,000"], minor=False)
     axes.xaxis.set_minor_formatter("")
@@ -139,8 +146,8 @@ def page(rows: list[Row], costs: Mapping[Case, Costs]) -> list[str]:
         {len(rows) - trials:,} last runs, {hours:.1f} hours of one core, all on {processors}.
         {len(failed)} of them diverged{failures(failed)}.""",
         f"""Scores are those of the five last seeds on test rows, in per cent: accuracy, and Matthews' correlation of
-        CoLA. The mean and the differences to D C D are over the {len(tasks)} tasks that all methods have done. "95 %,
-        seeds" is half the interval of the difference by Student's t with the five seeds as the sample, "95 %,
+        CoLA. The mean and the differences to D C D are over the {len(tasks)} tasks that all of these methods have done.
+        "95 %, seeds" is half the interval of the difference by Student's t with the five seeds as the sample, "95 %,
         tasks" that with the tasks: another choice of tasks of this kind may move the difference so far. On the frontier
         is what no other surpasses with as few parameters, in the mean of these runs.""",
         scores_table(tasks, methods, costs),

@@ -47,11 +47,13 @@ def main() -> None:
 
 
 def report(options: argparse.Namespace) -> None:
-    from _fair_report import read  # noqa: PLC0415
+    from _fair_report import read, results  # noqa: PLC0415
     from _few_costs import costs  # noqa: PLC0415
-    from _few_report import figure, page  # noqa: PLC0415
+    from _few_report import figure, page, standings  # noqa: PLC0415
 
     rows = read(options.out / "few_parameters.csv")
+    if not standings(results(rows, cases()))[1]:
+        sys.exit(f"no method has all its runs of {TASKS_OF_THE_STUDY[0]} yet")
     parts = page(rows, costs(cases(), options.data, rounds=15))
     title = "Methods of PEFT with few parameters"
     finish(options.out, "adapter_accuracy", title, *parts, engines=UNUSED, packages=("torch", "peft", "transformers"))
