@@ -31,6 +31,12 @@ def base(runs, tmp_path_factory):
     return made, made.trained(tmp_path_factory.mktemp("bases"))
 
 
+@pytest.fixture(scope="module")
+def bench(runs, base):
+    made, weights = base
+    return runs.Generations(runs.Table(weights.parent / "generation.csv", runs.COLUMNS), made, weights)
+
+
 def test_dates_are_written_as_they_are_spoken(texts):
     cases = {
         (1987, 3, 21): ("einundzwanzigster maerz 1987", "the twenty first of march 1987"),
@@ -91,10 +97,16 @@ def test_scores_count_whole_answers_and_edits(runs):
     assert runs.scores(["abc", "abd"], ["abc", "abc"]) == {"exact": "0.500000", "character_error": "0.166667"}
 
 
-def test_answers_are_the_most_likely_characters(texts, runs, base):
+def test_characters_decide_between_rates_with_equally_many_right_answers(modules, bench):
+    protocol = modules("_fair_plan").Protocol(metric="exact")
+    found = [("", ""), ("0.0", "0.6"), ("0.0", "0.5"), ("0.005", "3.0"), ("0.5", "0.2"), ("0.5", "0.1")]
+    scores = [bench._score({"exact": a, "character_error": b}, protocol) for a, b in found]
+    assert sorted(set(scores)) == scores
+
+
+def test_answers_are_the_most_likely_characters(texts, runs, bench):
     torch = pytest.importorskip("torch")
-    made, weights = base
-    model = runs.Generations(runs.Table(weights.parent / "a.csv", runs.COLUMNS), made, weights).decoder()
+    model = bench.decoder()
     prompts = [f"d{day}=" for day in texts.dates().test[:3]]
     found = runs.answers(model, prompts, 8, batch=2)
     for prompt, answer in zip(prompts, found, strict=True):
