@@ -89,12 +89,17 @@ def add_methods(*event):
 
 
 def show_public_bases(*event):
-    """Replace private bases by the first public class above each, or one of another library."""
+    """Replace private bases by the first public class above each, or one of another library.
+
+    Above a private base that only adds methods there is `object`, which tells nothing beside another base.
+    """
     bases = event[-1]
-    for i, base in enumerate(bases):
+    shown = []
+    for base in bases:
         mro = getattr(base, "__mro__", ())  # `NamedTuple` is a function
         cls = next((c for c in mro if c in PUBLIC or c.__module__.partition(".")[0] != "structmat"), base)
-        bases[i] = f":py:class:`{PUBLIC[cls]}`" if cls in PUBLIC else cls
+        shown.append(f":py:class:`{PUBLIC[cls]}`" if cls in PUBLIC else cls)
+    bases[:] = [base for base in shown if base is not object] or shown
 
 
 def setup(app):
