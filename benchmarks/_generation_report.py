@@ -14,7 +14,7 @@ from _fair_report import Mean, Row, by_case, mean_of, processor_of, read
 
 __all__ = ["page", "read"]
 
-LABELS = OF_ENCODERS | {"cdd": "D C D", "ia3": "IA3", "c3a-corrected": "C3A (blocks of {})"}
+LABELS = OF_ENCODERS | {"cdd": "D C D", "c3a-corrected": "C3A (blocks of {})"}
 
 
 def values(rows: list[Row], column: str) -> np.ndarray:

@@ -18,12 +18,12 @@ from _fair_plan import RUN, Case, Protocol
 from _fair_runs import Bench, Table
 from _generation_plan import RATES
 from _generation_texts import CHARACTERS, END, Text, dates, in_german, mixture
-from peft import IA3Config, get_peft_model, get_peft_model_state_dict
+from peft import IA3Config
 from safetensors.torch import load_file, save, save_file
 from torch import Tensor, nn
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 
-from finetune.methods import METHODS, PLACES, Method, Plan, Prepared
+from finetune.methods import METHODS, PLACES, Method, Plan, Prepared, prepare_peft
 from finetune.train import rising_then_falling
 from structmat._adapter_format import FACTOR_SCALE
 
@@ -45,9 +45,7 @@ IGNORED = -100
 def ia3(decoder: nn.Module, plan: Plan) -> Prepared:
     """Adapt by scales of keys, values and the inputs of the last layers of the feed-forward networks."""
     config = IA3Config(target_modules=plan.targets, feedforward_modules=["down_proj"])
-    model = get_peft_model(decoder, config)
-    trained = [p for p in model.parameters() if p.requires_grad]
-    return Prepared(model, [{"params": trained, "lr": plan.lr}], lambda: get_peft_model_state_dict(model))
+    return prepare_peft(decoder, config, plan.lr)
 
 
 METHODS |= {"ia3": Method(ia3, 0.03, (0.01, 0.03, 0.1), "IA3")}
