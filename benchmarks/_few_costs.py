@@ -9,6 +9,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import _few_methods  # noqa: F401  # adds its methods to those of the example
 import torch
 from _fair_plan import PROTOCOLS, Case
 from _few_plan import Sized

@@ -31,6 +31,7 @@ from torch import Tensor, nn
 
 from finetune.methods import METHODS as EXAMPLE_METHODS
 from finetune.methods import Method, Plan, Prepared, prepare_peft
+from structmat._adapter_format import factor_key
 from structmat.torch._files.low_bits import packed_state, rounded
 
 MakeConfig = Callable[[int | None, list[str] | None], PeftConfig]
@@ -116,7 +117,9 @@ def _prepare_four_bits(encoder: nn.Module, plan: Plan) -> Prepared:
                 vector.copy_(rounded(vector, 4))
 
     def saved() -> dict[str, Tensor]:
-        return packed_state(prepared.saved(), 4, "few_parameters")
+        parts = (name.split(".adapter.vectors.") for name in prepared.saved())
+        state = {factor_key(path, int(i)): vector for (path, i), vector in zip(parts, vectors, strict=True)}
+        return packed_state(state, 4, "few_parameters")
 
     return replace(prepared, after_step=round_at_the_end, saved=saved)
 
@@ -167,3 +170,4 @@ _CONFIGS = {
 METHODS = {name: _method(name, partial(_prepare, make=make)) for name, make in _CONFIGS.items()}
 METHODS["cdd-4-bits"] = _method("cdd-4-bits", _prepare_four_bits)
 METHODS["vblora"] = _method("vblora", _prepare_vblora)
+EXAMPLE_METHODS.update(METHODS)

@@ -54,7 +54,7 @@ def report(options: argparse.Namespace) -> None:
     rows = read(options.out / "few_parameters.csv")
     if not standings(results(rows, cases()))[1]:
         sys.exit(f"no method has all its runs of {TASKS_OF_THE_STUDY[0]} yet")
-    parts = page(rows, costs(cases(), options.data, rounds=15))
+    parts = page(rows, costs(cases(), options.data, rounds=5))
     title = "Methods of PEFT with few parameters"
     finish(options.out, "adapter_accuracy", title, *parts, engines=UNUSED, packages=("torch", "peft", "transformers"))
     figure(rows, options.out / "few_parameters.png")
@@ -62,14 +62,12 @@ def report(options: argparse.Namespace) -> None:
 
 def run(options: argparse.Namespace) -> None:
     import torch  # noqa: PLC0415
-    from _fair_runs import METHODS, Bench, Table  # noqa: PLC0415
+    from _fair_runs import Bench, Table  # noqa: PLC0415
     from _few_costs import costs  # noqa: PLC0415
-    from _few_methods import METHODS as FEW  # noqa: PLC0415
     from _few_methods import RATES as FEW_RATES  # noqa: PLC0415
 
     from finetune.data import ExampleError  # noqa: PLC0415
 
-    METHODS.update(FEW)
     torch.set_num_threads(1)
     bench = Bench(Table(options.out / "few_parameters.csv"), options.data, RATES | FEW_RATES)
     todo = [case for case in cases() if case.task in options.only]

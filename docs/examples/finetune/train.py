@@ -221,9 +221,10 @@ def bytes_for_backward(
     kept: dict[int, Tensor] = {}
 
     def keep(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
-            kept[storage.data_ptr()] = tensor  # holding it keeps its address from being used again
+        for part in (tensor._indices(), tensor._values()) if tensor.is_sparse else (tensor,):
+            address = part.untyped_storage().data_ptr()
+            if address not in own:
+                kept[address] = part  # holding it keeps its address from being used again
         return tensor
 
     model.train()
