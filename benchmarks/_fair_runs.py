@@ -8,7 +8,7 @@ import fcntl
 import os
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from statistics import fmean
@@ -19,7 +19,7 @@ from _common import processor
 from _fair_forms import FORMS
 from _fair_plan import RUN, Case, Protocol, beyond
 
-from finetune.data import TASKS, Rows, load_task
+from finetune.data import TASKS, ExampleError, Rows, load_task
 from finetune.encoder import load_tokenizer
 from finetune.methods import METHODS
 from finetune.train import DivergedError, Run, Settings, fit, predict, prepare
@@ -148,6 +148,19 @@ class Bench:
         if task not in self.parts:
             self.parts[task] = load_task(task, self.data, load_tokenizer(self.model), protocol.max_tokens)
         return self.parts[task]
+
+
+def work_through(
+    todo: list[tuple[Callable[[Case, Protocol], object], Case]], protocols: Mapping[str, Protocol]
+) -> None:
+    """Do what is to be done for each case, in order, and say how far it is."""
+    begun = time.monotonic()
+    for i, (way, case) in enumerate(todo, 1):
+        try:
+            way(case, protocols[case.task])
+        except ExampleError as error:  # data or model are missing
+            sys.exit(str(error))
+        print(f"{i} of {len(todo)}, {(time.monotonic() - begun) / 3600:.2f} h: {case}", flush=True)
 
 
 def scores(predicted: np.ndarray, labels: np.ndarray, *, bits: bool) -> dict[str, str]:

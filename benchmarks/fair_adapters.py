@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -59,9 +58,7 @@ def report(options: argparse.Namespace) -> None:
 def run(options: argparse.Namespace) -> None:
     sys.path.insert(0, str(EXAMPLES))
     import torch  # noqa: PLC0415
-    from _fair_runs import Bench, Table  # noqa: PLC0415
-
-    from finetune.data import ExampleError  # noqa: PLC0415
+    from _fair_runs import Bench, Table, work_through  # noqa: PLC0415
 
     torch.set_num_threads(1)
     bench = Bench(Table(options.out / "fair_adapters.csv"), options.data, RATES)
@@ -71,13 +68,7 @@ def run(options: argparse.Namespace) -> None:
     if options.quick:
         todo = [(way, case) for way, case in todo if case.task == "goemotions" and case.method in {"lora", "cdd"}][:2]
         protocols = {"goemotions": Protocol(32, 1, 16, 16, (100,), (0,))}
-    begun = time.monotonic()
-    for i, (way, case) in enumerate(todo, 1):
-        try:
-            way(case, protocols[case.task])
-        except ExampleError as error:  # data or model are missing
-            sys.exit(str(error))
-        print(f"{i} of {len(todo)}, {(time.monotonic() - begun) / 3600:.2f} h: {case}", flush=True)
+    work_through(todo, protocols)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -62,11 +61,9 @@ def report(options: argparse.Namespace) -> None:
 
 def run(options: argparse.Namespace) -> None:
     import torch  # noqa: PLC0415
-    from _fair_runs import Bench, Table  # noqa: PLC0415
+    from _fair_runs import Bench, Table, work_through  # noqa: PLC0415
     from _few_costs import costs  # noqa: PLC0415
     from _few_methods import RATES as FEW_RATES  # noqa: PLC0415
-
-    from finetune.data import ExampleError  # noqa: PLC0415
 
     torch.set_num_threads(1)
     bench = Bench(Table(options.out / "few_parameters.csv"), options.data, RATES | FEW_RATES)
@@ -76,13 +73,7 @@ def run(options: argparse.Namespace) -> None:
         todo = [case for case in todo if case.method in {"cdd", "ia3"}][:2]
         protocols = {todo[0].task: Protocol(32, 1, 16, 16, (100,), (0,))}
         print(costs(todo, options.data, rounds=1))
-    begun = time.monotonic()
-    for i, case in enumerate(todo, 1):
-        try:
-            bench.do(case, protocols[case.task])
-        except ExampleError as error:  # data or model are missing
-            sys.exit(str(error))
-        print(f"{i} of {len(todo)}, {(time.monotonic() - begun) / 3600:.2f} h: {case}", flush=True)
+    work_through([(bench.do, case) for case in todo], protocols)
 
 
 if __name__ == "__main__":
