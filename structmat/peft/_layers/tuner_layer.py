@@ -41,7 +41,7 @@ class Merged(NamedTuple):
         parts = []
         for shape, vectors, gain in self.terms:
             own = vectors if expert is None else [vector[expert] for vector in vectors]
-            parts.append(dense_change(shape, own, gain, wide_dtype(own)))
+            parts.append(dense_change(shape, own, gain, wide_dtype(*own)))
         first, *others = parts
         return sum(others, first)
 

@@ -375,7 +375,7 @@ class CDDAdapter(RowChange, nn.Module):
             raise ArgumentValueError("CDDAdapter", "delta", "holds NaN or infinity")
         if self.alpha == 0:
             raise RuntimeError("CDDAdapter.fit_: alpha is 0, so every change is")
-        dense = delta.detach().to(torch.promote_types(delta.dtype, torch.float32)).cpu()
+        dense = delta.detach().to(wide_dtype(delta)).cpu()
         self.fit = fit_cdd(dense, self.n_factors, block_size=self.block_size, rng=0)
         fitted: Any = self.layout.vectors_of(self.fit.operator)
         first, *others = (vector.to(self.vectors[0].device) for vector in fitted)
@@ -404,7 +404,7 @@ class CDDAdapter(RowChange, nn.Module):
         """
         vectors = self.vectors.forward()
         with torch.no_grad():
-            return dense_change(self.layout.shape, vectors, self.gain, wide_dtype(vectors))
+            return dense_change(self.layout.shape, vectors, self.gain, wide_dtype(*vectors))
 
     def _require_rows(self, y: Tensor, x: Tensor) -> None:
         require_floating("CDDAdapter", x)

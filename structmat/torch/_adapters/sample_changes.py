@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from structmat._errors import ArgumentValueError
 from structmat.torch._adapters.adapter import CDDAdapter, RowChange, Vectors, require_floating
+from structmat.torch._changes.dense import wide_dtype
 from structmat.torch._changes.operation import apply_change
 from structmat.torch._changes.rows import Samples
 from structmat.torch._other_tools.calls import no_fast_path
@@ -114,8 +115,7 @@ class AdapterStack(RowChange, nn.Module):
     def __init__(self, template: CDDAdapter, capacity: int, batch: CurrentBatch) -> None:
         super().__init__()
         like = template.vectors[0]
-        wide = torch.promote_types(like.dtype, torch.float32)
-        self.alphas = torch.zeros(1 + capacity, dtype=wide, device=like.device)
+        self.alphas = torch.zeros(1 + capacity, dtype=wide_dtype(like), device=like.device)
         stacks = [
             nn.Parameter(vector.new_zeros(1 + capacity, *vector.shape), requires_grad=vector.requires_grad)
             for vector in template.vectors

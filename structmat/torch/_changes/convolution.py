@@ -95,7 +95,7 @@ def _plainly(
     gain: float,
 ) -> Tensor:
     """The same by plain operations, in the dense way."""
-    kernel = geometry.as_kernel(change_as_matrix(vectors, gain, wide_dtype(vectors, weight)))
+    kernel = geometry.as_kernel(change_as_matrix(vectors, gain, wide_dtype(*vectors, weight)))
     if weight is not None:
         kernel = weight + kernel
     out = geometry.convolve(x.to(dtype), kernel.to(dtype), _cast(bias, dtype))
@@ -153,7 +153,7 @@ def _gradients(
     )
     if dkernel is None:
         return dx, [None] * len(vectors)
-    gradient = ctx.geometry.as_matrix(dkernel).to(wide_dtype(vectors, weight))
+    gradient = ctx.geometry.as_matrix(dkernel).to(wide_dtype(*vectors, weight))
     return dx, gradients_of_change(gradient, vectors, ctx.gain)
 
 
@@ -173,7 +173,7 @@ def _changed_kernel(
     weight: Tensor | None, geometry: KernelGeometry, vectors: Sequence[Tensor], gain: float, dtype: torch.dtype
 ) -> Tensor:
     """Return a weight plus its change, or the change alone, in a dtype."""
-    wide = wide_dtype(vectors, weight)
+    wide = wide_dtype(*vectors, weight)
     change = geometry.as_kernel(dense_change(geometry.matrix_shape, vectors, gain, wide))
     # Outputs are stored as the kernel is: with the channels last, say.
     if weight is None:
@@ -200,7 +200,7 @@ def _pieces(x: Tensor, geometry: KernelGeometry, *others: Tensor) -> Iterator[tu
 def _added_by_rows(y: Tensor, x: Tensor, geometry: KernelGeometry, vectors: Sequence[Tensor], gain: float) -> Tensor:
     """Return `y` plus the convolution of `x` with the change, which is computed in float32 at least."""
     result = torch.empty_like(y)
-    dtype = wide_dtype(vectors, x)
+    dtype = wide_dtype(*vectors, x)
     for xs, ys, results in _pieces(x, geometry, y, result):
         rows = geometry.windows(xs)
         # One zero for all outputs, which takes no memory: the change alone is computed.
@@ -213,7 +213,7 @@ def _added_by_rows(y: Tensor, x: Tensor, geometry: KernelGeometry, vectors: Sequ
 def _gradients_by_rows(
     dy: Tensor, x: Tensor, geometry: KernelGeometry, vectors: Sequence[Tensor], gain: float, *, needs_x: bool
 ) -> tuple[Tensor | None, Sequence[Tensor | None]]:
-    dtype = wide_dtype(vectors)
+    dtype = wide_dtype(*vectors)
     wide = [vector.to(dtype) for vector in vectors]
     # From dy, which alone has a batch axis where `torch.autograd.grad` maps over a batch of gradients.
     dx = dy.new_empty_strided(x.shape, torch.empty_like(x).stride(), dtype=x.dtype)

@@ -61,10 +61,13 @@ def costs_less_dense(entries: int, products: int, row_entries: float, calls: int
 # ---- the change as a matrix, and its sum with a weight
 
 
-def wide_dtype(vectors: Sequence[Tensor], weight: Tensor | None = None) -> torch.dtype:
-    """Return the dtype in which a change, and its sum with a weight, is computed: float32 at least."""
-    dtype = torch.promote_types(vectors[0].dtype, torch.float32)
-    return dtype if weight is None else torch.promote_types(dtype, weight.dtype)
+def wide_dtype(*tensors: Tensor | None) -> torch.dtype:
+    """Return the dtype in which tensors are computed with: float32 at least, and no narrower than any of them."""
+    dtype = torch.float32
+    for tensor in tensors:
+        if tensor is not None:
+            dtype = torch.promote_types(dtype, tensor.dtype)
+    return dtype
 
 
 def dense_change(shape: tuple[int, int], vectors: Sequence[Tensor], gain: float, dtype: torch.dtype) -> Tensor:
@@ -223,7 +226,7 @@ def summed(weight: Tensor, vectors: Sequence[Tensor], gain: float) -> Tensor:
     Only the vectors are kept for the backward pass.
     """
     if sees_operations():
-        dtype = wide_dtype(vectors, weight)
+        dtype = wide_dtype(*vectors, weight)
         return (weight.to(dtype) + change_as_matrix(vectors, gain, dtype)).to(weight.dtype)
     return cast("Tensor", _Sum.apply(weight, gain, *vectors))
 
@@ -234,7 +237,7 @@ class _Sum(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, weight: Tensor, gain: float, *vectors: Tensor) -> Tensor:
         ctx.gain = gain
-        ctx.dtype = wide_dtype(vectors, weight)
+        ctx.dtype = wide_dtype(*vectors, weight)
         ctx.save_for_backward(*vectors)
         return weight_plus_change(weight.to(ctx.dtype), vectors, gain).to(weight.dtype)
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 from torch.utils.checkpoint import checkpoint
 
+from structmat.torch._changes.dense import wide_dtype
 from structmat.torch._changes.operation import apply_change, without_autocast
 from structmat.torch._other_tools.compilers import sees_operations
 
@@ -82,9 +83,7 @@ def rows_by_expert(x: Tensor, ends: Tensor) -> list[tuple[int, Tensor]]:
 def _with_vectors_of_rows(y: Tensor, x: Tensor, ids: Tensor, gain: float, *vectors: Tensor) -> Tensor:
     """Return outputs of rows plus their changes, by plain operations on all rows at once, with their experts `ids`."""
     with without_autocast(x):
-        dtype = torch.promote_types(torch.promote_types(x.dtype, y.dtype), torch.float32)
-        for vector in vectors:
-            dtype = torch.promote_types(dtype, vector.dtype)
+        dtype = wide_dtype(x, y, *vectors)
         wide = [vector.to(dtype) for vector in vectors]
         # Rows of no expert get some change here, which is replaced by zeros below.
         known = ids.clamp(max=len(wide[0]) - 1)

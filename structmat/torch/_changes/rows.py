@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear, pad
 
-from structmat.torch._changes.dense import weight_plus_change
+from structmat.torch._changes.dense import weight_plus_change, wide_dtype
 
 __all__ = [
     "Samples",
@@ -111,9 +111,7 @@ class Working(NamedTuple):
 
         With `samples` the vectors are stacks, and inputs have all rows of one sample after the other.
         """
-        dtype = torch.promote_types(torch.promote_types(x.dtype, y.dtype), torch.float32)
-        for vector in vectors:
-            dtype = torch.promote_types(dtype, vector.dtype)
+        dtype = wide_dtype(x, y, *vectors)
         own = vectors if samples is None else [samples.gathered(stack) for stack in vectors]
         first = own[0].to(dtype)
         diagonals = [gain * first if samples is None else samples.gains(gain, dtype) * first]
@@ -384,4 +382,4 @@ def _merges(rows: Tensor, weight: Tensor, vectors: Sequence[Tensor]) -> bool:
     """
     if rows.device.type != "cpu" or len(vectors) != 3 or rows.dtype != weight.dtype:
         return False
-    return weight.dtype == torch.promote_types(torch.promote_types(weight.dtype, vectors[0].dtype), torch.float32)
+    return weight.dtype == wide_dtype(weight, *vectors)

@@ -136,7 +136,7 @@ class CDDMultiheadAttention(AdaptedLayer):
         weights: dict[str, Tensor] = {name: base.get_parameter(name) for name in cls._weight_names(base)}
         for adapter, _ in changes:
             vectors = adapter.vectors.forward()
-            pieces = cls._pieces(base, change_as_matrix(vectors, adapter.gain, wide_dtype(vectors)))
+            pieces = cls._pieces(base, change_as_matrix(vectors, adapter.gain, wide_dtype(*vectors)))
             weights = {name: (weight + pieces[name]).to(weight.dtype) for name, weight in weights.items()}
         return torch.func.functional_call(base, weights, args, kwargs)
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from structmat._errors import ArgumentTypeError, ArgumentValueError
+from structmat.torch._changes.dense import wide_dtype
 from structmat.torch._other_tools.engines import is_gathered, split_by
 
 __all__ = [
@@ -160,7 +161,7 @@ def dtype_and_device(base: nn.Module) -> dict[str, Any]:
 
 def weight_plus(weight: Tensor, change: Tensor) -> Tensor:
     """Return a weight plus a change of the same layout, computed in float32 at least and rounded once."""
-    wide = weight.to(torch.promote_types(weight.dtype, torch.float32))
+    wide = weight.to(wide_dtype(weight))
     return (wide + change.to(wide)).to(weight.dtype)
 
 

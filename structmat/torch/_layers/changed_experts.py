@@ -25,7 +25,7 @@ from torch.nn.functional import linear
 
 from structmat._errors import ArgumentTypeError, ArgumentValueError
 from structmat.torch._adapters.stacked_adapter import StackedCDDAdapter
-from structmat.torch._changes.dense import costs_less_dense, summed
+from structmat.torch._changes.dense import costs_less_dense, summed, wide_dtype
 from structmat.torch._changes.experts import by_expert, loops_over_experts, rows_by_expert, stacked_change
 from structmat.torch._changes.operation import apply_change, autocast_dtype, have_one_dtype
 from structmat.torch._layers.base_weight import has_own_forward
@@ -266,7 +266,7 @@ def _sums_are_faster(module: nn.Module, changes: Changes, n_rows: int) -> bool:
     for name, adapters in changes.items():
         weight: Any = module._parameters[name]
         n_experts, rows, cols = weight.shape
-        wide = weight.dtype == torch.promote_types(weight.dtype, torch.float32)
+        wide = weight.dtype == wide_dtype(weight)
         if not wide or weight.device.type != "cpu" or any(each.drops or each.n_factors > 3 for each in adapters):
             return False
         entries += len(adapters) * n_experts * rows * cols
