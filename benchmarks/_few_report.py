@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from textwrap import fill
@@ -13,8 +13,9 @@ from _common import table
 from _fair_plan import Case
 from _fair_report import LABELS, TASKS, Mean, Result, Row, mean_of, processor_of, results, trial_scores
 from _few_costs import Costs
-from _few_plan import SIZED, TASKS_OF_THE_STUDY, Sized, cases
+from _few_plan import FOUR_BITS, SIZED, TASKS_OF_THE_STUDY, Sized, cases
 
+CDD = next(sized for sized in SIZED if sized.method == "cdd")
 OWN = "its own"
 LAYERS = {"query-value": "query and value", "own": OWN}
 
@@ -52,14 +53,21 @@ def label(sized: Sized) -> str:
 
 def standings(found: list[Result]) -> tuple[list[str], list[Standing]]:
     """Return the tasks that are done by all methods that have done the first task, and these by their parameters."""
+    done_first = {r.case for r in found}
+    done = [sized for sized in SIZED if sized.on(TASKS_OF_THE_STUDY[0]) in done_first]
+    tasks, methods = on_common_tasks(found, done)
+    return tasks, sorted(methods, key=lambda each: (each.parameters, -each.mean))
+
+
+def on_common_tasks(found: list[Result], several: Sequence[Sized]) -> tuple[list[str], list[Standing]]:
+    """Return the tasks that are done by all of several methods, and the methods in the same order."""
     of_case = {r.case: r for r in found}
-    done = [sized for sized in SIZED if sized.on(TASKS_OF_THE_STUDY[0]) in of_case]
-    tasks = [task for task in TASKS_OF_THE_STUDY if done and all(sized.on(task) in of_case for sized in done)]
+    tasks = [task for task in TASKS_OF_THE_STUDY if several and all(sized.on(task) in of_case for sized in several)]
     methods = []
-    for sized in done:
+    for sized in several if tasks else ():
         runs = [of_case[sized.on(task)] for task in tasks]
         methods.append(Standing(sized, runs[0].parameters, np.array([r.scores for r in runs])))
-    return tasks, sorted(methods, key=lambda each: (each.parameters, -each.mean))
+    return tasks, methods
 
 
 def on_frontier(methods: list[Standing]) -> list[Standing]:
@@ -69,7 +77,7 @@ def on_frontier(methods: list[Standing]) -> list[Standing]:
 
 def scores_table(tasks: list[str], methods: list[Standing], costs: Mapping[Case, Costs]) -> str:
     """Return the table of scores, differences and costs."""
-    ours = next(m for m in methods if m.sized.method == "cdd")
+    ours = next(m for m in methods if m.sized is CDD)
     frontier, lines = on_frontier(methods), []
     for m in methods:
         seeds, over_tasks = m.minus(ours)
@@ -91,10 +99,10 @@ def scores_table(tasks: list[str], methods: list[Standing], costs: Mapping[Case,
 
 
 def rates_table(rows: list[Row], found: list[Result]) -> str:
-    """Return the rates that the trials chose, and by how much the best one is better than that next to it."""
+    """Return the rates that the trials chose, marked where they are the last of their range."""
     trials, lines = trial_scores(rows), []
     chosen = {r.case: r.lr for r in found}
-    for sized in SIZED:
+    for sized in (*SIZED, FOUR_BITS):
         cells = []
         for task in TASKS_OF_THE_STUDY:
             of_rate = trials.get(sized.on(task), {})
@@ -104,6 +112,23 @@ def rates_table(rows: list[Row], found: list[Result]) -> str:
     return table(["trained", *(TASKS[task] for task in TASKS_OF_THE_STUDY)], lines)
 
 
+def in_four_bits(found: list[Result], costs: Mapping[Case, Costs]) -> str:
+    """Return what four bits a number change, in one sentence for the tasks that have been run with them."""
+    tasks, both = on_common_tasks(found, (FOUR_BITS, CDD))
+    if not tasks:
+        return ""
+    seeds, over_tasks = both[0].minus(both[1])
+    intervals = f"± {seeds.half:.2f} over the seeds"
+    if over_tasks is not None:
+        intervals += f" and ± {over_tasks.half:.2f} over the tasks"
+    first = TASKS_OF_THE_STUDY[0]
+    files = [f"{costs[sized.on(first)].file / 1e3:.1f} kB" for sized in (FOUR_BITS, CDD) if sized.on(first) in costs]
+    sizes = f" Its file has {' in place of '.join(files)}." if len(files) == 2 else ""
+    return f"""D C D with four bits a number, rounded as `save_adapter(bits=4)` does, after the last step and with
+        trials of its own, has a mean of {both[0].mean:.2f} where it has {both[1].mean:.2f} as trained
+        ({seeds.mean:+.2f} {intervals}), on {", ".join(TASKS[task] for task in tasks)}.{sizes}"""
+
+
 def figure(rows: list[Row], path: Path) -> None:
     """Draw mean scores by method, best first, with the intervals of the difference to D C D.
 
@@ -111,7 +136,7 @@ def figure(rows: list[Row], path: Path) -> None:
     """
     tasks, methods = standings(results(rows, cases()))
     drawing, axes = plt.subplots(figsize=(7.5, 4.8), layout="constrained")
-    ours = next(m for m in methods if m.sized.method == "cdd")
+    ours = next(m for m in methods if m.sized is CDD)
     frontier = on_frontier(methods)
     methods = sorted(methods, key=lambda each: each.mean)
     for line, m in enumerate(methods):
@@ -150,6 +175,7 @@ def page(rows: list[Row], costs: Mapping[Case, Costs]) -> list[str]:
         difference so far. On the frontier is what no other surpasses with as few parameters, in the mean of these
         runs.""",
         scores_table(tasks, methods, costs),
+        in_four_bits(found, costs),
         """kFLOP are the operations of a forward pass beyond those of the frozen encoder, for each token of one batch of
         32 rows: products, Fourier transforms and elementwise operations, as they are done in training. A method that
         makes its weight anew in each step has its share of that for each token. The step is forward, backward and
@@ -158,7 +184,7 @@ def page(rows: list[Row], costs: Mapping[Case, Costs]) -> list[str]:
         "**Rates that the trials chose.** A mark ! says that it is the last of the range, which went one further.",
         rates_table(rows, found),
     ]
-    return [part if part.startswith("|") else fill(" ".join(part.split()), 118) for part in parts]
+    return [part if part.startswith("|") else fill(" ".join(part.split()), 118) for part in parts if part]
 
 
 def failures(failed: list[Row]) -> str:

@@ -24,8 +24,9 @@ def test_every_method_begins_near_the_frozen_encoder_and_learns(modules):
     tokens = torch.arange(1, 13).reshape(2, 6)
     expected = frozen(tokens).last_hidden_state
     target = torch.randn_like(expected)
-    assert {sized.method for sized in plan.SIZED} - set(found.METHODS) == {"cdd", "lora"}
-    for sized in plan.SIZED:
+    everything = (*plan.SIZED, plan.FOUR_BITS)
+    assert {sized.method for sized in everything} - set(found.METHODS) == {"cdd", "lora"}
+    for sized in everything:
         if sized.method not in found.METHODS:
             continue
         encoder = BertModel(config, add_pooling_layer=False).eval()
@@ -97,3 +98,23 @@ def test_the_frontier_is_of_the_tasks_that_all_methods_have_done(modules):
     tasks, methods = report.standings(found[:5])  # four tasks of one method, one of the next
     assert (tasks, len(methods)) == (["goemotions"], 2)
     assert methods[0].minus(methods[1])[1] is None
+
+
+def test_four_bits_are_compared_on_the_tasks_that_have_been_run_with_them(modules):
+    report, plan = modules("_few_report"), modules("_few_plan")
+    result = modules("_fair_report").Result
+
+    def run(sized, task, score):
+        return result(sized.on(task), "0.1", 13824, score + np.array([0.0, 1, 0, -1, 0]), 1.0)
+
+    found = [run(report.CDD, task, 70) for task in ("goemotions", "sst2", "trec")]
+    assert report.in_four_bits(found, {}) == ""
+    found.append(run(plan.FOUR_BITS, "goemotions", 69.5))
+    assert report.standings(found)[0] == ["goemotions", "sst2", "trec"]
+    text = " ".join(report.in_four_bits(found, {}).split())
+    assert "69.50 where it has 70.00 as trained (-0.50 ± 0.00 over the seeds), on GoEmotions." in text
+    found.append(run(plan.FOUR_BITS, "trec", 70.5))
+    text = " ".join(report.in_four_bits(found, {}).split())
+    assert "70.00 where it has 70.00 as trained" in text
+    assert "± 0.00 over the seeds and ± 6.35 over the tasks), on GoEmotions, TREC question types." in text
+    assert [case.method for case in plan.cases()][-7:] == ["boft"] + 6 * ["cdd-4-bits"]
