@@ -149,7 +149,7 @@ def figure(rows: list[Row], path: Path) -> None:
         axes.plot(m.mean, line, "o", color=color, markerfacecolor=color if m in frontier else "white", zorder=3)
     axes.axvline(ours.mean, color="tab:red", linewidth=0.7, linestyle=":")
     axes.set_yticks(range(len(methods)), [f"{m.label}: {m.parameters:,}" for m in methods])
-    axes.set_xlabel(f"mean score, %: {', '.join(TASKS[task] for task in tasks)}")
+    axes.set_xlabel(fill(f"mean score, %: {', '.join(TASKS[task] for task in tasks)}", 50))
     title = "Method: parameters. Filled: none is better with as few.\nBars: 95 % of the difference to D C D over seeds"
     axes.set_title(f"{title}{', thin over tasks' if len(tasks) > 1 else ''}", fontsize=9)
     drawing.savefig(path, dpi=150)
