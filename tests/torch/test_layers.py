@@ -66,6 +66,30 @@ def test_dtypes_are_those_of_the_base(kind, dtype):
 
 
 @kinds
+@pytest.mark.parametrize(("of_base", "of_vectors"), [
+    (torch.float64, torch.float32), (torch.float32, torch.float64), (torch.bfloat16, torch.float32),
+    (torch.float32, torch.bfloat16),
+])  # fmt: skip
+def test_vectors_of_another_dtype_than_the_base_lose_no_digits_of_either(kind, of_base, of_vectors):
+    layer, _ = layer_of(kind, dtype=of_base)
+    fill(layer)
+    for vector in layer.adapter.vectors:
+        vector.data = vector.data.to(of_vectors)
+    wide = copy.deepcopy(layer).double()
+    x = input_of(kind, of_base)
+    y = layer(x)
+    assert y.dtype == of_base
+    expected = wide(x.double() if x.is_floating_point() else x)
+    assert (y.double() - expected).norm() <= 8 * torch.finfo(of_base).eps * expected.norm()
+    gradients = torch.autograd.grad(y.square().sum(), list(layer.adapter.vectors))
+    references = torch.autograd.grad(expected.square().sum(), list(wide.adapter.vectors))
+    eps = max(torch.finfo(dtype).eps for dtype in (of_base, of_vectors))
+    for gradient, reference in zip(gradients, references, strict=True):
+        assert gradient.dtype == of_vectors
+        assert (gradient.double() - reference).norm() <= 16 * eps * reference.norm()
+
+
+@kinds
 def test_layers_are_in_the_mode_of_their_base(kind):
     layer, base = layer_of(kind)
     assert layer.training

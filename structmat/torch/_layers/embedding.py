@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from structmat._errors import ArgumentTypeError, ArgumentValueError
 from structmat.torch._adapters.adapter import CDDAdapter
+from structmat.torch._changes.dense import wide_dtype
 from structmat.torch._layers.adapted_layer import AdaptedLayer
 
 __all__ = ["CDDEmbedding"]
@@ -88,13 +89,14 @@ class CDDEmbedding(AdaptedLayer):
         lags = (x[..., None] - torch.arange(side, device=x.device)) % side
         blocks = grid[x // side]  # (..., q, b)
         rows = blocks.gather(-1, lags[..., None, :].expand(blocks.shape)).flatten(-2)[..., : len(right)]
-        scale = nn.functional.embedding(x, adapter.gain * left[:, None], base.padding_idx)
+        dtype = wide_dtype(y, left, grid, right)
+        scale = adapter.gain * nn.functional.embedding(x, left[:, None], base.padding_idx).to(dtype)
         if adapter.drops:
             scale = adapter.dropped(torch.ones_like(scale)) * scale
         if _has_scaled_rows(base):
             # Where it is a tensor, some classes round it to the dtype of the table.
             scale = scale * (base.embed_scale.to(y.dtype) if isinstance(base.embed_scale, Tensor) else base.embed_scale)
-        return (y + scale * rows * right).to(y.dtype)
+        return (y + scale * (rows * right.to(dtype))).to(y.dtype)
 
     @classmethod
     def _multiplies_by_weight(cls, base: Any, features: tuple[int, int]) -> bool:
