@@ -6,7 +6,6 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from peft import PeftModel
 from peft.config import PeftConfig
 from peft.utils import get_peft_model_state_dict, load_peft_weights
@@ -24,6 +23,7 @@ from structmat.torch._for_peft import (
     unpacked_state,
     unwrapped_model,
     whole_state,
+    wide_dtype,
 )
 
 __all__ = ["hotswap_adapter"]
@@ -139,7 +139,7 @@ def _times(ratio: float, vector: Tensor) -> Tensor:
     """Return a vector times a number, which is rounded to the dtype of the model alone."""
     if not vector.is_floating_point():  # a product would be, and nobody would see that the vector is not
         return vector
-    return ratio * vector.to(torch.promote_types(vector.dtype, torch.float32))
+    return ratio * vector.to(wide_dtype(vector))
 
 
 def _require_same_keys(places: Mapping[str, Tensor], stored: Mapping[str, Tensor]) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from structmat.torch import CDDAdapter
-from structmat.torch._for_peft import SampleChanges
+from structmat.torch._for_peft import SampleChanges, wide_dtype
 
 __all__ = ["NamesOfSamples", "changes_at_once"]
 
@@ -55,8 +55,7 @@ def changes_at_once(names: Sequence[str], adapters: Mapping[str, Any]) -> Sample
     places = {name: place for place, name in enumerate(used, 1)}
     device = stacks[0].device
     numbers = torch.tensor([places.get(name, 0) for name in names], device=device)
-    dtype = torch.promote_types(stacks[0].dtype, torch.float32)
-    alphas = torch.tensor([0.0, *(each.alpha for each in several)], dtype=dtype, device=device)
+    alphas = torch.tensor([0.0, *(each.alpha for each in several)], dtype=wide_dtype(stacks[0]), device=device)
     first = several[0]
     changes = SampleChanges(stacks, first.product_of_scales, alphas, numbers, first.dropout if first.drops else 0.0)
     flat = [vector for own in vectors for vector in own]
