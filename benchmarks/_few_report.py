@@ -53,9 +53,8 @@ def label(sized: Sized) -> str:
 
 def standings(found: list[Result]) -> tuple[list[str], list[Standing]]:
     """Return the tasks that are done by all methods that have done the first task, and these by their parameters."""
-    done_first = {r.case for r in found}
-    done = [sized for sized in SIZED if sized.on(TASKS_OF_THE_STUDY[0]) in done_first]
-    tasks, methods = on_common_tasks(found, done)
+    cases_done = {r.case for r in found}
+    tasks, methods = on_common_tasks(found, [s for s in SIZED if s.on(TASKS_OF_THE_STUDY[0]) in cases_done])
     return tasks, sorted(methods, key=lambda each: (each.parameters, -each.mean))
 
 
@@ -121,9 +120,10 @@ def in_four_bits(found: list[Result], costs: Mapping[Case, Costs]) -> str:
     intervals = f"± {seeds.half:.2f} over the seeds"
     if over_tasks is not None:
         intervals += f" and ± {over_tasks.half:.2f} over the tasks"
-    first = TASKS_OF_THE_STUDY[0]
-    files = [f"{costs[sized.on(first)].file / 1e3:.1f} kB" for sized in (FOUR_BITS, CDD) if sized.on(first) in costs]
-    sizes = f" Its file has {' in place of '.join(files)}." if len(files) == 2 else ""
+    sizes = ""
+    packed, whole = (costs.get(sized.on(TASKS_OF_THE_STUDY[0])) for sized in (FOUR_BITS, CDD))
+    if packed and whole:
+        sizes = f" Its file has {packed.file / 1e3:.1f} kB in place of {whole.file / 1e3:.1f} kB."
     return f"""D C D with four bits a number, rounded as `save_adapter(bits=4)` does, after the last step and with
         trials of its own, has a mean of {both[0].mean:.2f} where it has {both[1].mean:.2f} as trained
         ({seeds.mean:+.2f} {intervals}), on {", ".join(TASKS[task] for task in tasks)}.{sizes}"""
