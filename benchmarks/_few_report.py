@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from textwrap import fill
 
@@ -74,9 +74,14 @@ def on_frontier(methods: list[Standing]) -> list[Standing]:
     return [m for m in methods if not any(o.parameters <= m.parameters and o.mean > m.mean for o in methods)]
 
 
+def of_cdd(methods: list[Standing]) -> Standing:
+    """Return where D C D stands."""
+    return next(m for m in methods if m.sized is CDD)
+
+
 def scores_table(tasks: list[str], methods: list[Standing], costs: Mapping[Case, Costs]) -> str:
     """Return the table of scores, differences and costs."""
-    ours = next(m for m in methods if m.sized is CDD)
+    ours = of_cdd(methods)
     frontier, lines = on_frontier(methods), []
     for m in methods:
         seeds, over_tasks = m.minus(ours)
@@ -95,6 +100,21 @@ def scores_table(tasks: list[str], methods: list[Standing], costs: Mapping[Case,
     head = ["trained", "parameters", *(TASKS[task] for task in tasks), "mean", "minus D C D", "95 %, seeds"]
     head += ["95 %, tasks", "frontier", "kFLOP a token", "step, ms", "kept, MB", "file, kB"]
     return table(head, lines)
+
+
+def without_each_task(tasks: list[str], methods: list[Standing]) -> list[str]:
+    """Return a heading and the table of the frontier, and of the place of D C D, with one task left out at a time."""
+    if len(tasks) == 1:
+        return []
+    lines = []
+    for i, task in enumerate(tasks):
+        others = [replace(m, scores=np.delete(m.scores, i, axis=0)) for m in methods]
+        ours = of_cdd(others)
+        place = 1 + sum(m.mean > ours.mean for m in others)
+        frontier = "; ".join(m.label for m in on_frontier(others))
+        lines.append([TASKS[task], frontier, f"{ours.mean:.2f}", f"{place} of {len(others)}"])
+    head = ["left out", "on the frontier of the others", "mean of D C D", "its place"]
+    return ["**What the frontier owes to single tasks.**", table(head, lines, left=2)]
 
 
 def rates_table(rows: list[Row], found: list[Result]) -> str:
@@ -136,7 +156,7 @@ def figure(rows: list[Row], path: Path) -> None:
     """
     tasks, methods = standings(results(rows, cases()))
     drawing, axes = plt.subplots(figsize=(7.5, 4.8), layout="constrained")
-    ours = next(m for m in methods if m.sized is CDD)
+    ours = of_cdd(methods)
     frontier = on_frontier(methods)
     methods = sorted(methods, key=lambda each: each.mean)
     for line, m in enumerate(methods):
@@ -175,6 +195,7 @@ def page(rows: list[Row], costs: Mapping[Case, Costs]) -> list[str]:
         difference so far. On the frontier is what no other surpasses with as few parameters, in the mean of these
         runs.""",
         scores_table(tasks, methods, costs),
+        *without_each_task(tasks, methods),
         in_four_bits(found, costs),
         """kFLOP are the operations of a forward pass beyond those of the frozen encoder, for each token of one batch of
         32 rows: products, Fourier transforms and elementwise operations, as they are done in training. A method that

@@ -94,10 +94,15 @@ def test_the_frontier_is_of_the_tasks_that_all_methods_have_done(modules):
     assert cells["LoRA r = 2"][:8] == ["150", "71.0", "72.0", "71.0", "71.33", "+1.00", "± 0.00", "± 0.00"]
     assert "IA3, its own layers" in cells
     assert "IA3, query and value layers" in cells
+    owes = report.without_each_task(tasks, methods)[1].splitlines()[2:]
+    assert [line.split("|")[1].strip() for line in owes] == ["GoEmotions", "SST-2", "BANKING77"]
+    assert {line.split("|", 2)[2] for line in owes[::2]} == {" RoAd 4; CDD, 3 factors; LoRA r = 2 | 70.50 | 3 of 15 |"}
+    assert owes[1].endswith("| 70.00 | 3 of 15 |")
     assert report.standings([]) == ([], [])
     tasks, methods = report.standings(found[:5])  # four tasks of one method, one of the next
     assert (tasks, len(methods)) == (["goemotions"], 2)
     assert methods[0].minus(methods[1])[1] is None
+    assert report.without_each_task(tasks, methods) == []
 
 
 def test_four_bits_are_compared_on_the_tasks_that_have_been_run_with_them(modules):
