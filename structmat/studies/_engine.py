@@ -282,7 +282,8 @@ def _outcomes(
         try:
             running = parallel(tasks)
             stack.callback(_close, running)
-            yield from running
+            for outcome in running:  # noqa: UP028  # `yield from` would close joblib's generator before `_close`
+                yield outcome
         except TerminatedWorkerError as error:
             text = "a worker process was killed; was there too little memory? What is done is kept"
             raise RuntimeError(text) from error
