@@ -148,6 +148,10 @@ def fit_cdd(
     costs ``O(rows * cols)`` for three factors and ``O(F n^2 log n)`` for F of them, with the memory of a few matrices.
     It takes one thread, except for linear algebra of BLAS.
 
+    Where the products have at least as many numbers as `W` has entries, and up to 2,400 of them, steps of Levenberg and
+    Marquardt on all factors at once take the place of L-BFGS: with n + 1 to n + 4 factors they find products that are
+    `W` up to rounding. A step costs ``O((F n)^3)``.
+
     One of the products that are read off is near a truncated SVD: of rank two by five factors in closed form, of a
     higher rank k by ``2k + 3`` factors of a single block, whose halves are fitted to the singular vectors.
 

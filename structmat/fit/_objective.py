@@ -118,6 +118,11 @@ class Objective:
             for factor in self._factors
         ]
 
+    @property
+    def sizes(self) -> NDArray[np.float64]:
+        """Each parameter (N,) is so many times an entry of the vectors."""
+        return np.concatenate([np.full(math.prod(factor.shape), factor.scale) for factor in self._factors])
+
     def random(self, count: int, rng: np.random.Generator) -> NDArray[Any]:
         """Return the parameters of random products, which are isometries or their adjoints.
 

@@ -6,7 +6,8 @@ import pytest
 from structmat.fit import fit_cdd
 from structmat.fit._alternation import Run, alternate
 from structmat.fit._block_grid import BlockGrid, Factors
-from tests.fit.matrices import planted, with_noise
+from structmat.fit._matrices import most_spread
+from tests.fit.matrices import matrix_of, planted, with_noise
 
 KINDS = ["normal", "complex normal", "signs", "phases", "uniform"]
 SQUARES = [2, 3, 7, 16, 64, 65, 200]
@@ -90,3 +91,13 @@ def test_rows_and_columns_of_zeros_do_not_hinder():
     fit = fit_cdd(W, rng=0)
     assert fit.error < 1e-7
     assert not np.asarray(fit.operator.to_dense())[[3, 20]].any()
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_factors_keep_their_accuracy_where_the_alternation_diverges(seed):
+    """Without a bound the factors of these sparse matrices grow until products in single precision mean nothing."""
+    W = matrix_of("sparse", (9, 9), np.float32, np.random.default_rng(seed)).astype(np.float32)
+    a, c, b = (np.asarray(factor.to_dense(), dtype=np.float64) for factor in fit_cdd(W, rng=0).operator.factors)
+    # Of one block the spread is the product of the norms over the side.
+    spread = np.linalg.norm(a) * (np.linalg.norm(c) / 3.0) * np.linalg.norm(b) / 3.0
+    assert spread <= 1.001 * most_spread(np.float32) * np.linalg.norm(W)
