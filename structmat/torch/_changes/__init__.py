@@ -1,9 +1,7 @@
-"""The mathematics of a change ``alpha D C D``: how it meets rows, weights, kernels and experts. No modules, no names.
+"""The mathematics of a change ``alpha D C D``: how it meets rows, weights and experts. No modules, no names.
 
 Each file imports only from those below it:
 
-- `convolution`: the differentiable operation of convolutions with a changed kernel
-- `kernel_geometry`: a kernel as a matrix, and where its convolution puts it
 - `experts`: rows of which each has the change of its expert
 - `operation`: the one differentiable operation of changes, which keeps nothing but the input
 - `rows`: a change and its gradients, row by row and in chunks; pure functions

@@ -36,8 +36,7 @@ _PIECE, _DEVICE_PIECE = 2**16, 2**26
 
 # What steps of training take on a CPU with one thread, in nanoseconds, both passes: of the way by rows for each call
 # and for each entry of a row and of its product, and of the dense way for each entry of the matrices and for each
-# product by one. Measured were the gradients of experts (`_layers.changed_experts`) and of convolutions
-# (`_changes.convolution`).
+# product by one. Measured were the gradients of experts (`_layers.changed_experts`) and of convolutions.
 _OF_CALLS, _OF_ROWS, _OF_ENTRIES, _OF_PRODUCTS = 6e5, 10.0, 13.0, 1 / 38
 
 

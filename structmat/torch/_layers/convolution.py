@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import prod
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from structmat._errors import ArgumentTypeError, ArgumentValueError
 from structmat.torch._adapters.adapter import CDDAdapter
-from structmat.torch._changes.convolution import changed_convolution, takes_rows
-from structmat.torch._changes.kernel_geometry import KernelGeometry
-from structmat.torch._changes.operation import fuses
+from structmat.torch._changes.dense import summed, wide_dtype
+from structmat.torch._changes.operation import fuses, without_autocast
 from structmat.torch._layers.adapted_layer import AdaptedLayer
 from structmat.torch._long_convolutions.layers import FFTConv1d, FFTConv2d, FFTConv3d
 
@@ -50,8 +51,10 @@ class CDDConv(AdaptedLayer):
     have is chosen so that the matrix is as square as it can be. So a kernel of 3 x 3 for n channels gets 9 n
     parameters, where LoRA of rank r has 10 r n; a depthwise convolution with such a kernel gets about 2 n.
 
-    The layer keeps only its input for the backward pass, which computes the changed kernel again. Dropout sets single
-    entries of the inputs of the change to zero, as that of LoRA.
+    The base convolves with the sum of its kernel and the change, which is kept for the backward pass. Where the kernel
+    is of half precision, in which the sum would lose digits of the change, or is quantised, or inputs are dropped, the
+    outputs of a second convolution with the change alone are added. Dropout sets single entries of the inputs of the
+    change to zero, as that of LoRA.
 
     Examples
     --------
@@ -87,25 +90,26 @@ class CDDConv(AdaptedLayer):
                 f"and stride 1, one group and no padding only, got {base!r}"
             )
             raise ArgumentTypeError("CDDConv", "base", text)
-        rows, columns = KernelGeometry.of(base).matrix_shape
+        rows, columns = _matrix_shape(base)
         return columns, rows
 
     @classmethod
     def _outputs(cls, base: Any, adapter: CDDAdapter, x: Tensor, call: Callable[[Tensor], Tensor]) -> Tensor:
+        _require_axes(base, x)
         # The sum with a weight of half precision would lose digits of the change.
-        apart = adapter.drops or base.weight.element_size() < 4 or not fuses(call, x, _CLASSES)
-        geometry = KernelGeometry.of(base)
-        if apart or takes_rows(_batch(x, geometry), geometry, adapter.n_factors):
+        if adapter.drops or base.weight.element_size() < 4 or not fuses(call, x, _CLASSES):
             return cls._add(base, adapter, call(x), x)
-        return _changed(None, x, base.weight, base.bias, geometry, adapter)
+        return _convolved(base, x, _changed_kernel(base, adapter, base.weight), base.bias)
 
     @classmethod
     def _add(cls, base: Any, adapter: CDDAdapter, y: Tensor, x: Tensor) -> Tensor:
-        return _changed(y, adapter.dropped(x), None, None, KernelGeometry.of(base), adapter)
+        _require_axes(base, x)
+        kernel = _changed_kernel(base, adapter)
+        return (y + _convolved(base, adapter.dropped(x), kernel.to(x.dtype), None)).to(y.dtype)
 
     @classmethod
     def _laid_out(cls, base: Any, change: Tensor) -> Tensor:
-        return KernelGeometry.of(base).as_kernel(change)
+        return _as_kernel(base, change)
 
     @classmethod
     def _multiplies_by_weight(cls, base: Any, features: tuple[int, int]) -> bool:
@@ -146,25 +150,58 @@ def _is_pointwise(base: Any) -> bool:
     )
 
 
-def _batch(x: Tensor, geometry: KernelGeometry) -> Tensor:
-    """Return inputs with an axis of samples, which a single one may lack."""
-    axes = len(geometry.sizes)
+def _require_axes(base: Any, x: Tensor) -> None:
+    """Refuse inputs with other axes than channels and places, behind one of samples or none."""
+    axes = len(base.kernel_size)
     if x.ndim not in {axes + 1, axes + 2}:
         text = f"must have {axes + 1} axes, or {axes + 2} with one of samples, got shape {tuple(x.shape)}"
         raise ArgumentValueError("CDDConv", "x", text)
-    return x.unsqueeze(0) if x.ndim == axes + 1 else x
 
 
-def _changed(
-    y: Tensor | None,
-    x: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    geometry: KernelGeometry,
-    adapter: CDDAdapter,
-) -> Tensor:
-    """Return `y` plus the change of `x`, or the outputs of a layer with the weight and the bias."""
-    several = _batch(x, geometry)
-    y_several = y if y is None or several is x else y.unsqueeze(0)
-    out = changed_convolution(y_several, several, weight, bias, geometry, adapter.vectors.forward(), adapter.gain)
-    return out if several is x else out.squeeze(0)
+def _convolved(base: Any, x: Tensor, kernel: Tensor, bias: Tensor | None) -> Tensor:
+    """Return what a base makes of inputs with another kernel and another bias."""
+    # A class with a forward pass of its own is a product by the kernel at each place, as that of torch is.
+    own = type(base) if _convolves_with_weight(base) else next(each for each in _CLASSES if isinstance(base, each))
+    out: Tensor = own._conv_forward(base, x, kernel, bias)
+    return out
+
+
+# ---- the kernel as a matrix
+#
+# A kernel has the shape (out, in, k_1, ..., k_d), where "in" are the input channels of a group. As a matrix it has rows
+# (k_1, ..., k_s, out) and columns (k_s+1, ..., k_d, in). The number s of axes that belong to the rows is chosen so that
+# the matrix is as square as it can be, since the change has about as many parameters as rows and columns.
+
+
+def _split(base: Any) -> int:
+    """Return how many of the axes of a kernel belong to the rows of its matrix."""
+    sizes, rows, columns = base.kernel_size, base.out_channels, base.in_channels // base.groups
+    perimeters = [rows * prod(sizes[:s]) + columns * prod(sizes[s:]) for s in range(len(sizes) + 1)]
+    return perimeters.index(min(perimeters))
+
+
+def _matrix_shape(base: Any) -> tuple[int, int]:
+    """Return the rows and columns of the matrix of a kernel."""
+    s, sizes = _split(base), base.kernel_size
+    return base.out_channels * prod(sizes[:s]), base.in_channels // base.groups * prod(sizes[s:])
+
+
+def _as_kernel(base: Any, matrix: Tensor) -> Tensor:
+    """Return a matrix as a kernel, a view of it."""
+    s, sizes = _split(base), base.kernel_size
+    apart = matrix.reshape(*sizes[:s], base.out_channels, *sizes[s:], base.in_channels // base.groups)
+    return apart.movedim((s, -1), (0, 1))
+
+
+def _changed_kernel(base: Any, adapter: CDDAdapter, weight: Tensor | None = None) -> Tensor:
+    """Return a weight plus the change, or the change alone, as a kernel; differentiable."""
+    vectors = adapter.vectors.forward()
+    if weight is None:
+        nothing = torch.zeros((), dtype=wide_dtype(*vectors), device=vectors[0].device)
+        matrix = nothing.expand(_matrix_shape(base))
+    else:
+        matrix = weight.movedim((0, 1), (_split(base), -1)).reshape(_matrix_shape(base))
+    with without_autocast(vectors[0]):
+        kernel = _as_kernel(base, summed(matrix, vectors, adapter.gain))
+    # Outputs are stored as the kernel is: with the channels last, say.
+    return kernel if weight is None else torch.empty_like(weight.detach()).copy_(kernel)
