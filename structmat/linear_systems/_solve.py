@@ -26,7 +26,14 @@ from structmat.linear_systems._krylov_method import KrylovMethod
 from structmat.linear_systems._lsmr import LSMR
 from structmat.linear_systems._results import ConvergenceError, Report, Solutions, SolveResult
 from structmat.linear_systems._stopping import is_as_small_as_rounding, relative_residual
-from structmat.linear_systems._superfast import MOST_WITHOUT_FACTOR, Superfast, direct_factor, factor_by
+from structmat.linear_systems._superfast import (
+    ITERATIONS_BEFORE_FACTOR,
+    MOST_WITHOUT_FACTOR,
+    Superfast,
+    direct_factor,
+    factor_by,
+    may_have_factor,
+)
 from structmat.operators import Identity, LinearOperator
 
 _LONGEST = 10_000
@@ -108,7 +115,7 @@ def solve(
     columns may be left out (a `Submatrix`); that of several channels has a `BlockToeplitz` one. For such matrices with
     more than 1,024 rows there is a direct factor, that of `slogdet`. For 100,000 points and a condition number of 2,500
     it takes 0.7 s, and iteration takes 1.8 s. It is taken for many right-hand sides; for a single one if rows are left
-    out and the noise is small; and where iteration does not end.
+    out and the noise is small; and where iteration has taken as long as the factor would.
 
     It is not taken if a method, a preconditioner or `max_iter` is asked for, if the matrix turns out not to be positive
     definite, or if the residual is too large. For right-hand sides that JAX traces it is taken only as
@@ -175,22 +182,14 @@ def solve(
     with suppress(NotImplementedError):
         found = question.result(question.op.inv_matvec(question.vectors))
         return question.finished(_warned(found, owner, settings.rtol, xp))
-    may_serve = by_default
-    if by_default:
-        result, may_serve = _by_factor(question, settings)
-        if result is not None:
-            return question.finished(_warned(result, owner, settings.rtol, xp))
-    try:
-        found = solve_with_derivatives(
-            question.op, question.preconditioner, question.right, settings, _report(settings, assume, owner), xp
-        )
-    except ConvergenceError as error:
-        result = _by_factor(question, settings, has_failed=True)[0] if may_serve else None
-        if result is None:
+    result, may_serve = _by_factor(question, settings) if by_default else (None, False)
+    if result is None:
+        try:
+            result = _by_iteration_or_factor(question, settings, _report(settings, assume, owner), may_serve=may_serve)
+        except ConvergenceError as error:
             error.result = question.finished(error.result)
             raise
-        found = result
-    return question.finished(_warned(found, owner, settings.rtol, xp))
+    return question.finished(_warned(result, owner, settings.rtol, xp))
 
 
 def lstsq(
@@ -304,26 +303,67 @@ def _of_least_squares(found: SolveResult, question: _Question, damp: float) -> S
     return question.finished(question.result(found.x, found.iterations) if damp else found)
 
 
-def _by_factor(
-    question: _Question, settings: IterationSettings, *, has_failed: bool = False
-) -> tuple[SolveResult | None, bool]:
-    """Return solutions by a direct factor, and whether one may serve where iteration `has_failed`.
+def _by_iteration_or_factor(
+    question: _Question, settings: IterationSettings, report: Report, *, may_serve: bool
+) -> SolveResult:
+    """Return solutions by iteration, or by a direct factor, where one `may_serve`, once that takes less time.
 
-    There are none, None, where there is no factor, or none that is as fast and as accurate as iteration. Where that has
-    failed it need not be faster.
+    Each time that iteration has not sufficed the factor may take as long as it, and the next iteration four times as
+    long, so that neither is waited for much longer than the faster one takes. Where a library compiles iteration for
+    each number of iterations, it is made once. A solution above `rtol`, at the level of rounding, is kept only where
+    there is no factor, whose solutions have smaller residuals. The last factor may cost whatever it does.
+    """
+    xp = question.xp
+
+    def iterated(settings: IterationSettings) -> SolveResult:
+        return solve_with_derivatives(question.op, question.preconditioner, question.right, settings, report, xp)
+
+    steps = () if rules_of(xp).compiles else ITERATIONS_BEFORE_FACTOR
+    for most in steps:
+        if not may_serve or most >= settings.max_iter:
+            break
+        found = None
+        with suppress(ConvergenceError):
+            found = iterated(settings._replace(max_iter=most, eliminates=False))
+            if bool(xp.all(found.residual <= settings.rtol)):
+                return found
+        result, may_serve = _by_factor(question, settings, after=most if most < steps[-1] else math.inf)
+        if result is not None:
+            return result
+        if found is not None:
+            return found
+    try:
+        return iterated(settings)
+    except ConvergenceError:
+        result = _by_factor(question, settings, after=math.inf)[0] if may_serve else None
+        if result is None:
+            raise
+        return result
+
+
+def _by_factor(
+    question: _Question, settings: IterationSettings, *, after: float = 0
+) -> tuple[SolveResult | None, bool]:
+    """Return solutions by a direct factor, and whether a slower one may serve where iteration has not sufficed.
+
+    There are none, None, where there is no factor, or none that is as fast and as accurate as iteration. `after` some
+    iterations that have not sufficed it may be as slow as these were, and after infinitely many as slow as it is.
     """
     op, right, xp = question.op, question.right, question.xp
     rules = rules_of(xp)
     if op.shape[0] <= MOST_WITHOUT_FACTOR or rules.is_traced(right):
         return None, False
     with rules.evaluated([*op._arrays(), right]):
-        systems = None if has_failed else math.prod(right.shape[:-1])
+        systems = math.prod(right.shape[:-1]) if not after else None
+        iterations = int(after) if 0 < after < math.inf else None
         try:
-            factor = rules.untraced(direct_factor)(op, xp, systems=systems, positive=settings.positive)
+            factor = rules.untraced(direct_factor)(
+                op, xp, systems=systems, positive=settings.positive, iterations=iterations
+            )
         except np.linalg.LinAlgError:
             return None, False
         if factor is None:
-            return None, True
+            return None, bool(after) or may_have_factor(op, xp)
         found = question.result(factor.solve(right, settings.rtol, xp))
         return (found if bool(xp.all(_is_accurate(found, question, settings.rtol))) else None), False
 

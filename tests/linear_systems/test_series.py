@@ -298,3 +298,17 @@ def test_covariances_of_long_compact_support_are_not_estimated() -> None:
     exact = 2 * np.sum(np.log(scipy.linalg.cholesky_banded(band, lower=True)[0]))
     assert found.standard_error == 0
     assert np.isclose(found.logabsdet, exact, rtol=1e-13)
+
+
+@pytest.mark.parametrize("assume", ["general", "positive definite"])
+def test_whole_series_with_little_noise_is_solved_by_its_factor(assume):
+    """Iteration does not end there: it is left when the factor takes no longer, with as small a residual."""
+    n, rng = 2100, np.random.default_rng(0)
+    T = sm.Toeplitz(np.exp(-0.5 * (np.arange(n) / 10) ** 2))
+    A, b = T + sm.Diagonal(rng.uniform(0.5e-6, 1.5e-6, n)), rng.standard_normal(n)
+    with pytest.warns(scipy.linalg.LinAlgWarning, match="ill-conditioned"):
+        found = sm.solve(A, b, assume=assume)
+    with pytest.warns(scipy.linalg.LinAlgWarning, match="ill-conditioned"):
+        by_factor = sm.solve(A, b, method=sm.Superfast())
+    assert found.iterations == 0
+    assert found.residual <= 2 * by_factor.residual
