@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from structmat._arguments import integer
 from structmat._errors import ArgumentTypeError, ArgumentValueError
 from structmat._files import first_names, unwrapped
 from structmat.torch._adapters.adapter import CDDAdapter
-from structmat.torch._adapters.sample_changes import AdapterStack, CurrentBatch
+from structmat.torch._adapters.sample_changes import AdapterStack, Block, CurrentBatch
 from structmat.torch._files.folder import Stored, read_folder, require_finite, write_folder
 from structmat.torch._files.load import require_shapes
 from structmat.torch._files.low_bits import require_known_bits
@@ -27,6 +27,9 @@ from structmat.torch._layers import CDDLinear
 from structmat.torch._model.wrapping import adapted_layers
 
 __all__ = ["AdapterBank"]
+
+_SEVERAL = (nn.ModuleList, nn.ModuleDict)
+"""Containers of modules of which some may get a part of the rows of a batch each."""
 
 
 class AdapterBank:
@@ -66,7 +69,12 @@ class AdapterBank:
     In training the gradient of each adapter is that of a run of its own with its samples, if the loss adds the samples
     up. Optimisers with momentum move adapters, too, of which a batch has no sample.
 
-    A bank computes one batch at a time: threads have to wait for each other.
+    A bank computes one batch at a time: a second thread that enters a block, or calls the model meanwhile, gets an
+    error.
+
+    The rows that a layer gets must be those of the samples in their order, which their shape tells: the samples on the
+    first axis, or all tokens of the model's inputs on one axis, those of a sample one after the other. Other layers are
+    refused, as experts are when the bank is made: their rows may be those of any sample.
 
     Examples
     --------
@@ -97,6 +105,8 @@ class AdapterBank:
         layers = {unwrapped(path): layer for path, layer in adapted_layers(model).items()}
         if not layers:
             text = "has no adapted layer: call adapt, or load_adapter with the folder of one of the adapters"
+            if hasattr(model, "peft_config"):
+                text = "is a model of PEFT: it takes a name for each sample itself, by model(..., adapter_names=[...])"
             raise ArgumentValueError("AdapterBank", "model", text)
         for path, layer in layers.items():
             _require_stackable(path, layer)
@@ -106,8 +116,11 @@ class AdapterBank:
         self._batch = CurrentBatch()
         self._numbers: dict[str, int] = {}
         self._alphas: dict[str, float] = {}  # as they were given: those of the stacks may be rounded
-        for layer in self._layers.values():
-            layer.adapter = AdapterStack(layer.adapter, self._capacity, self._batch)
+        modules = dict(model.named_modules())
+        for path, layer in adapted_layers(model).items():
+            several = any(isinstance(modules[parent], _SEVERAL) for parent in _parents(path))
+            layer.adapter = AdapterStack(layer.adapter, self._capacity, self._batch, is_one_of_several=several)
+        self._is_removed = False
         self._check = model.register_forward_pre_hook(partial(_require_samples, self._batch), with_kwargs=True)
 
     @property
@@ -186,8 +199,11 @@ class AdapterBank:
         FileNotFoundError
             If there is no such file.
         """
+        self._require_in_place("add")
         if not isinstance(name, str):
             raise ArgumentTypeError("AdapterBank.add", "name", f"must be a str, got {type(name).__name__}")
+        if not name:
+            raise ArgumentValueError("AdapterBank.add", "name", "must not be empty")
         if name in self._numbers:
             text = f"{name!r} is there already; replace it, or evict it first"
             raise ArgumentValueError("AdapterBank.add", "name", text)
@@ -229,9 +245,14 @@ class AdapterBank:
         Raises
         ------
         ValueError
-            If there is no such adapter.
+            If there is no such adapter, or a batch with its name is computed now.
         """
         number = self._place(name, "evict")
+        if self._batch.block is not None and name in self._batch.block.names:
+            text = (
+                f"{name!r} is used by a batch: leave the block of use() first, since another adapter may take its place"
+            )
+            raise ArgumentValueError("AdapterBank.evict", "name", text)
         for stack in self._stacks():
             stack.put(number, [torch.zeros_like(vector[0]) for vector in stack.vectors], 0.0)
         del self._numbers[name], self._alphas[name]
@@ -270,24 +291,28 @@ class AdapterBank:
             for i, stack in enumerate(layer.adapter.vectors)
         }
         require_finite(state, "AdapterBank.save", name)
-        settings = {**self._settings, "alpha": self._alphas[name]}
+        settings = {**self._settings, "alpha": self._alpha(name)}
         content = json.dumps(settings, indent=2).encode() + b"\n"
         write_folder(Path(folder), state, content, "AdapterBank.save", bits=bits, force=force)
         return Path(folder)
 
     def remove(self) -> None:
-        """Give the layers of the model back the adapter that they had when the bank was made."""
+        """Give the layers of the model back the adapter that they had when the bank was made.
+
+        It has the dtype and the device that the model has by now. The bank is of no use any more.
+        """
         for layer in self._layers.values():
             if isinstance(layer.adapter, AdapterStack):
-                layer.adapter = layer.adapter.template.train(layer.training)
+                stack = layer.adapter
+                layer.adapter = stack.template.to(stack.vectors[0]).train(layer.training)
         self._check.remove()
+        self._is_removed = True
 
     # ---- a batch
 
-    @contextmanager
     def use(
         self, names: Sequence[str | None], *, lengths: Sequence[int] | Tensor | None = None, beams: int = 1
-    ) -> Iterator[None]:
+    ) -> AbstractContextManager[None]:
         """Let each sample of a batch have its own adapter, inside a ``with`` block.
 
         Parameters
@@ -300,16 +325,18 @@ class AdapterBank:
         beams : int, default 1
             How often beam search repeats each sample, one after the other.
 
-        Yields
-        ------
-        None
+        Returns
+        -------
+        context manager
             The model itself is called inside.
 
         Raises
         ------
         ValueError
-            If there is no such adapter, or no name; or, from the model inside, if its inputs are not of as many samples
-            or tokens.
+            If there is no such adapter, or no name, or the bank was removed; or, from the model inside, if its inputs
+            are not of as many samples or tokens, or a layer gets rows of which it is not known whose they are.
+        TypeError
+            If `names` is no sequence of texts, or `lengths` holds other numbers than integers.
 
         Notes
         -----
@@ -331,23 +358,37 @@ class AdapterBank:
         >>> (y[0] == y[0, 4]).all(1).tolist()
         [False, False, False, True, True]
         """
+        self._require_in_place("use")
+        if isinstance(names, Tensor) or not isinstance(names, Sequence):
+            text = f"must be a sequence of names, one for each sample, got {names!r:.80}"
+            raise ArgumentTypeError("AdapterBank.use", "names", text)
         if isinstance(names, str) or not names:
             raise ArgumentValueError("AdapterBank.use", "names", f"must be one for each sample, got {names!r}")
+        given: Sequence[Any] = names  # whatever the annotation says
+        if wrong := [each for each in given if not (each is None or isinstance(each, str))]:
+            text = f"must be texts or None, one for each sample, got {wrong[0]!r:.80}"
+            raise ArgumentTypeError("AdapterBank.use", "names", text)
         device = next(self.parameters()).device
         places = {name: 0 if name is None else self._place(name, "use") for name in set(names)}
         numbers = torch.tensor([places[name] for name in names], device=device)
         if lengths is not None:
-            counts = torch.as_tensor(lengths, device=device)
-            if counts.shape != numbers.shape:
-                text = f"must be one for each of {len(names)} names, got {len(counts)}"
-                raise ArgumentValueError("AdapterBank.use", "lengths", text)
-            numbers = numbers.repeat_interleave(counts)
-        before = self._batch.numbers, self._batch.beams
-        self._batch.numbers, self._batch.beams = numbers, integer(beams, "AdapterBank.use", "beams", 1)
+            numbers = numbers.repeat_interleave(_checked_lengths(lengths, len(names)).to(device))
+        return self._entered(tuple(names), numbers, integer(beams, "AdapterBank.use", "beams", 1))
+
+    @contextmanager
+    def _entered(self, names: tuple[str | None, ...], numbers: Tensor, beams: int) -> Iterator[None]:
+        """Make a block the current one, in this thread alone."""
+        batch, block = self._batch, Block(names, numbers, beams)
+        with batch.lock:
+            if batch.block is not None and batch.block.thread != block.thread:
+                text = "computes a batch of another thread: let threads wait for each other, or give each a bank"
+                raise ArgumentValueError("AdapterBank.use", None, text)
+            before = batch.enter(block)
         try:
             yield
         finally:
-            self._batch.numbers, self._batch.beams = before
+            with batch.lock:
+                batch.enter(before)
             for stack in self._stacks():
                 stack.forget()
 
@@ -355,14 +396,28 @@ class AdapterBank:
 
     def _stacks(self) -> Iterator[AdapterStack]:
         for layer in self._layers.values():
-            yield layer.adapter
+            if isinstance(layer.adapter, AdapterStack):
+                yield layer.adapter
+
+    def _require_in_place(self, caller: str) -> None:
+        """Refuse a bank that was taken out of its model."""
+        if self._is_removed:
+            text = "the bank was taken out of its model by remove(): make a new one"
+            raise ArgumentValueError(f"AdapterBank.{caller}", None, text)
 
     def _place(self, name: str, caller: str) -> int:
         """Return the place of an adapter in the stacks; refuse a name that the bank does not have."""
+        self._require_in_place(caller)
         if name not in self._numbers:
             text = f"{name!r} is no adapter of the bank, which has {first_names(list(self)) or 'none'}"
             raise ArgumentValueError(f"AdapterBank.{caller}", "name", text)
         return self._numbers[name]
+
+    def _alpha(self, name: str) -> float:
+        """Return what an adapter is multiplied by: as it was given, unless a loaded state has put in another one."""
+        stack = next(self._stacks())
+        held, given = stack.alphas[self._numbers[name]], self._alphas[name]
+        return given if held == held.new_tensor(given) else float(held)
 
     def _put(self, name: str, number: int, stored: Stored | None) -> None:
         """Put what a folder holds into a place of the stacks, or what the model had when the bank was made."""
@@ -403,19 +458,45 @@ def _require_samples(batch: CurrentBatch, _: nn.Module, args: tuple[Any, ...], k
 
     Layers cannot tell: the rows of a sample may stand on their first axis, too.
     """
-    if batch.numbers is None or torch.compiler.is_compiling():
+    block = batch.block
+    if torch.compiler.is_compiling() or block is None:
         return
-    given = next((each for each in (*args, *kwargs.values()) if isinstance(each, Tensor) and each.ndim), None)
-    count = len(batch.numbers)
-    if given is None or given.is_nested:  # which layers refuse
+    tensors = [each for each in (*args, *kwargs.values()) if isinstance(each, Tensor) and each.ndim]
+    if not tensors or tensors[0].is_nested:  # which layers refuse
         return
-    if given.shape[0] == count * batch.beams or count in {given.numel(), given.shape[:-1].numel()}:
-        return
-    text = (
-        f"must be one for each sample, or for each token, got {count} for inputs of shape {tuple(given.shape)}; where "
-        "beam search repeats each sample, say how often by beams"
-    )
-    raise ArgumentValueError("AdapterBank.use", "names", text)
+    given, count = tensors[0], len(block.numbers)
+    if not (given.shape[0] == count * block.beams or count in {given.numel(), given.shape[:-1].numel()}):
+        text = (
+            f"must be one for each sample, or for each token, got {count} for inputs of shape {tuple(given.shape)}; "
+            "where beam search repeats each sample, say how often by beams"
+        )
+        raise ArgumentValueError("AdapterBank.use", "names", text)
+    # The last axis of floating-point inputs holds features; the second of several others is that of the tokens.
+    axes = (each.shape[:-1] if each.is_floating_point() else each.shape for each in tensors)
+    block.latest.clear()
+    block.latest.update(own[:2].numel() for own in axes)
+    block.tokens.update(block.latest)
+
+
+def _checked_lengths(lengths: Sequence[int] | Tensor, count: int) -> Tensor:
+    """Return the numbers of tokens of packed sequences; refuse what is no number of tokens."""
+    counts = torch.as_tensor(lengths)
+    if counts.is_floating_point() or counts.is_complex() or counts.dtype == torch.bool:
+        text = f"must be integers, numbers of tokens, got {counts.dtype}"
+        raise ArgumentTypeError("AdapterBank.use", "lengths", text)
+    if counts.shape != (count,):
+        text = f"must be one for each of {count} names, got {counts.numel()}"
+        raise ArgumentValueError("AdapterBank.use", "lengths", text)
+    if counts.numel() and int(counts.min()) < 0:
+        raise ArgumentValueError("AdapterBank.use", "lengths", f"must not be negative, got {int(counts.min())}")
+    return counts
+
+
+def _parents(path: str) -> Iterator[str]:
+    """Yield the paths of the modules that a module is within, from the outermost on."""
+    names = path.split(".")
+    for depth in range(len(names)):
+        yield ".".join(names[:depth])
 
 
 def _require_stackable(path: str, layer: Any) -> None:
@@ -428,6 +509,15 @@ def _require_stackable(path: str, layer: Any) -> None:
             f"has {path}, a {type(layer).__name__} with a {type(adapter).__name__}: adapters of whole linear layers "
             "can be in one batch; serve others by using_adapter, or by adapter_names of structmat.peft"
         )
+        raise ArgumentValueError("AdapterBank", "model", text)
+    if any("expert" in part and not part.startswith("shared") for part in path.split(".")):
+        text = (
+            f"has {path}, which is of an expert: it gets the tokens that a router chooses, and nothing tells of which "
+            "samples these are; serve such adapters by using_adapter"
+        )
+        raise ArgumentValueError("AdapterBank", "model", text)
+    if adapter.vectors[0].is_inference():
+        text = f"has {path}, which was made in torch.inference_mode(): make and load the model outside of it"
         raise ArgumentValueError("AdapterBank", "model", text)
     if not path or layer.base is None:
         text = "is or has a layer without a model or a base around, which no folder describes"

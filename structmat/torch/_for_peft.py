@@ -7,6 +7,7 @@ from structmat.torch._adapters.from_lora import explaining
 from structmat.torch._adapters.options import AdapterOptions
 from structmat.torch._adapters.sample_changes import SampleChanges, is_computed_again
 from structmat.torch._changes.dense import dense_change, wide_dtype
+from structmat.torch._changes.rows import Samples
 from structmat.torch._files.folder import naming_damage, require_finite
 from structmat.torch._files.former_parts import FormerParts, whole_state
 from structmat.torch._files.low_bits import require_known_bits, unpacked_state
@@ -34,6 +35,7 @@ __all__ = [
     "Init",
     "Replacement",
     "SampleChanges",
+    "Samples",
     "Stack",
     "adaptable_layers",
     "call_changed",

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import threading
 
 import pytest
 
 torch = pytest.importorskip("torch")
+
+from torch.utils.checkpoint import checkpoint
 
 from structmat.torch import (
     AdapterBank,
@@ -332,3 +336,289 @@ def test_folders_with_more_than_an_adapter_and_other_kinds_of_layers_are_refused
     ):
         with pytest.raises(ValueError, match=f"has 0, a {type(layer).__name__} with a CDDAdapter: adapters of whole"):
             AdapterBank(torch.nn.Sequential(layer))
+
+
+# ---- what may never happen between two calls
+
+
+def small_bank(tmp_path, sizes=(6, 6), names="abc"):
+    """A bank, its model, and functions of the model alone for each name."""
+    base, models = tenants(tmp_path, sizes, names=names)
+    plain = mlp(sizes)
+    plain.load_state_dict(base.state_dict())
+    return base, models, plain, bank_of(base, tmp_path, names)
+
+
+def test_other_vectors_count_at_once_in_one_block(tmp_path):
+    """However they came in: what is kept for a batch may not outlive the values that it is made of."""
+    base, models, plain, bank = small_bank(tmp_path)
+    x = torch.randn(4, 3, 6, dtype=torch.float64)
+    vectors = {name: p for name, p in base.named_parameters() if "adapter" in name}
+    nothing = {name: torch.zeros_like(p) for name, p in vectors.items()}
+    with torch.no_grad(), bank.use(NAMES):
+        expected = alone(x, NAMES, models, plain)
+        for _ in range(2):
+            torch.testing.assert_close(base(x), expected)
+            torch.testing.assert_close(torch.func.functional_call(base, nothing, (x,)), plain(x))
+        other = {name: torch.randn_like(p) for name, p in vectors.items()}
+        foreign = torch.func.functional_call(base, other, (x,))
+        torch.testing.assert_close(base(x), expected)
+        state = {**base.state_dict(), **other}
+        base.load_state_dict(state, assign=True)
+        torch.testing.assert_close(base(x), foreign)
+        for p in base[0].adapter.vectors:
+            p.data.mul_(0.0)
+        torch.testing.assert_close(base(x), plain(x))
+
+
+def test_gradients_of_functions_after_a_plain_call(tmp_path):
+    base, _, _, bank = small_bank(tmp_path)
+    x = torch.randn(4, 3, 6, dtype=torch.float64)
+    vectors = {name: p.detach() for name, p in base.named_parameters() if "adapter" in name}
+    with bank.use(NAMES):
+        base(x).square().sum().backward()
+        gradients = torch.func.grad(lambda own: torch.func.functional_call(base, own, (x,)).square().sum())(vectors)
+    for name, p in base.named_parameters():
+        if "adapter" in name:
+            torch.testing.assert_close(gradients[name], p.grad)
+            assert p.grad.any()
+
+
+class Mixture(torch.nn.Module):
+    """Two layers in a list, each of which gets the tokens that a mask chooses."""
+
+    def __init__(self):
+        super().__init__()
+        self.parts = torch.nn.ModuleList(torch.nn.Linear(6, 6).double() for _ in range(2))
+
+    def forward(self, x, chosen):
+        y = torch.zeros_like(x)
+        for i, part in enumerate(self.parts):
+            if (chosen == i).any():
+                y[chosen == i] = part(x[chosen == i])
+        return y
+
+
+@pytest.mark.filterwarnings("ignore:adapted layers that the forward pass did not call")
+@pytest.mark.filterwarnings("ignore:adapted layers that the forward pass did not call")
+def test_rows_that_are_not_known_are_refused(tmp_path):
+    """A layer may never guess whose rows it has: each answer is right, or there is none."""
+    torch.manual_seed(0)
+    model, models = Mixture(), {}
+    for name in "ab":
+        models[name] = Mixture()
+        models[name].load_state_dict(model.state_dict())
+        adapt(models[name], init="normal")
+        save_adapter(models[name], tmp_path / name)
+    load_adapter(model, tmp_path / "a")
+    bank = AdapterBank(model)
+    for name in "ab":
+        bank.add(name, tmp_path / name)
+    answers = 0
+    for _ in range(60):
+        x, chosen = torch.randn(2, 3, 6, dtype=torch.float64), torch.randint(0, 2, (2, 3))
+        with bank.use(["a", "b"]):
+            try:
+                got = model(x, chosen)
+            except ValueError as error:
+                assert "is not known" in str(error)  # noqa: PT017
+                continue
+        answers += 1
+        expected = [models[name](x[i : i + 1], chosen[i : i + 1]) for i, name in enumerate("ab")]
+        torch.testing.assert_close(got, torch.cat(expected))
+    assert answers < 30
+
+    class TokensFirst(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = torch.nn.Linear(6, 6).double()
+
+        def forward(self, x):
+            return self.layer(x.transpose(0, 1)).transpose(0, 1)
+
+    first = TokensFirst()
+    adapt(first, init="normal")
+    bank = AdapterBank(first)
+    bank.add("a")
+    with bank.use(["a", None]), pytest.raises(ValueError, match="tokens on the first axis"):
+        first(torch.randn(2, 4, 6, dtype=torch.float64))
+
+
+def test_flattened_rows_are_those_of_the_samples_in_order():
+    class Flattened(torch.nn.Module):
+        def __init__(self, layer):
+            super().__init__()
+            self.layers = torch.nn.ModuleList([layer])
+
+        def forward(self, x):
+            return self.layers[0](x.reshape(-1, 6)).reshape(x.shape)
+
+    model = Flattened(torch.nn.Linear(6, 6).double())
+    adapt(model, init="normal")
+    bank = AdapterBank(model)
+    bank.add("a")
+    for tokens in (3, 1, 2):
+        x = torch.randn(2, tokens, 6, dtype=torch.float64)
+        with bank.use(["a", None]):
+            mixed = model(x)
+        with bank.use(["a"] * 2):
+            torch.testing.assert_close(mixed[0], model(x)[0])
+        torch.testing.assert_close(mixed[1], model(x)[1])
+
+
+def test_experts_are_refused_when_the_bank_is_made():
+    model = torch.nn.ModuleDict({"experts": torch.nn.ModuleList([torch.nn.Linear(6, 6)])})
+    adapt(model)
+    with pytest.raises(ValueError, match=r"has experts\.0, which is of an expert"):
+        AdapterBank(model)
+
+
+def test_an_abandoned_pass_does_not_forbid_later_ones(tmp_path):
+    """Whatever is noted for checkpointing goes with the outputs."""
+    base, _, _, bank = small_bank(tmp_path)
+    x = torch.randn(2, 3, 6, dtype=torch.float64, requires_grad=True)
+    for use_reentrant in (True, False):
+        with bank.use(["a", "b"]):
+            abandoned = checkpoint(base.train(), x, use_reentrant=use_reentrant)
+            with torch.no_grad():
+                base(x)
+        del abandoned
+        with bank.use(["c", "b"]):
+            checkpoint(base, x, use_reentrant=use_reentrant).sum().backward()
+
+
+@pytest.mark.parametrize("use_reentrant", [False, True])
+def test_checkpointed_layers_are_computed_with_the_names_of_their_forward_pass(use_reentrant, tmp_path):
+    base, _, _, bank = small_bank(tmp_path)
+    base.train()
+    x = torch.randn(2, 3, 6, dtype=torch.float64, requires_grad=True)
+
+    def loss(scale):
+        return scale * checkpoint(base, x, use_reentrant=use_reentrant).square().sum()
+
+    for names in (["a", "b"], ["b", "b"], ["c", None]):  # each step in a block of its own
+        with bank.use(names):
+            loss(1.0).backward()
+            found = [p.grad.clone() for p in bank.parameters()]
+            for p in bank.parameters():
+                p.grad = None
+            base(x).square().sum().backward()
+            for p, gradient in zip(bank.parameters(), found, strict=True):
+                torch.testing.assert_close(p.grad, gradient)
+                p.grad = None
+    with bank.use(["a", "b"]):
+        first = loss(1.0)
+    with bank.use(["b", "c"]):
+        second = loss(2.0)
+        with pytest.raises(ValueError, match="inside of the block of use"):
+            (first + second).backward()
+    del first, second
+    with bank.use(["a", "b"]):
+        outside = loss(1.0)
+    with pytest.raises(ValueError, match="inside of the block of use"):
+        outside.backward()
+
+
+def test_the_base_can_be_called_in_a_hook_of_the_backward_pass(tmp_path):
+    base, _, plain, bank = small_bank(tmp_path)
+    x = torch.randn(2, 3, 6, dtype=torch.float64)
+    seen = []
+    with bank.use(["a", None]):
+        y = base(x)
+    y.register_hook(lambda _: seen.append(base(x).detach()))
+    y.sum().backward()
+    torch.testing.assert_close(seen[0], plain(x))
+
+
+def test_a_second_thread_gets_an_error(tmp_path):
+    base, _, plain, bank = small_bank(tmp_path)
+    x = torch.randn(2, 3, 6, dtype=torch.float64)
+    errors = []
+
+    def elsewhere():
+        for call in (lambda: base(x), lambda: bank.use(["b", "b"]).__enter__()):
+            try:
+                call()
+            except ValueError as error:
+                errors.append(str(error))
+
+    with bank.use(["a", "a"]):
+        before = base(x)
+        thread = threading.Thread(target=elsewhere)
+        thread.start()
+        thread.join()
+        torch.testing.assert_close(base(x), before)
+    assert len(errors) == 2
+    assert all("another thread" in each for each in errors)
+    torch.testing.assert_close(base(x), plain(x))
+
+
+def test_places_copies_states_and_casts(tmp_path):
+    base, models, plain, bank = small_bank(tmp_path)
+    x = torch.randn(4, 3, 6, dtype=torch.float64)
+    with bank.use(NAMES):
+        expected = base(x)
+        with pytest.raises(ValueError, match="is used by a batch"):
+            bank.evict("b")
+        bank.evict("c")
+        bank.add("d", tmp_path / "c")
+        torch.testing.assert_close(base(x), expected)
+        copied = copy.deepcopy(bank)
+    torch.testing.assert_close(copied.model(x), plain(x))
+    with copied.use(NAMES):
+        torch.testing.assert_close(copied.model(x), expected)
+    # A new bank of the same names is the same after `load_state_dict`, alphas included.
+    fresh = mlp((6, 6))
+    load_adapter(fresh, tmp_path / "a")
+    other = AdapterBank(fresh)
+    for name in ("a", "b", "d"):
+        other.add(name)
+    fresh.load_state_dict(base.state_dict())
+    with other.use(["b", None, "a", "b"]):
+        torch.testing.assert_close(fresh(x), expected)
+    load_adapter(plain, other.save("b", tmp_path / "again"))
+    torch.testing.assert_close(plain(x), models["b"](x))
+    base.bfloat16()
+    bank.remove()
+    assert {p.dtype for p in base.parameters()} == {torch.bfloat16}
+    for call in (lambda: bank.add("e"), lambda: bank.use(["a"]), lambda: bank.evict("a")):
+        with pytest.raises(ValueError, match=r"taken out of its model by remove\(\)"):
+            call()
+
+
+def test_a_bank_that_grows_within_a_block(tmp_path):
+    _, models, plain, _ = small_bank(tmp_path)
+    model = mlp((6, 6))
+    model.load_state_dict(plain.state_dict())
+    load_adapter(model, tmp_path / "a")
+    bank = AdapterBank(model, capacity=1)
+    bank.add("a", tmp_path / "a")
+    x = torch.randn(2, 3, 6, dtype=torch.float64)
+    with torch.no_grad(), bank.use(["a", None]):
+        expected = model(x)
+        bank.add("b", tmp_path / "b")
+        torch.testing.assert_close(model(x), expected)
+        bank.replace("a", tmp_path / "c")
+        torch.testing.assert_close(model(x), alone(x, ["c", None], models, plain))
+        with bank.use(["b", "a"]):
+            torch.testing.assert_close(model(x), alone(x, ["b", "c"], models, plain))
+        torch.testing.assert_close(model(x), alone(x, ["c", None], models, plain))
+
+
+def test_wrong_arguments_of_a_batch_are_named(tmp_path):
+    _, _, _, bank = small_bank(tmp_path)
+    for call, kind, text in (
+        (lambda: bank.use(torch.tensor([1])), TypeError, "names must be a sequence of names"),
+        (lambda: bank.use([["a"]]), TypeError, r"must be texts or None, one for each sample, got \['a'\]"),
+        (lambda: bank.use(["a"], lengths=[1.5]), TypeError, "lengths must be integers"),
+        (lambda: bank.use(["a"], lengths=[-1]), ValueError, "lengths must not be negative, got -1"),
+        (lambda: bank.use(["nobody"]), ValueError, "'nobody' is no adapter"),  # without `with`, too
+        (lambda: bank.add(""), ValueError, "name must not be empty"),
+    ):
+        with pytest.raises(kind, match=text):
+            call()
+    with torch.inference_mode():
+        model = mlp((6, 6))
+        adapt(model)
+    with pytest.raises(ValueError, match=r"made in torch\.inference_mode\(\)"):
+        AdapterBank(model)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from structmat.torch import CDDAdapter
-from structmat.torch._for_peft import SampleChanges, wide_dtype
+from structmat.torch._for_peft import SampleChanges, Samples, wide_dtype
 
 __all__ = ["NamesOfSamples", "changes_at_once"]
 
@@ -57,7 +57,8 @@ def changes_at_once(names: Sequence[str], adapters: Mapping[str, Any]) -> Sample
     numbers = torch.tensor([places.get(name, 0) for name in names], device=device)
     alphas = torch.tensor([0.0, *(each.alpha for each in several)], dtype=wide_dtype(stacks[0]), device=device)
     first = several[0]
-    changes = SampleChanges(stacks, first.product_of_scales, alphas, numbers, first.dropout if first.drops else 0.0)
+    samples = Samples(numbers, alphas)
+    changes = SampleChanges(stacks, first.product_of_scales, samples, first.dropout if first.drops else 0.0)
     flat = [vector for own in vectors for vector in own]
     # Vectors that were made in inference mode do not count the changes in place.
     if isinstance(names, NamesOfSamples) and keeps and not any(vector.is_inference() for vector in flat):

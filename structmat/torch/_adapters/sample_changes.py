@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import sys
+import threading
+import weakref
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from types import FrameType
 from typing import Any
 
 import torch
@@ -15,7 +20,7 @@ from structmat.torch._changes.operation import apply_change
 from structmat.torch._changes.rows import Samples
 from structmat.torch._other_tools.calls import no_fast_path
 
-__all__ = ["AdapterStack", "CurrentBatch", "SampleChanges", "is_computed_again"]
+__all__ = ["AdapterStack", "Block", "CurrentBatch", "SampleChanges", "is_computed_again"]
 
 
 class SampleChanges(RowChange):
@@ -27,26 +32,19 @@ class SampleChanges(RowChange):
         Those of K adapters of one layout, stacked.
     gain : float
         What products of the vectors are multiplied by.
-    alphas : Tensor, shape (K,)
-        What each of them is multiplied by too.
-    numbers : Tensor of integers, shape (S,)
-        The place in the stacks for each sample, or for each row.
+    samples : Samples
+        Which of them each sample has, in the order of the rows of the layer.
     dropout : float, default 0.0
         The share of the inputs that is set to zero now.
     """
 
     varies = True
 
-    def __init__(
-        self, vectors: Sequence[Tensor], gain: float, alphas: Tensor, numbers: Tensor, dropout: float = 0.0
-    ) -> None:
+    def __init__(self, vectors: Sequence[Tensor], gain: float, samples: Samples, dropout: float = 0.0) -> None:
         self._vectors = vectors
         self._gain = gain
-        self._alphas = alphas
-        self._numbers = numbers
+        self._samples = samples
         self._dropout = dropout
-        # By how many samples stand for one; decoding uses again what was prepared for them.
-        self._samples: dict[int, Samples] = {}
 
     @property
     def _share_dropped(self) -> float:
@@ -56,42 +54,96 @@ class SampleChanges(RowChange):
         require_floating("AdapterBank", x)
 
     def _applied(self, y: Tensor | None, x: Tensor, weight: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
-        return apply_change(y, x, weight, bias, self._vectors, self._gain, self._samples_of(x))
+        return apply_change(y, x, weight, bias, self._vectors, self._gain, self._samples)
 
-    def _samples_of(self, x: Tensor) -> Samples:
-        """Return which change each of the first axis of inputs has, or each row of packed sequences.
 
-        Beam search repeats each sample, and modules that flatten batches give the rows of a sample one after the other:
-        then the first axis is a multiple of the number of samples.
-        """
-        count = self._numbers.shape[0]
-        repeats = 1
-        if x.shape[:-1].numel() != count:
-            repeats, left = divmod(x.shape[0], count)
-            if left or not repeats:
-                text = (
-                    f"must be one for each sample, or for each token, got {count}, and a layer has inputs of shape "
-                    f"{tuple(x.shape)}"
-                )
-                raise ArgumentValueError("AdapterBank.use", "names", text)
-        if torch.compiler.is_compiling():
-            return self._repeated(repeats)
-        if repeats not in self._samples:
-            self._samples[repeats] = self._repeated(repeats)
-        return self._samples[repeats]
+@dataclass(frozen=True, eq=False)
+class Block:
+    """One ``with bank.use(...)``: the names of a batch, and what its forward passes told of their inputs."""
 
-    def _repeated(self, repeats: int) -> Samples:
-        numbers = self._numbers if repeats == 1 else self._numbers.repeat_interleave(repeats)
-        return Samples(numbers, self._alphas)
+    names: tuple[str | None, ...]
+    """One for each sample, or for each token."""
+    numbers: Tensor
+    """The places in the stacks that the names have."""
+    beams: int = 1
+    """How often beam search repeats each sample in the inputs of the model, one after the other."""
+    thread: int = field(default_factory=threading.get_ident)
+    """The thread that the block was entered in."""
+    tokens: set[int] = field(default_factory=set)
+    """How many tokens of all samples together inputs of the model had, in this block."""
+    latest: set[int] = field(default_factory=set)
+    """The same of the latest forward pass."""
 
 
 class CurrentBatch:
-    """What all stacks of a bank know of the batch that is computed now."""
+    """What all stacks of a bank know of the batch that is computed now.
 
-    numbers: Tensor | None = None
-    """The place in the stacks for each sample; None for the base alone."""
-    beams: int = 1
-    """How often beam search repeats each sample in the inputs of the model."""
+    A copy begins without a batch: nobody would leave the block in it.
+    """
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.enter(None)
+
+    block: Block | None
+    numbers: Tensor | None
+    """The place in the stacks for each sample; None for the base alone. As those of the block, for compilers."""
+    beams: int
+
+    def enter(self, block: Block | None) -> Block | None:
+        """Make a block the current one; return the one before."""
+        before = getattr(self, "block", None)
+        self.block = block
+        self.numbers, self.beams = (None, 1) if block is None else (block.numbers, block.beams)
+        return before
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> CurrentBatch:
+        memo[id(self)] = made = CurrentBatch()
+        return made
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__()  # type: ignore[misc]  # locks are no state
+
+    def samples_of(self, x: Tensor, alphas: Tensor, *, is_one_of_several: bool) -> Samples:
+        """Return which change each sample on the first axis of a layer's inputs has, or each row of packed sequences.
+
+        The inputs of a layer are known to be those of the samples by their shape: the first axis is that of the
+        samples, or all tokens of the model's own inputs are the rows, those of a sample one after the other. Anything
+        else is refused. A layer that is one of several in a list may have got some of the tokens alone, as experts do:
+        there as many rows as samples are no samples, unless the samples have one token each.
+        """
+        numbers, beams = self.numbers, self.beams
+        assert numbers is not None  # noqa: S101  # the caller looks
+        count = numbers.shape[0]
+        n_samples, n_rows = count * beams, x.shape[:-1].numel()
+        is_compiling = torch.compiler.is_compiling()
+        tokens: set[int] = set()
+        is_doubtful = is_one_of_several and x.ndim == 2 and not is_compiling
+        if not is_compiling and self.block is not None:
+            tokens = self.block.tokens
+            is_doubtful = is_doubtful and n_rows not in self.block.latest
+        if n_rows == count and beams == 1:
+            repeats = 0 if is_doubtful else 1
+        elif x.shape[0] == n_samples and not is_doubtful:
+            repeats = beams
+        elif x.shape[0] == count and x.ndim > 2:  # an encoder, whose outputs beam search repeats
+            repeats = 1
+        elif x.ndim == 2 and n_rows in tokens and n_rows % count == 0:
+            repeats = n_rows // count
+        else:
+            repeats = 0
+        if not repeats:
+            of_tokens = f", and {sorted(tokens)} tokens in all" if tokens else ""
+            text = (
+                f"must be one for each sample, or for each token, got {count}{of_tokens}, and a layer has inputs of "
+                f"shape {tuple(x.shape)}: that these are the rows of the samples in their order is not known. Layers "
+                "with the tokens on the first axis, and those that get some of the rows, are served by using_adapter"
+            )
+            raise ArgumentValueError("AdapterBank.use", "names", text)
+        return Samples(numbers if repeats == 1 else numbers.repeat_interleave(repeats), alphas)
 
 
 class AdapterStack(RowChange, nn.Module):
@@ -105,6 +157,8 @@ class AdapterStack(RowChange, nn.Module):
         How many adapters there is room for.
     batch : CurrentBatch
         That of the bank.
+    is_one_of_several : bool, default False
+        Whether the layer stands in a list of modules, which may get a part of the rows each.
     """
 
     alphas: Tensor
@@ -112,7 +166,9 @@ class AdapterStack(RowChange, nn.Module):
     vectors: Vectors
     """Stacks of the stored vectors. The first entry of each is zero, and stands for no change."""
 
-    def __init__(self, template: CDDAdapter, capacity: int, batch: CurrentBatch) -> None:
+    def __init__(
+        self, template: CDDAdapter, capacity: int, batch: CurrentBatch, *, is_one_of_several: bool = False
+    ) -> None:
         super().__init__()
         like = template.vectors[0]
         self.alphas = torch.zeros(1 + capacity, dtype=wide_dtype(like), device=like.device)
@@ -122,7 +178,10 @@ class AdapterStack(RowChange, nn.Module):
         ]
         self.vectors = Vectors(stacks)
         self._others = template, batch  # in a tuple, as the template is no part of the model now
-        self._current: tuple[Tensor, SampleChanges] | None = None
+        self.is_one_of_several = is_one_of_several
+        self._samples: tuple[Tensor, torch.Size, Samples] | None = None
+        # Forward passes that a backward pass may compute again: they live as long as the graph that holds them.
+        self._due: weakref.WeakSet[_Forward] = weakref.WeakSet()
         self.train(template.training)
         self.register_forward_pre_hook(no_fast_path)
 
@@ -149,7 +208,6 @@ class AdapterStack(RowChange, nn.Module):
                 vector.grad = None
                 vector.data = _longer(vector.data, 1 + capacity)
             self.alphas = _longer(self.alphas, 1 + capacity)
-        self.forget()
 
     def put(self, number: int, vectors: Iterable[Tensor], alpha: float) -> None:
         """Set one of the adapters.
@@ -168,49 +226,128 @@ class AdapterStack(RowChange, nn.Module):
                 stack[number].copy_(vector)
             self.alphas[number] = alpha
 
+    def get_extra_state(self) -> Tensor:
+        """Return what `state_dict` holds beside the vectors: the alphas, which casts of the model must not round."""
+        return self.alphas.double()
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Take over what `get_extra_state` has returned."""
+        if state.shape != self.alphas.shape:
+            text = (
+                f"has room for {state.shape[0] - 1} adapters, the bank for {self.alphas.shape[0] - 1}: make it so large"
+            )
+            raise ArgumentValueError("AdapterBank", "capacity", text)
+        self.alphas = state.to(self.alphas)
+
     def forget(self) -> None:
         """Forget what was prepared for a batch."""
-        self._current = None
+        self._samples = None
 
     def add_to(self, y: Tensor, x: Tensor) -> Tensor:
         """Add the changes of this batch; where none is announced, return `y` itself."""
-        changes = self._changes()
-        return y if changes is None else changes.add_to(y, x)
+        changes = self._changes(x)
+        return y if changes is None else self._noted(changes.add_to(y, x))
 
     def add_to_outputs_of(self, base: Any, x: Tensor) -> Tensor:
         """Add the changes of this batch; where none is announced, return the outputs of the base alone."""
-        changes = self._changes()
+        changes = self._changes(x)
         if changes is None:
             outputs: Tensor = base(x)
             return outputs
-        return changes.add_to_outputs_of(base, x)
+        return self._noted(changes.add_to_outputs_of(base, x))
 
-    def _changes(self) -> SampleChanges | None:
-        """Return the changes of the samples of this batch; None where no batch is announced."""
+    def _changes(self, x: Tensor) -> SampleChanges | None:
+        """Return the changes of the rows of inputs; None where no batch is announced."""
         template, batch = self._others
-        numbers = batch.numbers
-        if numbers is None and is_computed_again():
-            text = "gradient checkpointing computes layers again: call backward() inside of the block of use()"
-            raise ArgumentValueError("AdapterBank.use", None, text)
-        if numbers is None:
+        if not torch.compiler.is_compiling():
+            if batch.block is not None and batch.block.thread != threading.get_ident() and not is_in_backward():
+                text = (
+                    "the bank computes a batch of another thread: let threads wait for each other, or give each a bank"
+                )
+                raise ArgumentValueError("AdapterBank.use", None, text)
+            if self._due and is_computed_again():
+                self._require_names_of_forward(batch.block)
+        if batch.numbers is None:
             return None
-        if torch.compiler.is_compiling():
-            return self._made(numbers)
-        if self._current is None or self._current[0] is not numbers or template.dropout:
-            self._current = numbers, self._made(numbers)
-        return self._current[1]
-
-    def _made(self, numbers: Tensor) -> SampleChanges:
-        template = self.template
-        dropout = template.dropout if self.training else 0.0
         stacks = self.vectors.forward()
         place = stacks[0].device
-        return SampleChanges(stacks, template.product_of_scales, self.alphas.to(place), numbers.to(place), dropout)
+        samples = self._samples_of(x, place)
+        return SampleChanges(stacks, template.product_of_scales, samples, template.dropout if self.training else 0.0)
+
+    def _samples_of(self, x: Tensor, place: torch.device) -> Samples:
+        """Return which change each sample has. It is kept until the batch, the shape or an alpha is another."""
+        batch = self._others[1]
+        is_compiling = torch.compiler.is_compiling()
+        kept = None if is_compiling else self._samples
+        if kept is not None and kept[0] is batch.numbers and kept[1] == x.shape:
+            kept[2].alphas = self.alphas.to(place)
+            return kept[2]
+        samples = batch.samples_of(x, self.alphas.to(place), is_one_of_several=self.is_one_of_several)
+        samples.numbers = samples.numbers.to(place)
+        if not is_compiling and batch.numbers is not None:
+            self._samples = batch.numbers, x.shape, samples
+        return samples
+
+    # ---- gradient checkpointing, which computes a layer again in the backward pass
+
+    def _noted(self, y: Tensor) -> Tensor:
+        """Return outputs, in whose graph it is noted in which block they were computed."""
+        block = self._others[1].block
+        if torch.compiler.is_compiling() or block is None or is_in_backward():
+            return y
+        if y.grad_fn is not None:
+            forward = y.grad_fn.metadata["structmat.AdapterBank"] = _Forward(block.names)
+            self._due.add(forward)
+        elif self.training and (node := _checkpointing_node()) is not None:
+            if not hasattr(node, "forwards_of_bank"):
+                node.forwards_of_bank = []
+            node.forwards_of_bank.append(_Forward(block.names))
+            self._due.add(node.forwards_of_bank[-1])
+        return y
+
+    def _require_names_of_forward(self, block: Block | None) -> None:
+        """Refuse to compute a layer again in another block than it was computed in, or outside of any."""
+        if all(block is not None and each.names == block.names for each in self._due):
+            return
+        text = (
+            "gradient checkpointing computes layers again: call backward() inside of the block of use() of the forward "
+            "pass, before another block, and let go of outputs whose backward pass is not to come"
+        )
+        raise ArgumentValueError("AdapterBank.use", None, text)
+
+
+class _Forward:
+    """One forward pass of a layer; a node of its graph holds it, and nothing else."""
+
+    def __init__(self, names: tuple[str | None, ...]) -> None:
+        self.names = names
+
+
+def is_in_backward() -> bool:
+    """Return whether a backward pass is running in this thread."""
+    return torch._C._current_graph_task_id() != -1
 
 
 def is_computed_again() -> bool:
-    """Return whether a backward pass is running, in which gradient checkpointing computes a forward pass again."""
-    return not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1
+    """Return whether gradient checkpointing computes a forward pass again, in a backward pass.
+
+    A plain call in a hook of the backward pass is none: that has no function of checkpointing around it.
+    """
+    return not torch.compiler.is_compiling() and is_in_backward() and _checkpointing_frame() is not None
+
+
+def _checkpointing_frame() -> FrameType | None:
+    """Return the innermost frame of a module of checkpointing that this is called from: torch's, or another one's."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and "checkpoint" not in frame.f_code.co_filename.rpartition("/")[2]:
+        frame = frame.f_back
+    return frame
+
+
+def _checkpointing_node() -> Any:
+    """Return the node of a reentrant checkpoint that is computed without a graph now; None outside of one."""
+    frame = _checkpointing_frame()
+    return None if frame is None else frame.f_locals.get("ctx")
 
 
 def _longer(stack: Tensor, length: int) -> Tensor:

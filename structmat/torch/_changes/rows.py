@@ -63,7 +63,7 @@ class Samples:
     def __init__(self, numbers: Tensor, alphas: Tensor) -> None:
         self.numbers = numbers
         self.alphas = alphas
-        self._kept: tuple[object, Working] | None = None
+        self._kept: _Prepared | None = None
 
     def gathered(self, stack: Tensor) -> Tensor:
         """Return the entries of a stack (K, ...) for each sample, with an axis for its rows: (S, 1, ...)."""
@@ -74,19 +74,30 @@ class Samples:
         return (gain * self.alphas.to(dtype).index_select(0, self.numbers)).view(-1, 1, 1)
 
     def working(self, vectors: Sequence[Tensor], gain: float, x: Tensor, y: Tensor) -> Working:
-        """Return what `Working.of` does, and keep it for the next call with the same vectors.
+        """Return what `Working.of` does, and keep it for the next call with vectors of the same values.
 
-        Decoding calls a layer once for each token, where vectors and samples stay the same: gathering and transforming
-        them each time would take as long as the product.
+        Decoding calls a layer once for each token, where vectors and samples stay the same: transforming them each time
+        would take as long as the product. The values are compared, which costs less, since nothing else tells of every
+        change: those by ``parameter.data`` count no version, and a tensor may have the address of one before it. On
+        other devices than the CPU a comparison would wait for all that was launched.
         """
-        stacks = [*vectors, self.alphas]
-        if any(stack.is_inference() for stack in stacks):  # these count no changes in place
+        if x.device.type != "cpu":
             return Working.of(vectors, gain, x, y, self)
-        versions = [(id(stack), stack._version) for stack in stacks]
-        key = (versions, gain, x.dtype, y.dtype, x.shape)
-        if self._kept is None or self._kept[0] != key:
-            self._kept = key, Working.of(vectors, gain, x, y, self)
-        return self._kept[1]
+        own = [self.gathered(stack) for stack in vectors]
+        values = [*own, self.alphas.index_select(0, self.numbers)]
+        key = (gain, x.dtype, y.dtype, x.shape)
+        kept = self._kept
+        if kept is None or kept.key != key or not all(map(torch.equal, kept.values, values)):
+            self._kept = kept = _Prepared(key, values, Working.of(vectors, gain, x, y, self))
+        return kept.working
+
+
+class _Prepared(NamedTuple):
+    """What was prepared for rows, and for which values."""
+
+    key: object
+    values: list[Tensor]
+    working: Working
 
 
 class Working(NamedTuple):
