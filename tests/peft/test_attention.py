@@ -82,16 +82,19 @@ def test_samples_have_adapters_of_their_own(name: str) -> None:
     model: Any = get_peft_model(Alone(), CDDConfig(target_modules=["attention"], init_weights=False), "first")
     model.add_adapter("second", CDDConfig(target_modules=["attention"], init_weights=False))
     given = inputs_of(base_of(name))
-    found = model.eval()(*given, adapter_names=["second", "__base__", "first"])
-    with model.disable_adapter():
-        plain = model(*given)
-    alone = {}
-    for each in ("first", "second"):
-        model.set_adapter(each)
-        alone[each] = model(*given)
-    for place, axis in ((0, 0 if name == "batch first" else 1), (1, 0)):  # outputs, and weights
-        expected = [each[place].select(axis, i) for i, each in enumerate((alone["second"], plain, alone["first"]))]
-        torch.testing.assert_close(found[place], torch.stack(expected, axis))
+    padding = torch.tensor([[0.0] * 4 + [-1.0], [0.0] * 5, [-2.0] + [0.0] * 4], dtype=torch.float64)
+    mask = torch.randn(3 * HEADS, 4, 5, dtype=torch.float64)
+    for masks in ((), (padding, True, mask)):
+        found = model.eval()(*given, *masks, adapter_names=["second", "__base__", "first"])
+        with model.disable_adapter():
+            plain = model(*given, *masks)
+        alone = {}
+        for each in ("first", "second"):
+            model.set_adapter(each)
+            alone[each] = model(*given, *masks)
+        for place, axis in ((0, 0 if name == "batch first" else 1), (1, 0)):  # outputs, and weights
+            expected = [each[place].select(axis, i) for i, each in enumerate((alone["second"], plain, alone["first"]))]
+            torch.testing.assert_close(found[place], torch.stack(expected, axis))
     with pytest.raises(ValueError, match="got 2 and 3 respectively"):
         model(*given, adapter_names=["first", "second"])
 
