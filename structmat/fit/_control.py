@@ -43,7 +43,7 @@ class FitProgress(NamedTuple):
     """What goes on: ``"screening"`` gives every start a few steps in closed form, ``"alternation"`` goes on with the
     best, ``"exploration"`` takes large steps from several starts at once, ``"polish"`` small ones to a minimum."""
     n_factors: int
-    """Factors of the product that is fitted now: three where their fit is a start of the search for more."""
+    """Factors of the product that is fitted now: fewer where their fit is a start of the search for more."""
     best: float
     """Least error of all reports so far; a fit with weights counts anew after its start, the fit without."""
     remaining: float | None

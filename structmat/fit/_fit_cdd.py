@@ -152,6 +152,8 @@ def fit_cdd(
     Marquardt on all factors at once take the place of L-BFGS: with n + 1 to n + 4 factors they find products that are
     `W` up to rounding. A step costs ``O((F n)^3)``.
 
+    Up to a side of 96 a fit by seven factors or more begins with one by fewer, and is never worse than that.
+
     One of the products that are read off is near a truncated SVD: of rank two by five factors in closed form, of a
     higher rank k by ``2k + 3`` factors of a single block, whose halves are fitted to the singular vectors.
 

@@ -13,6 +13,7 @@ and is never worse.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -29,7 +30,7 @@ from structmat.fit._closed_forms import CLOSED_FORMS
 from structmat.fit._control import StoppableSearch
 from structmat.fit._lbfgs import lbfgs
 from structmat.fit._low_rank_start import low_rank_start
-from structmat.fit._matrices import rounding_error, truncated_svd
+from structmat.fit._matrices import truncated_svd
 from structmat.fit._objective import Objective
 from structmat.fit._peeling_start import peeling_start
 from structmat.fit._problem import Found
@@ -139,11 +140,27 @@ _CHECKED = 50
 """A polish returns to its last iterate with accurate products. Whether products are accurate is looked up once in so
 many iterations, since that takes products."""
 
+_ROUNDINGS_AT_FIRST = 20.0
+"""A product that is known beforehand counts as exact up to so many units in the last place: the three factors of the
+discrete Fourier transform, which alternation finds, end at nine."""
+
 _ROUNDINGS = 200.0
 """A polished product counts as exact if its error is no more than so many units in the last place of the answer. Nine
 to 17 factors of Gaussian matrices of 8 to 14 rows end at 8 to 80 units: products of several factors round more than
 closed forms, of which fewer units are asked for, and there is nothing to search for below."""
 
+
+_NESTED_SIDE = 96
+"""Up to this side a search begins with one for fewer factors, unless it knows a product of more than three. Orthogonal
+matrices with structure are a matter of luck: chains for the Hadamard matrix of 64 rows end at 0.59 with five factors
+and at 0.84 with seven and nine. Changes of trained weights are larger."""
+
+_NESTED_ITERATIONS = 400
+"""Where time is limited, the search for fewer factors makes no more iterations than this from a start."""
+
+_NESTED_STEP = 9
+"""Up to so many factors that search is for the next odd number below, beyond for half as many: all searches together
+then take about twice the time."""
 
 _SECOND_ORDER_MOST = 2400
 """Steps of second order are made for up to so many parameters: a few matrices of this side take 400 MB, and a step one
@@ -219,6 +236,7 @@ class Search(StoppableSearch):
         self, problem: Problem, control: Control, rng: np.random.Generator, known: Sequence[Found] = ()
     ) -> None:
         super().__init__(control)
+        self._rng_at_first = copy.deepcopy(rng)
         matrix, inputs = problem.matrix, problem.inputs
         double = np.result_type(matrix.dtype, np.float64)
         dtype = matrix.dtype if matrix.size > _DOUBLE_SIDE**2 else double
@@ -234,6 +252,8 @@ class Search(StoppableSearch):
         self.objective = Objective(self.layout, self.problem.target, self.problem.inputs)
         self._side = max(1, math.isqrt(math.prod(self.layout.shape)))
         self._seed = int(rng.integers(1 << 62))
+        self._saddles: list[Candidate] = []
+        """The best shorter products: in closed form, where nothing that was read off is better, and by a search."""
         self._best = self._candidate("zero", np.zeros(self.layout.n_parameters, dtype))
         self._coarse = self.objective.astype(np.dtype(np.complex64 if dtype.kind == "c" else np.float32))
 
@@ -246,14 +266,21 @@ class Search(StoppableSearch):
 
     def run(self) -> None:
         """Look at the products that are known or in closed form first, then explore: without end if time is limited."""
-        known = [found.scaled(-self._log2_scale) for found in self.known]
-        for found in (*known, *self._closed_forms()):
+        for found in (*self._scaled_known(), *self._closed_forms()):
             if len(found.vectors) <= self.layout.n_factors:
                 self._offer(self._candidate(found.start, self.objective.parameters(found.vectors)))
         nearest_diagonal = self.layout.n_factors == 1 and self.problem.inputs is None
         if nearest_diagonal or self._is_exact():
             return
         pool = self._read_off()
+        if not self._best.history:  # It is a closed form.
+            self._saddles.append(self._best)
+        if not self._is_exact():
+            self._offer_fewer_factors()
+            self._explore(pool)
+
+    def _explore(self, pool: list[Candidate]) -> None:
+        """Explore from random products and polish, in rounds; those of the pool were read off the matrix."""
         if self._may_be_exact and self.objective.dtype.kind == "c" and not self._is_exact():
             pool += self._descended()
         read_off = min((one.error for one in pool if one.start in STARTS), default=math.inf)
@@ -274,6 +301,10 @@ class Search(StoppableSearch):
                     return
             pool = polished + [one for one in pool if one not in chosen and one.start in STARTS]
 
+    def _scaled_known(self) -> list[Found]:
+        """Return the products that are known, for the matrix as the search has it."""
+        return [found.scaled(-self._log2_scale) for found in self.known]
+
     def _worth_a_polish(self, candidates: list[Candidate]) -> list[Candidate]:
         """Return the best product, and if that was read off the best of the explored ones where it is close.
 
@@ -282,6 +313,8 @@ class Search(StoppableSearch):
         if self._may_be_exact:
             return sorted(candidates, key=_error)[: self._second_order_runs]
         best = min(candidates, key=_error)
+        if len(best.history) == 1:  # It is a shorter product with noise: that of the best closed form may win.
+            return [one for one in candidates if len(one.history) == 1]
         explored = [one for one in candidates if one.start not in STARTS]
         if best.start not in STARTS or not explored:
             return [best]
@@ -295,6 +328,24 @@ class Search(StoppableSearch):
     def _is_exact(self) -> bool:
         """Whether nothing is left to search for."""
         return self._best.exact
+
+    def _offer_fewer_factors(self) -> None:
+        """Search for fewer factors first: the same search that a fit by so many factors makes with the same seed."""
+        count = self.layout.n_factors
+        fewer = count - 1 - count % 2 if count <= _NESTED_STEP else (count // 2) | 1
+        known = max((len(found.vectors) for found in self.known), default=0)
+        if fewer <= 3 or known > 3 or self._side > _NESTED_SIDE or self._may_be_exact:
+            return
+        control = replace(self.control)
+        if control.endless:
+            control.endless, control.max_iter = False, min(control.max_iter, _NESTED_ITERATIONS)
+        problem = replace(self.problem, layout=replace(self.layout, n_factors=fewer))
+        found = Search(problem, control, copy.deepcopy(self._rng_at_first), self._scaled_known()).result()
+        shorter = self._candidate(found.start, self.objective.parameters(found.vectors))
+        self._offer(shorter)
+        self._saddles.append(shorter)
+        self.control.status, self.control.best = control.status, control.best
+        self.control.check()
 
     @cached_property
     def _may_be_exact(self) -> bool:
@@ -397,19 +448,23 @@ class Search(StoppableSearch):
         """Return what large annealed steps make of random products.
 
         `read_off` is the least error of the products that were read off the matrix. If the best product so far is a
-        closed form, it is returned too, with the noise that leaves its saddle.
+        shorter one, it is returned too, with the noise that leaves its saddle, and so is the best closed form.
         """
         starts = self._coarse.random(chains if self.control.restarts is None else self.control.restarts, rng)
         steps = max(1, min(steps, int(_EXPLORING_SHARE * self.control.max_iter)))
         share = self.layout.n_parameters / math.prod(self.layout.shape)
         found = self._annealed(starts, steps, low_rank=_LOW_RANK * share <= 1.0 - read_off**2 <= _NEARLY_ALL)
-        if not self._best.history:  # It is a closed form.
-            real = rng.standard_normal(2 * len(self._best.parameters)).astype(self.objective.dtype.type(0).real.dtype)
-            noise = real.view(self.objective.dtype)[: len(self._best.parameters)]
-            left = self._best.parameters + _SADDLE_NOISE * noise
-            found.append(replace(self._best, parameters=left, history=(self._best.error,)))
+        if not self._best.history:  # It is a shorter product.
+            found += [self._beside(saddle, rng) for saddle in self._saddles]
         self._offer(*found)
         return found
+
+    def _beside(self, saddle: Candidate, rng: np.random.Generator) -> Candidate:
+        """Return a shorter product with the noise that leaves its saddle."""
+        real = rng.standard_normal(2 * len(saddle.parameters)).astype(self.objective.dtype.type(0).real.dtype)
+        noise = real.view(self.objective.dtype)[: len(saddle.parameters)]
+        left = saddle.parameters + _SADDLE_NOISE * noise
+        return replace(saddle, parameters=left, history=(saddle.error,))
 
     def _annealed(self, starts: NDArray[Any], steps: int, *, low_rank: bool) -> list[Candidate]:
         """Return what large annealed steps make of random products, whose parameters are overwritten.
@@ -508,7 +563,7 @@ class Search(StoppableSearch):
         """Return the product with these parameters, and with its error in the precision of the answer."""
         parameters = parameters.astype(self.objective.dtype)
         error = self.objective.error(parameters, self.dtype)
-        exact = error <= rounding_error(self.dtype)
+        exact = error <= _ROUNDINGS_AT_FIRST * float(np.finfo(self.dtype).eps)
         return Candidate(name, parameters, error, (), converged=exact, exact=exact)
 
     def _offer(self, *candidates: Candidate) -> None:

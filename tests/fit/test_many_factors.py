@@ -16,7 +16,7 @@ from structmat.fit._problem import Problem
 from structmat.operators import CDDLayout, CDDProduct
 from structmat.operators._circulants import Circulant
 from structmat.operators._diagonal import Diagonal
-from tests.fit.matrices import closed_form_errors, matrix, planted, relative, svd_error
+from tests.fit.matrices import closed_form_errors, matrix, matrix_of, planted, relative, svd_error
 
 QUICK = {"max_iter": 150, "restarts": 2}
 
@@ -286,7 +286,7 @@ def test_the_callback_hears_of_every_kind_of_start():
     assert {"random", "low-rank"} <= {state.start for state in seen}
     assert all(1 <= state.iteration <= state.max_iter <= 150 for state in seen)
     assert {"screening", "exploration", "polish"} <= {state.phase for state in seen}
-    assert {3, 7} == {state.n_factors for state in seen}
+    assert {3, 5, 7} == {state.n_factors for state in seen}
     # An exploration is counted to its end.
     last = [now for now, after in pairwise(seen) if now.phase == "exploration" and after.phase != "exploration"]
     assert all(state.iteration == state.max_iter for state in last)
@@ -330,3 +330,42 @@ def test_a_fit_that_is_exact_ends_long_before_its_limit(shape, n_factors, dtype,
     assert (fit.status, fit.converged) == ("completed", True)
     assert fit.message == "the product is the matrix to rounding"
     assert fit.error <= 200 * np.finfo(dtype).eps
+
+
+@pytest.mark.parametrize(("n", "n_factors"), [(8, 7), (12, 9)])
+@pytest.mark.parametrize("kind", ["signs", "permutation", "low rank"])
+def test_more_factors_are_never_worse_than_fewer(kind, n, n_factors):
+    """A search begins with the one for fewer factors, from the same seed."""
+    W = matrix_of(kind, (n, n), np.float64, np.random.default_rng(1))
+    fits = [fit_cdd(W, count, rng=0, **QUICK) for count in (5, n_factors)]
+    assert fits[1].error <= fits[0].error * (1 + 1e-9) + 1e-14  # Of rank two both are exact up to rounding.
+
+
+def test_a_search_that_knows_fewer_factors_does_not_look_for_them():
+    W, heard = matrix(12, real=True), []
+    start = fit_cdd(W, 5, rng=0, **QUICK)
+    fit_cdd(W, 7, rng=0, start=start, callback=lambda state: heard.append(state.n_factors), **QUICK)
+    assert 5 not in heard
+    fit_cdd(W, 7, rng=0, callback=lambda state: heard.append(state.n_factors), **QUICK)
+    assert 5 in heard
+
+
+@pytest.mark.parametrize("stop", [StopIteration, KeyboardInterrupt])
+def test_the_search_for_fewer_factors_is_stopped_with_all(stop):
+    def callback(state):
+        heard.append(state)
+        if state.n_factors == 5:
+            raise stop
+
+    heard = []
+    fit = fit_cdd(matrix(12, real=True), 7, rng=0, callback=callback, on_interrupt="return", **QUICK)
+    assert fit.status == ("callback" if stop is StopIteration else "interrupted")
+    assert sum(state.n_factors == 5 for state in heard) == 1
+    assert heard[-1].n_factors == 5
+
+
+def test_a_matrix_that_three_factors_hold_asks_for_no_search():
+    """Their product has rounded a little; longer searches would find nothing better."""
+    W, heard = np.fft.fft(np.eye(8)) / math.sqrt(8), []
+    assert fit_cdd(W, 7, rng=0, callback=lambda state: heard.append(state.n_factors)).error <= 1e-14
+    assert set(heard) == {3}
