@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
@@ -13,11 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from structmat._adapter_format import factor_key
+from structmat._adapter_format import PREFIX, factor_key
 from structmat._arguments import integer
 from structmat._errors import ArgumentTypeError, ArgumentValueError
 from structmat._files import first_names, unwrapped
 from structmat.torch._adapters.adapter import CDDAdapter
+from structmat.torch._adapters.head_stack import HeadStack
 from structmat.torch._adapters.sample_changes import AdapterStack, Block, CurrentBatch
 from structmat.torch._files.folder import Stored, read_folder, require_finite, write_folder
 from structmat.torch._files.load import require_shapes
@@ -64,7 +66,8 @@ class AdapterBank:
     those of one adapter, and a batch needs no loop: a token costs what it costs with one adapter for all, but for the
     gather. Adapters must have one `n_factors`, `block_size` and `factor_scale`; each has an `alpha` of its own.
 
-    What is trained beside the adapter, such as a head, is shared by all.
+    Linear layers that are trained beside the adapter, as a head is by ``adapt(..., train=["classifier"])``, are stacked
+    too, so that each adapter has its own; None has that of the model. Other modules that are trained are shared by all.
 
     In training the gradient of each adapter is that of a run of its own with its samples, if the loss adds the samples
     up. Optimisers with momentum move adapters, too, of which a batch has no sample.
@@ -120,6 +123,10 @@ class AdapterBank:
         for path, layer in adapted_layers(model).items():
             several = any(isinstance(modules[parent], _SEVERAL) for parent in _parents(path))
             layer.adapter = AdapterStack(layer.adapter, self._capacity, self._batch, is_one_of_several=several)
+        self._heads: dict[str, HeadStack] = {}
+        for path, head in _heads(model).items():
+            self._heads[unwrapped(path)] = HeadStack(head, self._capacity, self._batch)
+            _exchange(model, path, self._heads[unwrapped(path)])
         self._is_removed = False
         self._check = model.register_forward_pre_hook(partial(_require_samples, self._batch), with_kwargs=True)
 
@@ -155,6 +162,8 @@ class AdapterBank:
         """
         for stack in self._stacks():
             yield from stack.vectors
+        for head in self._heads.values():
+            yield from head.stacks.values()
 
     def number(self, name: str) -> int:
         """Return the place of an adapter on the first axis of the stacks.
@@ -192,8 +201,8 @@ class AdapterBank:
         Raises
         ------
         ValueError
-            If the name is taken, or the folder holds no adapter of these layers and shapes, or more than that, such as
-            a head; nothing has changed then.
+            If the name is taken, or the folder holds no adapter of these layers and shapes, or another head than the
+            model has; nothing has changed then.
         TypeError
             If the name is no text.
         FileNotFoundError
@@ -255,6 +264,8 @@ class AdapterBank:
             raise ArgumentValueError("AdapterBank.evict", "name", text)
         for stack in self._stacks():
             stack.put(number, [torch.zeros_like(vector[0]) for vector in stack.vectors], 0.0)
+        for head in self._heads.values():
+            head.put(number, {key: torch.zeros_like(own[0]) for key, own in head.stacks.items()})
         del self._numbers[name], self._alphas[name]
 
     def save(self, name: str, folder: str | os.PathLike[str], *, bits: int | None = None, force: bool = False) -> Path:
@@ -290,14 +301,17 @@ class AdapterBank:
             for path, layer in self._layers.items()
             for i, stack in enumerate(layer.adapter.vectors)
         }
+        for path, head in self._heads.items():
+            for key, stack in head.stacks.items():
+                state[f"{PREFIX}{path}.{key}"] = stack[number].detach().clone()
         require_finite(state, "AdapterBank.save", name)
-        settings = {**self._settings, "alpha": self._alpha(name)}
+        settings = {**self._settings, "alpha": self._alpha(name), "modules_to_save": list(self._heads) or None}
         content = json.dumps(settings, indent=2).encode() + b"\n"
         write_folder(Path(folder), state, content, "AdapterBank.save", bits=bits, force=force)
         return Path(folder)
 
     def remove(self) -> None:
-        """Give the layers of the model back the adapter that they had when the bank was made.
+        """Give the layers of the model back the adapter, and the head, that they had when the bank was made.
 
         It has the dtype and the device that the model has by now. The bank is of no use any more.
         """
@@ -305,6 +319,10 @@ class AdapterBank:
             if isinstance(layer.adapter, AdapterStack):
                 stack = layer.adapter
                 layer.adapter = stack.template.to(stack.vectors[0]).train(layer.training)
+        modules = {module: path for path, module in self.model.named_modules()}
+        for head in self._heads.values():
+            if head in modules:
+                _exchange(self.model, modules[head], head.base.requires_grad_())
         self._check.remove()
         self._is_removed = True
 
@@ -425,12 +443,17 @@ class AdapterBank:
         for path, layer in self._layers.items():
             stack = layer.adapter
             stack.put(number, stack.template.vectors if stored is None else stored.vectors[path], alpha)
+        for path, head in self._heads.items():
+            own = dict(head.base.named_parameters())
+            head.put(number, own if stored is None else {key: stored.beside[f"{path}.{key}"] for key in own})
         self._numbers[name], self._alphas[name] = number, alpha
 
     def _grow(self) -> None:
         self._capacity *= 2
         for stack in self._stacks():
             stack.grow(self._capacity)
+        for head in self._heads.values():
+            head.grow(self._capacity)
 
     def _read(self, folder: str | os.PathLike[str]) -> Stored:
         """Read a folder, and refuse one of other layers or shapes, or with tensors that samples cannot have alone."""
@@ -438,12 +461,23 @@ class AdapterBank:
         if self._layers.keys() != stored.vectors.keys():
             differing = sorted(self._layers.keys() ^ stored.vectors.keys())
             raise ArgumentValueError("AdapterBank", "folder", f"has other layers than the model: {differing[:3]}")
-        if stored.beside:
+        heads = {
+            f"{path}.{key}": own for path, head in self._heads.items() for key, own in head.base.named_parameters()
+        }
+        if differing := sorted(heads.keys() - stored.beside.keys()):
+            raise ArgumentValueError(
+                "AdapterBank", "folder", f"lacks {differing[0]}, of which each adapter has its own"
+            )
+        if differing := sorted(stored.beside.keys() - heads.keys()):
             text = (
-                f"holds {next(iter(stored.beside))} beside the adapter, of which all samples of a batch have the same: "
-                "serve it by using_adapter"
+                f"holds {differing[0]} beside the adapter, which is no linear layer that the model of the bank trains: "
+                "make the bank of a model from such a folder, or serve it by using_adapter"
             )
             raise ArgumentValueError("AdapterBank", "folder", text)
+        for key, own in heads.items():
+            if stored.beside[key].shape != own.shape:
+                text = f"holds {key} of shape {tuple(stored.beside[key].shape)}, the model has {tuple(own.shape)}"
+                raise ArgumentValueError("AdapterBank", "folder", text)
         for path, layer in self._layers.items():
             template: CDDAdapter = layer.adapter.template
             require_shapes(path, stored, template.vector_shapes)
@@ -490,6 +524,25 @@ def _checked_lengths(lengths: Sequence[int] | Tensor, count: int) -> Tensor:
     if counts.numel() and int(counts.min()) < 0:
         raise ArgumentValueError("AdapterBank.use", "lengths", f"must not be negative, got {int(counts.min())}")
     return counts
+
+
+def _heads(model: nn.Module) -> dict[str, nn.Linear]:
+    """Return the linear layers that are trained beside the adapter, by path, but for those that share a weight."""
+    adapted = tuple(f"{path}." for path in adapted_layers(model))
+    uses = Counter(id(own) for _, own in model.named_parameters(remove_duplicate=False))
+    found = {}
+    for path, module in model.named_modules():
+        if path and type(module) is nn.Linear and not path.startswith(adapted):
+            parameters = list(module.parameters())
+            if all(own.requires_grad and uses[id(own)] == 1 for own in parameters):
+                found[path] = module
+    return found
+
+
+def _exchange(model: nn.Module, path: str, module: nn.Module) -> None:
+    """Put a module in the place of another one."""
+    parent, _, name = path.rpartition(".")
+    setattr(model.get_submodule(parent), name, module)
 
 
 def _parents(path: str) -> Iterator[str]:

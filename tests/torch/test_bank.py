@@ -319,6 +319,12 @@ def test_folders_with_more_than_an_adapter_and_other_kinds_of_layers_are_refused
     model = mlp()
     adapt(model, ["0"], train=["2"])
     save_adapter(model, tmp_path / "head")
+    with_head = AdapterBank(model)
+    model = mlp()
+    adapt(model, ["0"])
+    save_adapter(model, tmp_path / "none")
+    with pytest.raises(ValueError, match=r"lacks 2\.bias, of which each adapter has its own"):
+        with_head.add("none", tmp_path / "none")
     bank = AdapterBank(model)
     with pytest.raises(ValueError, match=r"holds 2\.(weight|bias) beside the adapter, .* serve it by using_adapter"):
         bank.add("a", tmp_path / "head")
@@ -622,3 +628,49 @@ def test_wrong_arguments_of_a_batch_are_named(tmp_path):
         adapt(model)
     with pytest.raises(ValueError, match=r"made in torch\.inference_mode\(\)"):
         AdapterBank(model)
+
+
+# ---- heads
+
+
+def test_each_adapter_has_its_own_head(tmp_path):
+    """Outputs and gradients are those of each adapter alone with its head, and folders hold both."""
+    base, models = mlp((6, 8, 3)), {}
+    plain = mlp((6, 8, 3))
+    plain.load_state_dict(base.state_dict())
+    head = str(len(base) - 1)
+    for seed, name in enumerate("ab"):
+        model = models[name] = mlp((6, 8, 3))
+        model.load_state_dict(base.state_dict())
+        torch.manual_seed(seed)
+        adapt(model, ["0"], init="normal", train=[head])
+        torch.nn.init.normal_(model[-1].weight)
+        torch.nn.init.normal_(model[-1].bias)
+        save_adapter(model, tmp_path / name)
+    adapt(base, ["0"], train=[head])
+    bank = AdapterBank(base, capacity=1)
+    for name in "ab":
+        bank.add(name, tmp_path / name)
+    names = ["b", None, "a", "b"]
+    x = torch.randn(4, 3, 6, dtype=torch.float64)
+    with bank.use(names):
+        y = base(x)
+    torch.testing.assert_close(y, alone(x, names, models, plain))
+    y.square().sum().backward()
+    for name, model in models.items():
+        rows = [i for i, own in enumerate(names) if own == name]
+        model(x[rows]).square().sum().backward()
+        for kind in ("weight", "bias"):
+            found = base[-1].stacks[kind].grad[bank.number(name)]
+            torch.testing.assert_close(found, getattr(model[-1], kind).grad)
+    assert not base[-1].stacks["weight"].grad[0].any()
+    fresh = mlp((6, 8, 3))
+    fresh.load_state_dict(plain.state_dict())
+    load_adapter(fresh, bank.save("b", tmp_path / "again"))
+    torch.testing.assert_close(fresh(x), models["b"](x))
+    bank.add("new")
+    with bank.use(["new"] * 4):
+        torch.testing.assert_close(base(x), plain(x))
+    bank.remove()
+    assert type(base[-1]) is torch.nn.Linear
+    torch.testing.assert_close(base(x), plain(x))

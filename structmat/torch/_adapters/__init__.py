@@ -1,5 +1,6 @@
 """The trainable vectors of a change, one module for each way to hold them; each file imports only from those below it.
 
+- `head_stack`: linear layers that are trained beside the adapters, one for each sample of a batch
 - `sample_changes`: the changes of a layer where each sample of a batch has one of several
 - `stacked_adapter`: those of the matrices of experts, `StackedCDDAdapter`
 - `adapter`: those of one layer, `CDDAdapter`

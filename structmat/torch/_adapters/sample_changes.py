@@ -20,7 +20,7 @@ from structmat.torch._changes.operation import apply_change
 from structmat.torch._changes.rows import Samples
 from structmat.torch._other_tools.calls import no_fast_path
 
-__all__ = ["AdapterStack", "Block", "CurrentBatch", "SampleChanges", "is_computed_again"]
+__all__ = ["AdapterStack", "Block", "CurrentBatch", "SampleChanges", "is_computed_again", "longer"]
 
 
 class SampleChanges(RowChange):
@@ -107,7 +107,15 @@ class CurrentBatch:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__()  # type: ignore[misc]  # locks are no state
 
-    def samples_of(self, x: Tensor, alphas: Tensor, *, is_one_of_several: bool) -> Samples:
+    def require_own_thread(self) -> None:
+        """Refuse to compute anything in another thread than that of the block."""
+        if torch.compiler.is_compiling() or self.block is None or is_in_backward():
+            return
+        if self.block.thread != threading.get_ident():
+            text = "the bank computes a batch of another thread: let threads wait for each other, or give each a bank"
+            raise ArgumentValueError("AdapterBank.use", None, text)
+
+    def numbers_of(self, x: Tensor, *, is_one_of_several: bool) -> Tensor:
         """Return which change each sample on the first axis of a layer's inputs has, or each row of packed sequences.
 
         The inputs of a layer are known to be those of the samples by their shape: the first axis is that of the
@@ -143,7 +151,7 @@ class CurrentBatch:
                 "with the tokens on the first axis, and those that get some of the rows, are served by using_adapter"
             )
             raise ArgumentValueError("AdapterBank.use", "names", text)
-        return Samples(numbers if repeats == 1 else numbers.repeat_interleave(repeats), alphas)
+        return numbers if repeats == 1 else numbers.repeat_interleave(repeats)
 
 
 class AdapterStack(RowChange, nn.Module):
@@ -206,8 +214,8 @@ class AdapterStack(RowChange, nn.Module):
         with torch.inference_mode(mode=False):
             for vector in self.vectors:
                 vector.grad = None
-                vector.data = _longer(vector.data, 1 + capacity)
-            self.alphas = _longer(self.alphas, 1 + capacity)
+                vector.data = longer(vector.data, 1 + capacity)
+            self.alphas = longer(self.alphas, 1 + capacity)
 
     def put(self, number: int, vectors: Iterable[Tensor], alpha: float) -> None:
         """Set one of the adapters.
@@ -259,14 +267,9 @@ class AdapterStack(RowChange, nn.Module):
     def _changes(self, x: Tensor) -> SampleChanges | None:
         """Return the changes of the rows of inputs; None where no batch is announced."""
         template, batch = self._others
-        if not torch.compiler.is_compiling():
-            if batch.block is not None and batch.block.thread != threading.get_ident() and not is_in_backward():
-                text = (
-                    "the bank computes a batch of another thread: let threads wait for each other, or give each a bank"
-                )
-                raise ArgumentValueError("AdapterBank.use", None, text)
-            if self._due and is_computed_again():
-                self._require_names_of_forward(batch.block)
+        batch.require_own_thread()
+        if not torch.compiler.is_compiling() and self._due and is_computed_again():
+            self._require_names_of_forward(batch.block)
         if batch.numbers is None:
             return None
         stacks = self.vectors.forward()
@@ -282,8 +285,8 @@ class AdapterStack(RowChange, nn.Module):
         if kept is not None and kept[0] is batch.numbers and kept[1] == x.shape:
             kept[2].alphas = self.alphas.to(place)
             return kept[2]
-        samples = batch.samples_of(x, self.alphas.to(place), is_one_of_several=self.is_one_of_several)
-        samples.numbers = samples.numbers.to(place)
+        numbers = batch.numbers_of(x, is_one_of_several=self.is_one_of_several)
+        samples = Samples(numbers.to(place), self.alphas.to(place))
         if not is_compiling and batch.numbers is not None:
             self._samples = batch.numbers, x.shape, samples
         return samples
@@ -350,7 +353,7 @@ def _checkpointing_node() -> Any:
     return None if frame is None else frame.f_locals.get("ctx")
 
 
-def _longer(stack: Tensor, length: int) -> Tensor:
+def longer(stack: Tensor, length: int) -> Tensor:
     """Return a stack with zeros behind its entries."""
     longer = stack.new_zeros(length, *stack.shape[1:])
     longer[: stack.shape[0]] = stack
