@@ -5,7 +5,6 @@ Map of the package; each line imports only from those below it:
 - `_hotswap`: `hotswap_adapter`, vectors replaced in place by those of a folder
 - `_model`: `CDDModel`, which puts adapters into a model and takes them out
 - `_target_parameters`: which parameters the settings mean, such as stacked experts
-- `_weighted_sums`: the changes of an adapter that is a weighted sum of others
 - `_layers`: the layers with their adapters: `CDDTunerLinear`, `CDDTunerParameters`, and what they share
 - `_config`: `CDDConfig`, the settings, as they stand in ``adapter_config.json``
 - `_registration`: what makes "CDD" one of PEFT's methods; the versions it works with

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import InitVar, asdict, dataclass, field, fields
+from collections.abc import Collection, Mapping
+from dataclasses import InitVar, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,7 +14,7 @@ from peft.utils import PeftType
 from structmat._adapter_format import REQUIRES
 from structmat._errors import ArgumentTypeError, ArgumentValueError
 from structmat._files import atomic_write
-from structmat.torch._for_peft import AdapterOptions, FormerParts, explaining, require_known_bits
+from structmat.torch._for_peft import AdapterOptions, explaining, require_known_bits, require_one_product
 
 __all__ = ["CDDConfig"]
 
@@ -86,10 +86,6 @@ class CDDConfig(PeftConfig):
         Indices of the layers to adapt. Default: all.
     layers_pattern : list of str or str, optional
         Name of the list of layers, where PEFT does not know it; only with `layers_to_transform`.
-    terms : list of dict, optional
-        Set by ``add_weighted_adapter(..., combination_type="cat")``: the options of each change of a sum.
-    former_parts : sequence, optional
-        Set by reading a folder of an earlier revision, which could change some parts of the rows of a layer.
     bits : int, optional
         Set by reading a folder that `structmat.torch.save_adapter` has written with so many bits a number.
 
@@ -146,22 +142,16 @@ class CDDConfig(PeftConfig):
     layers_pattern: list[str] | str | None = field(
         default=None, metadata={"help": "Name of the list of layers, only with layers_to_transform."}
     )
-    terms: list[dict[str, Any]] | None = field(
-        default=None, metadata={"help": "Options of each change of a sum; set by add_weighted_adapter."}
-    )
 
-    former_parts: InitVar[Sequence[FormerParts | None]] = ()
     bits: InitVar[int | None] = None
 
-    def __post_init__(self, former_parts: Sequence[FormerParts | None], bits: int | None) -> None:
+    def __post_init__(self, bits: int | None) -> None:
         super().__post_init__()
         require_known_bits(bits, "CDDConfig")
-        self.parts_in_file = former_parts
         self.peft_type = PeftType.CDD
         self.requires = REQUIRES
         for name, value in vars(AdapterOptions.checked(vars(self), "CDDConfig")).items():
             setattr(self, name, value)
-        self.terms = self.terms and _checked_terms(self.terms)
         if not isinstance(self.init_weights, bool):
             raise ArgumentTypeError("CDDConfig", "init_weights", f"must be True or False, got {self.init_weights!r}")
         if self.bias not in BIASES:
@@ -182,7 +172,9 @@ class CDDConfig(PeftConfig):
 
     @classmethod
     def check_kwargs(cls, **kwargs: Any) -> dict[str, Any]:
-        """Take the settings of a file as those of this revision; PEFT calls it for files alone.
+        """Refuse the settings of a file that holds other changes than one product for each layer.
+
+        PEFT calls it for files alone, and leaves out settings that it does not know.
 
         Parameters
         ----------
@@ -192,11 +184,18 @@ class CDDConfig(PeftConfig):
         Returns
         -------
         dict
-            Where an earlier revision has written parts of rows, with these under the name of what reads them.
+            The settings that are options here.
+
+        Raises
+        ------
+        ValueError
+            If the file holds a sum of adapters, or changes of some parts of the rows of a layer.
         """
-        parts = kwargs.pop("parts", None)
-        of_terms = [term.get("parts") for term in kwargs.get("terms") or ()] or [parts]
-        return {**kwargs, "former_parts": of_terms} if any(of_terms) else kwargs
+        try:
+            require_one_product(kwargs)
+        except ValueError as error:
+            raise ArgumentValueError("CDDConfig", None, str(error)) from None
+        return {name: value for name, value in kwargs.items() if name not in {"terms", "parts"}}
 
     def save_pretrained(self, save_directory: str, **kwargs: Any) -> None:
         """Write the settings; where a model of PEFT is saved, its model card says how to load the adapter.
@@ -228,20 +227,6 @@ class CDDConfig(PeftConfig):
 
 
 CDDConfig.__init__ = explaining("CDDConfig")(CDDConfig.__init__)  # type: ignore[method-assign]
-
-
-def _checked_terms(value: Any) -> list[dict[str, Any]]:
-    """Return the options of the changes of a sum."""
-    if not isinstance(value, Sequence) or not all(isinstance(term, Mapping) for term in value):
-        raise ArgumentTypeError("CDDConfig", "terms", f"must be a list of dicts of options, got {value!r}")
-    terms = []
-    for term in value:
-        lacking = [name for name in AdapterOptions.names() if name not in term]
-        if lacking:
-            text = f"lack {', '.join(lacking)} in {dict(term)!r}; add_weighted_adapter sets them"
-            raise ArgumentValueError("CDDConfig", "terms", text)
-        terms.append(asdict(AdapterOptions.checked(term, "CDDConfig")))
-    return terms
 
 
 def _require_names(value: Any, name: str, *, or_text: bool) -> None:

@@ -22,7 +22,6 @@ from structmat.torch._for_peft import (
     taking_values,
     unpacked_state,
     unwrapped_model,
-    whole_state,
     wide_dtype,
 )
 
@@ -104,7 +103,7 @@ def hotswap_adapter(
     places = get_peft_model_state_dict(inside, adapter_name=adapter_name, save_embedding_layers=False)
     with naming_damage(folder, _OWNER):
         stored = load_peft_weights(os.fspath(folder), device="cpu", **options)
-    stored = whole_state(unpacked_state(stored, _OWNER), config.parts_in_file, _OWNER)
+    stored = unpacked_state(stored, _OWNER)
     _require_same_keys(places, stored)
     values = {key: _times(ratio, value) if _is_first(key) else value for key, value in stored.items()}
     require_finite(values, _OWNER, "folder")
@@ -120,8 +119,6 @@ def _ratio_of_alphas(own: CDDConfig, config: PeftConfig) -> float:
     if config.factor_scale != own.factor_scale:
         text = f"has factor_scale={config.factor_scale}, the adapter in the model {own.factor_scale}"
         raise ArgumentValueError(_OWNER, "folder", text)
-    if config.terms != own.terms:
-        raise ArgumentValueError(_OWNER, "folder", "is a sum of adapters of other settings than the one in the model")
     if config.alpha == own.alpha:
         return 1.0
     if own.alpha == 0:

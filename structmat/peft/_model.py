@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import copy
-import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import replace
 from functools import partial
 from itertools import chain
 from typing import Any
@@ -23,7 +20,7 @@ from peft.utils import (
 )
 from peft.utils.error import NoMatchingPeftModuleError
 from peft.utils.integrations import init_empty_weights
-from peft.utils.other import AuxiliaryTrainingWrapper, ModulesToSaveWrapper, TrainableTokensWrapper
+from peft.utils.other import AuxiliaryTrainingWrapper, TrainableTokensWrapper
 from torch import nn
 
 from structmat._adapter_format import FACTOR_KEY, PREFIX, exact_targets
@@ -43,7 +40,6 @@ from structmat.peft._target_parameters import (
     take_over_parameters,
     without_wrappers,
 )
-from structmat.peft._weighted_sums import COMBINATIONS, Vectors, fill_terms, options_of_terms
 from structmat.torch._for_peft import (
     adaptable_layers,
     is_left_out,
@@ -60,7 +56,6 @@ from structmat.torch._for_peft import (
     unpacked_state,
     unreached_experts,
     watch_calls,
-    whole_state,
 )
 
 __all__ = ["CDDModel"]
@@ -297,8 +292,6 @@ class CDDModel(BaseTuner):
         nothing. They stay as they are then.
         """
         state_dict = unpacked_state(state_dict, "CDDModel")
-        state_dict = whole_state(state_dict, config.parts_in_file, "CDDModel")
-        config.parts_in_file = ()  # what this model writes from now on has changes of all rows
         matches = (FACTOR_KEY.match(key) for key in state_dict)
         if not any(found and found["parameter"] for found in matches):
             left = []
@@ -364,115 +357,6 @@ class CDDModel(BaseTuner):
             own = NamesOfSamples(name for name in names for _ in range(1 if layer in inside else repeats))
             handles.append(layer.register_forward_pre_hook(partial(_with_names, own), with_kwargs=True))
         return handles
-
-    # ---- weighted sums
-
-    def add_weighted_adapter(  # noqa: C901, PLR0912  # all checks come before the first change
-        self,
-        adapters: Sequence[str],
-        weights: Sequence[float],
-        adapter_name: str,
-        combination_type: str = "linear",
-        **of_lora: Any,
-    ) -> None:
-        """Add an adapter whose change is exactly a weighted sum of the changes of others.
-
-        A sum of products is not a product of the same length, unless they differ in one factor only. "linear" sums that
-        factor: so it scales or negates one adapter, and adds adapters that share the other factors, at the cost of one.
-        "cat" adds any adapters: the new one holds a copy of each, and costs as much as all of them. Of one adapter the
-        modules of `modules_to_save` and the trained tokens are copied as they are; of several they have no sum.
-
-        Parameters
-        ----------
-        adapters : sequence of str
-            Names of adapters.
-        weights : sequence of float
-            One for each.
-        adapter_name : str
-            A new name.
-        combination_type : {"linear", "cat"}, default "linear"
-            As LoRA calls them.
-        **of_lora
-            Refused: what other combinations of LoRA take, such as ``svd_rank``.
-
-        Raises
-        ------
-        ValueError
-            If names or weights are wrong, one of several adapters has modules or tokens of its own, or, with "linear",
-            the sum is no product of the same length and sizes; nothing has changed then.
-        TypeError
-            If there are further arguments.
-
-        Examples
-        --------
-        >>> import torch
-        >>> from peft import get_peft_model
-        >>> from structmat.peft import CDDConfig
-        >>> config = CDDConfig(target_modules=["0"], init_weights=False)
-        >>> model = get_peft_model(torch.nn.Sequential(torch.nn.Linear(4, 4)), config)
-        >>> model.add_weighted_adapter(["default"], [-1.0], "negated")
-        >>> model.base_model.set_adapter(["default", "negated"])
-        >>> x = torch.ones(1, 4)
-        >>> with model.disable_adapter():
-        ...     base = model(x)
-        >>> torch.allclose(model(x), base, atol=1e-6)
-        True
-        >>> model.add_weighted_adapter(["default", "negated"], [2.0, 2.0], "nothing", combination_type="cat")
-        >>> model.set_adapter("nothing")
-        >>> torch.allclose(model(x), base, atol=1e-5)
-        True
-        """
-        owner = "add_weighted_adapter"
-        if adapter_name in self.peft_config:
-            raise ArgumentValueError(owner, "adapter_name", f"{adapter_name!r} already exists")
-        if not adapters or len(adapters) != len(weights) or not set(adapters) <= self.peft_config.keys():
-            text = f"must be names of adapters, one for each of {len(weights)} weights, got {list(adapters)}"
-            raise ArgumentValueError(owner, "adapters", text)
-        if not all(map(math.isfinite, weights)):
-            raise ArgumentValueError(owner, "weights", f"must be finite, got {list(weights)}")
-        if combination_type not in COMBINATIONS:
-            text = f'must be "linear" or "cat", which adds any adapters exactly, got {combination_type!r}'
-            raise ArgumentValueError(owner, "combination_type", text)
-        if of_lora:
-            raise ArgumentTypeError(owner, None, f"{combination_type!r} takes no {', '.join(of_lora)}")
-        if len(adapters) > 1 and any(self._wrappers(name) for name in adapters):
-            text = "include one with modules_to_save or trained tokens, which have no sum; scale one alone"
-            raise ArgumentValueError(owner, "adapters", text)
-        for path, layer in self.model.named_modules():
-            if isinstance(layer, CDDTunerParameters) and any(name in layer.cdd_adapters for name in adapters):
-                text = f"change parameters of {path}, which have no sums; set_adapter with all of them adds exactly"
-                raise ArgumentValueError(owner, "adapters", text)
-        first = self.peft_config[adapters[0]]
-        own = [(name, self.peft_config[name]) for name in adapters]
-        sums: dict[CDDTunerLinear, list[Vectors | None]] = {}
-        paths = []
-        for path, layer in self.model.named_modules():
-            if isinstance(layer, CDDTunerLinear) and any(name in layer.cdd_adapters for name in adapters):
-                with naming(path):
-                    sums[layer] = COMBINATIONS[combination_type](layer, own, weights)
-                paths.append(path)
-        # The new adapter has the layers of all of them; the settings of the first may name a part of these.
-        chosen = exact_targets(paths, [path for path, _ in self.model.named_modules()])
-        config = replace(first, alpha=1.0, init_weights=True, target_modules=chosen)
-        config.terms = options_of_terms(own, weights) if combination_type == "cat" else None
-        config.target_parameters = config.exclude_modules = None
-        config.layers_to_transform = config.layers_pattern = None
-        # All has been checked: from here on the model changes.
-        self.peft_config[adapter_name] = config
-        self.inject_adapter(self.model, adapter_name)
-        for layer, given in sums.items():
-            fill_terms(layer.cdd_adapters[adapter_name], given)
-        for wrapper in self._wrappers(adapters[0]):
-            if isinstance(wrapper, ModulesToSaveWrapper):
-                held: Any = wrapper.modules_to_save
-            else:
-                held = wrapper.token_adapter.trainable_tokens_delta
-            held[adapter_name] = copy.deepcopy(held[adapters[0]]).requires_grad_(False)
-
-    def _wrappers(self, adapter_name: str) -> list[Any]:
-        """Return the modules of which an adapter has copies, by `modules_to_save`, or tokens of its own."""
-        found = (module for module in self.model.modules() if isinstance(module, AuxiliaryTrainingWrapper))
-        return [module for module in found if adapter_name in module._get_available_adapters()]
 
 
 def _without_adapters(module: nn.Module) -> Iterator[nn.Module]:

@@ -8,8 +8,7 @@ from structmat.torch._adapters.options import AdapterOptions
 from structmat.torch._adapters.sample_changes import SampleChanges, is_computed_again
 from structmat.torch._changes.dense import dense_change, wide_dtype
 from structmat.torch._changes.rows import Samples
-from structmat.torch._files.folder import naming_damage, require_finite
-from structmat.torch._files.former_parts import FormerParts, whole_state
+from structmat.torch._files.folder import naming_damage, require_finite, require_one_product
 from structmat.torch._files.low_bits import require_known_bits, unpacked_state
 from structmat.torch._files.replacement import Replacement, taking_values
 from structmat.torch._layers import AdaptedLayer, Change, kind_of
@@ -31,7 +30,6 @@ __all__ = [
     "AdaptedLayer",
     "AdapterOptions",
     "Change",
-    "FormerParts",
     "Init",
     "Replacement",
     "SampleChanges",
@@ -59,6 +57,7 @@ __all__ = [
     "require_alone",
     "require_finite",
     "require_known_bits",
+    "require_one_product",
     "require_whole",
     "return_to_fast_paths",
     "stack_of",
@@ -70,6 +69,5 @@ __all__ = [
     "unwrapped_model",
     "watch_calls",
     "weight_plus",
-    "whole_state",
     "wide_dtype",
 ]

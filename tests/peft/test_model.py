@@ -6,7 +6,6 @@ import copy
 import dataclasses
 import inspect
 import json
-import math
 import os
 import pickle
 import subprocess
@@ -60,8 +59,6 @@ class TestConfig:
             ({"dropout": 1}, ValueError, "CDDConfig: dropout must be at least 0 and less than 1"),
             ({"factor_scale": 0}, ValueError, "CDDConfig: factor_scale must be positive"),
             ({"n_factors": 4}, ValueError, "n_factors must be odd and at least 3, got 4"),
-            ({"terms": [{}]}, ValueError, r"terms lack n_factors, .* in \{\}; add_weighted_adapter sets them"),
-            ({"terms": "cat"}, TypeError, "terms must be a list of dicts of options, got 'cat'"),
             ({"modules_to_save": 5}, TypeError, "modules_to_save must be a list of names, got 5"),
             ({"modules_to_save": "head"}, TypeError, "modules_to_save must be a list of names, got 'head'"),
             ({"modules_to_save": [5]}, TypeError, r"modules_to_save must be a list of names, got \[5\]"),
@@ -393,104 +390,15 @@ class TestMixedBatches:
         assert not torch.equal(outputs[0], outputs[1])
 
 
-class TestWeightedSums:
-    def test_sums_are_exact(self) -> None:
-        model = adapted("llama", target_modules=["q_proj"], init_weights=False, alpha=0.5)
-        model.add_adapter("other", CDDConfig(target_modules=["q_proj"], init_weights=False))
-        layers = [layer for layer in model.modules() if isinstance(layer, CDDTunerLinear)]
-        for layer in layers:
-            own, other = layer.cdd_adapters.values()
-            other.factors = [own.factors[0], torch.randn_like(own.factors[1]), own.factors[2]]
-        model.add_weighted_adapter(["default", "other"], [2.0, -1.0], "sum", combination_type="linear")
-        model.add_weighted_adapter(["default"], [-1.0], "negated")
-        for layer in layers:
-            first, second = (layer.get_delta_weight(name) for name in ("default", "other"))
-            torch.testing.assert_close(layer.get_delta_weight("sum"), 2 * first - second)
-            torch.testing.assert_close(layer.get_delta_weight("negated"), -first)
-
-    def test_any_adapters_are_added_by_keeping_each(self, tmp_path: Path) -> None:
-        """As if they were active together: in outputs, gradients, files, merged, scaled, in mixed batches and again."""
-        model = adapted("llama", target_modules=["q_proj"], init_weights=False, alpha=0.5, layers_to_transform=[0])
-        settings = {"target_modules": ["q_proj", "embed_tokens"], "init_weights": False, "block_size": 8}
-        model.add_adapter("other", CDDConfig(**settings))
-        layers = [layer for layer in model.modules() if isinstance(layer, CDDTunerLinear)]
-        for layer in layers:
-            layer.set_scale("other", 2.0)
-        model.add_weighted_adapter(["default", "other", "other"], [3.0, -1.0, 0.25], "sum", combination_type="cat")
-        assert len(model.peft_config["sum"].terms) == 3
-        expected = {}
-        for layer in layers:
-            parts = {name: layer.get_delta_weight(name) for name in layer.cdd_adapters if name != "sum"}
-            expected[layer] = 3 * parts.get("default", 0) - 0.75 * parts["other"]
-            torch.testing.assert_close(layer.get_delta_weight("sum"), expected[layer])
-        model.set_adapter("sum")
-        unmerged, before = logits("llama", model), state(model)
-        model.merge_adapter(safe_merge=True)
-        torch.testing.assert_close(logits("llama", model), unmerged, atol=1e-5, rtol=1e-4)
-        model.unmerge_adapter()
-        assert_same_state(before, model)
-        names = ["sum", "__base__", "sum"]
-        mixed = model(**tiny.inputs("llama"), adapter_names=names).logits
-        torch.testing.assert_close(mixed[[0, 2]], unmerged[[0, 2]], atol=1e-5, rtol=1e-4)
-        model.add_weighted_adapter(["sum"], [-2.0], "twice", combination_type="cat")
-        for layer in layers:
-            layer.scale_layer(0.5)
-            torch.testing.assert_close(layer.get_delta_weight("sum"), 0.5 * expected[layer])
-            layer.unscale_layer()
-            torch.testing.assert_close(layer.get_delta_weight("twice"), -2 * expected[layer])
-        model.save_pretrained(tmp_path, save_embedding_layers=False)
-        loaded = PeftModel.from_pretrained(tiny.model("llama"), tmp_path / "sum", is_trainable=True)
-        assert torch.equal(logits("llama", loaded), unmerged)
-        train("llama", loaded, steps=1)
-        assert not torch.equal(logits("llama", loaded), unmerged)
-        with pytest.raises(ValueError, match="it is a sum of adapters, which structmat"):
-            load_adapter(tiny.model("llama"), tmp_path / "sum")
-        with pytest.raises(ValueError, match='have a sum among them, which is no product; combination_type="cat"'):
-            model.add_weighted_adapter(["sum"], [2.0], "new")
-
-    def test_the_layers_are_those_of_all(self) -> None:
-        model = adapted("llama", target_modules=["q_proj"], init_weights=False, layers_to_transform=[0])
-        model.add_adapter("other", CDDConfig(target_modules=["v_proj"], init_weights=False))
-        model.add_weighted_adapter(["default", "other"], [2.0, -1.0], "sum")
-        for layer in (layer for layer in model.modules() if isinstance(layer, CDDTunerLinear)):
-            name, weight = ("default", 2.0) if "default" in layer.cdd_adapters else ("other", -1.0)
-            torch.testing.assert_close(layer.get_delta_weight("sum"), weight * layer.get_delta_weight(name))
-
-    def test_modules_of_one_adapter_are_copied(self) -> None:
-        settings = {"modules_to_save": ["classifier"], "trainable_token_indices": [3], "init_weights": False}
-        model = adapted("bert", target_modules=["query"], task_type="SEQ_CLS", **settings)
-        train("bert", model)
-        model.add_weighted_adapter(["default"], [1.0], "twin")
-        expected = logits("bert", model)
-        model.set_adapter("twin")
-        torch.testing.assert_close(logits("bert", model), expected)
-        model.add_adapter("other", CDDConfig(target_modules=["query"], task_type="SEQ_CLS"))
-        with pytest.raises(ValueError, match="modules_to_save or trained tokens, which have no sum"):
-            model.add_weighted_adapter(["default", "other"], [1.0, 1.0], "sum")
-
-    def test_arguments_of_other_combinations_of_lora(self) -> None:
-        model = adapted("llama", target_modules=["q_proj"])
-        with pytest.raises(ValueError, match=r'combination_type must be "linear" or "cat", .* got .ties'):
-            model.add_weighted_adapter(["default"], [1.0], "new", combination_type="ties", density=0.5)
-        with pytest.raises(TypeError, match="'linear' takes no svd_rank"):
-            model.add_weighted_adapter(["default"], [1.0], "new", svd_rank=4)
-
-    @pytest.mark.parametrize(
-        ("arguments", "message"),
-        [
-            ((["default"], [1.0], "default"), "already exists"),
-            ((["default"], [1.0, 2.0], "new"), "one for each of 2 weights"),
-            ((["nobody"], [1.0], "new"), "must be names of adapters"),
-            ((["default"], [1.0], "new", "svd"), 'combination_type must be "linear" or "cat", which adds any adapters'),
-            ((["default"], [math.inf], "new", "cat"), "weights must be finite"),
-            ((["default", "other"], [1.0, 1.0], "new"), 'combination_type="cat" adds exactly, in .*q_proj'),
-        ],
-    )
-    def test_bad_ones_change_nothing(self, arguments: tuple[Any, ...], message: str) -> None:
-        model = adapted("llama", target_modules=["q_proj"], init_weights=False)
-        model.add_adapter("other", CDDConfig(target_modules=["q_proj"], init_weights=False))
-        before = state(model)
-        with pytest.raises(ValueError, match=message):
-            model.add_weighted_adapter(*arguments)
-        assert_same_state(before, model)
-        assert set(model.peft_config) == {"default", "other"}
+@pytest.mark.parametrize("settings", [{"terms": [{"alpha": 1.0}]}, {"parts": {"q_proj": [True, False]}}])
+def test_files_of_other_changes_are_refused_and_empty_settings_of_them_are_read(
+    settings: dict[str, Any], tmp_path: Path
+) -> None:
+    CDDConfig(target_modules=["q_proj"]).save_pretrained(str(tmp_path))
+    file = tmp_path / "adapter_config.json"
+    written = json.loads(file.read_text())
+    file.write_text(json.dumps(written | dict.fromkeys(settings)))
+    assert CDDConfig.from_pretrained(str(tmp_path)).target_modules == {"q_proj"}
+    file.write_text(json.dumps(written | settings))
+    with pytest.raises(ValueError, match="which are read no more"):
+        CDDConfig.from_pretrained(str(tmp_path))

@@ -465,15 +465,6 @@ class TestLifetime:
         assert torch.isfinite(out).all()
         assert out.shape == wide.shape
 
-    def test_sums_are_refused(self) -> None:
-        model = adapted()
-        model.add_adapter("other", CDDConfig(**RANDOM))
-        with pytest.raises(
-            ValueError, match=r"change parameters of model\.layers\.0\.mlp\.experts, which have no sums"
-        ):
-            model.add_weighted_adapter(["default", "other"], [1.0, 1.0], "sum")
-        assert set(model.peft_config) == {"default", "other"}
-
     def test_files_of_before_experts_could_be_adapted(self, tmp_path: Path) -> None:
         """Their settings mean experts, and they have no vectors of these."""
         model = get_peft_model(tiny.model("mixtral"), CDDConfig(target_modules=["q_proj"], init_weights=False)).eval()

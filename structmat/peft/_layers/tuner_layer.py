@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from structmat._errors import ArgumentValueError
 from structmat.peft._config import CDDConfig
-from structmat.peft._layers.sum import CDDSum, terms_of
 from structmat.torch import CDDAdapter
 from structmat.torch._for_peft import dense_change, dtype_and_device, owner_of, wide_dtype
 
@@ -22,28 +21,23 @@ __all__ = ["CDDTunerLayer", "Merged"]
 class Merged(NamedTuple):
     """A change as it was merged, with copies of the vectors: the adapter may be another one when it is unmerged."""
 
-    terms: list[tuple[tuple[int, int], list[Tensor], float]]
-    """The shape, the vectors and the gain of each of the changes that were added."""
+    shape: tuple[int, int]
+    """Of the change."""
+    vectors: list[Tensor]
+    gain: float
     before: Tensor | None
     """The weight before, unless the layer is quantised."""
 
     @classmethod
-    def of(cls, adapter: CDDAdapter | CDDSum, before: Tensor | None) -> Merged:
+    def of(cls, adapter: CDDAdapter, before: Tensor | None) -> Merged:
         """Keep the change that an adapter makes now."""
-        terms = []
-        for term in terms_of(adapter):
-            copies = [vector.detach().clone() for vector in term.vectors.forward()]
-            terms.append((term.layout.shape, copies, term.gain))
-        return cls(terms, before)
+        copies = [vector.detach().clone() for vector in adapter.vectors.forward()]
+        return cls(adapter.layout.shape, copies, adapter.gain, before)
 
     def change(self, expert: int | None = None) -> Tensor:
         """Return the change as a dense matrix; of vectors of several experts that of one, or all of them stacked."""
-        parts = []
-        for shape, vectors, gain in self.terms:
-            own = vectors if expert is None else [vector[expert] for vector in vectors]
-            parts.append(dense_change(shape, own, gain, wide_dtype(*own)))
-        first, *others = parts
-        return sum(others, first)
+        own = self.vectors if expert is None else [vector[expert] for vector in self.vectors]
+        return dense_change(self.shape, own, self.gain, wide_dtype(*own))
 
 
 class CDDTunerLayer(nn.Module, BaseTunerLayer):

@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from structmat._errors import ArgumentTypeError, ArgumentValueError
 from structmat.peft._config import CDDConfig
 from structmat.peft._layers.mixture import changes_at_once
-from structmat.peft._layers.sum import CDDSum, terms_of
 from structmat.peft._layers.tuner_layer import CDDTunerLayer, Merged
 from structmat.torch import CDDAdapter, CDDLinear
 from structmat.torch._for_peft import (
@@ -111,14 +110,10 @@ class CDDTunerLinear(CDDTunerLayer):
         """
         base = self.get_base_layer()
         init: Init = "zero" if config.init_weights else "normal"
-        whole = {name: getattr(config, name) for name in AdapterOptions.names()}
-        terms = []
-        for own in [whole] if config.terms is None else config.terms:
-            options = {name: own[name] for name in AdapterOptions.names()}
-            term = CDDAdapter(self.in_features, self.out_features, **options, init=init)
-            self._kind._prepare(base, term)
-            terms.append(term)
-        self._take_in(adapter_name, terms[0] if config.terms is None else CDDSum(terms), config)
+        options = {name: getattr(config, name) for name in AdapterOptions.names()}
+        adapter = CDDAdapter(self.in_features, self.out_features, **options, init=init)
+        self._kind._prepare(base, adapter)
+        self._take_in(adapter_name, adapter, config)
 
     def _get_base_layer_device_and_dtype(self, base_layer: nn.Module) -> tuple[Any, Any]:
         """Return what new vectors get from the base; torch.ao's quantised layers have a method as their weight."""
@@ -168,7 +163,7 @@ class CDDTunerLinear(CDDTunerLayer):
             active: Any = self._active_adapter
             adapters: Any = self.cdd_adapters._modules
             names = [active] if isinstance(active, str) else active
-            changes = [(term, None) for name in names if name in adapters for term in terms_of(adapters[name])]
+            changes = [(adapters[name], None) for name in names if name in adapters]
         if self._disable_adapters:
             changes = ()
         if not torch.compiler.is_compiling():
@@ -195,7 +190,7 @@ class CDDTunerLinear(CDDTunerLayer):
         changes: list[Change] = []
         for name in sorted(set(names) & set(adapters)):
             samples_of_it = torch.tensor([i for i, each in enumerate(names) if each == name], device=x.device)
-            changes += [(term, samples_of_it) for term in terms_of(adapters[name])]
+            changes.append((adapters[name], samples_of_it))
         return changes
 
     def __getattr__(self, name: str) -> Any:

@@ -6,7 +6,6 @@ Each file imports only from those below it:
 - `replacement`: values for tensors of a model, planned, checked, and then written in place
 - `save`: what of a model belongs in a folder, `save_adapter`
 - `folder`: the two files of a folder, written and read, whatever the model is
-- `former_parts`: files of earlier revisions, whose changes are of some parts of a layer's rows
 - `low_bits`: vectors in few bits a number, for small files
 - `tensors`: the tensors of a model by the keys that they have in files
 """

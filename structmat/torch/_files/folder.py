@@ -18,10 +18,9 @@ from structmat._errors import ArgumentTypeError, ArgumentValueError
 from structmat._files import atomic_write, check_output
 from structmat.torch._adapters.adapter import VECTOR_DTYPES
 from structmat.torch._adapters.options import AdapterOptions
-from structmat.torch._files.former_parts import chosen_parts, whole_change
 from structmat.torch._files.low_bits import packed_state, require_known_bits, unpacked_state
 
-__all__ = ["Stored", "naming_damage", "read_folder", "require_finite", "write_folder"]
+__all__ = ["Stored", "naming_damage", "read_folder", "require_finite", "require_one_product", "write_folder"]
 
 
 def write_folder(
@@ -75,8 +74,7 @@ def _complete(folder: Path) -> Stored:
         settings = json.loads((folder / CONFIG).read_text("utf-8"))
         if settings["peft_type"] != "CDD":
             raise ValueError(f"the method is {settings['peft_type']!r}")  # noqa: TRY301  # the text is completed below
-        if settings.get("terms"):
-            raise ValueError("it is a sum of adapters, which structmat.peft alone loads")  # noqa: TRY301  # as above
+        require_one_product(settings)
         options = AdapterOptions.checked(settings, CONFIG)
         saved = settings.get("modules_to_save") or []
         if not isinstance(saved, list) or not all(isinstance(name, str) for name in saved):
@@ -84,14 +82,19 @@ def _complete(folder: Path) -> Stored:
         has_biases = settings.get("bias") in {"all", "cdd_only"}
         require_known_bits(settings.get("bits"), CONFIG)
         state = unpacked_state(safetensors.torch.load_file(folder / WEIGHTS), "load_adapter")
-        stored, parameters, beside = _sorted(state, options.n_factors)
-        parts = settings.get("parts")
-        vectors = {path: whole_change(own, chosen_parts(parts, path), "load_adapter") for path, own in stored.items()}
+        vectors, parameters, beside = _sorted(state, options.n_factors)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         text = f"{folder} is no complete adapter of this method: {error}"
         raise ArgumentValueError("load_adapter", "folder", text) from error
     require_finite(state, "load_adapter", "folder")
     return Stored(options, saved, has_biases, vectors, parameters, beside)
+
+
+def require_one_product(settings: Mapping[str, Any]) -> None:
+    """Refuse settings of files that hold several changes for a layer, or one for some parts of its rows."""
+    for name, held in (("terms", "sums of adapters"), ("parts", "changes of some parts of a layer's rows")):
+        if settings.get(name):
+            raise ValueError(f"it holds {held}, by {name}={settings[name]!r}, which are read no more")
 
 
 def _sorted(state: Mapping[str, Tensor], n_factors: int) -> tuple[dict[str, list[Tensor]], set[str], dict[str, Tensor]]:

@@ -150,7 +150,8 @@ class CDDMultiheadAttention(AdaptedLayer):
                 groups.setdefault(tuple(samples.tolist()), [*of_all]).append(adapter)
         # Each sample stands in one group; those that nobody named have the changes of all samples alone.
         groups[tuple(sorted(set(range(x.shape[axis])).difference(*groups)))] = of_all
-        outputs, order = [], []
+        outputs: list[tuple[Tensor, Tensor | None]] = []
+        order: list[int] = []
         for key, adapters in groups.items():
             if key:
                 numbers = torch.tensor(key, device=x.device)
