@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from structmat._arguments import as_matrix, non_negative, random_generator
+from structmat._arguments import as_matrix, integer, non_negative, random_generator
 from structmat._arrays.libraries import device_of, is_numpy, namespace
 from structmat._errors import ArgumentValueError
 from structmat.fit._exact_products import Mixing, cyclic_band, factor_cyclic_band, factor_real_cyclic_band
@@ -75,7 +75,12 @@ class _Form(NamedTuple):
 
 
 def factorize_cdd(
-    W: ArrayLike, *, real: bool = False, target_error: float = 1e-10, rng: np.random.Generator | int | None = None
+    W: ArrayLike,
+    n_factors: int | None = None,
+    *,
+    real: bool = False,
+    target_error: float = 1e-10,
+    rng: np.random.Generator | int | None = None,
 ) -> FitResult:
     """Factorise a square matrix into diagonal and circulant matrices.
 
@@ -91,6 +96,9 @@ def factorize_cdd(
     W : array_like, shape (n, n)
         The matrix, real or complex, of any library that follows the array API standard. It is only read, and the work
         is done in NumPy on the CPU.
+    n_factors : int, optional
+        The most factors that the product may have. Where the forms above have more, `fit_cdd` searches for a product of
+        so many; it may not find one, and `converged` is False then. By default any number that the forms above take.
     real : bool, default False
         Whether all factors are to be real; `W` must be. There are at most ``3n + 1`` of them then, ``3d + 1`` for ``d +
         1`` cyclic diagonals, and they are less accurate: errors are near 1e-11 at n = 64 and 1e-9 at n = 256.
@@ -125,7 +133,8 @@ def factorize_cdd(
     Notes
     -----
     A product of F factors has ``F * n - (F - 1)`` degrees of freedom, so a generic matrix needs ``n + 1`` factors.
-    ``2n - 1`` are known to suffice [1]_; the construction here takes two more, which keep it stable. It costs
+    ``2n - 1`` are known to suffice [1]_; the construction here takes two more, which keep it stable. The search finds
+    products of ``n + 1`` to ``n + 4`` factors up to about n = 32, in seconds to a minute. It costs
     ``O(n**3)``, and its relative errors grow with n: at most 1e-12 up to n = 256, 1e-11 up to 512, 5e-11 at 1,024.
     Circulants have two diagonals (`BandedCirculant`) and are applied by shifts. Without blocks, ``4k + 1`` factors
     are known to suffice for rank k [2]_.
@@ -147,6 +156,9 @@ def factorize_cdd(
     (101, 'generic', True)
     >>> sm.factorize_cdd(np.outer([1.0, 2.0, 3.0], [4.0, 5.0, 6.0])).message
     'W is a product of three factors: rank-one'
+    >>> short = sm.factorize_cdd(np.random.default_rng(0).standard_normal((6, 6)), n_factors=8, rng=0)
+    >>> short.operator.n_factors, short.start, short.error < 1e-12
+    (8, 'search', True)
     """
     begun = time.monotonic()
     matrix = as_matrix(W, _OWNER, "W")
@@ -161,7 +173,10 @@ def factorize_cdd(
     values = values.astype(np.result_type(values.dtype, np.float64))
     exponent = largest_exponent(values)
     scaled = scale_by_power_of_two(values, -exponent)
+    most = None if n_factors is None else integer(n_factors, _OWNER, "n_factors")
     form = _few_factors(scaled, target_error) or _constructed(scaled, target_error, random, real=real)
+    if most is not None and len(form.vectors) > most:
+        form = _found_by_search(scaled, most, random, real=real)
     product = form._replace(vectors=_scaled_at_its_ends(form.vectors, exponent)).product()
     xp = namespace(matrix)
     if not is_numpy(xp):
@@ -243,6 +258,14 @@ def _few_factors(W: NDArray[Any], target_error: float) -> _Form | None:
     layout = CDDLayout((n, n), 5, n // rank)  # There are as many blocks to a side as the rank, or more.
     vectors = low_rank_product(u[:, :rank] * np.sqrt(s[:rank]), (np.sqrt(s[:rank, None]) * vh[:rank]).T, n // rank)
     return _Form(f"rank {rank}", vectors, f"five factors in blocks of {n // rank} hold the rank {rank}", layout)
+
+
+def _found_by_search(W: NDArray[Any], n_factors: int, rng: np.random.Generator, *, real: bool) -> _Form:
+    """Return the best product of so many factors that a search finds, complex ones unless they are to be real."""
+    fit = fit_cdd(W if real else W.astype(np.complex128), n_factors, rng=rng)
+    layout = CDDLayout.of(fit.operator)
+    vectors = [np.asarray(vector) for vector in layout.vectors_of(fit.operator)]
+    return _Form("search", vectors, f"{n_factors} factors by a search: {fit.message}", layout)
 
 
 # Constructions

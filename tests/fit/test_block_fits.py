@@ -97,7 +97,8 @@ def test_a_weighted_fit_is_never_worse_than_without_weights(shape, block_size, k
         assert of_fit < of_plain
         errors.append(fit.error)
         start = fit
-    assert errors[1] <= errors[0]
+    # Inputs of three dimensions are held exactly, and a longer product rounds a little more.
+    assert errors[1] <= errors[0] + 1e-15
 
 
 def test_zero_and_scales():

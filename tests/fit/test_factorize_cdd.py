@@ -269,3 +269,22 @@ def test_tensors_in_tensors_out():
 def test_bad_arguments(W, options, error, message):
     with pytest.raises(error, match="factorize_cdd: " + message):
         factorize_cdd(W, **options)
+
+
+@pytest.mark.slow(real=False)
+@pytest.mark.parametrize("real", [False, True])
+def test_fewer_factors_than_a_construction_are_searched_for(real):
+    W = np.random.default_rng(3).standard_normal((4, 4))
+    result = factorize_cdd(W, n_factors=6, real=real, rng=0)
+    assert (result.operator.n_factors, result.start, result.converged) == (6, "search", True)
+    assert np.isrealobj(np.asarray(result.operator.to_dense())) == real
+    assert np.linalg.norm(result.operator.to_dense() - W) <= 1e-12 * np.linalg.norm(W)
+
+
+def test_a_number_of_factors_is_an_upper_limit():
+    W = np.random.default_rng(3).standard_normal((4, 4))
+    assert factorize_cdd(np.diag(W[0]), n_factors=9, rng=0).operator.n_factors == 1
+    assert factorize_cdd(W, n_factors=40, rng=0).start == "generic"
+    short = factorize_cdd(W, n_factors=3, rng=0)
+    assert (short.operator.n_factors, short.converged) == (3, False)
+    assert "search" in short.message
