@@ -10,6 +10,7 @@ from structmat._arrays.shapes import concat_last
 from structmat._arrays.typing import Array, Namespace
 from structmat._rules import Solver
 from structmat.linear_systems import _iteration
+from structmat.linear_systems._bands import solutions_by_band
 from structmat.linear_systems._iteration import IterationSettings
 from structmat.linear_systems._least_squares_system import LeastSquaresSystem
 from structmat.linear_systems._results import Report, Solutions, SolveResult
@@ -24,7 +25,9 @@ class _SystemSolver(Solver):
     report: Report
 
     def __call__(self, A: Any, M: Any, b: Array, xp: Namespace) -> tuple[Array, tuple[Any, ...]]:
-        solutions = _iteration.solve_square(A, M, b, self.settings, xp)
+        solutions = solutions_by_band(A, b, self.settings.rtol, xp) if self.settings.bands else None
+        if solutions is None:
+            solutions = _iteration.solve_square(A, M, b, self.settings, xp)
         if not rules_of(xp).compiles:  # values can be read here, in the systems of derivatives too
             self.report.require_converged(solutions, M, b, self.settings.rtol, xp)
         return solutions.x, solutions[1:]

@@ -41,6 +41,8 @@ class IterationSettings(NamedTuple):
     """Whether the nearest circulant or diagonal matrix is the preconditioner where none is given."""
     eliminates: bool = False
     """Whether the matrix is written out where iteration does not reach `rtol`."""
+    bands: bool = False
+    """Whether a narrow band is solved by elimination before any iteration."""
 
 
 def solve_square(

@@ -1,0 +1,121 @@
+"""Systems with banded matrices: Toeplitz matrices of few lags plus diagonals, and some of their rows and columns."""
+
+from __future__ import annotations
+
+import tracemalloc
+
+import numpy as np
+import pytest
+import scipy.linalg
+from hypothesis import given
+from hypothesis import strategies as st
+
+import structmat as sm
+from structmat._arrays.libraries import namespace
+from structmat.linear_systems._bands import Band, is_banded
+from tests import backends
+
+
+@st.composite
+def banded(draw):
+    """Return a banded operator, one right-hand side or several, and whether LAPACK finds it positive definite."""
+    n = draw(st.integers(2, 40))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    below, above = draw(st.integers(0, min(n - 1, 6))), draw(st.integers(0, min(n - 1, 6)))
+    scale = draw(st.sampled_from([1.0, 1e-200, 1e200]))
+    is_complex = draw(st.booleans())
+
+    def numbers(count):
+        values = rng.standard_normal(count)
+        return values + 1j * rng.standard_normal(count) if is_complex else values
+
+    c, r = np.zeros(n, numbers(1).dtype), np.zeros(n, numbers(1).dtype)
+    c[: below + 1], r[: above + 1] = numbers(below + 1), numbers(above + 1)
+    r[0] = c[0] = draw(st.sampled_from([0.0, 12.0]))
+    if draw(st.booleans()):
+        r = c.conj()
+    A = sm.Toeplitz(c * scale, r * scale) + sm.Diagonal(rng.uniform(1, 5, n) * scale)
+    if draw(st.booleans()):
+        seen = rng.random(n) < draw(st.sampled_from([0.8, 0.3]))
+        seen[0] = True
+        A = A[seen][:, seen]
+    shape = (A.shape[0], 3) if draw(st.booleans()) else A.shape[0]
+    return A, rng.standard_normal(shape)
+
+
+@given(banded())
+def test_solutions_have_the_backward_error_of_dense_ones(system):
+    A, b = system
+    K = A.to_dense()
+    if np.linalg.cond(K) > 1e10:
+        return
+    found = sm.solve(A, b)
+    assert found.iterations == 0
+    left = np.abs(b - K @ found.x).max()
+    assert left <= 1e-13 * (np.abs(K).sum(axis=1).max() * np.abs(found.x).max() + np.abs(b).max())
+
+
+@given(banded())
+def test_bands_have_the_products_and_entries_of_the_matrix(system):
+    A, _ = system
+    K = A.to_dense()
+    band = Band.of(A, K.dtype, namespace(K))
+    if band is None:
+        rows, cols = np.nonzero(K)
+        assert np.ptp(np.append(rows - cols, 0)) >= len(K) - 1 or not is_banded(A, namespace(K))
+        return
+    eye = np.eye(len(K), dtype=K.dtype)
+    # The entries of a submatrix that is written out are products by transforms, with rounding errors of their own.
+    assert np.allclose(band.product(eye).T, K, rtol=0, atol=4e-15 * np.abs(K).max())
+
+
+@pytest.mark.parametrize("n", [10, 100, 2000, 5000])
+@pytest.mark.parametrize("lags", [1, 3])
+def test_bands_are_solved_without_iteration_at_every_size(n, lags):
+    c = np.where(np.arange(n) <= lags, 0.5 ** np.arange(n), 0.0)
+    A = sm.Toeplitz(c) + sm.Diagonal(np.linspace(1, 2, n))
+    found = sm.solve(A, np.ones(n))
+    assert found.iterations == 0
+    assert found.residual < 1e-14
+
+
+def test_memory_is_that_of_the_band():
+    n = 200_000
+    A = sm.Toeplitz(np.r_[4.0, 1.0, np.zeros(n - 2)]) + sm.Diagonal(np.linspace(1, 2, n))
+    b = np.ones(n)
+    tracemalloc.start()
+    sm.solve(A, b)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 16 * b.nbytes
+
+
+@pytest.mark.parametrize("hermitian", [True, False])
+def test_singular_band_is_an_error(hermitian):
+    A = sm.Toeplitz([0.0, 1.0, 0.0], [0.0, 1.0 if hermitian else 0.0, 0.0]) + sm.Diagonal(np.zeros(3))
+    with pytest.raises(sm.ConvergenceError, match="singular"):
+        sm.solve(A, np.array([1.0, 0.0, 0.5]))
+
+
+def test_gradients_of_a_band_are_those_of_the_dense_matrix():
+    torch = pytest.importorskip("torch")
+    n = 12
+    c = torch.tensor(np.r_[4.0, 1.0, 0.5, np.zeros(n - 3)], requires_grad=True)
+    d = torch.linspace(1, 2, n, dtype=torch.float64, requires_grad=True)
+    b = torch.linspace(-1, 1, n, dtype=torch.float64, requires_grad=True)
+    results = []
+    for solve in (lambda A: sm.solve(A, b).x, lambda A: torch.linalg.solve(A.to_dense(), b)):
+        x = solve(sm.Toeplitz(c) + sm.Diagonal(d))
+        results.append((x, *torch.autograd.grad((x * torch.arange(n)).sum(), (c, d, b))))
+    for one, other in zip(*results, strict=True):
+        assert torch.allclose(one, other, rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.parametrize("library", backends.TESTED)
+def test_every_library_has_the_same_solutions(library):
+    n, backend = 30, backends.get(library)
+    c, d = np.r_[4.0, 1.0, np.zeros(n - 2)], np.linspace(1, 2, n)
+    A = sm.Toeplitz(backend.asarray(c)) + sm.Diagonal(backend.asarray(d))
+    x = sm.solve(A, backend.asarray(np.ones(n))).x
+    expected = scipy.linalg.solve(scipy.linalg.toeplitz(c) + np.diag(d), np.ones(n))
+    assert np.allclose(backend.to_numpy(x), expected, rtol=1e-5)
