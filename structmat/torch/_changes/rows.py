@@ -13,7 +13,7 @@ transforms are done: with them the outputs of 1,024 rows of 2,048 in bfloat16 ta
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import repeat
 from typing import NamedTuple, cast
 
@@ -303,9 +303,11 @@ def rows_of(x: Tensor, samples: Samples | None) -> Tensor:
     return x.reshape(*lead, x.shape[-1])
 
 
-def _pieces(rows: Tensor, size: int) -> Sequence[Tensor]:
-    """Return chunks of rows or samples; for few of them calls that change nothing would count."""
-    return (rows,) if rows.shape[0] <= size else rows.split(size)
+def _chunks(size: int, *all_rows: Tensor) -> Iterable[tuple[Tensor, ...]]:
+    """Return chunks of rows or samples of several tensors; for few of them calls that change nothing would count."""
+    if all_rows[0].shape[0] <= size:
+        return (all_rows,)
+    return zip(*[each.split(size) for each in all_rows], strict=True)
 
 
 def chunked_change(
@@ -341,7 +343,7 @@ def chunked_change(
         working = samples.working(vectors, gain, x, base)
     else:
         working = Working.of(vectors, gain, x, base, samples)
-    chunks = zip(*(_pieces(each, working.chunk) for each in (rows, base, out)), strict=True)
+    chunks = _chunks(working.chunk, rows, base, out)
     for (xs, bases, outs), (part, _) in zip(chunks, working.chunks(), strict=False):
         h, scale = change_rows(xs, part, overwrite=True)
         torch.addcmul(bases, h, scale, out=outs)  # rounded once, after the addition, where outputs have fewer digits
@@ -368,7 +370,7 @@ def chunked_gradients(
     dx_rows = x_rows if result is None else result.view(x_rows.shape)  # the former only to have as many chunks
     totals: list[Tensor] = []
     of_samples: list[list[Tensor]] = []
-    chunks = zip(*(_pieces(each, working.chunk) for each in (x_rows, dy_rows, dx_rows)), strict=True)
+    chunks = _chunks(working.chunk, x_rows, dy_rows, dx_rows)
     for (xs, dys, dxs), (part, adjoints) in zip(chunks, working.chunks(working.adjoints()), strict=False):
         kept = _kept_for_gradients(xs, part)
         g, scale, sums = _gradient_rows(dys, part, adjoints, kept)

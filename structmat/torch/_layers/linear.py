@@ -218,8 +218,9 @@ class CDDLinear(AdaptedLayer):
         if x.size(-1) != self.in_features:
             text = f"must have shape (..., {self.in_features}), got (..., {x.size(-1)})"
             raise ArgumentValueError("CDDLinear", "x", text)
-        base = self._own_bias_alone if self.base is None else self.base
-        return self._with_changes(self.base, [(self.adapter, None)], base, x, *args, **kwargs)
+        base = self.base
+        call = self._own_bias_alone if base is None else base
+        return self._with_changes(base, [(self.adapter, None)], call, x, *args, **kwargs)
 
     def _own_bias_alone(self, x: Tensor) -> Tensor:
         """Return what a layer without a base adds its change to: its bias, or zeros."""
