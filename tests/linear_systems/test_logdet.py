@@ -221,6 +221,18 @@ def test_closed_forms_have_no_error(backend: Any) -> None:
         assert float(log) == pytest.approx(expected.logabsdet)
 
 
+@pytest.mark.parametrize("scales", [[1.0], [1.0, 1e11]])  # the direct factor is exact for the second member
+def test_of_two_factors_the_one_with_the_smaller_error_is_returned(scales: list[float]) -> None:
+    """A squared exponential with noise of 1e-12: the direct factor leaves out more than the least eigenvalues."""
+    n = 1030
+    noise = 1e-12 * np.array(scales)[:, None] * np.linspace(1.0, 1.5, n)
+    A = sm.Toeplitz(np.exp(-0.5 * (np.arange(n) / 8) ** 2)) + sm.Diagonal(noise)
+    found, direct = sm.slogdet(A), sm.slogdet(A, method=sm.Superfast())
+    assert np.max(direct.standard_error) > 0.1
+    assert np.all(found.standard_error <= direct.standard_error)
+    assert np.all(np.abs(found.logabsdet - np.linalg.slogdet(A.to_dense()).logabsdet) < 0.05)
+
+
 def test_what_is_near_enough_has_no_error() -> None:
     first, second = sm.Circulant(np.array([3.0, 1.0, 0.5, 1.0])), sm.Circulant(np.array([2.0, -1.0, 0.0, -1.0]))
     _, log, error = sm.slogdet(sm.Sum([first, second]), n_probes=32)
