@@ -75,13 +75,13 @@ class TestConfig:
             CDDConfig(**settings)
 
     def test_options_of_lora_have_counterparts(self) -> None:
-        """One line for all of them says what to write; so does a line for each that there is none of."""
+        """One line for all of them says what to write; those that there is none of are unknown."""
         with pytest.raises(TypeError, match=r"'r' of .*'lora_alpha' of .*'lora_dropout' of LoRA: write dropout=0.05$"):
             CDDConfig(r=8, lora_alpha=16, lora_dropout=0.05)  # type: ignore[call-arg]
         own = {field.name for field in dataclasses.fields(CDDConfig)}
         for field in dataclasses.fields(peft.LoraConfig):
             if field.name not in own:
-                with pytest.raises(TypeError, match=f"keyword argument '{field.name}' of LoRA: (leave it out|write )"):
+                with pytest.raises(TypeError, match=f"unexpected keyword argument '{field.name}'"):
                     CDDConfig(**{field.name: None})
 
     def test_options_of_adapters_have_one_default(self) -> None:

@@ -16,7 +16,7 @@ from structmat.torch._layers.base_weight import dtype_and_device, merged_weight,
 from structmat.torch._other_tools.calls import is_never_called
 from structmat.torch._other_tools.nested_tensors import rows_of_nested
 
-__all__ = ["AdaptedLayer", "Change"]
+__all__ = ["AdaptedLayer", "Change", "ShowingLayer"]
 
 Change: TypeAlias = tuple[CDDAdapter, Tensor | None]
 """A change, and the samples of a batch that it is for, by their numbers; None for all of them."""
@@ -147,9 +147,6 @@ class AdaptedLayer(AdaptedModule):
 
     # ---- the weight
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.base, name) if name in self._shown else super().__getattr__(name)
-
     @property
     def weight(self) -> Any:
         """The base's weight, without the change."""
@@ -191,6 +188,16 @@ class AdaptedLayer(AdaptedModule):
             raise ArgumentValueError(owner, None, "the layer was never called: its weight alone is read, unchanged")
         pieces = self._pieces(self.base, change)
         return {name: merged_weight(weight, pieces[name], owner) for name, weight in weights.items()}
+
+
+class ShowingLayer(AdaptedLayer):
+    """An adapted layer from which modules around read attributes of the base, those in `_shown`.
+
+    Python asks for them by a method of the class, which costs every forward pass time: linear layers do without.
+    """
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.base, name) if name in self._shown else super().__getattr__(name)
 
 
 def _called(base: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], x: Tensor) -> Any:

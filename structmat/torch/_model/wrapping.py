@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from torch import nn
@@ -99,16 +99,14 @@ def wrap_layers(model: nn.Module, options: dict[str, dict[str, Any]]) -> None:
             parameter.requires_grad_(before)
         raise
     # The model changes only here, when all layers are made.
-    for base, layer in new.items():
-        _replace(model, base, layer)
+    _replace(model, new)
     leave_fast_paths(model, AdaptedModule)
     watch_calls(model, AdaptedModule)
 
 
 def unwrap_layers(model: nn.Module, layers: Iterable[AdaptedModule]) -> None:
     """Put the bases of all adapted layers of a model back into their places."""
-    for layer in layers:
-        _replace(model, layer, layer.base)
+    _replace(model, {layer: layer.base for layer in layers})
     model.__dict__.pop(_RECORD, None)
     return_to_fast_paths(model)
 
@@ -143,9 +141,14 @@ def _own_parameters(module: nn.Module) -> Iterator[nn.Parameter]:
             yield from _own_parameters(child)
 
 
-def _replace(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
-    """Put a module into all places of a model where another one stands."""
-    places = [(owner, name) for owner in model.modules() for name, child in owner._modules.items() if child is old]
-    for owner, name in places:
-        if owner is not new:
-            setattr(owner, name, new)
+def _replace(model: nn.Module, new: Mapping[Any, nn.Module]) -> None:
+    """Put modules into all places of a model where others stand, those that they are given for."""
+    places = [
+        (owner, name, new[child])
+        for owner in model.modules()
+        for name, child in owner._modules.items()
+        if child is not None and child in new
+    ]
+    for owner, name, module in places:
+        if owner is not module:
+            setattr(owner, name, module)
