@@ -148,10 +148,15 @@ def range_of(index: Any, size: int, owner: str, argument: str) -> range:
 
 
 def is_choice(index: Any) -> bool:
-    """Tell whether an index chooses rows or columns that are no neighbours: an array, a list, a slice with a step."""
+    """Tell whether an index chooses rows or columns that are no neighbours: an array, a list, a slice with a step.
+
+    What NumPy can make an array of, such as a series of pandas, is an array here.
+    """
     if isinstance(index, slice):
         return index.step not in {None, 1}
-    return isinstance(index, list) or (is_array(index) and index.ndim > 0)
+    if isinstance(index, list):
+        return True
+    return (is_array(index) or hasattr(index, "__array__")) and getattr(index, "ndim", 0) > 0
 
 
 def nothing_chosen(owner: str, argument: str) -> ArgumentValueError:

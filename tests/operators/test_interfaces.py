@@ -113,6 +113,13 @@ def test_series_and_frames_of_pandas_are_arrays() -> None:
             call()
     with pytest.raises(TypeError, match=r"add operators, or arrays"):
         C + series
+    mask, places = np.array([True, False, True, True]), np.array([3, 0])
+    for chosen in (mask, places):
+        for index in (pd.Series(chosen), pd.Index(chosen)):
+            np.testing.assert_array_equal(C[index].to_dense(), C[chosen].to_dense())
+            np.testing.assert_array_equal(C[:, index][1], C[:, chosen][1])
+    with pytest.raises(TypeError, match="must be a mask or integers along one axis"):
+        C[frame]
 
 
 @every_entry

@@ -168,3 +168,16 @@ def test_derivatives_in_jax() -> None:
     np.testing.assert_allclose(found, expected, atol=1e-9)
     gradient = jax.jit(jax.grad(lambda T: T.cholesky().sum()))(sm.Toeplitz(stack.real))
     np.testing.assert_allclose(gradient.c[:, 1:], gradient.r[:, 1:])  # so that a step keeps it symmetric
+
+
+@pytest.mark.parametrize("where", [(0, 0, 0), (0, 1, 1), (2, 0, 1)])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_factors_of_matrices_that_are_not_finite_are_errors(where, value):
+    """LAPACK returns a factor of NaN for them, of which the user of one block or several shall hear."""
+    blocks = np.zeros((3, 2, 2))
+    blocks[0] = [[4.0, 1.0], [1.0, 5.0]]
+    blocks[where] = value
+    with pytest.raises(np.linalg.LinAlgError, match=r"leading section of . x . blocks is not, as it holds NaN"):
+        sm.BlockToeplitz(blocks).cholesky()
+    with pytest.raises(np.linalg.LinAlgError, match=r"leading section of order . is not, as it holds NaN"):
+        sm.Toeplitz(np.where(np.arange(3) == where[0], value, [4.0, 1.0, 0.0])).cholesky()

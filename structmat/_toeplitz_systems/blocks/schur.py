@@ -44,7 +44,9 @@ def block_cholesky(c: Array, r: Array, xp: Namespace, owner: str) -> Array:
     A matrix that is not Hermitian, or not positive definite, is an error where values may be read. Elsewhere the
     Hermitian part is taken, and the results are NaN where it is not positive definite.
     """
-    of_row = adjoint(xp.concat([c[..., :1, :, :] + 0 * r[..., :1, :, :], r[..., 1:, :, :]], axis=-3), xp)
+    with np.errstate(invalid="ignore"):  # of infinity, which is found below
+        corner = c[..., :1, :, :] + 0 * r[..., :1, :, :]
+    of_row = adjoint(xp.concat([corner, r[..., 1:, :, :]], axis=-3), xp)
     if can_raise_for_values(xp):
         _require_hermitian(c, of_row, xp, owner)
     blocks = c / 2 + of_row / 2
@@ -63,13 +65,19 @@ def block_cholesky(c: Array, r: Array, xp: Namespace, owner: str) -> Array:
                 factor[..., m * p :, m * p : (m + 1) * p] = part
                 reached = m + 1
     except np.linalg.LinAlgError as error:
-        text = (
-            f"the matrix is not positive definite: its leading section of {reached + 1} x {reached + 1} blocks is not"
-        )
-        if not np.all(np.isfinite(column)):
-            text += ", as it holds NaN or infinity"
-        raise np.linalg.LinAlgError(f"{owner}: {text}") from error
+        raise _not_definite(reached + 1, column, owner) from error
+    is_finite = np.all(np.isfinite(factor), axis=tuple(range(factor.ndim - 1)))  # a factor of NaN is no error of LAPACK
+    if not np.all(is_finite):
+        raise _not_definite(int(np.argmin(is_finite)) // p + 1, column, owner)
     return factor
+
+
+def _not_definite(blocks: int, column: Array, owner: str) -> np.linalg.LinAlgError:
+    """Return the error for a matrix of which the leading section of so many blocks is not positive definite."""
+    text = f"the matrix is not positive definite: its leading section of {blocks} x {blocks} blocks is not"
+    if not np.all(np.isfinite(column)):
+        text += ", as it holds NaN or infinity"
+    return np.linalg.LinAlgError(f"{owner}: {text}")
 
 
 def _require_hermitian(c: Array, of_row: Array, xp: Namespace, owner: str) -> None:
