@@ -38,8 +38,13 @@ _NUMBERS = 1 << 26
 
 def is_written_out(operator: LinearOperator) -> bool:
     """Tell whether a matrix may be written out, or all of a stack together."""
+    return max(operator.shape) <= MOST_WRITTEN_OUT and fits_in_memory(operator)
+
+
+def fits_in_memory(operator: LinearOperator) -> bool:
+    """Tell whether a matrix, or all of a stack together, may be written out as a last resort, however long it takes."""
     rows, cols = operator.shape
-    return max(rows, cols) <= MOST_WRITTEN_OUT and prod(operator.batch_shape) * rows * cols <= _NUMBERS
+    return prod(operator.batch_shape) * rows * cols <= _NUMBERS
 
 
 def iterations_before_elimination(

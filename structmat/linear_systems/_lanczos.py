@@ -148,7 +148,7 @@ def _quadrature_in_jax(op: LinearOperator, z: Array, steps: int, traced: bool, x
 
 
 def _too_few(steps: int, values: Array, xp: Namespace) -> ConvergenceError:
-    text = f"slogdet: {steps} Lanczos steps do not suffice; raise max_iter"
+    text = f"slogdet: {steps} Lanczos steps do not suffice; raise max_iter, or factor A.to_dense()"
     return ConvergenceError(f"{text}. The error's attribute `result` holds the estimate so far", mean_of(values, xp))
 
 

@@ -21,7 +21,7 @@ from structmat._arrays.linear_algebra import (
 )
 from structmat._arrays.typing import Array, DType, Namespace
 from structmat._errors import ArgumentTypeError, ArgumentValueError
-from structmat.linear_systems._elimination import is_written_out
+from structmat.linear_systems._elimination import fits_in_memory, is_written_out
 from structmat.linear_systems._hermitian import require_hermitian, require_positive
 from structmat.linear_systems._lanczos import (
     TRACED,
@@ -111,7 +111,8 @@ def slogdet(
         If A has no closed form and is not positive definite. A closed form returns the sign, whatever it is; `method`
         does not.
     ConvergenceError
-        If `max_iter` steps do not suffice, or 100 groups of vectors for `target_error`.
+        If `max_iter` steps do not suffice, or 100 groups of vectors for `target_error`, and `n_probes` is given or the
+        dense matrix takes more than 512 MiB in double precision (8,192 unknowns).
     ValueError
         If A is not square or not Hermitian, an option is out of range, or `method` does not suffice.
     TypeError
@@ -164,8 +165,9 @@ def slogdet(
     times that of the missing rows and columns of its inverse.
 
     Each step costs a product with A and two with roots of M. An estimate has converged if the last fifth of all steps
-    shows that the error left is below a tenth of its standard error. Under ``jax.jit``, where values are not known, an
-    estimate that has not converged is NaN.
+    shows that the error left is below a tenth of its standard error. Where it has not, and `n_probes` is not given, a
+    dense factor is made up to 8,192 unknowns. Under ``jax.jit``, where values are not known, an estimate that has not
+    converged is NaN.
 
     **Gradients.** Those of exact results are exact, in torch (reverse mode) and JAX. Those of estimates (reverse mode)
     are unbiased estimates by the same vectors, and take one solution by `solve` for each of these.
@@ -220,7 +222,14 @@ def _slogdet(
             found = None
         if found is None:
             _require_values_for_estimate(op, owner, xp)
-            found = _by_estimate(op, count, random, wanted, max_iter, owner, xp)
+            try:
+                found = _by_estimate(op, count, random, wanted, max_iter, owner, xp)
+            except ConvergenceError:
+                if n_probes is not None or not fits_in_memory(op):
+                    raise
+                found = _by_dense_factor(op, xp)
+                if wanted is not None and not _is_known_within(wanted, found, xp):
+                    raise
     sign, log, error = (without_axes_as_scalar(cast_back(value, dtype, xp)) for value in found)
     return SlogdetEstimate(sign, log, error)
 
@@ -251,10 +260,15 @@ def _exactly(op: LinearOperator, method: Superfast | None, owner: str, xp: Names
     found = _in_closed_form(op, xp)
     if found is not None:
         return found
-    known = _exact(op, xp)
-    if known is None:
-        return None
-    log, error = known
+    if is_written_out(op):
+        return _by_dense_factor(op, xp)
+    log = _by_few_gaps(op, xp)
+    return None if log is None else _of_positive(log, xp.zeros_like(log), op, xp)
+
+
+def _by_dense_factor(op: LinearOperator, xp: Namespace) -> SlogdetEstimate:
+    """Return the result by the dense matrix."""
+    log, error = _of_dense(op, xp)
     return _of_positive(log, _above_rounding(error, log, op.shape[0], xp), op, xp)
 
 
@@ -264,10 +278,8 @@ def _of_smaller_error(op: LinearOperator, log: Array, error: Array, xp: Namespac
     if not is_written_out(op) or not rules.concrete(xp.any(error > _LARGE)):  # nor where values are hidden
         return log, error
     try:
-        known = _exact(op, xp)
+        known = _of_dense(op, xp)
     except np.linalg.LinAlgError:  # by rounding errors: the direct factor found it positive definite
-        return log, error
-    if known is None:
         return log, error
     better = known[1] < error
     if rules.concrete(xp.all(better)):
@@ -334,19 +346,19 @@ def _require_superfast(method: object, owner: str, *, alone: bool) -> None:
         raise ArgumentValueError(owner, "method", text)
 
 
-def _exact(op: LinearOperator, xp: Namespace) -> tuple[Array, Array] | None:
-    """Return the logarithm of the determinant where that takes no longer than an estimate: of few rows, or few gaps.
+def _of_dense(op: LinearOperator, xp: Namespace) -> tuple[Array, Array]:
+    """Return the logarithm of the determinant by a dense factor, and how far off it may be, as was measured."""
+    dense = op.to_dense()
+    hermitian = is_hermitian(dense, xp)
+    known = rules_of(xp).concrete(xp.all(hermitian))
+    if known is not None:
+        require_hermitian(known)
+    log, factor = _by_cholesky(dense, xp)
+    return xp.where(hermitian, log, xp.full_like(log, float("nan"))), _error_of(factor, dense, xp)
 
-    The second is how far off it may be, as far as that is known.
-    """
-    if is_written_out(op):
-        dense = op.to_dense()
-        hermitian = is_hermitian(dense, xp)
-        known = rules_of(xp).concrete(xp.all(hermitian))
-        if known is not None:
-            require_hermitian(known)
-        log, factor = _by_cholesky(dense, xp)
-        return xp.where(hermitian, log, xp.full_like(log, float("nan"))), _error_of(factor, dense, xp)
+
+def _by_few_gaps(op: LinearOperator, xp: Namespace) -> Array | None:
+    """Return the logarithm of the determinant of a matrix of which few rows are missing, by that of the whole."""
     near = op._near(next(iter(op._arrays()), xp.ones(1)), xp)
     whole, chosen = near.whole, near.chosen
     missing = None if chosen is None else chosen._others()
@@ -357,8 +369,7 @@ def _exact(op: LinearOperator, xp: Namespace) -> tuple[Array, Array] | None:
         log = log + _by_cholesky(Submatrix(inverse, missing, missing).to_dense(), xp)[0]
     except (NotImplementedError, np.linalg.LinAlgError):
         return None
-    log = _checked(op, xp.where(real_part(sign, xp) > 0, log, xp.full_like(log, float("nan"))), xp)
-    return log, xp.zeros_like(log)
+    return _checked(op, xp.where(real_part(sign, xp) > 0, log, xp.full_like(log, float("nan"))), xp)
 
 
 def _checked(op: LinearOperator, log: Array, xp: Namespace) -> Array:
