@@ -11,7 +11,6 @@ Map of the package; each line imports only from those below it:
 - `_adapters`: the trainable vectors of a change: `CDDAdapter`, `StackedCDDAdapter`, and what can be chosen for them
 - `_changes`: the mathematics of a change: rows, dense sums, kernels, experts, and the differentiable operation
 - `_other_tools`: what compilers, wrappers, engines and modules that read weights do, and need
-- `_linear_operator`, `_structured_operator`: the bridge to linear_operator and GPyTorch, `as_linear_operator`
 
 >>> import torch
 >>> from structmat.torch import adapt
@@ -29,13 +28,13 @@ try:
 except ModuleNotFoundError as error:
     raise ImportError('structmat.torch needs the extra "torch": pip install "structmat[torch]"') from error
 
+from structmat._gpytorch.bridge import as_linear_operator
 from structmat.torch._adapters.adapter import CDDAdapter
 from structmat.torch._adapters.stacked_adapter import StackedCDDAdapter
 from structmat.torch._bank import AdapterBank
 from structmat.torch._files.load import load_adapter, using_adapter
 from structmat.torch._files.save import save_adapter
 from structmat.torch._layers import CDDConv, CDDEmbedding, CDDExperts, CDDLinear, CDDMultiheadAttention
-from structmat.torch._linear_operator import as_linear_operator
 from structmat.torch._long_convolutions import (
     FFTConv1d,
     FFTConv2d,

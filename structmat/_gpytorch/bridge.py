@@ -50,7 +50,7 @@ def as_linear_operator(operator: LinearOperator) -> Any:
         raise ArgumentTypeError(owner, "operator", f"must hold real tensors and no others, got {operator!r}")
     try:
         # The package linear_operator is not in the extra, so that it may be missing.
-        from structmat.torch._structured_operator import StructuredLinearOperator  # noqa: PLC0415
+        from structmat._gpytorch.structured_operator import StructuredLinearOperator  # noqa: PLC0415
     except ModuleNotFoundError as error:
         text = 'needs linear_operator: pip install "structmat[torch]" linear_operator'
         raise ImportError(f"structmat.torch.as_linear_operator {text}") from error
