@@ -181,3 +181,29 @@ def test_factors_of_matrices_that_are_not_finite_are_errors(where, value):
         sm.BlockToeplitz(blocks).cholesky()
     with pytest.raises(np.linalg.LinAlgError, match=r"leading section of order . is not, as it holds NaN"):
         sm.Toeplitz(np.where(np.arange(3) == where[0], value, [4.0, 1.0, 0.0])).cholesky()
+
+
+@pytest.fixture
+def jax_backend() -> Backend:
+    """Return the backend, whose import takes seconds, outside of the time of a test."""
+    return backends.get("jax")
+
+
+@pytest.mark.parametrize(
+    "T",
+    [
+        sm.Toeplitz(np.array([4.0, 2.0, 1.0])),
+        pytest.param(
+            sm.BlockToeplitz(
+                np.array([[[5.0, 1.0], [1.0, 4.0]], [[1.0, 0.5], [0.25, 1.0]], [[0.5, 0.0], [0.25, 0.5]]])
+            ),
+            marks=pytest.mark.slow,
+        ),
+    ],
+    ids=["numbers", "blocks"],
+)
+def test_factors_under_jit_are_those_of_dense_matrices(jax_backend: Backend, T: Any) -> None:
+    """A compiler takes steps of one size, whose rows are chosen by masks."""
+    jax = pytest.importorskip("jax")
+    L = jax.jit(lambda T: T.cholesky())(type(T)(jax_backend.asarray(T.c)))
+    np.testing.assert_allclose(L, np.linalg.cholesky(T.to_dense()), atol=1e-14)

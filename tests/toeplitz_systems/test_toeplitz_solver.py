@@ -807,3 +807,33 @@ def test_the_circulant_of_the_iteration_has_the_diagonals_next_to_the_main_one()
     for n, expected in ((4, [0.0, 1.0, 7.0, 13.0]), (5, [0.0, 1.0, 2.0, 13.0, 14.0])):
         lower, wrapped = np.arange(n, dtype=float), 10.0 + np.arange(n)  # diagonals below, and above by their distance
         np.testing.assert_array_equal(central_diagonals(lower, wrapped, numpy_namespace), expected)
+
+
+def test_backward_errors_are_those_of_each_row():
+    """Rows of 4e10 do not hide an error of 1e-6 in a row of 13, and refinement mends it."""
+    n = 40
+    c, r = np.r_[1.0, np.full(n - 1, 0.3)], np.r_[1.0, np.full(n - 1, 1e9)]
+    c[1:] += 0.01 * np.cos(np.arange(1, n) ** 2)
+    r[1:] += 1e8 * np.cos(np.arange(1, n) ** 2)
+    system, dense = ToeplitzSystem(c, r), scipy.linalg.toeplitz(c, r)
+    exact = np.ones(n)
+    b = dense @ exact
+    wrong = b.copy()
+    wrong[-1] *= 1 + 1e-6
+    assert system._residuals_and_errors(wrong[None], exact[None])[1] > 5e-7
+    x = np.linalg.solve(dense, wrong)
+    assert system._becomes_exact(x, b, lambda residual: np.linalg.solve(dense, residual))
+    assert abs(b - dense @ x)[-1] < 1e-12 * b[-1]
+
+
+@pytest.mark.parametrize("change", [1e-4, 0.05])
+def test_long_solution_is_refused_if_a_correction_changes_it_by_more_than_a_hundredth(change):
+    """Its residual is at the level of rounding, as that of any solution of such a length."""
+    system = ToeplitzSystem(np.array([1.0, 1 - 1e-8]), np.array([1.0, 1 - 1.1e-8]))
+    b = np.array([[1.0, -1.0]])
+    x = np.linalg.solve(scipy.linalg.toeplitz(system.c, system.r), b[0])[None] * (1 + 1e-9)
+    error = float(system._residuals_and_errors(b, x)[1][0, 0])
+    answers = iter([x])
+    _, (found,) = system._solve_with_refinement(lambda _: next(answers, change * x), b, 1e-13)
+    assert 0 < error < 1e-15
+    assert (found > 10 * error) == (change > thresholds.STEADY)
