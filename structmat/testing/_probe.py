@@ -129,6 +129,14 @@ class Probe:
         scale = float(np.sqrt(2)) if self.complex and not self.view.forces_complex else 1.0
         return max(max(found, default=0.0) / scale, float(np.finfo(float).tiny))
 
+    @property
+    def is_in_range(self) -> bool:
+        """Whether there are entries, and squares of them are well within the range of numbers."""
+        if 0 in (*self.view.batch_shape, *self.view.shape):
+            return False
+        least = 1e-9 if self.single else 1e-60
+        return least < self.norm < 1 / least or self.norm == float(np.finfo(float).tiny)
+
     def near(self, text: str, actual: Any, expected: Any, *sizes: Any, of: float = 1.0) -> None:
         """Raise an error unless two results agree up to rounding, relative to the operator and to what it multiplied.
 

@@ -203,9 +203,9 @@ def _written_out(probe: Probe) -> None:
         probe.near(
             "A x is not the product of the dense matrix", probe.times(x), np.einsum("...ij,...j->...i", dense, x), x
         )
-    expected = {"the matrix": lambda: dense, "the diagonal": lambda: np.diagonal(dense, axis1=-2, axis2=-1)}
+    expected: dict[str, Values] = {"the matrix": dense, "the diagonal": np.diagonal(dense, axis1=-2, axis2=-1)}
     for name, function in probe.view.entries.items():
-        probe.near(f"{name} is not that of the products", function(), expected[name](), np.ones(1))
+        probe.near(f"{name} is not that of the products", function(), expected[name], np.ones(1))
     solve = probe.view.solve
     if solve is not None and np.all(np.linalg.cond(dense) < 100):
         b = probe.left(2)

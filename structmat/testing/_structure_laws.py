@@ -386,7 +386,8 @@ def _norms_of_transpose(probe: Probe, known: dict[Any, Values]) -> None:
         if other is not None:
             scale = probe.growth * float(np.max(known[order], initial=0.0)) or 1.0
             _compare(probe, f"norm({order}) of the transpose", other, known[order], scale)
-    for order, turned in ((1, np.inf), (np.inf, 1)):
+    turns: tuple[tuple[Any, Any], ...] = ((1, np.inf), (np.inf, 1))
+    for order, turned in turns:
         other = _known(partial(A.T.norm, turned)) if order in known else None
         if other is not None:
             scale = float(np.max(known[order], initial=0.0)) or 1.0
@@ -515,9 +516,9 @@ def _near(probe: Probe) -> None:
     whole = near.whole
     if near.chosen is None:
         probe.near("_near().whole", whole.matvec(probe.view.array(x)), expected, x)
-        found = near.noisy_toeplitz()
-        if found is not None:
-            toeplitz, diagonal = found
+        terms = near.noisy_toeplitz()
+        if terms is not None:
+            toeplitz, diagonal = terms
             array = probe.view.array(x)
             total = 0 if toeplitz is None else toeplitz.matvec(array)
             total = total if diagonal is None else total + diagonal * array
@@ -536,14 +537,15 @@ def _near(probe: Probe) -> None:
 def _texts(probe: Probe) -> None:
     """What errors say of it is one line, and a vector of a wrong length is refused."""
     A = probe.operator
-    for name, text in (("_described", A._described()), ("_details", A._details()), ("repr", repr(A))):
+    texts: dict[str, Any] = {"_described": A._described(), "_details": A._details(), "repr": repr(A)}
+    for name, text in texts.items():
         if not isinstance(text, str) or "\n" in text or (not text and name != "_details"):
             raise probe.fail(f"{name} is {text!r}")
     wrong = probe.view.array(np.ones(A.shape[1] + 1, "float32" if probe.single else "float64"))
     with suppress(ArgumentValueError):
         A.matvec(wrong)
         raise probe.fail(f"matvec takes a vector of length {A.shape[1] + 1}")
-    hint = A._hint_for_shape("matvec", "x", (A.shape[1] + 1,), A.shape[1])
+    hint: Any = A._hint_for_shape("matvec", "x", (A.shape[1] + 1,), A.shape[1])
     if not isinstance(hint, str) or "\n" in hint:
         raise probe.fail(f"_hint_for_shape is {hint!r}")
 

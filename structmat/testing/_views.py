@@ -110,7 +110,8 @@ def view_of(operator: Any, owner: str) -> View:
     if "linear_operator" in modules:
         return _of_linear_operator(operator)
     if scipy.sparse.issparse(operator) or (isinstance(operator, np.ndarray) and operator.ndim == 2):
-        operator = aslinearoperator(operator)
+        convert: Any = aslinearoperator
+        operator = convert(operator)
     if hasattr(operator, "matvec") and hasattr(operator, "shape"):
         return _with_methods(operator, owner)
     text = "must be an operator of structmat, SciPy, PyLops, lineax or linear_operator, a matrix of NumPy or SciPy, or "

@@ -74,7 +74,7 @@ FAULTS: dict[str, tuple[Any, Any, str]] = {
     "real part": (lambda x: M @ x.real, lambda y: M.T @ y, "complex numbers"),
     "single precision": (lambda x: (M @ x).astype("float32"), lambda y: M.T @ y, "zero"),
     "a shape that lies": (lambda x: (M @ x)[:1], lambda y: M.T @ y, "zero"),
-    "not finite": (lambda x: M @ x + np.where(np.any(x), np.nan, 0), lambda y: M.T @ y, "additive"),
+    "not finite": (lambda x: M @ x + np.where(np.any(x), np.nan, 0), lambda y: M.T @ y, "zero"),
     "an exception": (fails, lambda y: M.T @ y, "zero"),
     "a written input": (writes, lambda y: M.T @ y, "untouched inputs"),
     "a result that comes back": (reuses, lambda y: M.T @ y, "additive"),
