@@ -11,28 +11,29 @@ from matplotlib.figure import Figure
 
 HERE = Path(__file__).parent
 TABLE = HERE.parent.parent / "benchmarks/results/exact_by_search.csv"
-EXACT = 1e-12
 
 
 def main() -> None:
     with TABLE.open(newline="", encoding="utf-8") as file:
-        rows = [(int(row["n"]), int(row["factors"]), float(row["error"])) for row in csv.DictReader(file)]
-    sides = sorted({n for n, _, _ in rows})
+        rows = list(csv.DictReader(file))
+    sides = sorted({int(row["n"]) for row in rows})
     lines = {"2n + 1, construction": [2 * n + 1 for n in sides], "2n - 1, theorem": [2 * n - 1 for n in sides]}
-    lines["n + 1, count of parameters"] = [n + 1 for n in sides]
-    points = {"exact by search": ("o", "#e07b24", True), "not exact in time": ("x", "#7a828e", False)}
-    with rc_context({"font.size": 16, "axes.spines.top": False, "axes.spines.right": False, "svg.hashsalt": "exact"}):
-        figure = Figure(figsize=(7, 5), layout="constrained")
-        axes = figure.subplots()
-        for (label, counts), colour in zip(lines.items(), ("#2f7fc8", "#4a4f57", "#4a4f57"), strict=True):
-            style = ":" if label.startswith("n") else "-"
-            axes.plot(sides, counts, style, color=colour, label=label, linewidth=2)
-        for label, (marker, colour, exact) in points.items():
-            chosen = [(n, count) for n, count, error in rows if (error <= EXACT) == exact]
-            axes.plot(*zip(*chosen, strict=True), marker, color=colour, label=label)
-        axes.set(xlabel="n", ylabel="factors", xticks=sides)
-        axes.grid(alpha=0.3)
-        axes.legend(frameon=False)
+    lines["n + 1, count of numbers"] = [n + 1 for n in sides]
+    with rc_context({"font.size": 14, "axes.spines.top": False, "axes.spines.right": False, "svg.hashsalt": "exact"}):
+        figure = Figure(figsize=(10, 5), layout="constrained")
+        panels = figure.subplots(1, 2, sharey=True)
+        for axes, field in zip(panels, ("complex", "real"), strict=True):
+            for (label, counts), style in zip(lines.items(), ("-", "--", ":"), strict=True):
+                axes.plot(sides, counts, style, color="#2f7fc8", label=label, linewidth=2)
+            own = [row for row in rows if row["field"] == field]
+            shares = [int(row["exact"]) / int(row["matrices"]) for row in own]
+            x, y = ([int(row[name]) for row in own] for name in ("n", "factors"))
+            points = axes.scatter(x, y, c=shares, cmap="viridis", vmin=0.0, vmax=1.0, edgecolors="#4a4f57", zorder=3)
+            axes.set(xlabel="n", xticks=sides, title=f"{field} matrices")
+            axes.grid(alpha=0.3)
+        panels[0].set_ylabel("factors")
+        panels[0].legend(frameon=False)
+        figure.colorbar(points, ax=panels, label="share of exact fits")
         figure.savefig(HERE / "exact_by_search.svg", metadata={"Date": None})
 
 

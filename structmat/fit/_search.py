@@ -314,7 +314,10 @@ class Search(StoppableSearch):
             return sorted(candidates, key=_error)[: self._second_order_runs]
         best = min(candidates, key=_error)
         if len(best.history) == 1:  # It is a shorter product with noise: that of the best closed form may win.
-            return [one for one in candidates if len(one.history) == 1]
+            others = [one for one in candidates if len(one.history) > 1]
+            close = min(map(_error, others), default=math.inf) <= (1.0 + _CLOSE) * best.error
+            beside = [one for one in candidates if len(one.history) == 1]
+            return beside + self._worth_a_polish(others) if close else beside
         explored = [one for one in candidates if one.start not in STARTS]
         if best.start not in STARTS or not explored:
             return [best]
