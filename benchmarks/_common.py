@@ -217,6 +217,7 @@ PAGES = {
     "scipy_vocabulary": "SciPy's functions",
     "fits": "Fits",
     "exact_products": "Exact products",
+    "phase_masks": "Products of phase masks",
     "adapter_costs": "Time and memory of adapters",
     "adapter_accuracy": "Accuracy of adapters",
     "generation": "Adapters of a decoder that generates",

@@ -16,7 +16,8 @@ Operators (any array library: NumPy, PyTorch, JAX, CuPy, MLX, Dask)
     used.
 Fits
     `fit_cdd` approximates a matrix by alternating diagonal and circulant factors, and returns a `FitResult`;
-    `factorize_cdd` returns an exact product. `error_curve` compares fits of more and more factors with other families:
+    `factorize_cdd` returns an exact product; `fit_phase_masks` takes factors of modulus one alone, as optics builds
+    them, and returns a `PhaseMaskFit`. `error_curve` compares fits of more and more factors with other families:
     an `ErrorCurve`.
 Linear systems
     `solve` and `lstsq` take any operator: they use its closed form, or iterate where it has none, by the methods `CG`,
@@ -42,7 +43,15 @@ if TYPE_CHECKING:
     from structmat import extend, linear_systems, preconditioners, sampling, testing
     from structmat._errors import ArgumentError, ArgumentTypeError, ArgumentValueError
     from structmat._show_config import show_config
-    from structmat.fit import ErrorCurve, FitResult, error_curve, factorize_cdd, fit_cdd
+    from structmat.fit import (
+        ErrorCurve,
+        FitResult,
+        PhaseMaskFit,
+        error_curve,
+        factorize_cdd,
+        fit_cdd,
+        fit_phase_masks,
+    )
     from structmat.linear_systems import (
         CG,
         GMRES,
@@ -119,6 +128,7 @@ __all__ = [
     "LinearOperator",
     "MultilevelCirculant",
     "MultilevelToeplitz",
+    "PhaseMaskFit",
     "Prepared",
     "Product",
     "Scaled",
@@ -136,6 +146,7 @@ __all__ = [
     "extend",
     "factorize_cdd",
     "fit_cdd",
+    "fit_phase_masks",
     "laplacian",
     "linear_systems",
     "lstsq",
@@ -156,7 +167,13 @@ _MODULES = frozenset(
 )
 """Modules that are imported when they are first asked for: some bring a framework, all together take a while."""
 
-_MODULES_OF_NAMES = dict.fromkeys(("ErrorCurve", "FitResult", "error_curve", "factorize_cdd", "fit_cdd"), "fit")
+_MODULES_OF_NAMES = dict.fromkeys(
+    (
+        *("ErrorCurve", "FitResult", "PhaseMaskFit"),
+        *("error_curve", "factorize_cdd", "fit_cdd", "fit_phase_masks"),
+    ),
+    "fit",
+)
 _MODULES_OF_NAMES |= dict.fromkeys(
     (
         *("CG", "GMRES", "LSMR", "ConvergenceError", "SlogdetEstimate", "SolveResult", "Superfast"),

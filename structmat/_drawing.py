@@ -34,6 +34,7 @@ __all__ = [
     "draw_errors_after_iterations",
     "draw_errors_of_methods",
     "draw_errors_of_study",
+    "draw_phases",
     "method_style",
     "new_axes",
     "set_error_axis",
@@ -209,6 +210,21 @@ def draw_errors_after_iterations(history: NDArray[Any], ax: Axes | None) -> Axes
     set_error_axis(ax, errors.tolist())
     ax.set_xlabel("iteration")
     ax.set_ylabel("relative error")
+    return ax
+
+
+def draw_phases(phases: NDArray[Any], ax: Axes | None) -> Axes:
+    """Draw angles in radians as an image, a row for each mask, in colours that close the circle."""
+    ax = axes_or_new(ax)
+    aspect: Any = "equal" if 1 / 3 < phases.shape[0] / phases.shape[1] < 3 else "auto"
+    image = ax.imshow(np.mod(phases, 2.0 * np.pi), cmap="twilight", vmin=0.0, vmax=2.0 * np.pi, aspect=aspect)
+    for axis in (ax.xaxis, ax.yaxis):
+        set_integer_ticks(axis, 5)
+    ax.set_xlabel("port")
+    ax.set_ylabel("mask")
+    bar = ax.figure.colorbar(image, ax=ax, ticks=[0.0, np.pi, 2.0 * np.pi])
+    bar.set_ticklabels(["0", "\N{GREEK SMALL LETTER PI}", "2\N{GREEK SMALL LETTER PI}"])
+    bar.set_label("phase")
     return ax
 
 

@@ -5,9 +5,13 @@ Map of the package; each line imports only from lines below it:
 - `_error_curve`: `error_curve`, fits with more and more factors
 - `_factorize_cdd`: `factorize_cdd`, a product that reproduces a matrix
 - `_exact_products`, `_linear_factors`: its constructions
+- `_phase_masks`: `fit_phase_masks`, products of masks of modulus one
+- `_phase_objective`: the error of such products by their phases, with gradient and Gram matrix
+- `_phase_mask_fit`: what a fit by phase masks returns
 - `_fit_cdd`: `fit_cdd`, which checks its arguments and chooses the search
 - `_search`: the search for a product of any number of factors
 - `_peeling_start`, `_low_rank_start`: products that are read off the matrix, to start from
+- `_levenberg_marquardt`: steps of second order to a minimum of a sum of squares
 - `_lbfgs`: small steps from a product to a minimum of an objective
 - `_objective`: the error of products by their flat parameters, and its gradient
 - `_low_rank_product`: products of five factors in closed form
@@ -30,6 +34,8 @@ from structmat.fit._control import FitProgress
 from structmat.fit._error_curve import CurveProgress, ErrorCurve, error_curve
 from structmat.fit._factorize_cdd import factorize_cdd
 from structmat.fit._fit_cdd import fit_cdd
+from structmat.fit._phase_mask_fit import PhaseMaskFit
+from structmat.fit._phase_masks import fit_phase_masks, phase_mask_product
 from structmat.fit._result import FitResult
 
 __all__ = [
@@ -38,8 +44,11 @@ __all__ = [
     "ErrorCurve",
     "FitProgress",
     "FitResult",
+    "PhaseMaskFit",
     "baseline_errors",
     "error_curve",
     "factorize_cdd",
     "fit_cdd",
+    "fit_phase_masks",
+    "phase_mask_product",
 ]

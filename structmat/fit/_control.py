@@ -41,9 +41,10 @@ class FitProgress(NamedTuple):
     """Relative Frobenius error reached from it."""
     phase: str
     """What goes on: ``"screening"`` gives every start a few steps in closed form, ``"alternation"`` goes on with the
-    best, ``"exploration"`` takes large steps from several starts at once, ``"polish"`` small ones to a minimum."""
+    best, ``"exploration"`` takes large steps from several starts at once, ``"polish"`` small ones to a minimum, and
+    ``"second order"`` those of Levenberg and Marquardt."""
     n_factors: int
-    """Factors of the product that is fitted now: fewer where their fit is a start of the search for more."""
+    """Factors of the product that is fitted now, or masks: fewer where their fit is a start of the search for more."""
     best: float
     """Least error of all reports so far; a fit with weights counts anew after its start, the fit without."""
     remaining: float | None

@@ -4,24 +4,32 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from structmat.fit._objective import Objective
-
-__all__ = ["lbfgs"]
+__all__ = ["Differentiable", "lbfgs"]
 
 _MEMORY = 20
 """The pairs of vectors that L-BFGS keeps. These are twice as many as usual: a pair is as small as the parameters, while
 an evaluation goes through the whole matrix."""
 
 
+class Differentiable(Protocol):
+    """Relative errors as a function of parameters, with their gradients."""
+
+    dtype: np.dtype[Any]
+    """The dtype of the parameters."""
+
+    def value_and_gradient(self, parameters: NDArray[Any], /) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Return the squared relative errors, (k,), of k products, and their gradients, (k, N)."""
+
+
 def lbfgs(
-    objective: Objective,
+    objective: Differentiable,
     start: NDArray[Any],
     most: int,
     after_iteration: Callable[[NDArray[Any], float], None],
@@ -30,7 +38,7 @@ def lbfgs(
 
     Parameters
     ----------
-    objective : Objective
+    objective : Differentiable
     start : (N,) ndarray
         The parameters of the product.
     most : int

@@ -85,12 +85,16 @@ class ProductDerivatives:
                     x = entries[:, None] * x
                 else:
                     x = self._cropped(np.einsum("pqf,qfk->pfk", entries, x), rows)
-            self._residual = (x.real if self._real else x) - target
-            self.error = float(np.linalg.norm(self._residual) / np.linalg.norm(target))
+            self._norm = float(np.linalg.norm(target))
+            self._residual = ((x.real if self._real else x) - target) / self._norm
+            self.error = float(np.linalg.norm(self._residual))
 
     def normal_equations(self) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Return the Gram matrix (N, N) of the derivatives, and their products (N,) with the residual."""
-        columns, rows = self._columns.astype(np.complex128), self._rows.astype(np.complex128)
+        """Return the Gram matrix (N, N) of the derivatives, and their products (N,) with the residual.
+
+        Both are those of the residual over the norm of the target, whose norm is the relative error.
+        """
+        columns, rows = self._columns.astype(np.complex128) / self._norm, self._rows.astype(np.complex128)
         gram: NDArray[Any] = (columns.conj().T @ columns) * (rows.conj() @ rows.T)
         with_residual = (columns.conj() * (self._residual @ rows.conj().T)).sum(axis=0)
         at = 0

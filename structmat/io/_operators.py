@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import fields
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -33,7 +33,7 @@ from structmat._files import (
     require_regular,
     require_safetensors,
 )
-from structmat.fit import FitResult
+from structmat.fit import FitResult, PhaseMaskFit
 from structmat.io._matrices import TREE, array_specs, file_kind
 from structmat.operators import Constant, Indices, LinearOperator, Prepared
 
@@ -43,6 +43,12 @@ if TYPE_CHECKING:
     from structmat._arrays.typing import Array, Device, Namespace
 
 __all__ = ["describe", "load", "save"]
+
+Fit: TypeAlias = FitResult | PhaseMaskFit
+"""What fits return; files hold it with all its fields."""
+
+_FITS: dict[str, type[Fit]] = {"FitResult": FitResult, "PhaseMaskFit": PhaseMaskFit}
+"""The kinds of fits by the names that they have in files."""
 
 _FIT = "fit."
 """The names of the arrays of a fit begin with this, apart from those of its operator."""
@@ -58,7 +64,7 @@ _KINDS: dict[str, Any] = {"float": (float, int), "int": int, "bool": bool, "str"
 
 
 def save(
-    operator: LinearOperator | FitResult,
+    operator: LinearOperator | Fit,
     path: str | os.PathLike[str],
     *,
     metadata: Mapping[str, object] | None = None,
@@ -68,10 +74,10 @@ def save(
 
     Parameters
     ----------
-    operator : LinearOperator or FitResult
+    operator : LinearOperator, FitResult or PhaseMaskFit
         Any operator of structmat, of any array library and device. For a `Prepared` one the original operator is
         written, since the precomputed values depend on the machine. What was computed of operators without parameters
-        is read back as one with arrays. A `FitResult` is written with all its fields.
+        is read back as one with arrays. A fit is written with all its fields.
     path : path-like
         The file. It appears complete or not at all; see `atomic_write`.
     metadata : mapping of str to object, optional
@@ -108,14 +114,14 @@ def save(
     require_safetensors()
     from safetensors.numpy import save as as_bytes  # noqa: PLC0415  # an extra
 
-    if isinstance(path, (LinearOperator, FitResult)):
+    if isinstance(path, LinearOperator | Fit):
         text = f"must be a path, got {type(path).__name__}; the operator comes first: save(operator, path)"
         raise ArgumentTypeError("save", "path", text)
     if (suffix := Path(path).suffix.lower()) in _OTHER_FORMATS:
         raise ArgumentValueError("save", "path", f"names a file of safetensors, which must not end in {suffix}")
     kind: type = type(operator)
-    if not issubclass(kind, (LinearOperator, FitResult)):
-        text = f"must be a structmat operator or a FitResult, got {kind.__name__}"
+    if not issubclass(kind, LinearOperator | Fit):
+        text = f"must be a structmat operator or a fit, got {kind.__name__}"
         raise ArgumentTypeError("save", "operator", text)
     notes: dict[str, str] = {}
     for key, value in (metadata or {}).items():
@@ -133,7 +139,7 @@ def save(
 
 def load(
     path: str | os.PathLike[str], *, xp: Namespace | None = None, device: Device | None = None
-) -> LinearOperator | FitResult:
+) -> LinearOperator | Fit:
     """Read the operator or the fit that `save` wrote.
 
     Parameters
@@ -147,7 +153,7 @@ def load(
 
     Returns
     -------
-    LinearOperator or FitResult
+    LinearOperator, FitResult or PhaseMaskFit
         Equal to the saved one, with the same dtype. The history of a fit is always a NumPy array. Half precision that
         the library lacks (``bfloat16`` in NumPy) becomes float32, which is exact.
 
@@ -246,7 +252,7 @@ def describe(path: str | os.PathLike[str]) -> dict[str, Any]:
     if TREE not in held.metadata:
         return head | body
     operator = _without_entries(held, path)
-    if isinstance(operator, FitResult):
+    if isinstance(operator, Fit):
         values = {field.name: getattr(operator, field.name) for field in fields(operator)}
         body["fit"] = {name: value for name, value in values.items() if isinstance(value, (bool, int, float, str))}
         operator = operator.operator
@@ -285,7 +291,7 @@ def _held_in(path: str | os.PathLike[str]) -> _Held:
     return _Held(kind, size, specs, metadata, saved)
 
 
-def _without_entries(held: _Held, path: str | os.PathLike[str]) -> LinearOperator | FitResult:
+def _without_entries(held: _Held, path: str | os.PathLike[str]) -> LinearOperator | Fit:
     """Check a saved operator by making it without its entries: its classes refuse shapes that do not go together."""
 
     def blank(name: str, paired: bool) -> Array:
@@ -363,10 +369,10 @@ def _encoded(value: Any, name: str, arrays: dict[str, NDArray[Any]]) -> Any:
         value = value.operator
     if isinstance(value, Indices):
         value = value.array
-    if isinstance(value, FitResult):
+    if isinstance(value, Fit):
         names = [field.name for field in fields(value) if field.name != "operator"]
         rest = {field: _encoded(getattr(value, field), _FIT + field, arrays) for field in names}
-        return {"class": "FitResult", "operator": _encoded(value.operator, "", arrays), **rest}
+        return {"class": type(value).__name__, "operator": _encoded(value.operator, "", arrays), **rest}
     if isinstance(value, LinearOperator):
         cls = type(value)
         if _classes().get(cls.__name__) is not cls:
@@ -400,7 +406,7 @@ def _stored(array: Array) -> NDArray[Any]:
 
 def _decoded_file(
     tree: Any, array_of: Callable[[str, bool], Array], path: str | os.PathLike[str]
-) -> LinearOperator | FitResult:
+) -> LinearOperator | Fit:
     """Return what a tree describes; `array_of` gives the array of a name, made of pairs or not.
 
     Any fault in the tree is a `ValueError` that names the file.
@@ -411,7 +417,7 @@ def _decoded_file(
         raise ValueError(f"{path} describes no valid operator: it lacks {error}") from error
     except (ValueError, TypeError, AttributeError, IndexError, RecursionError) as error:
         raise ValueError(f"{path} describes no valid operator: {one_line(error)}") from error
-    if not isinstance(found, (LinearOperator, FitResult)):
+    if not isinstance(found, LinearOperator | Fit):
         raise ValueError(f"{path} describes no valid operator: {found!r}")  # noqa: TRY004  # the file's fault
     return found
 
@@ -427,13 +433,13 @@ def _decoded(node: Any, array_of: Callable[[str, bool], Array]) -> Any:
     if "class" not in node:
         return complex(node["real"], node["imag"])
     values = {field: _decoded(item, array_of) for field, item in node.items() if field != "class"}
-    if node["class"] == "FitResult":
-        for field in fields(FitResult):
+    if (fit := _FITS.get(node["class"])) is not None:
+        for field in fields(fit):
             value = values.get(field.name, field.default)
             kind = LinearOperator if field.name == "operator" else _KINDS.get(str(field.type), object)
             if not isinstance(value, kind):
                 raise ValueError(f"{field.name} of a fit is {value!r}")  # noqa: TRY004  # the file's fault
-        return FitResult(**values)
+        return fit(**values)
     if (cls := _classes().get(node["class"])) is None:
         raise ValueError(f"{node['class']!r} is no operator class of structmat")
     return cls._of_fields(values)
