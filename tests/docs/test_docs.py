@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 from scipy_doctest import DTChecker
@@ -79,6 +80,29 @@ def test_examples_run(page: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
         pytest.importorskip(package)
     blocks = run_page(page)
     assert blocks or page.name not in EXECUTED
+
+
+def test_the_likelihood_of_readme_is_that_of_the_dense_covariance() -> None:
+    """Of a shorter series, with its derivative: all numbers are of the dtype of the data, the number of points too."""
+    torch = pytest.importorskip("torch")
+    sources = [match.group(1) for match in BLOCK.finditer((ROOT / "README.md").read_text("utf-8"))]
+    source = next(each for each in sources if "log_likelihood.backward()" in each)
+    assert "n = 100_000" in source
+    torch.manual_seed(0)
+    namespace: dict[str, Any] = {}
+    exec(source.replace("n = 100_000", "n = 300"), namespace)  # noqa: S102 - our own page
+
+    seen, noise = namespace["seen"], namespace["noise"]
+    length = torch.tensor(50.0, dtype=torch.float64, requires_grad=True)
+    steps = torch.arange(300, dtype=torch.float64)
+    covariance = 1 / (1 + 0.5 * ((steps[:, None] - steps) / length) ** 2) + torch.diag(noise)
+    measured = namespace["y"][seen]
+    distribution = torch.distributions.MultivariateNormal(torch.zeros_like(measured), covariance[seen][:, seen])
+    expected = distribution.log_prob(measured)
+    expected.backward()
+    found = namespace["log_likelihood"]
+    assert abs(found - expected) <= 1e-10 * abs(expected)
+    assert abs(namespace["length"].grad - length.grad) <= 1e-8 * abs(length.grad)
 
 
 def test_no_line_of_a_page_is_a_comment() -> None:
