@@ -150,3 +150,14 @@ def test_models_read_sizes_of_an_adapted_convolution():  # as Wav2Vec2-BERT, whi
     layer = CDDConv(base)
     for name in ("in_channels", "out_channels", "kernel_size", "stride", "padding", "groups", "padding_mode", "bias"):
         assert getattr(layer, name) is getattr(base, name)
+
+
+def test_vectors_of_several_layers_are_mapped_over():
+    layer = CDDConv(nn.Conv2d(2, 4, 3, dtype=torch.float64).to(memory_format=torch.channels_last))
+    x = torch.randn(2, 2, 5, 5, dtype=torch.float64)
+    trained = {name: vector for name, vector in layer.named_parameters() if vector.requires_grad}
+    several = {name: torch.randn(3, *vector.shape, dtype=torch.float64) for name, vector in trained.items()}
+    found = torch.vmap(lambda own: torch.func.functional_call(layer, own, (x,)))(several)
+    for i, y in enumerate(found):
+        own = {name: vectors[i] for name, vectors in several.items()}
+        torch.testing.assert_close(y, torch.func.functional_call(layer, own, (x,)))
