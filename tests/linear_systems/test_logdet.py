@@ -114,7 +114,8 @@ def test_few_gaps_of_other_matrices_are_refused(backend: Any, gaps: int) -> None
 def test_standard_errors_are_true(name: str) -> None:
     op = MATRICES[name](np.asarray)
     exact = np.linalg.slogdet(op.to_dense()).logabsdet
-    found = [sm.slogdet(op, n_probes=32, rng=seed) for seed in range(200)]
+    n_probes = min(32, op.shape[0] - 6)  # with as many as rows it would be exact but for rounding, and no estimate
+    found = [sm.slogdet(op, n_probes=n_probes, rng=seed) for seed in range(200)]
     assert sum(abs(log - exact) <= 2.5 * error for _, log, error in found) >= 190
     spread = np.std([log for _, log, _ in found])
     assert spread == pytest.approx(np.sqrt(np.mean([error**2 for *_, error in found])), rel=0.25)
