@@ -64,13 +64,30 @@ class Law:
         self.hold(_probe(operator, dense, rng, rtol))
 
     def applies_to(self, probe: Probe) -> bool:
-        """Tell whether the law is about such an operator."""
+        """Tell whether the law is about such an operator.
+
+        Parameters
+        ----------
+        probe : Probe
+            The operator, with what is known of it.
+
+        Returns
+        -------
+        bool
+            False for a law of structmat's own operators where it is none, or of the dense matrix of a large one.
+        """
         if self.is_own and probe.view.operator is None:
             return False
         return probe.is_small or not self.needs_matrix
 
     def hold(self, probe: Probe) -> None:
-        """Raise an error in one line unless the law holds for the operator of the probe."""
+        """Raise an error in one line unless the law holds for the operator of the probe.
+
+        Parameters
+        ----------
+        probe : Probe
+            The operator, with what is known of it.
+        """
         if not self.applies_to(probe):
             return
         probe.start(self.name)
