@@ -101,9 +101,14 @@ def axes_or_new(ax: Axes | None) -> Axes:
 
 
 def draw_errors_of_methods(
-    lines: Mapping[str, tuple[NDArray[Any], NDArray[Any]]], n_entries: int, marks: Sequence[str], ax: Axes | None
+    lines: Mapping[str, tuple[NDArray[Any], NDArray[Any]]],
+    n_entries: int,
+    marks: Sequence[str],
+    ax: Axes | None,
+    *,
+    stopped: NDArray[np.bool_] | None = None,
 ) -> Axes:
-    """Draw errors against the number of parameters.
+    """Draw errors against the number of parameters; points whose error is NaN are left out.
 
     Parameters
     ----------
@@ -115,10 +120,13 @@ def draw_errors_of_methods(
         What stands beside the points of the first method.
     ax : matplotlib.axes.Axes or None
         Where to draw; None for axes of a new figure.
+    stopped : ndarray of bool, optional
+        Which points of the first method are of fits that were stopped early: their markers are hollow.
     """
     ax = axes_or_new(ax)
+    style: dict[str, Any]
     (sizes, first), *others = lines.values()
-    least = float(first.min())
+    least = float(np.nanmin(first))
 
     def drawn(errors: NDArray[Any]) -> NDArray[Any]:
         """Return errors as the axis can show them: what is far below the first line is not worth decades."""
@@ -141,13 +149,25 @@ def draw_errors_of_methods(
             label=label,
             zorder=3 if name == "cdd" else 2,
         )
+    if stopped is not None and stopped.any():
+        style = {"color": method_style("cdd").color, "markerfacecolor": "white", "linestyle": "", "zorder": 3.5}
+        ax.plot(
+            100.0 / n_entries * sizes[stopped],
+            drawn(first[stopped]),
+            marker="o",
+            markersize=5,
+            label="stopped",
+            **style,
+        )
     # Of many points every k-th is marked, for all marks together would cover one another.
     for k in range(0, len(marks), -(-len(marks) // _MARKS)):
+        if np.isnan(first[k]):
+            continue
         where = (100.0 / n_entries * sizes[k], drawn(first)[k])
-        style: dict[str, Any] = {"color": method_style("cdd").color, "fontsize": 9, "ha": "center", "zorder": 4}
+        style = {"color": method_style("cdd").color, "fontsize": 9, "ha": "center", "zorder": 4}
         mark = ax.annotate(marks[k], where, (0, -15), textcoords="offset points", **style)
         mark.set_path_effects([withStroke(linewidth=4, foreground="white")])  # Other lines may run below the mark.
-    every = np.concatenate([first, *(error[used > 0] for used, error in others)])
+    every = np.concatenate([first[~np.isnan(first)], *(error[used > 0] for used, error in others)])
     set_error_axis(ax, (drawn(every) if least < _SMALL else np.maximum(every, _SMALL)).tolist())
     ax.set_ylabel("relative error")
     ax.set_xlim(left=0.0)

@@ -86,9 +86,9 @@ class ErrorCurve:
     n_parameters : ndarray of int
         Number of entries of all vectors of the product.
     error : ndarray
-        Relative error of the product; never rises.
+        Relative error of the product; never rises. NaN for a point that was not made.
     seconds : ndarray
-        Duration of the fit by the clock.
+        Duration of the fit by the clock; NaN for a point that was not made.
     baselines : mapping of str to tuple
         For each family ``(n_parameters, error)``: for every point of the curve the number of parameters and the error
         of the best member of the family with at most as many parameters as the product.
@@ -99,10 +99,11 @@ class ErrorCurve:
     weighted : bool
         Whether the errors are weighted ones.
     status : str
-        ``"completed"``, ``"time limit"`` if a fit was cut short, ``"callback"`` or ``"interrupted"``. Points that were
-        not reached have the best product of fewer factors, with identity factors appended.
+        ``"completed"``, ``"time limit"`` if a fit was cut short, ``"callback"`` or ``"interrupted"``.
     results : tuple of FitResult
-        The fits.
+        The fits; of a curve that was ended early these are those of its first points.
+    point_status : tuple of str
+        For each point how its fit ended, as `FitResult.status` says, or ``"not made"``.
 
     Examples
     --------
@@ -126,13 +127,19 @@ class ErrorCurve:
     status: str = "completed"
     results: tuple[FitResult, ...] = field(default=())
 
+    @property
+    def point_status(self) -> tuple[str, ...]:
+        """For each point how its fit ended, or ``"not made"``."""
+        made = [result.status for result in self.results]
+        return (*made, *["not made"] * (len(self.n_factors) - len(made)))
+
     def to_dict(self) -> dict[str, Any]:
         """Return everything but the fits, ready for JSON.
 
         Returns
         -------
         dict
-            Strings, numbers and lists only.
+            Strings, numbers and lists only; None for the error of a point that was not made.
         """
         return {
             "rows": self.shape[0],
@@ -140,7 +147,8 @@ class ErrorCurve:
             "block_size": self.block_size,
             "weighted": self.weighted,
             "status": self.status,
-            **{name: column.tolist() for name, column in self._points().items()},
+            **{name: _without_nan(column) for name, column in self._points().items()},
+            "point_status": list(self.point_status),
             "baselines": {
                 name: {"n_parameters": used.tolist(), "error": error.tolist()}
                 for name, (used, error) in self.baselines.items()
@@ -153,7 +161,8 @@ class ErrorCurve:
         Returns
         -------
         pandas.DataFrame
-            The columns of the points, and two for each baseline, as in ``monarch_n_parameters`` and ``monarch_error``.
+            The columns of the points, with how each fit ended, and two for each baseline, as in
+            ``monarch_n_parameters`` and ``monarch_error``.
 
         Raises
         ------
@@ -166,7 +175,8 @@ class ErrorCurve:
     def plot(self, ax: Axes | None = None) -> Axes:
         """Draw the error against the number of parameters, with the baselines; needs the extra ``files``.
 
-        The points of the CDD products are marked with their numbers of factors.
+        The points of the CDD products are marked with their numbers of factors. Fits that were stopped early have
+        hollow markers, and points that were not made none.
 
         Parameters
         ----------
@@ -183,7 +193,8 @@ class ErrorCurve:
         rows, cols = self.shape
         lines = {"cdd": (self.n_parameters, self.error), **self.baselines}
         marks = [counted(int(self.n_factors[0]), "factor"), *map(str, self.n_factors[1:])]
-        ax = draw_errors_of_methods(lines, rows * cols, marks, ax)
+        stopped = np.array([status not in {"completed", "not made"} for status in self.point_status])
+        ax = draw_errors_of_methods(lines, rows * cols, marks, ax, stopped=stopped)
         ax.set_title(f"CDD products of a {rows:,} × {cols:,} matrix, blocks of {self.block_size}")
         if self.weighted:
             ax.set_ylabel("weighted relative error")
@@ -193,7 +204,7 @@ class ErrorCurve:
         return {name: getattr(self, name) for name in ("n_factors", "n_parameters", "error", "seconds")}
 
     def _columns(self) -> dict[str, NDArray[Any]]:
-        columns = self._points()
+        columns = {**self._points(), "status": np.array(self.point_status)}
         for name, (used, error) in self.baselines.items():
             columns |= {f"{name}_n_parameters": used, f"{name}_error": error}
         return columns
@@ -212,11 +223,15 @@ class ErrorCurve:
                 f"{self.n_factors[i]}",
                 f"{count:,}",
                 f"{count / (rows * cols):.1%}",
-                f"{self.error[i]:.4g}",
-                f"{self.seconds[i]:.2f}",
+                "-" if np.isnan(self.error[i]) else f"{self.error[i]:.4g}",
+                "-" if np.isnan(self.seconds[i]) else f"{self.seconds[i]:.2f}",
                 *(shown_error(used[i], error[i]) for used, error in self.baselines.values()),
             ]
             lines.append("  ".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True)))
+        for status in dict.fromkeys(self.point_status):
+            if status != "completed":
+                of_it = [str(n) for n, own in zip(self.n_factors, self.point_status, strict=True) if own == status]
+                lines.append(f"{', '.join(of_it)} factors: {status if status == 'not made' else f'stopped, {status}'}")
         slow = [f"{result.operator.n_factors}" for result in self.results if result.message == GAINS_LITTLE]
         if slow:
             lines.append(f"{', '.join(slow)} factors: {GAINS_LITTLE}")
@@ -260,8 +275,8 @@ def error_curve(
         Source of random numbers; the same seed gives the same curve, unless a time limit cuts it.
     time_limit : float, optional
         Seconds of processor time for all fits of the curve together, counted as by `fit_cdd` and divided among its
-        points; the searches continue until then. Points for which no time is left have the best product of fewer
-        factors. Without a limit each fit does a fixed amount of work and ends where it gains little: three, five and
+        points; the searches continue until then. Points for which no time is left are not made, and have no
+        error. Without a limit each fit does a fixed amount of work and ends where it gains little: three, five and
         nine factors of a real weight change of 384 rows take about 20 seconds.
     baselines : bool, default True
         Whether to compute the baselines: truncated SVD (the best case of LoRA), CDD products of five factors in blocks
@@ -335,12 +350,12 @@ def error_curve(
         if on_interrupt == "raise" or not points.results:
             raise
         points.status = "interrupted"
-    points.fill()
+    not_made = [math.nan] * (len(numbers) - len(points.results))
     return ErrorCurve(
         n_factors=np.array(numbers),
-        n_parameters=np.array([result.n_parameters for result in points.results]),
-        error=np.array([result.error for result in points.results]),
-        seconds=np.array(points.seconds),
+        n_parameters=np.array(points.n_parameters()),
+        error=np.array([*(result.error for result in points.results), *not_made]),
+        seconds=np.array([*points.seconds, *not_made]),
         baselines=others,
         shape=(int(matrix.shape[0]), int(matrix.shape[1])),
         block_size=points.results[0].block_size,
@@ -427,12 +442,6 @@ class _Points:
         last = self.results[-1].operator.n_factors
         return any(last < result.operator.n_factors <= number for result in self.known)
 
-    def fill(self) -> None:
-        """Put the best product of fewer factors at the points that are left."""
-        for number in self.numbers[len(self.results) :]:
-            self.results.append(_padded(self.results[-1], number))
-            self.seconds.append(0.0)
-
     def n_parameters(self) -> list[int]:
         """Return the numbers of parameters of all points, also of those that are left."""
         layout = CDDLayout.of(self.results[0].operator)
@@ -462,6 +471,11 @@ class _Points:
             callback(CurveProgress(number, index + 1, n_points, state, now - self.begun, known))
 
         return report
+
+
+def _without_nan(column: NDArray[Any]) -> list[Any]:
+    """Return numbers as JSON has them, which has no NaN."""
+    return [None if isinstance(value, float) and math.isnan(value) else value for value in column.tolist()]
 
 
 def _known(start: Any, shape: tuple[int, ...]) -> tuple[FitResult, ...]:

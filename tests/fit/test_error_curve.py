@@ -192,8 +192,9 @@ def test_rectangles_and_several_blocks_have_odd_numbers_from_three_on(W, block_s
     assert found.n_factors.tolist() == [3, 5, 7]
     assert found.error[0] == fit_cdd(W, block_size=block_size, rng=0, max_iter=60, restarts=1).error
     assert (np.diff(found.error) <= 0.0).all()
-    padded = error_curve(W, 7, block_size=block_size, rng=0, time_limit=0)
-    assert padded.error == pytest.approx(padded.error[0], abs=1e-12)
+    short = error_curve(W, 7, block_size=block_size, rng=0, time_limit=0)
+    assert short.point_status[1:] == ("not made", "not made")
+    assert np.isnan(short.error).tolist() == [False, True, True]
 
 
 def test_each_fit_starts_from_the_one_before(fake):
@@ -329,10 +330,47 @@ def test_a_time_limit_is_shared_out_and_kept(timed):
     assert states[0].remaining == 19.5
     assert states[1].remaining == 17.0
     assert found.status == "time limit"
-    assert found.seconds.tolist() == [1, 4, 16, 0]
-    assert found.error[3] == found.error[2]
-    assert found.results[3].start == module._PADDED
-    assert found.results[3].operator.n_factors == 8
+    assert found.seconds[:3].tolist() == [1, 4, 16]
+    assert len(found.results) == 3
+    assert found.point_status[3] == "not made"
+
+
+def test_points_that_were_not_made_have_no_error_in_any_output():
+    """No plateau may come from fits that were never made: in text, tables, JSON and figures."""
+    figure = pytest.importorskip("matplotlib.figure")
+    pandas = pytest.importorskip("pandas")
+
+    def stop_in_five(state):
+        if state.n_factors == 5:
+            raise StopIteration
+
+    def interrupt_in_five(state):
+        if state.n_factors == 5:
+            raise KeyboardInterrupt
+
+    W = np.random.default_rng(0).standard_normal((8, 8))
+    for stop, status in ((stop_in_five, "callback"), (interrupt_in_five, "interrupted")):
+        found = error_curve(W, [3, 5, 7, 9], rng=0, callback=stop, on_interrupt="return", restarts=1)
+        assert found.status == status
+        assert found.point_status == ("completed", status, "not made", "not made")
+        assert np.isnan(found.error).tolist() == np.isnan(found.seconds).tolist() == [False, False, True, True]
+        assert found.n_parameters.tolist() == [24, 40, 56, 72]
+        lines = repr(found).splitlines()
+        assert [line.split()[3] for line in lines[4:6]] == ["-", "-"]
+        assert lines[-2:] == [f"5 factors: stopped, {status}", "7, 9 factors: not made"]
+        told = json.loads(json.dumps(found.to_dict(), allow_nan=False))
+        assert told["error"][2:] == told["seconds"][2:] == [None, None]
+        assert told["point_status"] == list(found.point_status)
+        table = found.to_pandas()
+        assert isinstance(table, pandas.DataFrame)
+        assert table["status"].tolist() == list(found.point_status)
+        assert table["error"].isna().tolist() == [False, False, True, True]
+        ax = found.plot(figure.Figure().add_subplot())
+        heights = ax.lines[0].get_ydata()
+        assert np.isnan(heights).tolist() == [False, False, True, True]
+        assert [text.get_text() for text in ax.texts] == ["3 factors", "5"]
+        hollow = next(line for line in ax.lines if line.get_label() == "stopped")
+        assert len(hollow.get_xdata()) == 1
 
 
 def test_no_time_at_all_still_looks_at_the_closed_forms_of_three_factors(timed):
@@ -366,12 +404,14 @@ def test_curves_of_special_matrices_are_sound(name, limits):
     curve = error_curve(W, 4, rng=0, **limits)
     unit = float(np.abs(W).max()) or 1.0
     scaled = W / unit
-    assert (np.diff(curve.error) <= 0).all()
-    for error, result in zip(curve.error, curve.results, strict=True):
+    made = curve.error[: len(curve.results)]
+    assert (np.diff(made) <= 0).all()
+    assert np.isnan(curve.error[len(made) :]).all()
+    for error, result in zip(made, curve.results, strict=True):
         left = np.linalg.norm(scaled - result.operator.to_dense() / unit) / (np.linalg.norm(scaled) or 1.0)
         assert error == pytest.approx(left, rel=1e-4, abs=1e-5)
     if name in {"zero", "identity", "constant", "rank one"}:
-        assert curve.error[-1] < 1e-6
+        assert made[-1] < 1e-6
 
 
 @pytest.mark.slow
