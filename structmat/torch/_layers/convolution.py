@@ -203,6 +203,10 @@ def _changed_kernel(base: Any, adapter: CDDAdapter, weight: Tensor | None = None
         matrix = weight.movedim((0, 1), (_split(base), -1)).reshape(_matrix_shape(base))
     with without_autocast(vectors[0]):
         kernel = _as_kernel(base, summed(matrix, vectors, adapter.gain))
+    if weight is None:
+        return kernel
     # Outputs are stored as the kernel is: with the channels last, say. Sums are stored as their first term, also where
-    # `torch.vmap` maps over the vectors, and a copy into a tensor is refused.
-    return kernel if weight is None else torch.zeros_like(weight) + kernel
+    # `torch.vmap` maps over the vectors, and a copy into a tensor is refused. Strides of axes of length one are those
+    # of the weight too: torch chooses by them among algorithms that round otherwise.
+    nothing = torch.zeros_like(weight)
+    return (nothing + kernel).as_strided(nothing.shape, nothing.stride())
