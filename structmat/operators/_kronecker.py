@@ -158,10 +158,10 @@ class Kronecker(ByEigenvalues):
         return reduce(kron, (factor._to_dense(like) for factor in self.factors))
 
     def _squared_moduli_times(self, X: Array, xp: Namespace) -> Array:
-        rows = axis_by_axis(
-            self.factors, lambda factor, Y: factor._squared_moduli_times(Y, xp), xp.matrix_transpose(X), xp
-        )
-        return xp.matrix_transpose(rows)
+        def by_axes(A: Kronecker, rows: Array) -> Array:
+            return axis_by_axis(A.factors, lambda factor, Y: factor._squared_moduli_times(Y, xp), rows, xp)
+
+        return self._in_columns(by_axes, X, xp)
 
     def _block(self, rows: range, cols: range, xp: Namespace) -> Array | None:
         """Return a row or a column, from those of the factors."""

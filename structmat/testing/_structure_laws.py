@@ -476,8 +476,8 @@ def _other_hooks(probe: Probe) -> None:
     ones = np.ones((*A.batch_shape, A.shape[1]), "float32" if probe.single else "float64")
     if A.dtype is not None:
         probe.near("_row_sums", A._row_sums(xp), probe.times(ones), ones)
-    if probe.is_small and not A.batch_shape:
-        _squared_moduli(probe, ones)
+    if probe.is_small:
+        _squared_moduli(probe)
     if A.shape[0] == A.shape[1] and A.dtype is not None:
         found = _known(lambda: A._orthonormal_eig(xp))
         if found is not None:
@@ -486,14 +486,19 @@ def _other_hooks(probe: Probe) -> None:
     _texts(probe)
 
 
-def _squared_moduli(probe: Probe, ones: Values) -> None:
-    """The sum of all products of squared moduli with columns of ones is that of the squared Frobenius norm."""
+def _squared_moduli(probe: Probe) -> None:
+    """Real columns are multiplied by all ``|A[i, j]|^2``: those of a stack, and those that all its matrices share."""
     A = probe.operator
-    found = _known(lambda: A._squared_moduli_times(probe.view.array(ones[..., None]), probe.view.xp))
-    if found is not None:
-        expected = np.sum(np.abs(probe.dense) ** 2, axis=-1)[..., None]
-        expected = np.broadcast_to(expected, values_of(found).shape)
-        probe.near("_squared_moduli_times", found, expected, ones, of=probe.norm)
+    squares = np.abs(probe.dense) ** 2
+
+    def times(X: Values) -> Any:
+        return A._squared_moduli_times(probe.view.array(X), probe.view.xp)
+
+    for batch in ((), A.batch_shape or (2,)):
+        X = probe.rng.standard_normal((*batch, A.shape[1], 2)).astype("float32" if probe.single else "float64")
+        found = _known(partial(times, X))
+        if found is not None:
+            probe.near(f"_squared_moduli_times of {X.shape}", found, squares @ X, X, of=probe.norm)
 
 
 def _orthonormal(probe: Probe, text: str, found: Any) -> None:

@@ -222,3 +222,29 @@ def test_a_singular_sum_of_kronecker_products_names_itself() -> None:
     L = sm.Circulant(np.array([2.0, -1.0, 0.0, -1.0]))
     with pytest.raises(np.linalg.LinAlgError, match=r"KroneckerSum\.inv: the matrix is singular"):
         sm.KroneckerSum(L, L).inv()
+
+
+def stack_of_products(dtype: str) -> tuple[sm.Kronecker, np.ndarray]:
+    """Two products of positive definite matrices, as an operator of which one factor is a stack, and dense."""
+    stack = np.stack([FIRST[:3, :3], 2 * LAST[:3, :3]]).astype(dtype)
+    if dtype.startswith("complex"):
+        stack = stack + 0.1j * np.array([[0, 1, -1], [-1, 0, 1], [1, -1, 0]], dtype)
+    last = LAST[:4, :4].astype(dtype)
+    return sm.Kronecker(stack, last), np.stack([np.kron(A, last) for A in stack])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "complex128"])
+def test_laws_hold_for_stacks_of_products(dtype: str) -> None:
+    K, dense = stack_of_products(dtype)
+    sm.testing.check_operator(K, dense, rng=0)
+    sm.testing.check_operator(sm.Kronecker(*reversed(K.factors)), rng=0)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "complex128"])
+def test_the_variances_of_a_stack_of_products_with_noise_are_those_of_each_matrix(dtype: str) -> None:
+    """Diagonals of inverses are products of squared moduli of eigenvectors: those of all matrices were mixed."""
+    K, dense = stack_of_products(dtype)
+    found = (K + 0.5 * sm.Identity(12)).inv().diagonal()
+    expected = [np.diagonal(np.linalg.inv(A + 0.5 * np.eye(12))) for A in dense]
+    np.testing.assert_allclose(found, expected, atol=1e-13)
+    np.testing.assert_allclose(sm.Eigendecomposition.of(K).diagonal(), np.diagonal(dense, axis1=1, axis2=2), atol=1e-13)

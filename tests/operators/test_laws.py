@@ -142,6 +142,19 @@ def test_the_laws_of_the_public_checks_hold(backend: Backend, entry: Entry, grou
     check(backend, entry, law)
 
 
+@pytest.mark.slow(backend="jax")
+@every_entry
+def test_what_others_ask_of_parts_holds_for_stacks(backend: Backend, entry: Entry) -> None:
+    """Such as products of squared moduli with columns, by which diagonals of functions are computed."""
+    skip_most_where_each_shape_compiles(backend, entry)
+    (others,) = [law for law in sm.testing.laws() if law.name == "other hooks"]
+
+    def law(op: Any, dense: np.ndarray, sample: Sample, v: Vectors) -> None:
+        others(op, dense, rng=v.rng)
+
+    check(backend, entry, law)
+
+
 @pytest.mark.slow(backend=("array_api_strict", "jax"))
 @every_entry
 def test_entries_and_blocks_are_those_of_the_dense_matrix(backend: Backend, entry: Entry) -> None:
