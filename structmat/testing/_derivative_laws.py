@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -30,10 +31,10 @@ def _in_double(operator: LinearOperator, xp: Any) -> LinearOperator:
 def _gradients(probe: Probe) -> None:
     """The gradients by every parameter are the differences of the dense reference."""
     xp = probe.view.xp
-    library = library_of(xp)
+    gradients_of = _GRADIENTS.get(library_of(xp))
     A = _in_double(probe.operator, xp)
     parameters = [values_of(array) for array in A._arrays()]
-    if library not in {"torch", "jax"} or not all(array.size for array in parameters):
+    if gradients_of is None or not all(array.size for array in parameters):
         return
     is_double = all(array.dtype.name in {"float64", "complex128"} for array in parameters)
     for name, (function, reference) in _functions(probe, A).items():
@@ -44,7 +45,7 @@ def _gradients(probe: Probe) -> None:
         W = probe.rng.standard_normal(result.shape)
         if np.iscomplexobj(result):
             W = W + 1j * probe.rng.standard_normal(result.shape)
-        gradients = (_torch_gradients if library == "torch" else _jax_gradients)(A, parameters, function, W)
+        gradients = gradients_of(A, parameters, function, W)
         for index, value in enumerate(parameters):
             step = probe.rng.standard_normal(value.shape)
             if np.iscomplexobj(value):
@@ -134,14 +135,22 @@ def _jax_gradients(A: LinearOperator, parameters: list[Values], function: _Funct
     return [values_of(gradient) for gradient in jax.grad(loss)([jnp.asarray(value) for value in parameters])]
 
 
+_GRADIENTS: dict[str, Callable[..., list[Any]]] = {"torch": _torch_gradients, "jax": _jax_gradients}
+"""How gradients are computed in the libraries that differentiate."""
+
+_JIT = {"jax": "jax"}
+"""The modules whose `jit` compiles functions of operators, by library."""
+
+_VMAP = {"torch": "torch.func", "jax": "jax"}
+"""The modules whose `vmap` maps over functions, by library. They are imported already where an operator is of it."""
+
+
 def _compiled(probe: Probe) -> None:
     """A product under ``jax.jit``, with the operator as an argument, is that outside of it."""
-    if library_of(probe.view.xp) != "jax":
+    if (module := _JIT.get(library_of(probe.view.xp))) is None:
         return
-    import jax  # noqa: PLC0415  # which is imported already
-
     x, y = probe.right(), probe.left()
-    products = jax.jit(lambda op, x, y: (op.matvec(x), op.rmatvec(y)))
+    products = import_module(module).jit(lambda op, x, y: (op.matvec(x), op.rmatvec(y)))
     found = products(probe.operator, probe.view.array(x), probe.view.array(y))
     probe.near("matvec under jit", found[0], probe.times(x), x)
     probe.near("rmatvec under jit", found[1], probe.adjoint_times(y), y)
@@ -149,13 +158,9 @@ def _compiled(probe: Probe) -> None:
 
 def _mapped(probe: Probe) -> None:
     """The products under ``vmap`` are those with each vector."""
-    library = library_of(probe.view.xp)
-    if library not in {"torch", "jax"}:
+    if (module := _VMAP.get(library_of(probe.view.xp))) is None:
         return
-    if library == "torch":
-        from torch.func import vmap  # noqa: PLC0415  # torch is imported already
-    else:
-        from jax import vmap  # noqa: PLC0415  # JAX is imported already
+    vmap = import_module(module).vmap
     for name, product, vectors, single in (
         ("matvec", probe.operator.matvec, [probe.right() for _ in range(2)], probe.times),
         ("rmatvec", probe.operator.rmatvec, [probe.left() for _ in range(2)], probe.adjoint_times),
