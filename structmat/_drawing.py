@@ -124,7 +124,6 @@ def draw_errors_of_methods(
         Which points of the first method are of fits that were stopped early: their markers are hollow.
     """
     ax = axes_or_new(ax)
-    style: dict[str, Any]
     (sizes, first), *others = lines.values()
     least = float(np.nanmin(first))
 
@@ -150,21 +149,23 @@ def draw_errors_of_methods(
             zorder=3 if name == "cdd" else 2,
         )
     if stopped is not None and stopped.any():
-        style = {"color": method_style("cdd").color, "markerfacecolor": "white", "linestyle": "", "zorder": 3.5}
         ax.plot(
             100.0 / n_entries * sizes[stopped],
             drawn(first[stopped]),
+            color=method_style("cdd").color,
+            linestyle="",
             marker="o",
             markersize=5,
+            markerfacecolor="white",
             label="stopped",
-            **style,
+            zorder=3.5,
         )
     # Of many points every k-th is marked, for all marks together would cover one another.
     for k in range(0, len(marks), -(-len(marks) // _MARKS)):
         if np.isnan(first[k]):
             continue
         where = (100.0 / n_entries * sizes[k], drawn(first)[k])
-        style = {"color": method_style("cdd").color, "fontsize": 9, "ha": "center", "zorder": 4}
+        style: dict[str, Any] = {"color": method_style("cdd").color, "fontsize": 9, "ha": "center", "zorder": 4}
         mark = ax.annotate(marks[k], where, (0, -15), textcoords="offset points", **style)
         mark.set_path_effects([withStroke(linewidth=4, foreground="white")])  # Other lines may run below the mark.
     every = np.concatenate([first[~np.isnan(first)], *(error[used > 0] for used, error in others)])
@@ -221,14 +222,14 @@ def draw_errors_of_study(rows: Sequence[Mapping[str, Any]], means: Any, ax: Axes
     return ax
 
 
-def draw_errors_after_iterations(history: NDArray[Any], ax: Axes | None) -> Axes:
-    """Draw the errors of a fit at its start and after each iteration; None stands for axes of a new figure."""
+def draw_errors_after_iterations(history: NDArray[Any], start: str, ax: Axes | None) -> Axes:
+    """Draw the errors of a fit from a start and after each iteration; None stands for axes of a new figure."""
     ax = axes_or_new(ax)
     errors = np.maximum(history, ROUNDING)
     colour = method_style("cdd").color
     ax.plot(np.arange(len(errors)), errors, color=colour, linewidth=2.0, marker="o" if len(errors) == 1 else "")
     set_error_axis(ax, errors.tolist())
-    ax.set_xlabel("iteration")
+    ax.set_xlabel(f'iteration from the start "{start}"')
     ax.set_ylabel("relative error")
     return ax
 

@@ -102,8 +102,6 @@ class ErrorCurve:
         ``"completed"``, ``"time limit"`` if a fit was cut short, ``"callback"`` or ``"interrupted"``.
     results : tuple of FitResult
         The fits; of a curve that was ended early these are those of its first points.
-    point_status : tuple of str
-        For each point how its fit ended, as `FitResult.status` says, or ``"not made"``.
 
     Examples
     --------
@@ -129,7 +127,7 @@ class ErrorCurve:
 
     @property
     def point_status(self) -> tuple[str, ...]:
-        """For each point how its fit ended, or ``"not made"``."""
+        """For each point how its fit ended, as `FitResult.status` says, or ``"not made"``."""
         made = [result.status for result in self.results]
         return (*made, *["not made"] * (len(self.n_factors) - len(made)))
 

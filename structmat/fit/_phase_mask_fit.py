@@ -102,9 +102,7 @@ class PhaseMaskFit:
         """
         from structmat._drawing import draw_errors_after_iterations  # noqa: PLC0415  # It imports matplotlib.
 
-        ax = draw_errors_after_iterations(self.history, ax)
-        ax.set_xlabel(f'iteration from the start "{self.start}"')
-        return ax
+        return draw_errors_after_iterations(self.history, self.start, ax)
 
     def plot_phases(self, ax: Axes | None = None) -> Axes:
         """Draw the phases as an image, a row for each mask; needs the extra ``files``.

@@ -153,7 +153,7 @@ def fit_phase_masks(
         The matrix T, unitary or not: nested lists or an array of any library that follows the array API standard. The
         fit runs in NumPy on the CPU.
     n_masks : int, optional
-        Number of masks. By default N + 2, for a target over all ports.
+        Number of masks. By default as many as `phases` has, else N + 2, for a target over all ports.
     mixing : array, LinearOperator or sequence of these, optional
         The layer between all masks, (N, N), or the ``n_masks - 1`` layers one by one. By default the inverse and the
         forward Fourier transform in turn, and the forward one behind the last of an even number of masks: then the
@@ -363,11 +363,11 @@ class PhaseMaskSearch(StoppableSearch):
         history = [self.objective.at(x).error]
         current = x
 
-        def keep(*, converged: bool = False) -> None:
+        def keep() -> None:
             exact = history[-1] <= self.asked
             if self._best is None or history[-1] < self._best.history[-1]:
                 vectors = [self.objective.phases_of(current)]
-                self._best = Found(name, vectors, list(history), converged=converged or exact, exact=exact)
+                self._best = Found(name, vectors, list(history), converged=exact, exact=exact)
 
         def after_iteration(phase: str, until: float) -> Callable[[NDArray[Any], float], None]:
             first = len(history)

@@ -56,10 +56,7 @@ class PhasePoint:
 
     def gradient(self) -> NDArray[np.float64]:
         """Return half the gradient of the squared error."""
-        pairs = zip(self._derived_prefixes(), self._suffixes(), strict=True)
-        gradient = np.stack([_overlaps(A, B, self.residual) for A, B in pairs])
-        adjusted: NDArray[np.float64] = gradient[self.objective.adjustable]
-        return adjusted
+        return _overlaps(self._derived_prefixes(), self._suffixes(), self.residual)[self.objective.adjustable]
 
     def normal_equations(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return the Gram matrix of the derivatives of the residual, and half the gradient of the squared error.
@@ -68,10 +65,10 @@ class PhasePoint:
         """
         prefixes, suffixes = self._derived_prefixes(), self._suffixes()
         n_masks, n = self.phases.shape
-        gradient = np.stack([_overlaps(A, B, self.residual) for A, B in zip(prefixes, suffixes, strict=True)])
+        gradient = _overlaps(prefixes, suffixes, self.residual)
         turned = self.product * (1j * self.factor)
         turned /= np.linalg.norm(turned) or 1.0
-        along = np.stack([_overlaps(A, B, turned) for A, B in zip(prefixes, suffixes, strict=True)]).ravel()
+        along = _overlaps(prefixes, suffixes, turned).ravel()
 
         columns, rows = np.concatenate(prefixes, axis=1), np.concatenate(suffixes, axis=0)
         gram = np.empty((n_masks * n, n_masks * n))
@@ -168,7 +165,9 @@ class PhaseObjective:
         return np.array([point.error**2 for point in points]), np.array([2.0 * point.gradient() for point in points])
 
 
-def _overlaps(A: NDArray[Any], B: NDArray[Any], residual: NDArray[Any]) -> NDArray[np.float64]:
-    """Return the real inner products of all ``A[:, j] B[j, :]`` with a matrix."""
-    overlaps: NDArray[np.float64] = np.einsum("ij,ij->j", A.conj(), residual @ B.conj().T).real
-    return overlaps
+def _overlaps(
+    prefixes: Sequence[NDArray[Any]], suffixes: Sequence[NDArray[Any]], matrix: NDArray[Any]
+) -> NDArray[np.float64]:
+    """Return the real inner products of a matrix with ``A[:, j] B[j, :]``, A and B those of each mask."""
+    pairs = zip(prefixes, suffixes, strict=True)
+    return np.stack([np.einsum("ij,ij->j", A.conj(), matrix @ B.conj().T).real for A, B in pairs])

@@ -127,9 +127,7 @@ class FitResult:
         """
         from structmat._drawing import draw_errors_after_iterations  # noqa: PLC0415  # It imports matplotlib.
 
-        ax = draw_errors_after_iterations(self.history, ax)
-        ax.set_xlabel(f'iteration from the start "{self.start}"')
-        return ax
+        return draw_errors_after_iterations(self.history, self.start, ax)
 
     def __repr__(self) -> str:
         rows, cols = self.operator.shape
