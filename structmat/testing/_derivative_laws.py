@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from structmat._arrays.libraries import library_of
-from structmat.operators import LinearOperator
+from structmat.operators import LinearOperator, Prepared
 from structmat.testing._probe import Probe, Values
 from structmat.testing._views import values_of
 
@@ -17,9 +17,16 @@ _Function = Callable[[Any], Any]
 
 
 def _with_parameters(operator: LinearOperator, arrays: list[Any]) -> LinearOperator:
-    """Return an operator with other parameter arrays, in their order."""
+    """Return an operator with other parameter arrays, in their order; what was prepared is prepared anew."""
     remaining = iter(arrays)
-    return operator._map(lambda *_: next(remaining))
+
+    def rebuilt(part: Any) -> Any:
+        if isinstance(part, Prepared):  # which holds values that depend on its parameters
+            return rebuilt(part.operator).prepare()
+        return part._rebuilt(lambda *_: next(remaining), rebuilt)
+
+    made: LinearOperator = rebuilt(operator)
+    return made
 
 
 def _in_double(operator: LinearOperator, xp: Any) -> LinearOperator:
