@@ -350,8 +350,12 @@ def test_names_that_are_no_text_are_kept_readable(folder, cli):
 @pytest.mark.slow
 def test_progress_is_one_line_that_goes_away(folder):
     pty = pytest.importorskip("pty")
+    # Of such a size that the fits are not all done before the line is drawn again.
+    np.savez(
+        folder / "larger.npz", a=np.random.default_rng(0).standard_normal((96, 96)), b=np.eye(96) + np.ones((96, 96))
+    )
     parent, child = pty.openpty()
-    arguments = ["sweep", "two.npz", "--block-sizes", "min,3", "--out", "study"]
+    arguments = ["sweep", "larger.npz", "--block-sizes", "min,3", "--out", "study"]
     environment = {**os.environ, "COLUMNS": "70", "TERM": "xterm"}
     with subprocess.Popen(
         [sys.executable, "-m", "structmat", *arguments], stdout=subprocess.PIPE, stderr=child, env=environment,
