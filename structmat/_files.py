@@ -12,7 +12,7 @@ import os
 import re
 import secrets
 import stat
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -22,6 +22,7 @@ __all__ = [
     "DTYPES",
     "TEMPORARY",
     "atomic_write",
+    "atomic_write_together",
     "check_output",
     "counted",
     "data_frame",
@@ -89,6 +90,43 @@ def atomic_write(path: str | os.PathLike[str], *, force: bool = False) -> Iterat
         if isinstance(error, OSError):
             raise OSError(error.errno or errno.EIO, error.strerror or str(error), os.fspath(path)) from error
         raise
+
+
+def atomic_write_together(contents: Mapping[Path, bytes], *, force: bool = False) -> None:
+    """Write files that belong together, all or none of them; those with the same content already are left alone.
+
+    On any failure, Ctrl-C included, existing files are unchanged. Where several are replaced, the last one is taken
+    away first and comes last: a process that is killed meanwhile leaves a folder without it, and no mixture.
+    """
+    targets = {check_output(path, force=force): content for path, content in contents.items()}
+    targets = {path: new for path, new in targets.items() if not (path.exists() and path.read_bytes() == new)}
+    complete = {path: path.with_name(f".{secrets.token_hex(8)}.tmp") for path in targets}
+    former = {path: path.with_name(f".{secrets.token_hex(8)}.tmp") for path in targets if path.exists()}
+    try:
+        for path, content in targets.items():
+            with atomic_write(complete[path]) as file:
+                file.write(content)
+            if path in former:
+                complete[path].chmod(stat.S_IMODE(path.stat().st_mode))
+        if len(targets) > 1:
+            for path in reversed(former):
+                path.replace(former[path])
+        for path in targets:
+            complete[path].replace(path)
+    except BaseException:
+        for path, place in former.items():
+            if place.exists():
+                place.replace(path)
+        # A new file stands in its place where its complete one is no longer beside it.
+        new = [path for path in targets if path not in former and not complete[path].exists()]
+        _remove((*new, *complete.values()))
+        raise
+    _remove(former.values())
+
+
+def _remove(paths: Iterable[Path]) -> None:
+    for path in paths:
+        path.unlink(missing_ok=True)
 
 
 def require_regular(path: str | os.PathLike[str], owner: str) -> None:

@@ -17,6 +17,7 @@ from structmat._files import first_names
 from structmat.peft._config import CDDConfig
 from structmat.torch._for_peft import (
     Replacement,
+    as_before_on_error,
     naming_damage,
     require_finite,
     taking_values,
@@ -109,7 +110,8 @@ def hotswap_adapter(
     require_finite(values, _OWNER, "folder")
     replacement = Replacement(_OWNER)
     replacement.plan(places, values)
-    replacement.write()
+    with as_before_on_error(inside) as before:
+        replacement.write(before)
 
 
 def _ratio_of_alphas(own: CDDConfig, config: PeftConfig) -> float:

@@ -42,6 +42,7 @@ from structmat.peft._target_parameters import (
 )
 from structmat.torch._for_peft import (
     adaptable_layers,
+    as_before_on_error,
     is_left_out,
     is_tensor_parallel,
     kind_of,
@@ -135,7 +136,7 @@ class CDDModel(BaseTuner):
             take_over_parameters(model, config)
         _warn_of_unknown(model, config)
         try:
-            with _all_or_nothing(model, adapter_name):
+            with as_before_on_error(model):
                 super().inject_adapter(model, adapter_name, autocast_adapter_dtype, low_cpu_mem_usage, state_dict)
         except NoMatchingPeftModuleError as error:
             paths = [path for path in adaptable_layers(model) if not path.endswith(".base_layer")]
@@ -318,9 +319,33 @@ class CDDModel(BaseTuner):
             # Quantised layers may call their weight by another name.
             layer.shared_weights = {name for name, place in places.items() if owners[getattr(*place, None)] > 1}
 
+    def merge_adapter(self, adapter_names: list[str] | None = None, safe_merge: bool = False) -> None:
+        """Merge adapters into the weights of all layers, or of none of them if an error comes.
+
+        Parameters
+        ----------
+        adapter_names : list of str, optional
+            Default: the active ones.
+        safe_merge : bool, default False
+            Whether to refuse weights that would hold NaN or infinity.
+
+        Raises
+        ------
+        ValueError, TypeError
+            As `CDDTunerLinear.merge` raises them; nothing has changed then.
+        """
+        with as_before_on_error(self.model):
+            super().merge_adapter(adapter_names, safe_merge)
+
+    def unmerge_adapter(self) -> None:
+        """Take the changes out of the weights of all layers, or of none of them if an error comes."""
+        with as_before_on_error(self.model):
+            super().unmerge_adapter()
+
     def _unload_and_optionally_merge(self, *args: Any, **kwargs: Any) -> nn.Module:
-        model = super()._unload_and_optionally_merge(*args, **kwargs)
-        return_to_fast_paths(model)
+        with as_before_on_error(self.model):
+            model = super()._unload_and_optionally_merge(*args, **kwargs)
+            return_to_fast_paths(model)
         return model
 
     # ---- mixed batches
@@ -369,27 +394,6 @@ def _without_adapters(module: nn.Module) -> Iterator[nn.Module]:
 def _with_names(names: Sequence[str], _: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     """Add names of adapters to the arguments of a forward pass, as a hook."""
     return args, {**kwargs, "adapter_names": names}
-
-
-@contextmanager
-def _all_or_nothing(model: nn.Module, adapter_name: str) -> Iterator[None]:
-    """Take an adapter out of a model again if an error comes while it is put in, layer by layer."""
-    had = {each for each in model.modules() if isinstance(each, CDDTunerLayer) and adapter_name in each.cdd_adapters}
-    trained = {parameter: parameter.requires_grad for parameter in model.parameters()}
-    try:
-        yield
-    except Exception:
-        for path, layer in list(model.named_modules()):
-            if not isinstance(layer, CDDTunerLayer) or layer in had or adapter_name not in layer.cdd_adapters:
-                continue
-            del layer.cdd_adapters[adapter_name], layer.cdd_alpha[adapter_name]
-            if not layer.cdd_adapters:
-                parent, _, name = _get_submodules(model, path)
-                setattr(parent, name, layer.base_layer)
-        for parameter, requires_grad in trained.items():
-            if parameter.requires_grad != requires_grad:
-                parameter.requires_grad_(requires_grad)
-        raise
 
 
 def _warn_of_unknown(model: nn.Module, config: CDDConfig) -> None:

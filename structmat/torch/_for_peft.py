@@ -14,6 +14,7 @@ from structmat.torch._files.replacement import Replacement, taking_values
 from structmat.torch._layers import AdaptedLayer, Change, kind_of
 from structmat.torch._layers.base_weight import dtype_and_device, own_weight, owner_of, require_whole, weight_plus
 from structmat.torch._layers.changed_experts import Stack, call_changed, laid_out, stack_of
+from structmat.torch._model.model_state import as_before_on_error
 from structmat.torch._model.parameter_names import parameters_meant, places_of, text_of_unreached, unreached_experts
 from structmat.torch._model.targets import adaptable_layers, is_left_out, near_names, text_of_adaptable
 from structmat.torch._model.wrapping import require_alone
@@ -36,6 +37,7 @@ __all__ = [
     "Samples",
     "Stack",
     "adaptable_layers",
+    "as_before_on_error",
     "call_changed",
     "dense_change",
     "dtype_and_device",

@@ -43,6 +43,7 @@ RESULTS = HERE / "results.md"
 
 RELATED: dict[str, tuple[str, ...]] = {
     "structmat/_arrays/linear_algebra.py": ("**/test_hermitian.py",),
+    "structmat/_files.py": ("torch/test_half_changes.py",),
     "structmat/_fourier": ("**/test_fourier.py", "**/test_prepared.py", "operators/test_laws.py"),
     "structmat/_fourier/blocks.py": ("**/test_block_toeplitz.py",),
     "structmat/_fourier/diagonals.py": ("**/test_trigonometric.py", "operators/test_spectral_multiplier.py"),
@@ -75,6 +76,8 @@ RELATED: dict[str, tuple[str, ...]] = {
         "fit/test_recovery.py",
     ),
     "structmat/torch": ("torch/test_layers.py", "torch/test_autograd.py", "torch/test_adapter.py"),
+    "structmat/torch/_files": ("torch/test_low_bits.py", "torch/test_files.py"),
+    "structmat/torch/_model": ("torch/test_half_changes.py", "torch/test_model.py"),
     "structmat/torch/_long_convolutions": ("torch/test_convolutions.py",),
     "structmat/peft": ("peft/test_layer.py", "peft/test_model.py", "peft/test_parameters.py"),
     "structmat/peft/_hotswap.py": ("peft/test_hotswap.py",),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import NamedTuple
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from structmat._errors import ArgumentValueError
 from structmat.peft._config import CDDConfig
 from structmat.torch import CDDAdapter
-from structmat.torch._for_peft import dense_change, dtype_and_device, owner_of, wide_dtype
+from structmat.torch._for_peft import as_before_on_error, dense_change, dtype_and_device, owner_of, wide_dtype
 
 __all__ = ["CDDTunerLayer", "Merged"]
 
@@ -138,8 +139,10 @@ class CDDTunerLayer(nn.Module, BaseTunerLayer):
         self.require_own_weight()
         # In inference mode the merged weight would become a tensor that autograd refuses for good.
         with torch.inference_mode(mode=False), torch.no_grad():
-            for name in check_adapters_to_merge(self, adapter_names):
-                if name in self.cdd_adapters:
+            own = [name for name in check_adapters_to_merge(self, adapter_names) if name in self.cdd_adapters]
+            # One is merged whole or not at all.
+            with as_before_on_error(self) if len(own) > 1 else nullcontext():
+                for name in own:
                     self._merge_one(name, safe=safe_merge)
 
     def _merge_one(self, name: str, *, safe: bool) -> None:

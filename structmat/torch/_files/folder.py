@@ -15,7 +15,7 @@ from torch import Tensor
 
 from structmat._adapter_format import CONFIG, FACTOR_KEY, PREFIX, WEIGHTS
 from structmat._errors import ArgumentTypeError, ArgumentValueError
-from structmat._files import atomic_write, check_output
+from structmat._files import atomic_write_together
 from structmat.torch._adapters.adapter import VECTOR_DTYPES
 from structmat.torch._adapters.options import AdapterOptions
 from structmat.torch._files.low_bits import packed_state, require_known_bits, unpacked_state
@@ -35,13 +35,9 @@ def write_folder(
         state = packed_state(state, bits, owner)
         settings = json.dumps({**json.loads(settings), "bits": int(bits)}, indent=2).encode() + b"\n"
     folder.mkdir(parents=True, exist_ok=True)
-    for name in (WEIGHTS, CONFIG):
-        check_output(folder / name, force=force)
     weights = _safetensors().torch.save(state, {"format": "pt"})
     # The settings come last: a folder without them is no adapter, so that one half-written is not taken for one.
-    for name, content in ((WEIGHTS, weights), (CONFIG, settings)):
-        with atomic_write(folder / name, force=force) as file:
-            file.write(content)
+    atomic_write_together({folder / WEIGHTS: weights, folder / CONFIG: settings}, force=force)
 
 
 class Stored(NamedTuple):

@@ -24,8 +24,15 @@ from structmat.torch._files.tensors import changes_by_path, tensors_of
 from structmat.torch._layers import kind_to_wrap
 from structmat.torch._layers.base_weight import dtype_and_device
 from structmat.torch._layers.changed_experts import stack_of
+from structmat.torch._model.model_state import as_before_at_the_end, as_before_on_error
 from structmat.torch._model.targets import near_names
-from structmat.torch._model.wrapping import require_alone, require_no_lazy_parameters, train_only, wrap_layers
+from structmat.torch._model.wrapping import (
+    require_alone,
+    require_no_lazy_parameters,
+    train_modules,
+    train_only,
+    wrap_layers,
+)
 
 __all__ = ["load_adapter", "require_shapes", "using_adapter"]
 
@@ -82,13 +89,13 @@ def load_adapter(model: nn.Module, folder: str | os.PathLike[str]) -> list[str]:
     inside = taking_values(model, "load_adapter")
     layers, replacement = _plan(inside, stored)
     trained = _trained(inside, stored)
-    if layers:
-        wrap_layers(inside, layers)
-        train_only(inside, trained)
-        _plan_vectors(replacement, changes_by_path(inside), stored)
-    replacement.write()
-    for path in trained:
-        inside.get_submodule(path).requires_grad_()
+    with as_before_on_error(inside) as before:
+        if layers:
+            wrap_layers(inside, layers)
+            train_only(inside, trained)
+            _plan_vectors(replacement, changes_by_path(inside), stored)
+        replacement.write(before)
+        train_modules(inside, trained)
     return list(stored.vectors)
 
 
@@ -96,7 +103,9 @@ def load_adapter(model: nn.Module, folder: str | os.PathLike[str]) -> list[str]:
 def using_adapter(model: nn.Module, folder: str | os.PathLike[str]) -> Iterator[list[str]]:
     """Serve another folder's adapter, and what was trained beside it, inside a ``with`` block.
 
-    At its end, also after an error, the model is as before, bit for bit.
+    At its end, also after an error, the model is as before, bit for bit: it has its former modules, parameters and
+    persistent buffers, whatever was merged, removed, cast or assigned inside, and those that the folder holds have
+    their former values. Blocks may end in any order.
 
     Parameters
     ----------
@@ -116,6 +125,9 @@ def using_adapter(model: nn.Module, folder: str | os.PathLike[str]) -> Iterator[
         If the model is not adapted, or as from `load_adapter`; it has not changed then.
     FileNotFoundError
         If there is no such file.
+    RuntimeError
+        At the end of the block, if a parameter that the folder does not hold was written in place inside, as by
+        ``load_state_dict`` or a step of an optimiser: its former values are lost.
 
     See Also
     --------
@@ -151,8 +163,9 @@ def using_adapter(model: nn.Module, folder: str | os.PathLike[str]) -> Iterator[
         if not changes_by_path(inside):
             raise ArgumentValueError("load_adapter", "model", "has no adapter that could give way: call load_adapter")
         _, replacement = _plan(inside, stored)
-    # Nothing is trained here: which parameters require gradients stays as it is, on which compiled code depends.
-    with replacement.written():
+    with as_before_at_the_end(inside, "using_adapter") as before:
+        # Nothing is trained here: which parameters require gradients stays as it is, on which compiled code depends.
+        replacement.write(before)
         yield list(stored.vectors)
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
 from structmat._errors import ArgumentValueError
 from structmat.torch._adapters.adapter import CDDAdapter
+from structmat.torch._model.model_state import ModelState
 from structmat.torch._other_tools.engines import rewritten_by, unwrapped_model
 
 __all__ = ["Replacement", "taking_values"]
@@ -63,26 +63,18 @@ class Replacement:
         """Plan the factor of a change."""
         self._alphas.append((adapter, alpha))
 
-    def write(self) -> None:
-        """Write all values in place, so that compiled code and optimisers keep the tensors that they know."""
+    def write(self, before: ModelState) -> None:
+        """Write all values in place, so that compiled code and optimisers keep the tensors that they know.
+
+        The state of the model keeps what was there: it is to be put back if an error comes.
+        """
         # In inference mode autograd would refuse the tensors afterwards.
         with torch.inference_mode(mode=False), torch.no_grad():
             for place, value in self._tensors:
+                before.keep(place)
                 place.copy_(_sharded(value, place))
         for adapter, alpha in self._alphas:
             adapter.alpha = alpha
-
-    @contextmanager
-    def written(self) -> Iterator[None]:
-        """Write all values for the time of a context, at whose end everything is as before, bit for bit."""
-        before = Replacement(self._owner)
-        before._tensors = [(place, place.detach().clone()) for place, _ in self._tensors]
-        before._alphas = [(adapter, adapter.alpha) for adapter, _ in self._alphas]
-        try:
-            self.write()
-            yield
-        finally:
-            before.write()
 
 
 def _sharded(tensor: Tensor, like: Tensor) -> Tensor:

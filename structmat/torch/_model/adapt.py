@@ -12,6 +12,7 @@ from torch import nn
 from structmat._errors import ArgumentTypeError, ArgumentValueError, naming, warn_caller
 from structmat._files import counted
 from structmat.operators import CDDLayout
+from structmat.torch._model.model_state import as_before_on_error
 from structmat.torch._model.parameter_names import places_of, text_of_unreached
 from structmat.torch._model.targets import Targets, matches, meant, require_matches, targeted, unreached
 from structmat.torch._model.wrapping import (
@@ -200,9 +201,10 @@ def adapt(
     require_alone(stacks, [*found, *adapted_layers(model), *kept, *recorded(model)], "adapt", "parameters")
     if experts:
         warn_caller(f"adapt: {text_of_unreached(experts, argument='parameters')}", RuntimeWarning)
-    wrap_layers(model, dict.fromkeys([*found, *stacks], options))
-    train_only(model, kept)
-    return AdapterSummary.of(model)
+    with as_before_on_error(model):
+        wrap_layers(model, dict.fromkeys([*found, *stacks], options))
+        train_only(model, kept)
+        return AdapterSummary.of(model)
 
 
 def remove_adapters(model: nn.Module, *, merge: bool = False) -> None:
@@ -252,9 +254,10 @@ def remove_adapters(model: nn.Module, *, merge: bool = False) -> None:
             raise ArgumentValueError("remove_adapters", "model", text)
         with naming(path):
             merged.append(layer._merged() if merge else {})
-    for layer, weights in zip(layers.values(), merged, strict=True):
-        layer._set_merged(weights)
-    unwrap_layers(model, layers.values())
+    with as_before_on_error(model):
+        for layer, weights in zip(layers.values(), merged, strict=True):
+            layer._set_merged(weights)
+        unwrap_layers(model, layers.values())
 
 
 def _require_frozen(layers: Iterable[str], trained: Sequence[str]) -> None:

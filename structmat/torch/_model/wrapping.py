@@ -12,6 +12,7 @@ from structmat._errors import ArgumentTypeError, ArgumentValueError, naming
 from structmat._files import first_names
 from structmat.torch._adapters.adapter import CDDAdapter
 from structmat.torch._layers import AdaptedModule, CDDExperts, kind_to_wrap
+from structmat.torch._model.model_state import RECORD
 from structmat.torch._other_tools.calls import leave_fast_paths, return_to_fast_paths, watch_calls
 from structmat.torch._other_tools.engines import is_tensor_parallel
 
@@ -22,13 +23,11 @@ __all__ = [
     "recorded",
     "require_alone",
     "require_no_lazy_parameters",
+    "train_modules",
     "train_only",
     "unwrap_layers",
     "wrap_layers",
 ]
-
-_RECORD = "_trained_with_adapter"
-"""Attribute of a model that holds the paths of the modules trained with the adapter, even if they are frozen later."""
 
 
 def adapted_layers(model: nn.Module) -> dict[str, AdaptedModule]:
@@ -47,7 +46,7 @@ def changes_of(model: nn.Module) -> dict[str, CDDAdapter]:
 
 def recorded(model: nn.Module) -> list[str]:
     """Return the paths of modules that are trained with the adapter."""
-    return list(model.__dict__.get(_RECORD, ()))
+    return list(model.__dict__.get(RECORD, ()))
 
 
 def require_no_lazy_parameters(model: nn.Module, caller: str) -> None:
@@ -71,34 +70,27 @@ def require_alone(parameters: Iterable[str], others: Iterable[str], caller: str,
 
 
 def wrap_layers(model: nn.Module, options: dict[str, dict[str, Any]]) -> None:
-    """Wrap the layers of some paths, with options for each: all of them, or none if one fails.
+    """Wrap the layers of some paths, with options for each.
 
-    A layer that stands in several places of the model is wrapped once, and replaced in all of them.
+    A layer that stands in several places of the model is wrapped once, and replaced in all of them. Making a layer
+    freezes its base: callers put the model back if a later one fails.
     """
-    # Making a layer freezes its base: this is undone if a later one fails.
-    trainable = {parameter: parameter.requires_grad for parameter in model.parameters()}
     new: dict[nn.Module, AdaptedModule] = {}
     stacks: dict[nn.Module, dict[str, dict[str, Any]]] = {}
-    try:
-        for path, own in options.items():
-            module, name = place_of(model, path)
-            with naming(path):
-                if is_tensor_parallel(module, model):
-                    text = "has a piece of a weight in each process, by tensor parallelism: FSDP works"
-                    raise ArgumentTypeError("adapt", "model", text)  # noqa: TRY301  # handled below like all others
-                if not name and module not in new:
-                    new[module] = kind_to_wrap(module)._wrapped(module, **own)
-                elif name and module is model:
-                    text = f"has {name} itself: nothing could stand in its place; adapt a module around it"
-                    raise ArgumentValueError("adapt", "model", text)  # noqa: TRY301
-                elif name:
-                    stacks.setdefault(module, {})[name] = own
-        new |= {module: CDDExperts._of(module, own) for module, own in stacks.items()}
-    except BaseException:
-        for parameter, before in trainable.items():
-            parameter.requires_grad_(before)
-        raise
-    # The model changes only here, when all layers are made.
+    for path, own in options.items():
+        module, name = place_of(model, path)
+        with naming(path):
+            if is_tensor_parallel(module, model):
+                text = "has a piece of a weight in each process, by tensor parallelism: FSDP works"
+                raise ArgumentTypeError("adapt", "model", text)
+            if not name and module not in new:
+                new[module] = kind_to_wrap(module)._wrapped(module, **own)
+            elif name and module is model:
+                text = f"has {name} itself: nothing could stand in its place; adapt a module around it"
+                raise ArgumentValueError("adapt", "model", text)
+            elif name:
+                stacks.setdefault(module, {})[name] = own
+    new |= {module: CDDExperts._of(module, own) for module, own in stacks.items()}
     _replace(model, new)
     leave_fast_paths(model, AdaptedModule)
     watch_calls(model, AdaptedModule)
@@ -107,7 +99,7 @@ def wrap_layers(model: nn.Module, options: dict[str, dict[str, Any]]) -> None:
 def unwrap_layers(model: nn.Module, layers: Iterable[AdaptedModule]) -> None:
     """Put the bases of all adapted layers of a model back into their places."""
     _replace(model, {layer: layer.base for layer in layers})
-    model.__dict__.pop(_RECORD, None)
+    model.__dict__.pop(RECORD, None)
     return_to_fast_paths(model)
 
 
@@ -122,15 +114,26 @@ def place_of(model: nn.Module, path: str) -> tuple[nn.Module, str]:
 
 def train_only(model: nn.Module, kept: Iterable[str]) -> None:
     """Make the adapter trainable, the modules of some paths and those of earlier calls, and freeze everything else."""
-    paths = model.__dict__[_RECORD] = list(dict.fromkeys([*recorded(model), *kept]))
+    paths = model.__dict__[RECORD] = list(dict.fromkeys([*recorded(model), *kept]))
     trained = {id(p) for path in paths for p in _own_parameters(model.get_submodule(path))}
     for layer in adapted_layers(model).values():
         trained |= {id(p) for p in _own_parameters(layer)}
     for parameter in model.parameters():
-        # Integers, in which quantised layers keep their weights, have no gradients.
-        parameter.requires_grad_(id(parameter) in trained and (parameter.is_floating_point() or parameter.is_complex()))
+        parameter.requires_grad_(id(parameter) in trained and _has_gradients(parameter))
         if not parameter.requires_grad:
             parameter.grad = None
+
+
+def train_modules(model: nn.Module, paths: Iterable[str]) -> None:
+    """Make the modules of some paths trainable, and leave everything else as it is."""
+    for path in paths:
+        for parameter in _own_parameters(model.get_submodule(path)):
+            parameter.requires_grad_(_has_gradients(parameter))
+
+
+def _has_gradients(parameter: nn.Parameter) -> bool:
+    """Return whether a parameter can have a gradient: the integers of quantised layers have none."""
+    return parameter.is_floating_point() or parameter.is_complex()
 
 
 def _own_parameters(module: nn.Module) -> Iterator[nn.Parameter]:

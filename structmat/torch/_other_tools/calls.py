@@ -10,6 +10,7 @@ from torch import nn
 from structmat._errors import warn_caller
 
 __all__ = [
+    "NESTED",
     "is_never_called",
     "is_watched",
     "leave_fast_paths",
@@ -108,7 +109,7 @@ def _remove(hooks: dict[int, Any], hook: Any) -> None:
         del hooks[key]
 
 
-_NESTED = "_used_nested_tensor"
+NESTED = "_used_nested_tensor"
 """Attribute of an encoder that keeps what `leave_fast_paths` has replaced."""
 
 
@@ -129,7 +130,7 @@ def leave_fast_paths(model: nn.Module, layer_class: type) -> None:
         if isinstance(module, nn.TransformerEncoder) and any(
             isinstance(inner, layer_class) for inner in module.modules()
         ):
-            module.__dict__.setdefault(_NESTED, module.use_nested_tensor)
+            module.__dict__.setdefault(NESTED, module.use_nested_tensor)
             module.use_nested_tensor = False
 
 
@@ -137,5 +138,5 @@ def return_to_fast_paths(model: nn.Module) -> None:
     """Undo `leave_fast_paths` and `watch_calls`, once no layer is adapted any more."""
     _remove(model._forward_hooks, _report_calls)
     for module in model.modules():
-        if isinstance(module, nn.TransformerEncoder) and _NESTED in module.__dict__:
-            module.use_nested_tensor = module.__dict__.pop(_NESTED)
+        if isinstance(module, nn.TransformerEncoder) and NESTED in module.__dict__:
+            module.use_nested_tensor = module.__dict__.pop(NESTED)
