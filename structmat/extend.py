@@ -4,7 +4,7 @@ An operator is a frozen dataclass with ``eq=False``, derived from `LinearOperato
 ``_core_axes`` maps each field that holds parameters to the number of an array's own axes after the batch axes, or to
 None where it holds operators; all other fields are plain hashable values. The public methods check and prepare their
 arguments and call these hooks, which contain only mathematics on arrays of one namespace `xp`: they do not check
-arguments and do not inspect values. ``structmat/operators/_hooks.py`` has each of them with its default.
+arguments and do not inspect values. ``structmat/operators/_base/hooks.py`` has each of them with its default.
 
 Required
     the property ``shape``; ``_matvec(x, xp)``, along the last axis; ``_transpose()``.

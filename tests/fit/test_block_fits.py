@@ -5,9 +5,9 @@ import pytest
 
 from structmat.fit import fit_cdd
 from structmat.operators import CDDLayout, CDDProduct
-from structmat.operators._block_circulant import BlockCirculant
-from structmat.operators._circulants import Circulant
-from structmat.operators._diagonal import Diagonal
+from structmat.operators._blocks.block_circulant import BlockCirculant
+from structmat.operators._families.circulants import Circulant
+from structmat.operators._families.diagonal import Diagonal
 from tests.fit.matrices import closed_form_errors, matrix, planted_operator, relative
 
 QUICK = {"max_iter": 40, "restarts": 1, "rng": 3}

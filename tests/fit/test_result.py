@@ -7,9 +7,9 @@ import pytest
 
 from structmat.fit import FitProgress, FitResult, fit_cdd
 from structmat.operators import CDDProduct
-from structmat.operators._block_circulant import BlockCirculant
-from structmat.operators._circulants import Circulant
-from structmat.operators._diagonal import Diagonal
+from structmat.operators._blocks.block_circulant import BlockCirculant
+from structmat.operators._families.circulants import Circulant
+from structmat.operators._families.diagonal import Diagonal
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ import pytest
 import structmat as sm
 from structmat import extend
 from structmat.operators import Constant
-from structmat.operators._hooks import HOOKS, Hooks
+from structmat.operators._base.hooks import HOOKS, Hooks
 from tests import backends
 from tests.operator_registry import Vectors
 from tests.operators import outsiders
@@ -21,20 +21,11 @@ from tests.operators.outsiders import DirectSum, ToeplitzPlusHankel
 
 FOLDER = Path(sm.__file__).parent / "operators"
 BASE = {
-    "_arithmetic",
-    "_closed_forms",
-    "_chain",
-    "_combination",
-    "_determinants",
-    "_hooks",
-    "_linear_operator",
-    "_operands",
-    "_parts",
-    "_spectral_functions",
-    "_storage",
-    "_wrapper",
+    *("arithmetic", "closed_forms", "combination", "determinants", "hooks", "linear_operator", "operands", "parts"),
+    *("spectral_functions", "storage", "wrapper"),
 }
-"""The modules that all operators are built on."""
+"""The modules of the folder `_base` of which `structmat.extend` offers what operators need, with those of `Chain`."""
+OFFERED = {"structmat.operators._composed.chain", *(f"structmat.operators._base.{name}" for name in BASE)}
 
 PUBLIC = {name: getattr(sm, name) for name in sm.__all__}
 OPERATORS = {n for n, kind in PUBLIC.items() if isinstance(kind, type) and issubclass(kind, sm.LinearOperator)}
@@ -64,30 +55,35 @@ def answers_for_any(tree: ast.Module) -> bool:
 def own_operators() -> list[str]:
     """The modules of the package's own operators, without those that say what `@`, `+`, `*` and `[]` mean."""
     found = []
-    for path in sorted(FOLDER.glob("_*.py")):
+    for path in sorted(FOLDER.glob("_*/[a-z]*.py")):
         tree = tree_of(path)
         classes = {node.name for node in tree.body if isinstance(node, ast.ClassDef)}
         if classes & OPERATORS and not answers_for_any(tree):
-            found.append(path.stem)
+            found.append(f"{path.parent.name}.{path.stem}")
     return found
 
 
 def test_the_own_operators_are_found() -> None:
-    structured = {"_block_circulant", "_block_toeplitz", "_circulants", "_diagonal", "_multilevel", "_toeplitz"}
-    transforms = {"_grid_convolution", "_spectral_multiplier", "_transforms"}
-    of_parts = {"_cdd_product", "_dense", "_eigendecomposition", "_kronecker", "_kronecker_sum"}
-    assert structured | transforms | of_parts == {*own_operators()}
+    blocks = {"_blocks.block_circulant", "_blocks.block_toeplitz", "_cdd.product"}
+    families = {f"_families.{name}" for name in ("circulants", "dense", "diagonal", "grid_convolution", "multilevel")}
+    families |= {f"_families.{name}" for name in ("spectral_multiplier", "toeplitz", "transforms")}
+    composed = {f"_composed.{name}" for name in ("eigendecomposition", "kronecker", "kronecker_sum")}
+    assert blocks | families | composed == {*own_operators()}
 
 
-@pytest.mark.parametrize("module", [*own_operators(), "_any_circulant", "_diagonal_by_transforms", "_spectral"])
+BASES = [f"_families.{name}" for name in ("any_circulant", "diagonal_by_transforms", "spectral")]
+"""What several families share."""
+
+
+@pytest.mark.parametrize("module", [*own_operators(), *BASES])
 def test_an_own_operator_takes_of_the_base_what_anyone_is_offered(module: str) -> None:
     needed = {
         name
-        for source, names in imports(tree_of(FOLDER / f"{module}.py")).items()
-        if source.rpartition(".")[0] == "structmat.operators" and source.rpartition(".")[2] in BASE
+        for source, names in imports(tree_of(FOLDER / f"{module.replace('.', '/')}.py")).items()
+        if source in OFFERED
         for name in names
     }
-    assert needed or module == "_spectral_multiplier"  # which takes all by its own bases
+    assert needed or module == "_families.spectral_multiplier"  # which takes all by its own bases
     assert needed <= {*extend.__all__}
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import structmat as sm
 from structmat._arrays.namespaces import numpy_namespace
-from structmat.operators._grid_spectrum import GridSpectrum
+from structmat.operators._families.grid_spectrum import GridSpectrum
 from tests.backends import Backend
 
 xp = numpy_namespace

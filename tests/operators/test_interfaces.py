@@ -22,7 +22,7 @@ import scipy.sparse.linalg
 
 import structmat as sm
 from structmat.extend import closed_forms
-from structmat.operators import _combination
+from structmat.operators._base import combination
 from tests.operator_registry import PLAIN, Entry, Vectors, each, every_entry
 
 rng = np.random.default_rng(3)
@@ -397,7 +397,7 @@ def test_long_sums_and_products_are_those_of_all_their_parts() -> None:
 @pytest.mark.slow
 def test_operators_that_hold_each_other_too_often_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each step of the recurrence of Chebyshev takes two terms, so that the operators within grow as powers do."""
-    monkeypatch.setattr(_combination, "_MOST_ARRAYS", 500)
+    monkeypatch.setattr(combination, "_MOST_ARRAYS", 500)
     T = sm.Toeplitz(0.1 * rng.standard_normal(4))
 
     def chebyshev(steps: int) -> None:
