@@ -12,12 +12,9 @@ from structmat._arrays.conversion import without_axes_as_scalar
 from structmat._arrays.dtypes import cast_back, precision_of
 from structmat._arrays.libraries import rules_of
 from structmat._arrays.linear_algebra import (
-    adjoint,
     cholesky_factors,
     hermitian_part,
     is_hermitian,
-    measured_error_of_logdet,
-    signs_for_error,
 )
 from structmat._arrays.typing import Array, DType, Namespace
 from structmat._errors import ArgumentTypeError, ArgumentValueError
@@ -31,6 +28,7 @@ from structmat.linear_systems._lanczos import (
     probes_of,
 )
 from structmat.linear_systems._logdet_derivatives import with_derivatives
+from structmat.linear_systems._logdet_errors import error_of_cholesky, rounding_of
 from structmat.linear_systems._results import ConvergenceError, SlogdetEstimate
 from structmat.linear_systems._solve import require_operator
 from structmat.linear_systems._superfast import MOST_WITHOUT_FACTOR, Superfast, direct_logdet
@@ -49,9 +47,10 @@ _MOST_GROUPS = 100
 """Of probes, for a wanted error."""
 
 _ROUNDING = 1e-12
-"""A measured error of a log-determinant that counts as zero, in units of the number of unknowns plus its modulus.
+"""The error of an exact method that is near enough, whatever is wanted, in units of unknowns plus modulus of the log.
 
-Dense Cholesky factors of nine covariances of 600 points were further off from a condition number of 1e6 on.
+No estimate is better: dense Cholesky factors of nine covariances of 600 points were further off from a condition number
+of 1e6 on.
 """
 
 _LARGE = 1e-3
@@ -89,7 +88,8 @@ def slogdet(
         on a grid; else 32.
     target_error : float, optional
         The standard error that is wanted. Where that of a direct factor, as was measured, is larger, or `n_probes` asks
-        for an estimate, more groups of `n_probes` vectors are added until it is reached. Not under ``jax.jit``.
+        for an estimate, more groups of `n_probes` vectors are added until it is reached. A direct factor is near enough
+        at 1e-12 times the sum of the number of unknowns and the modulus of the logarithm. Not under ``jax.jit``.
     rng : numpy.random.Generator or int, optional
         The source of the vectors. In an optimisation give the same integer each time: the estimate is then a smooth
         function.
@@ -139,10 +139,12 @@ def slogdet(
     result is that with the smaller error.
 
     How far off a factor is, this one or a dense one, is measured: by products with A and with the inverse of the
-    factor, for random signs. This is the standard error. It grows with the condition number, as the true error does,
-    and was 1 to 3,000 times as large. It is zero where it is below 1e-12 times the sum of the number of unknowns and
-    the modulus of the logarithm, in single precision 5e-7 times. That of a closed form is zero, too, but nothing is
-    measured there: rounding errors are about 1e-16 times the condition number.
+    factor, for random vectors. This is the standard error. It grows with the condition number, as the true error does.
+    Of a dense factor it holds the standard deviation of rounding errors as well, for which all columns of the inverse
+    are looked at up to 32 unknowns: of 6,750 matrices of 2 to 30 rows with condition numbers up to 1e13 none was
+    further off than 0.9 times what was returned, which was about 8 times the true error. That of a closed form, and of
+    a grid with few missing rows, is the machine epsilon times the sum of the number of unknowns and the modulus of the
+    logarithm, and nothing is measured there: rounding errors are about 1e-16 times the condition number.
 
     **Transforms.** ``jax.jit``, ``jax.vmap``, `torch.vmap` and ``torch.func.grad`` hide values. The factor is then made
     by NumPy when they become known; a gradient makes it again. Where there is none the result is NaN in JAX, and an
@@ -218,7 +220,7 @@ def _slogdet(
     is_exact = n_probes is None or count >= op.shape[0]  # as many products are the matrix itself
     with rules_of(xp).evaluated(op._arrays()):
         found = _exactly(op, method, owner, xp) if is_exact else _in_closed_form(op, xp)
-        if found is not None and wanted is not None and not _is_known_within(wanted, found, xp):
+        if found is not None and wanted is not None and not _is_known_within(wanted, found, op.shape[0], xp):
             found = None
         if found is None:
             _require_values_for_estimate(op, owner, xp)
@@ -228,15 +230,18 @@ def _slogdet(
                 if n_probes is not None or not fits_in_memory(op):
                     raise
                 found = _by_dense_factor(op, xp)
-                if wanted is not None and not _is_known_within(wanted, found, xp):
+                if wanted is not None and not _is_known_within(wanted, found, op.shape[0], xp):
                     raise
     sign, log, error = (without_axes_as_scalar(cast_back(value, dtype, xp)) for value in found)
     return SlogdetEstimate(sign, log, error)
 
 
-def _is_known_within(wanted: float, found: SlogdetEstimate, xp: Namespace) -> bool:
-    """Tell whether all errors are known, and no more than what is wanted."""
-    return bool(rules_of(xp).concrete(xp.all(found.standard_error <= wanted)))
+def _is_known_within(wanted: float, found: SlogdetEstimate, n: int, xp: Namespace) -> bool:
+    """Tell whether all errors are known, and no more than what is wanted or the rounding of an exact method."""
+    log = rules_of(xp).constant(found.logabsdet)
+    rounding = max(_ROUNDING, 4 * float(xp.finfo(log.dtype).eps)) * (n + xp.abs(log))
+    is_within = (found.standard_error <= wanted) | (found.standard_error <= rounding)
+    return bool(rules_of(xp).concrete(xp.all(is_within)))
 
 
 def _require_values_for_estimate(op: LinearOperator, owner: str, xp: Namespace) -> None:
@@ -256,20 +261,20 @@ def _exactly(op: LinearOperator, method: Superfast | None, owner: str, xp: Names
             log, error = (xp.astype(value, precision_of(op.dtype, xp)) for value in measured)
             if method is None:
                 log, error = _of_smaller_error(op, log, error, xp)
-            return _of_positive(log, _above_rounding(error, log, op.shape[0], xp), op, xp)
+            return _of_positive(log, error + rounding_of(log, op.shape[0], xp), op, xp)
     found = _in_closed_form(op, xp)
     if found is not None:
         return found
     if is_written_out(op):
         return _by_dense_factor(op, xp)
     log = _by_few_gaps(op, xp)
-    return None if log is None else _of_positive(log, xp.zeros_like(log), op, xp)
+    return None if log is None else _of_positive(log, rounding_of(log, op.shape[0], xp), op, xp)
 
 
 def _by_dense_factor(op: LinearOperator, xp: Namespace) -> SlogdetEstimate:
     """Return the result by the dense matrix."""
     log, error = _of_dense(op, xp)
-    return _of_positive(log, _above_rounding(error, log, op.shape[0], xp), op, xp)
+    return _of_positive(log, error, op, xp)
 
 
 def _of_smaller_error(op: LinearOperator, log: Array, error: Array, xp: Namespace) -> tuple[Array, Array]:
@@ -292,17 +297,10 @@ def _of_positive(log: Array, error: Array, op: LinearOperator, xp: Namespace) ->
     return SlogdetEstimate(xp.ones_like(log, dtype=op.dtype), log, error)
 
 
-def _above_rounding(error: Array, log: Array, n: int, xp: Namespace) -> Array:
-    """Return a measured error of a logarithm, or zero where it is no more than the rounding of an exact method."""
-    log = rules_of(xp).constant(log)
-    rounding = max(_ROUNDING, 4 * float(xp.finfo(log.dtype).eps)) * (n + xp.abs(log))
-    return xp.where(error <= rounding, xp.zeros_like(error), error)
-
-
 def _in_closed_form(op: LinearOperator, xp: Namespace) -> SlogdetEstimate | None:
     with suppress(NotImplementedError):
         sign, log = op._slogdet(xp)
-        return SlogdetEstimate(sign, log, xp.zeros_like(log))
+        return SlogdetEstimate(sign, log, rounding_of(log, op.shape[0], xp))
     return None
 
 
@@ -354,7 +352,7 @@ def _of_dense(op: LinearOperator, xp: Namespace) -> tuple[Array, Array]:
     if known is not None:
         require_hermitian(known)
     log, factor = _by_cholesky(dense, xp)
-    return xp.where(hermitian, log, xp.full_like(log, float("nan"))), _error_of(factor, dense, xp)
+    return xp.where(hermitian, log, xp.full_like(log, float("nan"))), error_of_cholesky(factor, dense, xp)
 
 
 def _by_few_gaps(op: LinearOperator, xp: Namespace) -> Array | None:
@@ -398,17 +396,3 @@ def _by_cholesky(dense: Array, xp: Namespace) -> tuple[Array, Array]:
     if rules_of(xp).concrete(log) is not None:
         require_positive(log, xp)
     return log, factor
-
-
-def _error_of(factor: Array, dense: Array, xp: Namespace) -> Array:
-    """Return how far off the logarithm by a Cholesky factor may be, as was measured, without derivatives."""
-    rules = rules_of(xp)
-    L, K = (rules.constant(array) for array in (factor, dense))
-    z = signs_for_error(K.shape[-1], K, xp)
-    columns = xp.broadcast_to(xp.matrix_transpose(z), (*K.shape[:-1], z.shape[0]))
-    with rules.unrecorded():
-        first = rules.triangular_solutions(L, columns)
-        upper = xp.flip(adjoint(L, xp), axis=(-2, -1))  # which is lower triangular
-        x = xp.flip(rules.triangular_solutions(upper, xp.flip(first, axis=-2)), axis=-2)
-        left = xp.matrix_transpose(xp.matmul(K, x) - columns)
-        return measured_error_of_logdet(xp.broadcast_to(z, tuple(left.shape)), left, xp)

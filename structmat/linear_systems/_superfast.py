@@ -140,8 +140,8 @@ class Superfast:
     >>> A = sm.BlockToeplitz(np.exp(-0.5 * (lags / 10) ** 2)) + sm.Diagonal(rng.uniform(0.01, 0.1, 2 * n))
     >>> seen = (rng.random((n, 2)) < 0.9).ravel()
     >>> A = A[seen][:, seen]
-    >>> sm.slogdet(A, method=sm.Superfast()).standard_error
-    np.float64(0.0)
+    >>> bool(sm.slogdet(A, method=sm.Superfast()).standard_error < 1e-8)
+    True
     >>> bool(sm.solve(A, np.ones(A.shape[0]), method=sm.Superfast()).residual < 1e-12)
     True
     """

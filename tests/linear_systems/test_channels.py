@@ -110,7 +110,7 @@ def test_long_series_are_not_estimated() -> None:
         P = A.prepare()
         found = sm.slogdet(P)
         exact = np.linalg.slogdet(A.to_dense())[1]
-        assert found.standard_error == 0
+        assert 0 < found.standard_error <= 1e-12 * (len(noise) + abs(exact))  # of rounding alone
         assert abs(found.logabsdet - exact) <= 1e-12 * (len(noise) + abs(exact))
         b = np.ones(A.shape[0])
         solution = sm.solve(P, b)

@@ -296,7 +296,7 @@ def test_covariances_of_long_compact_support_are_not_estimated() -> None:
         band[k, : len(behind)] = c[behind]
     band[0] += d[places]
     exact = 2 * np.sum(np.log(scipy.linalg.cholesky_banded(band, lower=True)[0]))
-    assert found.standard_error == 0
+    assert 0 < found.standard_error <= 1e-12 * (len(places) + abs(exact))  # of rounding alone
     assert np.isclose(found.logabsdet, exact, rtol=1e-13)
 
 

@@ -178,7 +178,7 @@ def test_few_gaps_have_an_exact_determinant() -> None:
     seen = np.arange(n * n) % 100 != 3
     A = (K + 0.1 * sm.Identity(n * n))[seen][:, seen]
     found = sm.slogdet(A)
-    assert found.standard_error == 0
+    assert 0 < found.standard_error <= 1e-12 * A.shape[0]  # of rounding alone
     np.testing.assert_allclose(found.logabsdet, np.linalg.slogdet(A.to_dense())[1], rtol=1e-12)
 
 

@@ -280,7 +280,7 @@ def test_slogdet_is_exact(kind: str, turned: bool) -> None:
     A = series(c, d, there)[kind]
     sign, log, error = sm.slogdet(A)
     assert sign == 1
-    assert error == 0
+    assert 0 < error <= 1e-12 * (A.shape[0] + abs(log))  # of rounding alone
     assert np.shape(log) == ()
     assert np.isclose(log, logdet(A.to_dense()), rtol=1e-11)
 
@@ -313,7 +313,7 @@ def logdet_in_extended_precision(K: Any) -> float:
 @backends.on("numpy", "torch", "jax")
 @pytest.mark.parametrize("name", ILL_CONDITIONED)
 def test_the_error_of_a_log_determinant_is_measured(backend: backends.Backend, name: str) -> None:
-    """It is at most four times what is returned, where no more than rounding is zero, and no factor is refused."""
+    """It is at most four times what is returned, which is rounding alone for good conditions; none is refused."""
     if backend.compiles and name != "squared exponential":
         pytest.skip("each rank is compiled anew")
     n = 70 if backend.compiles else 250
@@ -330,10 +330,10 @@ def test_the_error_of_a_log_determinant_is_measured(backend: backends.Backend, n
                 assert noise < 1e-11
                 continue
             assert abs(log - exact) <= 4 * error + 1e-12 * (n + abs(exact))
-            largest = max(largest, error)
+            largest = max(largest, error / (n + abs(exact)))
             if noise == 1.0:
-                assert error == 0.0
-    assert (largest > 0) == (name not in {"Matern 3/2", "damped cosine"})  # whose conditions are below 1e8
+                assert 0.0 < error <= 1e-12 * (n + abs(exact))
+    assert (largest > 1e-12) == (name not in {"Matern 3/2", "damped cosine"})  # whose conditions are below 1e8
 
 
 def test_series_with_even_noise_are_not_written_out_for_eigenvectors() -> None:
@@ -349,7 +349,7 @@ def test_slogdet_of_a_stack_is_exact() -> None:
     A = series(stack, d, there)["gaps"]
     _, log, error = sm.slogdet(A)
     assert np.shape(log) == np.shape(error) == (2, 3)
-    assert not np.any(error)
+    assert np.all((error > 0) & (error <= 1e-12 * (A.shape[0] + np.abs(log))))  # of rounding alone
     np.testing.assert_allclose(log[1, 2], sm.slogdet(series(6 * c, d, there)["gaps"]).logabsdet, rtol=1e-13)
 
 
@@ -369,13 +369,13 @@ def test_slogdet_takes_its_precision_from_the_operator() -> None:
 
 def test_slogdet_estimates_where_that_is_asked_for_or_nothing_else_serves() -> None:
     c, d, there, _ = problem("Matern 3/2", 1300)
-    assert sm.slogdet(series(c, d, there)["gaps"], n_probes=8, rng=0).standard_error > 0
+    assert sm.slogdet(series(c, d, there)["gaps"], n_probes=8, rng=0).standard_error > 1e-3
     rng = np.random.default_rng(0)
     n = 5000
     noise = rng.standard_normal(n)
     noise[0] = 1e3  # no block has low rank, and a band would be that of a dense matrix
     A = series(noise, rng.uniform(0.1, 0.2, n), rng.random(n) > 0.1)["gaps"]
-    assert sm.slogdet(A, rng=0).standard_error > 0
+    assert sm.slogdet(A, rng=0).standard_error > 1e-3
 
 
 def test_slogdet_refuses_what_is_not_positive_definite_or_not_hermitian() -> None:

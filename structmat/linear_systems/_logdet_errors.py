@@ -1,0 +1,78 @@
+"""How far off a log-determinant without an estimate may be: what is measured, and a bound of rounding errors."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from structmat._arrays.arithmetic import real_part
+from structmat._arrays.libraries import device_of, rules_of
+from structmat._arrays.linear_algebra import adjoint, measured_error_of_logdet
+from structmat._arrays.typing import Array, Namespace
+
+_ALL = 32
+"""The most unknowns of a matrix of which all columns of the inverse are looked at.
+
+A few random vectors may be orthogonal to the eigenvector of the least eigenvalue: of two unknowns, four vectors of
+signs were so in one of eight cases.
+"""
+
+_VECTORS = 4
+"""The random vectors of larger matrices.
+
+They are normal, not signs: signs are orthogonal to the difference of two unknowns, which is that eigenvector where two
+rows are nearly equal, in one of 16 cases for all four. Of 468 such matrices of 40 rows what was returned was then too
+small for 24, by a factor of up to 1e6; with normal vectors the error was at most 2.4 times what was returned.
+"""
+
+
+def error_of_cholesky(factor: Array, dense: Array, xp: Namespace) -> Array:
+    """Return how far off the logarithm by a Cholesky factor may be, without derivatives.
+
+    The factor L of K is that of a matrix ``K + R``, which changes the logarithm by the trace of ``K^-1 R``. The trace
+    is measured, by ``K (L L^H)^-1 - 1``. The rounding errors of that are as large as what is measured, so that it may
+    be small by chance. What is added is their standard deviation: R is at most ``|L| |L|^H`` times the machine epsilon,
+    the entries of which are at most ``sqrt(K_ii K_jj)``, and the root of the sum of ``|K^-1_ij|^2 K_ii K_jj`` is the
+    norm of the inverse of K with a diagonal of ones.
+
+    Parameters
+    ----------
+    factor, dense : array, shape (..., n, n)
+        Lower triangular factors, and the matrices.
+    """
+    rules = rules_of(xp)
+    L, K = (rules.constant(array) for array in (factor, dense))
+    z = _vectors(K.shape[-1], K, xp)
+    with rules.unrecorded():
+        scale = xp.sqrt(xp.abs(real_part(xp.linalg.diagonal(K), xp)))[..., None]
+        columns = scale * xp.matrix_transpose(z)
+        first = rules.triangular_solutions(L, columns)
+        upper = xp.flip(adjoint(L, xp), axis=(-2, -1))  # which is lower triangular
+        x = xp.flip(rules.triangular_solutions(upper, xp.flip(first, axis=-2)), axis=-2)
+        left = xp.matrix_transpose((xp.matmul(K, x) - columns) / scale)
+        measured = measured_error_of_logdet(xp.broadcast_to(z, tuple(left.shape)), left, xp)
+        norms = xp.linalg.vector_norm(scale * x, axis=-2)
+        deviation = xp.sqrt(xp.mean(norms**2, axis=-1))
+        logs = 2 * xp.abs(xp.log(real_part(xp.linalg.diagonal(L), xp)))
+        rounding = math.sqrt(z.shape[-1]) + xp.sum(logs, axis=-1)
+        return measured + _epsilon(deviation, xp) * (deviation + rounding)
+
+
+def rounding_of(log: Array, n: int, xp: Namespace) -> Array:
+    """Return the rounding error of a sum of n logarithms, which is what is known of closed forms, without derivatives.
+
+    It knows nothing of the condition number: the numbers themselves are as far off as rounding errors of the largest.
+    """
+    return _epsilon(log, xp) * (n + xp.abs(rules_of(xp).constant(log)))
+
+
+def _vectors(n: int, like: Array, xp: Namespace) -> Array:
+    """Return vectors of n entries, the same in every call, for which the mean of ``z z^H`` is near the identity."""
+    is_small = 1 < n <= _ALL  # one vector has no spread
+    vectors = math.sqrt(n) * np.eye(n) if is_small else np.random.default_rng(0).standard_normal((_VECTORS, n))
+    return xp.astype(xp.asarray(vectors, device=device_of(like)), like.dtype)
+
+
+def _epsilon(like: Array, xp: Namespace) -> float:
+    return float(xp.finfo(like.dtype).eps)
