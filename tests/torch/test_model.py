@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import pickle
 import warnings
@@ -12,7 +13,7 @@ torch = pytest.importorskip("torch")
 
 from torch import nn
 
-from structmat.torch import CDDLinear, adapt, remove_adapters
+from structmat.torch import AdapterBank, CDDLinear, adapt, remove_adapters
 from tests.torch.common import adapted_by_peft, adapted_mlp, assert_same_state, compiler, fill, mlp, quietly, state
 
 TOKENS = torch.tensor([[1, 2, 3, 4], [0, 9, 10, 3]])
@@ -190,6 +191,44 @@ class TestAdapt:
         model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**sizes))
         assert "lm_head" not in adapt(model).layers
         assert "lm_head" in adapt(model, ["lm_head"]).layers
+
+
+class TestHalfPrecision:
+    @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+    @pytest.mark.parametrize("batch", [None, ["a", "b"]], ids=["alone", "bank"])
+    def test_training_stays_finite_and_lowers_the_loss(self, dtype, batch):
+        model = mlp((32, 32, 8)).to(dtype)
+        frozen = copy.deepcopy(model.state_dict())
+        adapt(model)
+        bank = None if batch is None else AdapterBank(model, capacity=2)
+        for name in batch or ():
+            bank.add(name)
+        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        assert {parameter.dtype for parameter in trained} == {torch.float32}
+        optimiser = torch.optim.AdamW(trained, 1e-3)
+        x, target = torch.randn(64, 32, dtype=dtype), torch.randn(64, 8, dtype=dtype)
+        losses = []
+        for _ in range(150):
+            with contextlib.nullcontext() if bank is None else bank.use(batch * 32):
+                y = model(x)
+            loss = (y - target).square().mean()
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            losses.append(loss.item())
+        assert y.dtype == dtype
+        assert losses[-1] < 0.6 * losses[0]  # NaN is not
+        for name, value in model.state_dict().items():
+            if ".adapter." not in name:
+                assert torch.equal(value, frozen[name.replace(".base.", ".")])
+
+    def test_modules_that_are_trained_in_float16_are_warned_of(self):
+        with pytest.warns(RuntimeWarning, match="2 is trained in float16, .* eps=1e-4"):
+            adapt(mlp().half(), train=["2"])
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            adapt(mlp().half())
+            adapt(mlp().bfloat16(), train=["2"])
 
 
 class TestRemove:

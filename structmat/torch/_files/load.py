@@ -44,9 +44,9 @@ def load_adapter(model: nn.Module, folder: str | os.PathLike[str]) -> list[str]:
     ----------
     model : Module
         With an adapter for the same layers, which takes over vectors and `alpha`; or not adapted yet: then the layers
-        are wrapped as the folder says, and everything else is frozen, as by `adapt`. Vectors have the dtype of the
-        layer then, or that of the file, up to float32, if it is the wider one. Other parameters and buffers keep the
-        dtypes of the model; what was trained, a head say, is trained from then on.
+        are wrapped as the folder says, and everything else is frozen, as by `adapt`. Vectors have the dtype of
+        the layer then, and float32 in one of half precision. Other parameters and buffers keep the dtypes of the
+        model; what was trained, a head say, is trained from then on.
     folder : path-like
         What `save_adapter` wrote, or ``save_pretrained`` of a model of PEFT with an adapter of this method.
 
@@ -184,7 +184,7 @@ def _plan(model: nn.Module, stored: Stored) -> tuple[dict[str, dict[str, Any]], 
     else:
         for path, base in _bases(model, stored).items():
             _require_fit(path, stored, *_size(base, path, stored))
-            layers[path] = {**asdict(stored.options), "dtype": _dtype(base, stored.vectors[path][0].dtype)}
+            layers[path] = asdict(stored.options)
         others = [*(path for path in layers if path not in stored.parameters), *_trained(model, stored)]
         require_alone(stored.parameters, others, "load_adapter", "folder")
     # These tensors are the same ones after layers around them are wrapped.
@@ -248,12 +248,6 @@ def _bases(model: nn.Module, stored: Stored) -> dict[str, nn.Module]:
         if device.type == "meta":  # materialising its weights later would lose the vectors
             raise ArgumentValueError("load_adapter", "model", f"has {path} on the device meta: load its weights first")
     return found
-
-
-def _dtype(base: nn.Module, stored: torch.dtype) -> torch.dtype:
-    """Return the dtype of new vectors: that of the base, or that of the file, up to float32, if it is the wider one."""
-    dtype: torch.dtype = dtype_and_device(base)["dtype"]
-    return torch.promote_types(dtype, torch.float32 if stored.itemsize > 4 else stored)
 
 
 def _require_fit(path: str, stored: Stored, shape: tuple[int, int], batch: tuple[int, ...]) -> None:

@@ -137,8 +137,10 @@ def multiplies_by_weight(base: Any, shape: Sequence[int]) -> bool:
 def dtype_and_device(base: nn.Module) -> dict[str, Any]:
     """Return the dtype and the device that the vectors of an adapter get from its base layer.
 
-    The dtype is that of the floating parameters, or float32 where these are quantised. A layer without parameters tells
-    no device.
+    The dtype is that of the floating parameters, but float32 where these are quantised or of half precision, bfloat16
+    included. PEFT's `cast_adapter_dtype` has the same rule: optimisers take steps of 1e-4 to 1e-3, which vanish beside
+    a number near 1 in bfloat16, and whose squares vanish in float16, so that AdamW divides by zero. A layer without
+    parameters tells no device.
 
     Raises
     ------
@@ -150,7 +152,7 @@ def dtype_and_device(base: nn.Module) -> dict[str, Any]:
         text = f"must be real, as the vectors of an adapter are, got a {type(base).__name__} with complex weights"
         raise ArgumentTypeError("CDDAdapter", "base", text)
     floating = [t.dtype for t in tensors if t.is_floating_point() and t.element_size() > 1]
-    found: dict[str, Any] = {"dtype": floating[0] if floating else torch.float32}
+    found: dict[str, Any] = {"dtype": torch.promote_types(floating[0], torch.float32) if floating else torch.float32}
     if tensors:
         # Where accelerate keeps the weights elsewhere, one of its hooks tells the device that it brings them to.
         hook = getattr(base, "_hf_hook", None) if tensors[0].is_meta else None

@@ -34,7 +34,7 @@ class CDDExperts(AdaptedModule):
         Names of these parameters.
     **options
         Arguments of `StackedCDDAdapter`: `n_factors`, `block_size`, `alpha`, `dropout`, ... Dtype and device are by
-        default those of the base.
+        default those of the base, but float32 for one in half precision.
 
     Raises
     ------
@@ -102,7 +102,7 @@ class CDDExperts(AdaptedModule):
 
     @staticmethod
     def _adapter_of(base: nn.Module, name: str, options: Mapping[str, Any]) -> StackedCDDAdapter:
-        """Return new changes for a parameter, with dtype and device of the base unless these are given."""
+        """Return new changes for a parameter, with a dtype and the device that suit the base unless these are given."""
         stack = stack_of(base, name, "CDDExperts")
         given = {key: value for key, value in options.items() if value is not None}
         return StackedCDDAdapter(

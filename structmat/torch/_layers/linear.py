@@ -35,7 +35,7 @@ class CDDLinear(AdaptedLayer):
         Default: "zero" with a base, so that training starts from the base's outputs, and "normal" without one.
     **options
         Further arguments of `CDDAdapter`: `n_factors`, `block_size`, `alpha`, `dropout`, ... Dtype and device are by
-        default those of the base.
+        default those of the base, but float32 for a base in half precision.
 
     Raises
     ------

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from math import log2
 from typing import Any
 
+import torch
 from torch import nn
 
 from structmat._errors import ArgumentTypeError, ArgumentValueError, naming, warn_caller
-from structmat._files import counted
+from structmat._files import counted, first_names
 from structmat.operators import CDDLayout
 from structmat.torch._model.model_state import as_before_on_error
 from structmat.torch._model.parameter_names import places_of, text_of_unreached
@@ -145,7 +146,8 @@ def adapt(
         Modules that stay trainable, such as ``["classifier"]``; they are not adapted, and `save_adapter` writes them.
         The bases of layers in them that are adapted already stay frozen.
     **options
-        Arguments of `CDDAdapter`: `n_factors`, `block_size`, `alpha`, `dropout`, `init`, ...
+        Arguments of `CDDAdapter`: `n_factors`, `block_size`, `alpha`, `dropout`, `init`, ... Without `dtype` the
+        vectors have the dtype of their layer, and float32 where that is float16 or bfloat16; see the notes.
 
     Returns
     -------
@@ -166,14 +168,20 @@ def adapt(
     RuntimeWarning
         If weights of experts are meant that are stacked in one parameter, as in mixtures of experts of transformers,
         by its name or by those of the matrices in it, such as "gate_proj" or "w1", in `targets`: they stay as they are
-        unless `parameters` name them. Also after the first forward pass in training, if that did not call some adapted
-        layers.
+        unless `parameters` name them. If a module that is trained as it is holds float16. Also after the first forward
+        pass in training, if that did not call some adapted layers.
 
     See Also
     --------
     save_adapter, load_adapter : Files of what is trained.
     remove_adapters : Makes the model plain again, with or without the changes.
     structmat.peft : The same in Hugging Face PEFT: several adapters, switched or mixed.
+
+    Notes
+    -----
+    Layers in half precision have vectors of float32, as by default in PEFT. AdamW squares gradients, and below 2e-4
+    squares are zero in float16: it divides by zero, and the vectors become NaN. In bfloat16 a step of 1e-3 beside a
+    number above 0.5 is lost to rounding. Outputs keep the dtype of the layer.
 
     Examples
     --------
@@ -201,6 +209,12 @@ def adapt(
     require_alone(stacks, [*found, *adapted_layers(model), *kept, *recorded(model)], "adapt", "parameters")
     if experts:
         warn_caller(f"adapt: {text_of_unreached(experts, argument='parameters')}", RuntimeWarning)
+    if of_float16 := [path for path in kept if any(p.dtype == torch.float16 for p in modules[path].parameters())]:
+        text = (
+            f"{first_names(of_float16, 3)} is trained in float16, where squares of small gradients are zero and AdamW "
+            "divides by them: load the model in bfloat16 or float32, or give the optimiser eps=1e-4"
+        )
+        warn_caller(f"adapt: {text}", RuntimeWarning)
     with as_before_on_error(model):
         wrap_layers(model, dict.fromkeys([*found, *stacks], options))
         train_only(model, kept)
