@@ -71,9 +71,9 @@ def save_adapter(
     now, and the statistics of batch normalisations, which follow the inputs in training even where all is frozen.
 
     `bits` leaves what is trained beside the adapter as it is. The scale of a vector is that of the least squared error,
-    among those with which rounded numbers are exact in bfloat16: every model gets the same numbers, in its own dtype,
-    and to save them again with the same `bits` gives the same file. Earlier revisions refuse such a folder, as does
-    ``load_adapter`` of a model of transformers.
+    among numbers of bfloat16. Rounded numbers are exact in float32, and with four bits in bfloat16 too: every model
+    gets the same ones, and to save them again with the same `bits` gives the same file. Earlier revisions refuse such a
+    folder, as does ``load_adapter`` of a model of transformers.
 
     If parameters are split among processes (FSDP, ZeRO-3 of DeepSpeed), every process has to call this, which gathers
     what it writes, and the first one writes. Of a model in `torch.nn.parallel.DistributedDataParallel` or an engine of
