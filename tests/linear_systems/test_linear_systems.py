@@ -25,9 +25,11 @@ from structmat.linear_systems import _differentiable, _gmres, _solve
 from structmat.linear_systems._krylov_method import KrylovMethod
 from structmat.linear_systems._results import Solutions
 from structmat.linear_systems._stopping import by_gradient, is_as_small_as_rounding
+from structmat.testing._drawing import Vectors
+from structmat.testing.strategies import DTYPES
 from tests import backends
 from tests.backends import along_last_axis, on
-from tests.operator_registry import DTYPES, REGISTRY, Vectors
+from tests.operator_registry import REGISTRY
 
 
 def solve(A: Any, b: Any, **options: Any) -> Any:

@@ -8,8 +8,8 @@ import scipy.linalg
 import scipy.sparse.linalg as spla
 
 import structmat as sm
+from structmat.testing._drawing import Vectors
 from tests.backends import Backend
-from tests.operator_registry import Vectors
 
 rng = np.random.default_rng(7)
 

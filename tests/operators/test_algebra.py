@@ -14,8 +14,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, rule
 
 import structmat as sm
+from structmat.testing._drawing import Vectors
+from structmat.testing._references import circulant_matrix
 from tests.backends import Backend, on
-from tests.operator_registry import PLAIN, REGISTRY, Entry, Vectors, circulant_matrix
+from tests.operator_registry import PLAIN, REGISTRY, Entry
 from tests.operators.outsiders import ToeplitzPlusHankel
 
 n = 6

@@ -14,8 +14,8 @@ import structmat as sm
 from structmat import extend
 from structmat.operators import Constant
 from structmat.operators._base.hooks import HOOKS, Hooks
+from structmat.testing._drawing import Vectors
 from tests import backends
-from tests.operator_registry import Vectors
 from tests.operators import outsiders
 from tests.operators.outsiders import DirectSum, ToeplitzPlusHankel
 

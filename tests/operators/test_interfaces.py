@@ -23,7 +23,8 @@ import scipy.sparse.linalg
 import structmat as sm
 from structmat.extend import closed_forms
 from structmat.operators._base import combination
-from tests.operator_registry import PLAIN, Entry, Vectors, each, every_entry
+from structmat.testing._drawing import Vectors
+from tests.operator_registry import PLAIN, Entry, each, every_entry
 
 rng = np.random.default_rng(3)
 

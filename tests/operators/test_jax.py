@@ -11,13 +11,13 @@ import pytest
 import scipy.linalg
 
 import structmat as sm
+from structmat.testing._drawing import Vectors
 from tests import backends
 from tests.operator_registry import (
     FUNCTIONS,
     REGISTRY,
     SLOW_TO_COMPILE,
     Entry,
-    Vectors,
     arguments_of,
     each,
     every_class,
@@ -33,7 +33,7 @@ PLACEHOLDERS = (0, 1.5, 2j, True, np.float64(3.0), np.int32(4), "name", (), obje
 
 
 def drawn(entry: Entry, dtype: str = "float64") -> tuple[Any, np.ndarray]:
-    sample = entry.draw(Vectors(5, dtype, shapes=1))
+    sample = entry.draw(Vectors(5, dtype, integers=np.random.default_rng(1).integers))
     return sample.make(jnp.asarray), sample.dense
 
 

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 import structmat as sm
 from structmat._arrays.libraries import namespace
+from structmat.testing._drawing import Sample, Vectors
 from structmat.testing._matrix_laws import MATRIX_LAWS, Pair
 from tests.backends import Backend
 from tests.operator_registry import (
@@ -24,8 +25,6 @@ from tests.operator_registry import (
     REGISTRY,
     SLOW_TO_COMPILE,
     Entry,
-    Sample,
-    Vectors,
     arguments_of,
     each,
     every_entry,
@@ -118,6 +117,7 @@ def test_every_law_is_in_a_group() -> None:
 
 
 @pytest.mark.slow(backend="jax", entry=SLOW_TO_COMPILE)
+@pytest.mark.filterwarnings("ignore::scipy.linalg.LinAlgWarning")  # of lost digits, as the public checks do
 @every_entry
 @pytest.mark.parametrize("group", GROUPS)
 def test_the_laws_of_the_public_checks_hold(backend: Backend, entry: Entry, group: str) -> None:

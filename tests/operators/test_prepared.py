@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 
 import structmat as sm
 from structmat._fourier import chunks, convolutions
+from structmat.testing._drawing import Vectors
 from tests import backends
 from tests.backends import Backend
 from tests.fourier.test_fourier import relative, sparse_product
-from tests.operator_registry import PLAIN, Entry, Vectors, each, every_entry
+from tests.operator_registry import PLAIN, Entry, each, every_entry
 from tests.operators.outsiders import DirectSum
 
 TOLERANCE = {"float32": 1e-5, "complex64": 1e-5, "float64": 1e-13, "complex128": 1e-13}

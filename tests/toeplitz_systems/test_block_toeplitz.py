@@ -15,8 +15,8 @@ import torch
 import structmat as sm
 from structmat._toeplitz_systems import BlockToeplitzSystem, thresholds
 from structmat._toeplitz_systems.blocks.recursion import whittle
+from structmat.testing._references import block_circulant_matrix, block_toeplitz_matrix
 from tests import backends
-from tests.operator_registry import block_circulant_matrix, block_toeplitz_matrix
 
 KINDS = ("real", "complex", "symmetric", "Hermitian", "definite", "complex definite", "singular sections")
 

@@ -22,8 +22,8 @@ from structmat._toeplitz_systems.recursion_by_blocks import vectors_by_blocks
 from structmat._toeplitz_systems.refinement import corrected_by_itself, refined_while_it_helps
 from structmat._toeplitz_systems.small import SmallSystems
 from structmat._toeplitz_systems.strang_preconditioner import central_diagonals
+from structmat.testing._drawing import Vectors
 from tests import backends
-from tests.operator_registry import Vectors
 
 KINDS = ("real", "complex", "symmetric", "Hermitian", "singular sections", "complex symmetric")
 
