@@ -217,18 +217,6 @@ def pointed(mark: pytest.Mark) -> pytest.Mark | None:
     return None
 
 
-def without_attention(mark: Any) -> Any:
-    """Return the cases of a test without attention.
-
-    It adds its change to weights that it reads before it calls its base, and where FSDP wraps the base alone these are
-    whole only within that call: wrap the adapted module.
-    """
-    if mark.name != "parametrize" or mark.args[1] is not CASES:
-        return mark
-    kept = [case for case in CASES if case[0] != "attention"]
-    return pytest.mark.parametrize(mark.args[0], kept, ids=[case[0] for case in kept]).mark
-
-
 def adapted(cls: type) -> type:
     """Return a subclass with the tests that concern CDD."""
     members: dict[str, Any] = {"__module__": __name__}
@@ -243,8 +231,6 @@ def adapted(cls: type) -> type:
         clone = _copied(function)
         clone.pytestmark = [own or mark for own, mark in zip(new, marks, strict=True)]
         clone.pytestmark += [mark for mark in function.pytestmark if mark.name != "parametrize"]
-        if name.startswith("test_save_load_roundtrip_fsdp_wrapped"):
-            clone.pytestmark = [without_attention(mark) for mark in clone.pytestmark]
         if name in IMPOSSIBLE:
             clone.pytestmark.append(pytest.mark.skip(reason=IMPOSSIBLE[name]).mark)
         members[name] = clone

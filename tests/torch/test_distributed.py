@@ -25,6 +25,7 @@ from tests.torch.common import VERSION
 FSDP = VERSION >= (2, 7)
 """That of torch 2.6 needs streams, which a CPU has not."""
 ENGINES = ["ddp", "first_fsdp", "fsdp"] if FSDP else ["ddp"]
+PARTS = ["around_parts"] if FSDP else []
 STAGES = ["zero_2", "zero_3"] if find_spec("deepspeed") else []
 STEPS = 4
 pytestmark = pytest.mark.slow
@@ -113,6 +114,73 @@ def first_fsdp(rank, folder):
     dist.barrier()
     with pytest.raises(ValueError, match="load the adapter before FullyShardedDataParallel"):
         load_adapter(wrapped, folder / "first_fsdp")
+
+
+class Experts(nn.Module):
+    """The outputs of all experts, added up."""
+
+    def __init__(self):
+        super().__init__()
+        self.stack = nn.Parameter(torch.randn(2, 4, 4, dtype=torch.float64))
+
+    def forward(self, x):
+        return torch.einsum("emn,...n->...m", self.stack, x)
+
+
+class Part(nn.Module):
+    """A model with a layer of some kind, and another one."""
+
+    def __init__(self, kind):
+        super().__init__()
+        self.kind = kind
+        self.layer = {
+            "linear": lambda: nn.Linear(4, 4),
+            "convolution": lambda: nn.Conv1d(4, 4, 3, padding=1),
+            "embedding": lambda: nn.Embedding(5, 4),
+            "attention": lambda: nn.MultiheadAttention(4, 2),
+            "experts": Experts,
+        }[kind]().double()
+        self.head = nn.Linear(4, 3).double()
+
+    def forward(self, x):
+        y = self.layer(x, x, x)[0] if self.kind == "attention" else self.layer(x)
+        return self.head(y)
+
+
+def around_parts(rank, folder):
+    """Engines that stand around a whole model, an adapted layer, or its base alone, and gather no more for the call."""
+    from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
+
+    def first(module):
+        return FullyShardedDataParallel(module, use_orig_params=True, device_id=torch.device("cpu"))
+
+    for kind in ("linear", "embedding", "attention", "experts", "convolution"):
+        torch.manual_seed(0)
+        model = Part(kind)
+        targets = {"targets": [], "parameters": ["stack"]} if kind == "experts" else {"targets": ["layer"]}
+        adapt(model, **targets, init="normal", factor_scale=1.0)
+        x = torch.randint(5, (4, 3)) if kind == "embedding" else torch.randn(5, 4, 4, dtype=torch.float64)
+        expected = two_steps(copy.deepcopy(model), x)
+        for engine in (first, fully_shard):
+            for part in ("", "layer", "layer.base"):
+                wrapped = copy.deepcopy(model)
+                if part == "":
+                    wrapped = engine(wrapped)
+                else:
+                    parent, _, name = part.rpartition(".")
+                    setattr(wrapped.get_submodule(parent), name, engine(wrapped.get_submodule(part)))
+                found = two_steps(wrapped, x)
+                torch.testing.assert_close(found, expected, msg=lambda text: f"{kind}, {engine}, {part}: {text}")  # noqa: B023
+    torch.save(None, folder / f"around_parts{rank}")
+
+
+def two_steps(model, x):
+    """Outputs before and after a step."""
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=1e-3)
+    y = model(x)
+    y.square().sum().backward()
+    optimizer.step()
+    return y.detach(), model(x).detach()
 
 
 def zero(stage, rank, folder):
@@ -220,6 +288,7 @@ def run(rank, names, folder):
                 "ddp": ddp,
                 "first_fsdp": first_fsdp,
                 "fsdp": fsdp,
+                "around_parts": around_parts,
                 "zero_2": partial(zero, 2),
                 "zero_3": partial(zero, 3),
                 "by_peft": by_peft,
@@ -236,9 +305,8 @@ def run(rank, names, folder):
 def folder(tmp_path_factory):
     """What two processes have written, one engine after the other."""
     folder = tmp_path_factory.mktemp("distributed")
-    context = torch.multiprocessing.spawn(
-        run, ([*ENGINES, *STAGES, *(["by_peft"] if find_spec("peft") else [])], str(folder)), nprocs=2, join=False
-    )
+    names = [*ENGINES, *PARTS, *STAGES, *(["by_peft"] if find_spec("peft") else [])]
+    context = torch.multiprocessing.spawn(run, (names, str(folder)), nprocs=2, join=False)
     try:
         while not context.join(timeout=60):
             pass
@@ -277,6 +345,12 @@ def test_files_hold_what_deepspeed_has_trained(name, folder):
         assert losses == pytest.approx(train(copy.deepcopy(model), x, y), rel=1e-4)  # its gradients are of float32
         load_adapter(model, folder / file)
         assert all(torch.equal(p, trained[key]) for key, p in model.named_parameters())
+
+
+@pytest.mark.skipif(not FSDP, reason="needs FSDP on a CPU")
+def test_engines_may_stand_around_any_part(folder):
+    assert (folder / "around_parts0").exists()
+    assert (folder / "around_parts1").exists()
 
 
 def test_two_processes_do_what_one_does_by_peft(folder):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,6 +16,10 @@ from structmat.torch._adapters.adapter import CDDAdapter
 from structmat.torch._changes.dense import summed
 from structmat.torch._changes.operation import without_autocast
 from structmat.torch._layers.adapted_layer import Change, ShowingLayer
+from structmat.torch._layers.base_weight import owner_of
+from structmat.torch._layers.changed_call import forward_replaced, replaced
+from structmat.torch._other_tools.compilers import sees_operations
+from structmat.torch._other_tools.engines import within_fsdp
 
 __all__ = ["CDDMultiheadAttention"]
 
@@ -98,8 +103,13 @@ class CDDMultiheadAttention(ShowingLayer):
         return (*(("in_proj_weight",) if base._qkv_same_embed_dim else _IN), "out_proj.weight")
 
     @classmethod
+    def _weights(cls, base: Any) -> dict[str, Tensor]:
+        """Return the weights by name: parameters, or tensors that FSDP puts into their places while it gathers them."""
+        return {name: getattr(*owner_of(base, name)) for name in cls._weight_names(base)}
+
+    @classmethod
     def _pieces(cls, base: Any, change: Tensor) -> dict[str, Tensor]:
-        weights = {name: base.get_parameter(name) for name in cls._weight_names(base)}
+        weights = cls._weights(base)
         rows = change.split([len(weight) for weight in weights.values()])
         return {name: piece[:, : weight.shape[1]] for (name, weight), piece in zip(weights.items(), rows, strict=True)}
 
@@ -126,14 +136,31 @@ class CDDMultiheadAttention(ShowingLayer):
         """Call a base whose weights are sums with some changes."""
         if not adapters:
             return base(*args, **kwargs)
-        weights = [base.get_parameter(name) for name in cls._weight_names(base)]
+        if sees_operations():
+            return torch.func.functional_call(base, cls._sums(base, adapters), args, kwargs)
+        inner = within_fsdp(base)
+        with forward_replaced(inner, partial(cls._with_sums, inner, adapters)):
+            return base(*args, **kwargs)
+
+    @classmethod
+    def _with_sums(
+        cls, base: Any, adapters: Sequence[CDDAdapter], inner: Callable[..., Any], *args: Any, **kwargs: Any
+    ) -> Any:
+        """Return what the forward pass of a base returns with sums in the place of its weights."""
+        with replaced(base, cls._sums(base, adapters)):
+            return inner(*args, **kwargs)
+
+    @classmethod
+    def _sums(cls, base: Any, adapters: Sequence[CDDAdapter]) -> dict[str, Tensor]:
+        """Return the sums of the weights of a base and some changes, by the names of the weights."""
         columns, _ = cls._features(base)
+        weights = cls._weights(base).values()
         matrix = torch.cat([pad(weight, (0, columns - weight.shape[1])) for weight in weights])
         with without_autocast(matrix):
             for adapter in adapters:
                 *others, right = adapter.vectors.forward()
                 matrix = summed(matrix, [*others, adapter.dropped(right)], adapter.gain)
-        return torch.func.functional_call(base, cls._pieces(base, matrix), args, kwargs)
+        return cls._pieces(base, matrix)
 
     @classmethod
     def _of_samples(cls, base: Any, changes: Sequence[Change], given: dict[str, Any]) -> tuple[Tensor, Tensor | None]:

@@ -12,12 +12,9 @@ experts. In half precision the sum is rounded.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from threading import RLock
 from typing import Any, NamedTuple
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -29,7 +26,9 @@ from structmat.torch._changes.dense import costs_less_dense, summed, wide_dtype
 from structmat.torch._changes.experts import by_expert, loops_over_experts, rows_by_expert, stacked_change
 from structmat.torch._changes.operation import apply_change, autocast_dtype, have_one_dtype
 from structmat.torch._layers.base_weight import has_own_forward
+from structmat.torch._layers.changed_call import forward_replaced, replaced
 from structmat.torch._other_tools.compilers import sees_operations
+from structmat.torch._other_tools.engines import within_fsdp
 
 __all__ = ["Stack", "call_changed", "laid_out", "stack_of"]
 
@@ -100,32 +99,10 @@ def call_changed(module: nn.Module, changes: Changes, *args: Any, **kwargs: Any)
         return module(*args, **kwargs)
     if sees_operations():
         return torch.func.functional_call(module, _sums(module, active), args, kwargs)
-    # The innermost forward pass is replaced: engines that gather parameters, and hooks of accelerate that bring them
-    # from elsewhere, are at work around it, and parameters are read where they are whole.
-    name = "_old_forward" if "_old_forward" in vars(module) else "forward"
-    inner = getattr(module, name)
-    changed = partial(_changed_experts if _takes_functions(module, active) else _with_sums, module, active, inner)
-    with _replaced(module, {name: changed}):
+    inner = within_fsdp(module)
+    changed = partial(_changed_experts if _takes_functions(inner, active) else _with_sums, inner, active)
+    with forward_replaced(inner, changed):
         return module(*args, **kwargs)
-
-
-_LOCKS: WeakKeyDictionary[nn.Module, Any] = WeakKeyDictionary()
-"""A lock for each module that was called: what one thread puts into it is not for others, which wait."""
-
-
-@contextmanager
-def _replaced(module: nn.Module, values: Mapping[str, Any]) -> Iterator[None]:
-    """Let attributes of a module have other values than its methods and parameters, which it keeps."""
-    with _LOCKS.setdefault(module, RLock()):
-        own = vars(module)  # attributes found here are not looked up among the parameters
-        before = {name: own[name] for name in values if name in own}
-        own.update(values)
-        try:
-            yield
-        finally:
-            for name in values:
-                own.pop(name, None)
-            own.update(before)
 
 
 # ---- by dense sums
@@ -133,7 +110,7 @@ def _replaced(module: nn.Module, values: Mapping[str, Any]) -> Iterator[None]:
 
 def _with_sums(module: nn.Module, changes: Changes, inner: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     """Return what a module's forward pass returns with dense sums in the place of its parameters."""
-    with _replaced(module, _sums(module, changes)):
+    with replaced(module, _sums(module, changes)):
         return inner(*args, **kwargs)
 
 

@@ -15,6 +15,7 @@ from structmat.torch._changes.dense import summed, wide_dtype
 from structmat.torch._changes.operation import fuses, without_autocast
 from structmat.torch._layers.adapted_layer import ShowingLayer
 from structmat.torch._long_convolutions.layers import FFTConv1d, FFTConv2d, FFTConv3d
+from structmat.torch._other_tools.engines import within_fsdp
 
 __all__ = ["CDDConv"]
 
@@ -160,6 +161,7 @@ def _require_axes(base: Any, x: Tensor) -> None:
 
 def _convolved(base: Any, x: Tensor, kernel: Tensor, bias: Tensor | None) -> Tensor:
     """Return what a base makes of inputs with another kernel and another bias."""
+    base = within_fsdp(base)
     # A class with a forward pass of its own is a product by the kernel at each place, as that of torch is.
     own = type(base) if _convolves_with_weight(base) else next(each for each in _CLASSES if isinstance(base, each))
     out: Tensor = own._conv_forward(base, x, kernel, bias)

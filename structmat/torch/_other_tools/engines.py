@@ -19,6 +19,7 @@ __all__ = [
     "split_by",
     "unwrapped_model",
     "whole_numel",
+    "within_fsdp",
 ]
 
 _WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel, torch.optim.swa_utils.AveragedModel)
@@ -42,6 +43,13 @@ def _is_engine(model: nn.Module) -> bool:
     """Return whether a module is of one of the `_ENGINES` and holds a model."""
     package = type(model).__module__.partition(".")[0]
     return package in _ENGINES and isinstance(getattr(model, "module", None), nn.Module)
+
+
+def within_fsdp(module: nn.Module) -> Any:
+    """Return the module that FullyShardedDataParallel is around, or the module itself; FSDP2 is around none."""
+    while "_fsdp_wrapped_module" in module._modules:
+        module = module.get_submodule("_fsdp_wrapped_module")
+    return module
 
 
 def split_by(module: nn.Module) -> str:
