@@ -21,6 +21,9 @@ MOST_ROWS = 128
 _MOST_ENTRIES = 2**18
 """The most entries of a stack of matrices that is written out."""
 
+_LEAST_NUMBERS = 32
+"""Of how many random numbers at least the norm is estimated: of a few all may be small."""
+
 ROUNDING = {True: 1e-5, False: 1e-13}
 """How far results may be off in single precision and in double, before the number of terms counts."""
 
@@ -122,7 +125,9 @@ class Probe:
     def norm(self) -> float:
         """An estimate of the Frobenius norm, by products with standard normal vectors. It is never zero."""
         state, self.rng = self.rng, np.random.default_rng((self.seed, 0))
-        found = [norm_of(self.times(self.right())) for _ in range(3)]
+        entries = max(int(np.prod((*self.view.batch_shape, self.view.shape[1]))), 1)
+        count = 3 + _LEAST_NUMBERS // entries
+        found = [norm_of(self.times(self.right())) for _ in range(count)]
         if self.view.rmatvec is not None:
             found += [norm_of(self.adjoint_times(self.left())) for _ in range(2)]
         self.rng = state

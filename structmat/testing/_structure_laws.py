@@ -244,8 +244,8 @@ def _determinants(probe: Probe) -> None:
     if not np.all(np.isfinite(log)) or _is_nearly_singular(probe, log, n):
         return
     _compare(probe, "the sign of slogdet has a modulus that is not 1", np.abs(sign), np.ones_like(log), 1.0)
-    det = _known(A.det)
-    if det is not None and np.all(np.abs(log) < limit):
+    det = _known(A.det) if np.all(np.abs(log) < limit) else None
+    if det is not None:
         ratio = values_of(det) * np.exp(-log.astype(float))
         _compare(probe, "det is not sign times exp(logabsdet)", ratio, sign, float(n))
     _determinants_of_others(probe, sign, log)
@@ -275,7 +275,11 @@ def _determinants_of_others(probe: Probe, sign: Values, log: Values) -> None:
 
 
 def _is_nearly_singular(probe: Probe, log: Values, n: int) -> bool:
-    """Tell whether the geometric mean of the singular values is so small that one may be rounding alone."""
+    """Tell whether a singular value may be rounding alone: by a solution, or else by the mean of all of them."""
+    b = probe.left()
+    x = _known(lambda: probe.operator.inv_matvec(probe.view.array(b)))
+    if x is not None:
+        return not np.isfinite(_amplification(probe, values_of(x), b))
     return bool(np.any(log < n * np.log(probe.norm / np.sqrt(n)) + np.log(1e-3 if probe.single else 1e-7)))
 
 
@@ -418,17 +422,17 @@ def _matrix_functions(probe: Probe) -> None:
     A = probe.operator
     if A.shape[0] != A.shape[1]:
         return
-    unit = A / probe.norm
-    for text, function in (
-        ("funm of a square", lambda: unit.funm(lambda values: values * values, real=True)),
-        ("the second power", lambda: unit.fractional_matrix_power(2)),
+    scale = probe.norm
+    for text, function, size in (
+        ("funm of a square", lambda: A.funm(lambda values: (values / scale) * (values / scale), real=True), scale),
+        ("the second power", lambda: A.fractional_matrix_power(2), 1.0),
     ):
         square = _known(function)
         if square is not None:
             x = probe.right()
-            expected = probe.times(probe.times(x) / probe.norm) / probe.norm
+            expected = probe.times(probe.times(x) / size) / size
             product = values_of(square.matvec(probe.view.array(x)))
-            probe.near(f"{text} is not A (A x)", product, expected, x, of=100 * probe.growth / probe.norm)
+            probe.near(f"{text} is not A (A x)", product, expected, x, of=100 * probe.growth * scale / size**2)
 
 
 def _prepared(probe: Probe) -> None:
