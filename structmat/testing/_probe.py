@@ -132,7 +132,7 @@ class Probe:
             found += [norm_of(self.adjoint_times(self.left())) for _ in range(2)]
         self.rng = state
         scale = float(np.sqrt(2)) if self.complex and not self.view.forces_complex else 1.0
-        return max(max(found, default=0.0) / scale, float(np.finfo(float).tiny))
+        return float(max(max(found, default=0.0) / scale, np.finfo(float).tiny))
 
     @property
     def is_in_range(self) -> bool:
