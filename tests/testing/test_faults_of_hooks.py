@@ -160,7 +160,10 @@ FAULTS = [
     Fault("a diagonal doubled", "_diagonal", "diagonals", doubled),
     # Prepared operators
     Fault(
-        "a plan of another matrix", "_plan", "single columns", lambda right, xp: sm.Circulant(2 * right.args[0].c)._plan(xp)
+        "a plan of another matrix",
+        "_plan",
+        "single columns",
+        lambda right, xp: sm.Circulant(2 * right.args[0].c)._plan(xp),
     ),
     Fault(
         "a solver of the transpose", "_solver", "solutions", lambda right, xp: right.args[0]._transpose()._solver(xp)
