@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 
 from structmat._adapter_format import PREFIX, factor_key
 from structmat._arguments import integer
-from structmat._errors import ArgumentTypeError, ArgumentValueError
+from structmat._errors import ArgumentTypeError, ArgumentValueError, warn_caller
 from structmat._files import first_names, unwrapped
 from structmat.torch._adapters.adapter import CDDAdapter
 from structmat.torch._adapters.head_stack import HeadStack
@@ -291,6 +292,8 @@ class AdapterBank:
         ------
         ValueError
             If there is no such adapter, it holds NaN or infinity, or `bits` is another number.
+        TypeError
+            If `bits` is no integer.
         FileExistsError
             If a file exists and not `force`.
         """
@@ -356,6 +359,11 @@ class AdapterBank:
         TypeError
             If `names` is no sequence of texts, or `lengths` holds other numbers than integers.
 
+        Warns
+        -----
+        RuntimeWarning
+            If it is called without ``with``, so that the model computes what its base does.
+
         Notes
         -----
         Where gradients are off, what is prepared for a batch is kept until the end of the block: decode a whole answer
@@ -391,7 +399,7 @@ class AdapterBank:
         numbers = torch.tensor([places[name] for name in names], device=device)
         if lengths is not None:
             numbers = numbers.repeat_interleave(_checked_lengths(lengths, len(names)).to(device))
-        return self._entered(tuple(names), numbers, integer(beams, "AdapterBank.use", "beams", 1))
+        return _Use(self._entered(tuple(names), numbers, integer(beams, "AdapterBank.use", "beams", 1)))
 
     @contextmanager
     def _entered(self, names: tuple[str | None, ...], numbers: Tensor, beams: int) -> Iterator[None]:
@@ -487,6 +495,28 @@ class AdapterBank:
         return stored
 
 
+class _Use(AbstractContextManager[None]):
+    """What `AdapterBank.use` returns: it warns if nobody enters it, where the model computes what its base does."""
+
+    def __init__(self, block: AbstractContextManager[None]) -> None:
+        self._block = block
+        self._is_entered = False
+
+    def __enter__(self) -> None:
+        self._is_entered = True
+        self._block.__enter__()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool | None:
+        return self._block.__exit__(kind, error, traceback)
+
+    def __del__(self) -> None:
+        if not self._is_entered:
+            text = "has no effect by itself: call the model inside of `with bank.use(...):`"
+            warn_caller(f"AdapterBank.use: {text}", RuntimeWarning)
+
+
 def _require_samples(batch: CurrentBatch, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     """Refuse inputs of a model that are not of as many samples, or tokens, as names were given.
 
@@ -514,12 +544,15 @@ def _require_samples(batch: CurrentBatch, _: nn.Module, args: tuple[Any, ...], k
 
 def _checked_lengths(lengths: Sequence[int] | Tensor, count: int) -> Tensor:
     """Return the numbers of tokens of packed sequences; refuse what is no number of tokens."""
+    if not isinstance(lengths, (Tensor, Sequence)) or isinstance(lengths, str):
+        text = f"must be a sequence of numbers of tokens, got {lengths!r:.80}"
+        raise ArgumentTypeError("AdapterBank.use", "lengths", text)
     counts = torch.as_tensor(lengths)
     if counts.is_floating_point() or counts.is_complex() or counts.dtype == torch.bool:
         text = f"must be integers, numbers of tokens, got {counts.dtype}"
         raise ArgumentTypeError("AdapterBank.use", "lengths", text)
     if counts.shape != (count,):
-        text = f"must be one for each of {count} names, got {counts.numel()}"
+        text = f"must be one for each of {count} names, got shape {tuple(counts.shape)}"
         raise ArgumentValueError("AdapterBank.use", "lengths", text)
     if counts.numel() and int(counts.min()) < 0:
         raise ArgumentValueError("AdapterBank.use", "lengths", f"must not be negative, got {int(counts.min())}")

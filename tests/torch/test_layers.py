@@ -361,6 +361,7 @@ def test_from_delta():
 
 @pytest.mark.parametrize(("make", "error", "text"), [
     (lambda: CDDLinear.from_linear(nn.LayerNorm(3)), TypeError, "base must have in_features and out_features"),
+    (lambda: CDDLinear(nn.Linear(4, 5)), TypeError, "got a Linear: CDDLinear.from_linear wraps a layer"),
     (lambda: CDDLinear(4, 4, base=nn.Linear(4, 5)), ValueError, "base maps 4 to 5 features, got in_features=4"),
     (lambda: CDDLinear.from_linear(nn.Linear(4, 4, dtype=torch.complex64)), TypeError, "complex weights"),
     (lambda: CDDConv(nn.ConvTranspose2d(3, 4, 3)), TypeError, "base must be a Conv1d, Conv2d or Conv3d"),

@@ -13,7 +13,7 @@ torch = pytest.importorskip("torch")
 
 from torch import nn
 
-from structmat.torch import AdapterBank, CDDLinear, adapt, remove_adapters
+from structmat.torch import AdapterBank, CDDLinear, adapt, load_adapter, remove_adapters, save_adapter, using_adapter
 from tests.torch.common import adapted_by_peft, adapted_mlp, assert_same_state, compiler, fill, mlp, quietly, state
 
 TOKENS = torch.tensor([[1, 2, 3, 4], [0, 9, 10, 3]])
@@ -229,6 +229,57 @@ class TestHalfPrecision:
             warnings.simplefilter("error")
             adapt(mlp().half())
             adapt(mlp().bfloat16(), train=["2"])
+
+
+class TestInferenceMode:
+    """What is made there has tensors that nobody may write into or train elsewhere; vectors are none of these."""
+
+    @pytest.mark.parametrize(("made", "used"), [(False, True), (True, False), (True, True)], ids=str)
+    def test_adapters_are_made_loaded_and_exchanged(self, tmp_path, made, used):
+        one = save_adapter(adapted_mlp(), tmp_path / "one")
+        two = save_adapter(adapted_mlp(), tmp_path / "two")
+        x = torch.randn(3, 6, dtype=torch.float64)
+        torch.manual_seed(0)
+        expected = mlp()
+        state = copy.deepcopy(expected.state_dict())
+        load_adapter(expected, two)
+        with torch.inference_mode(made):
+            model = mlp()
+            model.load_state_dict(state)
+        with torch.inference_mode(used), torch.no_grad():
+            load_adapter(model, one)
+            with using_adapter(model, two):
+                assert torch.equal(model(x), expected(x))
+            load_adapter(model, two)
+            assert torch.equal(model(x), expected(x))
+            bank = AdapterBank(model)
+            bank.add("one", one)
+            bank.add("two", two)
+            with bank.use(["two"] * 3):
+                torch.testing.assert_close(model(x), expected(x))
+        with torch.no_grad():
+            bank.replace("one", two)
+            bank.evict("two")
+            with bank.use(["one"] * 3):
+                torch.testing.assert_close(model(x), expected(x))
+            bank.remove()
+            assert torch.equal(model(x), expected(x))
+        if not made:
+            model(x).sum().backward()
+
+    def test_parts_that_would_be_written_or_trained_are_refused(self, tmp_path):
+        trained = mlp()
+        adapt(trained, ["0"], train=["2"])
+        folder = save_adapter(trained, tmp_path / "folder")
+        with torch.inference_mode():
+            model = mlp()
+        before = state(model)
+        text = r"model has 2\.(weight|bias), which was made in torch\.inference_mode\(\): make and load the model"
+        with pytest.raises(ValueError, match=f"adapt: {text}"):
+            adapt(model, ["0"], train=["2"])
+        with pytest.raises(ValueError, match=f"load_adapter: {text}"):
+            load_adapter(model, folder)
+        assert_same_state(before, model)
 
 
 class TestRemove:

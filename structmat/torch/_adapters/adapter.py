@@ -245,9 +245,11 @@ class CDDAdapter(RowChange, nn.Module):
         if not 1 / _LARGEST_SCALE < self.product_of_scales < _LARGEST_SCALE:
             text = f"is too large for the factor_scale {factor_scale}: the product of scales leaves single precision"
             raise ArgumentValueError("CDDAdapter", "n_factors", text)
-        self.vectors = Vectors(torch.empty(size, dtype=dtype, device=device) for size in self.vector_shapes)
         self._init: Init = init
-        self.reset_parameters()
+        # In inference mode they would become tensors that autograd refuses for good, and that nobody may write into.
+        with torch.inference_mode(mode=False):
+            self.vectors = Vectors(torch.empty(size, dtype=dtype, device=device) for size in self.vector_shapes)
+            self.reset_parameters()
         self.register_forward_pre_hook(no_fast_path)
 
     @property

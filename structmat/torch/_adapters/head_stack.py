@@ -27,9 +27,10 @@ class HeadStack(nn.Module):
         super().__init__()
         self.base = base.requires_grad_(False)
         self._others = (batch,)
-        self.stacks = nn.ParameterDict(
-            {name: nn.Parameter(own.new_zeros(1 + capacity, *own.shape)) for name, own in base.named_parameters()}
-        )
+        with torch.inference_mode(mode=False):
+            self.stacks = nn.ParameterDict(
+                {name: nn.Parameter(own.new_zeros(1 + capacity, *own.shape)) for name, own in base.named_parameters()}
+            )
         self.train(base.training)
 
     def grow(self, capacity: int) -> None:

@@ -179,11 +179,13 @@ class AdapterStack(RowChange, nn.Module):
     ) -> None:
         super().__init__()
         like = template.vectors[0]
-        self.alphas = torch.zeros(1 + capacity, dtype=wide_dtype(like), device=like.device)
-        stacks = [
-            nn.Parameter(vector.new_zeros(1 + capacity, *vector.shape), requires_grad=vector.requires_grad)
-            for vector in template.vectors
-        ]
+        # In inference mode nobody could write into them outside of it.
+        with torch.inference_mode(mode=False):
+            self.alphas = torch.zeros(1 + capacity, dtype=wide_dtype(like), device=like.device)
+            stacks = [
+                nn.Parameter(vector.new_zeros(1 + capacity, *vector.shape), requires_grad=vector.requires_grad)
+                for vector in template.vectors
+            ]
         self.vectors = Vectors(stacks)
         self._others = template, batch  # in a tuple, as the template is no part of the model now
         self.is_one_of_several = is_one_of_several

@@ -27,6 +27,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from structmat._adapter_format import FACTOR_KEY
+from structmat._arguments import integer
 from structmat._errors import ArgumentValueError
 
 __all__ = ["packed_state", "require_known_bits", "rounded", "unpacked_state"]
@@ -58,7 +59,7 @@ def rounded(vectors: Tensor, bits: int = 4) -> Tensor:
 
 def require_known_bits(bits: Any, owner: str) -> None:
     """Refuse a number of bits that vectors cannot have in files; None stands for numbers of a floating dtype."""
-    if bits is not None and bits not in _BITS_OF_DTYPES.values():
+    if bits is not None and integer(bits, owner, "bits") not in _BITS_OF_DTYPES.values():
         raise ArgumentValueError(owner, "bits", f"must be 4, 8, or None for numbers that are not rounded, got {bits!r}")
 
 

@@ -41,7 +41,8 @@ class Replacement:
         Raises
         ------
         ValueError
-            If there is no tensor for a value, or one of another shape or kind of dtype, or without memory.
+            If there is no tensor for a value, or one of another shape or kind of dtype, or one without memory or of
+            inference mode, which nobody may write into.
         """
         for key, value in values.items():
             place = places.get(key)
@@ -51,6 +52,9 @@ class Replacement:
                 raise ArgumentValueError(self._owner, "folder", text)
             if place.is_meta:
                 text = f"has {key} on the device meta: load before offloading"
+                raise ArgumentValueError(self._owner, "model", text)
+            if place.is_inference():
+                text = f"has {key}, which was made in torch.inference_mode(): make and load the model outside of it"
                 raise ArgumentValueError(self._owner, "model", text)
             # A floating dtype may become another one; anything else would be truncated.
             alike = place.dtype == value.dtype or (place.is_floating_point() and value.is_floating_point())

@@ -57,6 +57,8 @@ def save_adapter(
         If there is no adapted layer, layers have other options than others, a part of a module or of a base is trained
         beside the adapter, something holds NaN or infinity or is on the device meta, FSDP 1 has left pieces of
         parameters in the model, or `bits` is another number; nothing is written then.
+    TypeError
+        If `bits` is no integer.
     FileExistsError
         If a file exists and not `force`.
 

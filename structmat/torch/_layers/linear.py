@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import Any
+from functools import wraps
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,22 @@ from structmat.torch._layers.adapted_layer import AdaptedLayer
 from structmat.torch._layers.base_weight import has_own_forward
 
 __all__ = ["CDDLinear", "has_transposed_weight"]
+
+
+Function = TypeVar("Function", bound=Callable[..., None])
+
+
+def _naming_from_linear(init: Function) -> Function:
+    """Let a layer in the place of sizes be refused before Python misses further arguments."""
+
+    @wraps(init)
+    def checked(self: Any, *args: Any, **kwargs: Any) -> None:
+        if args and isinstance(args[0], nn.Module):
+            text = f"must be an integer, got a {type(args[0]).__name__}: CDDLinear.from_linear wraps a layer"
+            raise ArgumentTypeError("CDDLinear", "in_features", text)
+        init(self, *args, **kwargs)
+
+    return checked  # type: ignore[return-value]
 
 
 class CDDLinear(AdaptedLayer):
@@ -75,6 +92,7 @@ class CDDLinear(AdaptedLayer):
     _is_linear = True
     _row_axes = 1
 
+    @_naming_from_linear
     def __init__(
         self,
         in_features: int,

@@ -100,7 +100,8 @@ class ModelState:
             if _memory(parameter.data) != _memory(data):
                 parameter.data = data
             if parameter.requires_grad != requires_grad:
-                parameter.requires_grad_(requires_grad)
+                with torch.inference_mode(parameter.is_inference()):  # torch refuses those of inference mode elsewhere
+                    parameter.requires_grad_(requires_grad)
             if parameter.grad is not gradient:
                 parameter.grad = gradient
 

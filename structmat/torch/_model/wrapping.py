@@ -118,7 +118,10 @@ def train_only(model: nn.Module, kept: Iterable[str]) -> None:
     trained = {id(p) for path in paths for p in _own_parameters(model.get_submodule(path))}
     for layer in adapted_layers(model).values():
         trained |= {id(p) for p in _own_parameters(layer)}
-    for parameter in model.parameters():
+    for name, parameter in model.named_parameters():
+        if id(parameter) in trained and parameter.is_inference():
+            text = f"has {name}, which was made in torch.inference_mode(): make and load the model outside of it"
+            raise ArgumentValueError("adapt", "model", text)
         parameter.requires_grad_(id(parameter) in trained and _has_gradients(parameter))
         if not parameter.requires_grad:
             parameter.grad = None
