@@ -26,7 +26,6 @@ from structmat.peft import CDDConfig, CDDTunerLinear
 from structmat.torch import (
     CDDAdapter,
     CDDLinear,
-    CDDMultiheadAttention,
     adapt,
     load_adapter,
     remove_adapters,
@@ -35,8 +34,7 @@ from structmat.torch import (
 from structmat.torch._layers import KINDS, AdaptedLayer
 from structmat.torch._layers.base_weight import owner_of
 from tests.peft import tiny
-from tests.torch.common import KINDS as KINDS_OF_TESTS
-from tests.torch.common import QuantisedTensor, fill, input_of, kept_bytes, kinds, layer_of, quietly
+from tests.torch.common import QuantisedTensor, fill, kept_bytes, quietly
 
 pytestmark = tiny.QUIET
 
@@ -93,55 +91,6 @@ class AdaptedProduct(AdaptedLayer):
 
 class TestKinds:
     """Every kind of layer of `structmat.torch` does the same in PEFT."""
-
-    @staticmethod
-    def both(kind: str, tmp_path: Path) -> tuple[Any, Any, Tensor]:
-        """An adapted model and the one that PEFT makes of its base and its folder, and inputs."""
-        layer, base = layer_of(kind)
-        ours = fill(nn.Sequential(layer))
-        folder = save_adapter(ours, tmp_path / "adapter")
-        theirs = PeftModel.from_pretrained(nn.Sequential(copy.deepcopy(base)), folder, is_trainable=True)
-        return ours, theirs, input_of(kind)
-
-    def test_the_table_has_all_kinds(self) -> None:
-        with_several_inputs = {CDDMultiheadAttention}  # test_attention.py has the same for it
-        assert {type(layer_of(kind)[0]) for kind in KINDS_OF_TESTS} | with_several_inputs == set(KINDS)
-
-    @kinds
-    def test_peft_loads_the_folder_and_computes_and_trains_the_same(self, kind: str, tmp_path: Path) -> None:
-        ours, theirs, x = self.both(kind, tmp_path)
-        assert torch.equal(theirs(x), ours(x))
-        gradients = [
-            torch.autograd.grad(model(x).square().sum(), [p for p in model.parameters() if p.requires_grad])
-            for model in (ours, theirs)
-        ]
-        assert len(gradients[0]) == 3
-        assert all(map(torch.equal, *gradients))
-        theirs.save_pretrained(tmp_path / "again")
-        fresh = nn.Sequential(copy.deepcopy(ours[0].base))
-        assert load_adapter(fresh, tmp_path / "again") == ["0"]
-        assert torch.equal(fresh(x), ours(x))
-
-    @kinds
-    def test_adapters_add_up_merge_and_leave_again(self, kind: str, tmp_path: Path) -> None:
-        ours, theirs, x = self.both(kind, tmp_path)
-        theirs.add_adapter("other", CDDConfig(target_modules=["0"], block_size=2, init_weights=False))
-        layer = theirs.base_model.model[0]
-        weight, base = layer.base_layer.weight.detach().clone(), layer.base_layer(x)
-        assert layer.get_delta_weight("default").shape == weight.shape
-        theirs.base_model.set_adapter("other")
-        other = theirs(x)
-        theirs.base_model.set_adapter(["default", "other"])
-        both = theirs(x)
-        torch.testing.assert_close(both, ours(x) + other - base)
-        theirs.merge_adapter(safe_merge=True)
-        torch.testing.assert_close(layer.weight, weight + sum(map(layer.get_delta_weight, ("default", "other"))))
-        torch.testing.assert_close(theirs(x), both)
-        theirs.unmerge_adapter()
-        assert torch.equal(layer.weight, weight)
-        mixed = theirs.eval()(x, adapter_names=["default", "__base__", "other", "default"])
-        expected = [ours(x)[0], base[1], other[2], ours(x)[3]]
-        torch.testing.assert_close(mixed, torch.stack(expected))
 
     def test_a_padding_row_stays_and_other_numbers_of_factors_are_refused(self) -> None:
         base = nn.Sequential(nn.Embedding(6, 4, padding_idx=2))

@@ -57,8 +57,7 @@ def drawn(shape, block, n_factors, lead=(2, 3), dtype=torch.float64):
     return vectors, x, y, weight, bias
 
 
-@pytest.mark.slow
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(layer=layers, lead=leads, alpha=st.sampled_from([1.0, -0.7, 0.0]))
 def test_values_and_gradients_are_those_of_the_dense_matrix(layer, lead, alpha):
     m, n, block, n_factors = layer

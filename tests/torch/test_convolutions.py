@@ -71,8 +71,7 @@ def cases(draw):
     return axes, (columns, rows, kernel), options, (*batch, columns, *sizes), draw(st.sampled_from([10, 200, 2**19]))
 
 
-@pytest.mark.slow
-@settings(max_examples=80)
+@settings(max_examples=20)
 @given(case=cases(), data=st.data())
 def test_outputs_and_gradients_are_those_of_the_layers_of_torch(case, data):
     axes, sizes, options, shape, chunk = case

@@ -101,32 +101,6 @@ class TestRoundTrips:
         for i in (0, 2):
             assert plain[i].adapter.options() == model[i].adapter.options()
 
-    def test_every_kind_of_layer(self, tmp_path):
-        model = nn.ModuleDict({"a": nn.Linear(5, 7), "b": nn.Conv1d(3, 4, 1), "c": nn.Embedding(5, 3)})
-        twin = copy.deepcopy(model)
-        adapt(model, ["a", "b", "c"])
-        load_adapter(twin, save_adapter(fill(model), str(tmp_path / "new" / "folder")))
-        assert str(twin) == str(model)
-        assert all(torch.equal(v, twin.state_dict()[k]) for k, v in model.state_dict().items())
-
-    @pytest.mark.parametrize(
-        ("base", "vectors", "expected"),
-        [
-            (torch.bfloat16, torch.float32, torch.float32),
-            (torch.float32, torch.bfloat16, torch.float32),
-            (torch.float16, torch.bfloat16, torch.float32),
-            (torch.float32, torch.float64, torch.float32),  # the layer's, as that of half precision would not be
-        ],
-    )
-    def test_loading_rounds_nothing_to_half_precision(self, tmp_path, base, vectors, expected):
-        model = mlp().to(base)
-        fresh = copy.deepcopy(model)
-        adapt(model, dtype=vectors)
-        load_adapter(fresh, save_adapter(fill(model), tmp_path / "folder"))
-        for own, kept in zip(fresh[0].adapter.vectors, model[0].adapter.vectors, strict=True):
-            assert own.dtype == expected
-            assert torch.equal(own, kept.to(expected))
-
     @pytest.mark.parametrize(
         "wrap",
         [

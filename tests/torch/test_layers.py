@@ -15,7 +15,6 @@ from structmat.torch import CDDConv, CDDEmbedding, CDDLinear
 from tests.torch.common import (
     KINDS,
     dense,
-    dense_of,
     dtypes,
     factors_of,
     fill,
@@ -25,69 +24,7 @@ from tests.torch.common import (
     layer_around,
     layer_of,
     quietly,
-    with_weight,
 )
-
-
-@kinds
-@pytest.mark.parametrize("alpha", [1.0, -0.5])
-def test_outputs_and_gradients_are_those_of_the_changed_weight(kind, alpha):
-    layer, base = layer_of(kind, alpha=alpha, block_size=3)
-    x = input_of(kind)
-    assert torch.equal(layer(x), base(x))
-    fill(layer)
-    W = dense_of(base) + dense(factors_of(layer.adapter), *dense_of(base).shape, alpha)
-    changed = with_weight(base, W)
-    torch.testing.assert_close(layer(x), changed(x))
-    torch.testing.assert_close(layer.delta().to_dense().detach(), W - dense_of(base))
-    if x.is_floating_point():
-        inputs = [x.requires_grad_()]
-        dy = torch.randn_like(layer(x))
-        found, expected = (torch.autograd.grad(each(x), inputs, dy) for each in (layer, changed))
-        torch.testing.assert_close(found, expected)
-    vectors = list(layer.adapter.vectors)
-    assert {p for p in layer.parameters() if p.requires_grad} == set(vectors)
-    assert torch.autograd.gradcheck(lambda *_: layer(x), vectors, fast_mode=True)
-
-
-@kinds
-@dtypes
-def test_dtypes_are_those_of_the_base_and_vectors_have_single_precision_at_least(kind, dtype):
-    layer, base = layer_of(kind, dtype=dtype)
-    fill(layer)
-    x = input_of(kind, dtype)
-    y = layer(x)
-    assert y.dtype == dtype
-    assert layer.adapter.vectors[0].dtype == torch.promote_types(dtype, torch.float32)
-    wide, _ = layer_of(kind)
-    wide.base.load_state_dict(base.state_dict())
-    wide.adapter.factors = factors_of(layer.adapter)
-    expected = wide(x.double() if x.is_floating_point() else x)
-    assert (y.double() - expected).norm() <= 8 * torch.finfo(dtype).eps * expected.norm()
-
-
-@kinds
-@pytest.mark.parametrize(("of_base", "of_vectors"), [
-    (torch.float64, torch.float32), (torch.float32, torch.float64), (torch.bfloat16, torch.float32),
-    (torch.float32, torch.bfloat16),
-])  # fmt: skip
-def test_vectors_of_another_dtype_than_the_base_lose_no_digits_of_either(kind, of_base, of_vectors):
-    layer, _ = layer_of(kind, dtype=of_base)
-    fill(layer)
-    for vector in layer.adapter.vectors:
-        vector.data = vector.data.to(of_vectors)
-    wide = copy.deepcopy(layer).double()
-    x = input_of(kind, of_base)
-    y = layer(x)
-    assert y.dtype == of_base
-    expected = wide(x.double() if x.is_floating_point() else x)
-    assert (y.double() - expected).norm() <= 8 * torch.finfo(of_base).eps * expected.norm()
-    gradients = torch.autograd.grad(y.square().sum(), list(layer.adapter.vectors))
-    references = torch.autograd.grad(expected.square().sum(), list(wide.adapter.vectors))
-    eps = max(torch.finfo(dtype).eps for dtype in (of_base, of_vectors))
-    for gradient, reference in zip(gradients, references, strict=True):
-        assert gradient.dtype == of_vectors
-        assert (gradient.double() - reference).norm() <= 16 * eps * reference.norm()
 
 
 @kinds
