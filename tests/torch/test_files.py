@@ -89,19 +89,6 @@ class TestRoundTrips:
         assert (plain[0].adapter.dropout, plain[0].adapter.alpha) == (0.25, 0.5)
 
     @pytest.mark.parametrize(
-        "options",
-        [{"n_factors": 5}, {"block_size": "toeplitz"}, {"dropout": 0.1, "factor_scale": 7.0}, {"block_size": 2}],
-        ids=str,
-    )
-    def test_options_are_kept(self, plain, tmp_path, options):
-        model = copy.deepcopy(plain)
-        adapt(model, **options)
-        load_adapter(plain, save_adapter(fill(model), tmp_path / "adapter"))
-        assert torch.equal(plain.eval()(X), model.eval()(X))
-        for i in (0, 2):
-            assert plain[i].adapter.options() == model[i].adapter.options()
-
-    @pytest.mark.parametrize(
         "wrap",
         [
             nn.DataParallel,
