@@ -396,17 +396,24 @@ class CDDAdapter(RowChange, nn.Module):
         product = self.layout.product(self.factors)
         return product if self.alpha == 1 else self.alpha * product
 
-    def dense(self) -> Tensor:
+    def dense(self, dtype: torch.dtype | None = None) -> Tensor:
         """Return the change as a dense matrix.
+
+        Parameters
+        ----------
+        dtype : torch.dtype, optional
+            That of a weight to which it is to be added. Default: that of the vectors.
 
         Returns
         -------
         Tensor, shape (out_features, in_features)
-            `alpha` included, computed in float32 at least; detached.
+            `alpha` included; computed in the widest of float32, `dtype` and that of the vectors, and detached.
         """
         vectors = self.vectors.forward()
+        wide = wide_dtype(*vectors)
         with torch.no_grad():
-            return dense_change(self.layout.shape, vectors, self.gain, wide_dtype(*vectors))
+            of_result = wide if dtype is None else torch.promote_types(wide, dtype)
+            return dense_change(self.layout.shape, vectors, self.gain, of_result)
 
     def _require_rows(self, y: Tensor, x: Tensor) -> None:
         require_floating("CDDAdapter", x)

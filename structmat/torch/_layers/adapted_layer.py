@@ -183,7 +183,7 @@ class AdaptedLayer(AdaptedModule):
         if not self._multiplies_by_weight(self.base, (self.in_features, self.out_features)):
             text = f"the weight of {type(self.base).__name__} is not what it multiplies by"
             raise ArgumentTypeError(owner, None, text)
-        change = self.adapter.dense()
+        change = self.adapter.dense(next(iter(weights.values())).dtype)
         if is_never_called(self) and change.any():
             raise ArgumentValueError(owner, None, "the layer was never called: its weight alone is read, unchanged")
         pieces = self._pieces(self.base, change)

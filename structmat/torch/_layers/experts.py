@@ -172,7 +172,7 @@ class CDDExperts(AdaptedModule):
                     "CDDExperts", None, "the vectors are on the device meta: merge before offloading"
                 )
             weight = own_weight(self.base, "CDDExperts", name)
-            dense = adapter.dense()
+            dense = adapter.dense(weight.dtype)
             if is_never_called(self) and dense.any():
                 text = "the module was never called: its parameters alone are read, unchanged"
                 raise ArgumentValueError("CDDExperts", None, text)
