@@ -208,8 +208,8 @@ def check_operator(
 
     The tolerance follows from the rounding of sums: that of k products has an error of about ``sqrt(k)`` machine
     epsilons times the sum of the moduli. The norms of the vectors and the Frobenius norm of the matrix bound this sum.
-    That norm is estimated from products with vectors of standard normal numbers, whose mean square it is. So a result
-    may be off by ``rtol * sqrt(max(shape))`` times these norms.
+    That norm is estimated from products with vectors of random numbers of mean square one, whose mean square it is. So
+    a result may be off by ``rtol * sqrt(max(shape))`` times these norms.
 
     Examples
     --------

@@ -64,8 +64,9 @@ def _gradients(probe: Probe) -> None:
             change = (moved[0] - moved[1]) / (2 * h)
             expected = float(np.sum((np.conj(W) * change).real))
             given = gradients[index]
-            found = 0.0 if given is None else float(np.sum((given * step).real))
-            size = float(np.linalg.norm(W) * np.linalg.norm(change) + abs(found))
+            parts = np.zeros(1) if given is None else (given * step).real
+            found = float(np.sum(parts))
+            size = float(np.linalg.norm(W) * np.linalg.norm(change) + np.sum(np.abs(parts)))  # before they cancel
             noise = np.linalg.norm(W) * max(np.linalg.norm(values) for values in (*moved, *matrices)) / h
             allowed = (1e-5 if is_double else 2e-2) * size + (1e-14 if is_double else 1e-5) * float(noise)
             if not abs(found - expected) <= allowed and _is_free(function, operators[0], moved[0], h):

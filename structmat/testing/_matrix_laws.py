@@ -262,6 +262,11 @@ def _has_determinant(pair: Pair) -> bool:
 
 def norm_of(values: Any, **options: Any) -> Any:
     """Return a norm of values by NumPy, without overflow of their squares."""
+    with np.errstate(over="ignore", under="ignore"):
+        norm = np.linalg.norm(values, **options)
+    limits = np.finfo(np.asarray(norm).dtype)
+    if np.all((norm > limits.smallest_normal**0.5 / limits.eps) & (norm <= limits.max)):
+        return norm
     power_of_two = 2.0 ** np.floor(np.log2(np.max(np.abs(values), initial=0.0) or 1.0))
     return np.linalg.norm(values / power_of_two, **options) * power_of_two
 

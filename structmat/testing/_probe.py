@@ -21,11 +21,19 @@ MOST_ROWS = 128
 _MOST_ENTRIES = 2**18
 """The most entries of a stack of matrices that is written out."""
 
+_SHARED = 2
+"""How many vectors of each side all laws multiply, and so how many products are kept."""
 _LEAST_NUMBERS = 32
 """Of how many random numbers at least the norm is estimated: of a few all may be small."""
 
 ROUNDING = {True: 1e-5, False: 1e-13}
 """How far results may be off in single precision and in double, before the number of terms counts."""
+
+
+def inner(u: Values, v: Values) -> Any:
+    """Return inner products along the last axis, in double precision; u is the vector that is conjugated."""
+    double = np.result_type(u, v, np.float64)
+    return np.sum(np.conj(u.astype(double)) * v.astype(double), axis=-1)
 
 
 class LawError(AssertionError):
@@ -37,8 +45,8 @@ class Probe:
 
     The tolerance is that of sums: one of k rounded products has an error of about sqrt(k) times the machine epsilon
     times the sum of the moduli, and that is at most ``|A| |x|`` in Frobenius and Euclidean norms. The Frobenius norm
-    is what ``|A x|`` is in the mean over vectors of standard normal numbers; the largest of those that were multiplied
-    stands for it.
+    is what ``|A x|`` is in the mean over vectors of random numbers of mean square one; the largest of those that were
+    multiplied stands for it.
     """
 
     def __init__(self, view: View, dense: Values | None, seed: int, rtol: float | None) -> None:
@@ -48,11 +56,15 @@ class Probe:
         self.rtol = ROUNDING[self.single] if rtol is None else rtol
         self.given_rtol = rtol
         self.rng = np.random.default_rng(seed)
+        self._vectors: dict[tuple[str, int], Values] = {}
+        self._products: dict[int, Values] = {}
+        self._count = {"right": 0, "left": 0}
         self.size = max(*view.shape, 1)
         self.growth = float(np.sqrt(self.size))
 
     def start(self, law: str) -> None:
         """Draw from now on what this law draws, whichever laws came before."""
+        self._count = {"right": 0, "left": 0}
         self.rng = np.random.default_rng((self.seed, zlib.crc32(law.encode())))
 
     @property
@@ -64,33 +76,75 @@ class Probe:
     # Vectors
 
     def drawn(self, *shape: int, imaginary: bool = False) -> Values:
-        """Return standard normal numbers of the precision of the operator, complex where it or the law is."""
+        """Return random numbers of the precision of the operator, complex where it or the law is.
+
+        They are uniform, of mean square one, since normal ones of large vectors take as long as products.
+        """
         imaginary = imaginary or (self.complex and not self.view.forces_complex)
-        values = self.rng.standard_normal(shape)
+        values = self.rng.uniform(-(3**0.5), 3**0.5, shape)
         if imaginary:
-            values = values + 1j * self.rng.standard_normal(shape)
+            values = values + 1j * self.rng.uniform(-(3**0.5), 3**0.5, shape)
         single = "complex64" if imaginary else "float32"
         return values.astype(single) if self.single else values
 
     def right(self, *columns: int, imaginary: bool = False) -> Values:
-        """Return a vector for A from the right, one for each matrix of a stack, or columns."""
-        return self.drawn(*self.view.batch_shape, self.view.shape[1], *columns, imaginary=imaginary)
+        """Return a vector for A from the right, one for each matrix of a stack, or columns.
+
+        The first vectors are the same for all laws, so that their products are computed once.
+        """
+        return self._vector("right", self.view.shape[1], columns, imaginary=imaginary)
 
     def left(self, *columns: int, imaginary: bool = False) -> Values:
         """Return the same for A from the left."""
-        return self.drawn(*self.view.batch_shape, self.view.shape[0], *columns, imaginary=imaginary)
+        return self._vector("left", self.view.shape[0], columns, imaginary=imaginary)
+
+    def _vector(self, side: str, length: int, columns: tuple[int, ...], *, imaginary: bool) -> Values:
+        if not columns and not imaginary and self._count[side] < _SHARED:
+            self._count[side] += 1
+            return self._shared(side, length, self._count[side] - 1)
+        return self.drawn(*self.view.batch_shape, length, *columns, imaginary=imaginary)
+
+    def _shared(self, side: str, length: int, index: int) -> Values:
+        """Return one of the vectors that all laws multiply."""
+        if (side, index) not in self._vectors:
+            state, self.rng = self.rng, np.random.default_rng((self.seed, index, zlib.crc32(side.encode())))
+            vector = self.drawn(*self.view.batch_shape, length)
+            self.rng = state
+            vector.flags.writeable = False
+            self._vectors[side, index] = vector
+        return self._vectors[side, index]
+
+    def conj(self, x: Values) -> Values:
+        """Return the conjugate, of real numbers themselves."""
+        return np.conj(x) if np.iscomplexobj(x) else x
 
     # Products, whose shapes, dtypes and values are checked
 
     def times(self, x: Values, function: Callable[[Any], Any] | None = None, what: str = "A x") -> Values:
         """Return A x, or what another function returns that maps vectors as A does."""
-        return self.result(what, function or self.view.matvec, x, self._shape(x, self.view.shape[0]))
+        shape = self._shape(x, self.view.shape[0])
+        if function is not None:
+            return self.result(what, function, x, shape)
+        return self._once("right", x, lambda: self.result(what, self.view.matvec, x, shape))
 
     def adjoint_times(self, y: Values, function: Callable[[Any], Any] | None = None, what: str = "A^H y") -> Values:
         """Return A^H y, or what another function returns that maps vectors as A^H does."""
         given = function or self.view.rmatvec
         assert given is not None  # noqa: S101  # the laws that ask for it need it
-        return self.result(what, given, y, self._shape(y, self.view.shape[1]))
+        shape = self._shape(y, self.view.shape[1])
+        if function is not None:
+            return self.result(what, given, y, shape)
+        return self._once("left", y, lambda: self.result(what, given, y, shape))
+
+    def _once(self, side: str, x: Values, product: Callable[[], Values]) -> Values:
+        """Return a product, which is kept if all laws multiply this vector."""
+        if not any(x is self._vectors.get((side, index)) for index in range(_SHARED)):
+            return product()
+        if id(x) not in self._products:
+            kept = np.array(product())
+            kept.flags.writeable = False
+            self._products[id(x)] = kept
+        return self._products[id(x)]
 
     def _shape(self, x: Values, length: int) -> tuple[int, ...]:
         batch = len(self.view.batch_shape)
@@ -123,13 +177,15 @@ class Probe:
 
     @cached_property
     def norm(self) -> float:
-        """An estimate of the Frobenius norm, by products with standard normal vectors. It is never zero."""
-        state, self.rng = self.rng, np.random.default_rng((self.seed, 0))
-        entries = max(int(np.prod((*self.view.batch_shape, self.view.shape[1]))), 1)
-        count = 3 + _LEAST_NUMBERS // entries
-        found = [norm_of(self.times(self.right())) for _ in range(count)]
+        """An estimate of the Frobenius norm, by products with random vectors. It is never zero."""
+        cols, rows = self.view.shape[1], self.view.shape[0]
+        found = [norm_of(self.times(self._shared("right", cols, k))) for k in range(_SHARED)]
         if self.view.rmatvec is not None:
-            found += [norm_of(self.adjoint_times(self.left())) for _ in range(2)]
+            found += [norm_of(self.adjoint_times(self._shared("left", rows, k))) for k in range(_SHARED)]
+        state, self.rng = self.rng, np.random.default_rng((self.seed, 0))
+        entries = max(int(np.prod((*self.view.batch_shape, cols))), 1)
+        for _ in range(_LEAST_NUMBERS // entries):
+            found.append(norm_of(self.times(self.drawn(*self.view.batch_shape, cols))))
         self.rng = state
         scale = float(np.sqrt(2)) if self.complex and not self.view.forces_complex else 1.0
         return float(max(max(found, default=0.0) / scale, np.finfo(float).tiny))

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from structmat._arrays.libraries import is_numpy
-from structmat.testing._probe import Probe, Values
+from structmat.testing._probe import Probe, Values, inner
 from structmat.testing._views import values_of, view_of
 
 
@@ -55,16 +55,10 @@ def _adjoint(probe: Probe) -> None:
     imaginary = probe.view.takes_any_dtype and probe.view.is_complex_linear
     for is_complex in (False, True) if imaginary else (False,):
         x, y = probe.right(imaginary=is_complex), probe.left(imaginary=is_complex)
-        left, right = (_inner(u, v) for u, v in ((y, probe.times(x)), (probe.adjoint_times(y), x)))
+        left, right = (inner(u, v) for u, v in ((y, probe.times(x)), (probe.adjoint_times(y), x)))
         if not probe.view.is_complex_linear:
             left, right = left.real, right.real
         probe.near("<A x, y> is not <x, A^H y>", left, right, x, y)
-
-
-def _inner(u: Values, v: Values) -> Any:
-    """Return inner products along the last axis, in double precision; u is the vector that is conjugated."""
-    double = np.result_type(u, v, np.float64)
-    return np.sum(np.conj(u.astype(double)) * v.astype(double), axis=-1)
 
 
 def _columns(probe: Probe) -> None:
@@ -76,10 +70,10 @@ def _columns(probe: Probe) -> None:
     ):
         if function is None:
             continue
-        X = draw(2)
+        vectors = [draw(), draw()]
+        X = np.stack(vectors, axis=-1)
         found = single(X, function, name)
-        for k in range(X.shape[-1]):
-            x = np.ascontiguousarray(X[..., k])
+        for k, x in enumerate(vectors):
             probe.near(f"column {k} of {name} is not its product with column {k}", found[..., k], single(x), x)
         if view.operator is not None:
             single(X[..., :0], function, f"{name} without columns")
@@ -90,21 +84,22 @@ def _columns(probe: Probe) -> None:
 def _batches(probe: Probe) -> None:
     """Vectors in a batch are multiplied each on its own, in the strides of any array."""
     lead = (2, *probe.view.batch_shape)
-    for name, function, length, rows in (
-        ("matvec", probe.view.matvec, probe.view.shape[1], probe.view.shape[0]),
-        ("rmatvec", probe.view.rmatvec, probe.view.shape[0], probe.view.shape[1]),
+    for name, function, draw, single, (rows, cols) in (
+        ("matvec", probe.view.matvec, probe.right, probe.times, probe.view.shape),
+        ("rmatvec", probe.view.rmatvec, probe.left, probe.adjoint_times, probe.view.shape[::-1]),
     ):
         if function is None:
             continue
-        X = probe.drawn(*lead, length)
-        found = probe.result(f"{name} of a batch", function, X, (*lead, rows))
-        for k in range(2):
-            alone = probe.result(name, function, X[k], (*lead[1:], rows))
-            probe.near(f"{name} of vector {k} of a batch is not that of the vector", found[k], alone, X[k])
-        if is_numpy(probe.view.xp):
-            strided = np.empty((*lead, 2 * length), X.dtype)[..., ::2]
-            strided[...] = X
-            probe.near(f"{name} of a strided array", function(strided), found, X)
+        vectors = [draw(), draw()]
+        X = np.stack(vectors)
+        if is_numpy(probe.view.xp):  # in strides of their own, as a part of another array
+            X = np.empty((*lead, 2 * cols), X.dtype)[..., ::2]
+            X[...] = vectors
+            found = function(X)
+        else:
+            found = probe.result(f"{name} of a batch", function, X, (*lead, rows))
+        for k, x in enumerate(vectors):
+            probe.near(f"{name} of vector {k} of a batch is not that of the vector", found[k], single(x), x)
 
 
 def _transposes(probe: Probe) -> None:
@@ -113,9 +108,9 @@ def _transposes(probe: Probe) -> None:
     if view.rmatvec is None:
         return
     known: dict[str, Callable[[Values], Values]] = {
-        "T": lambda v: np.conj(probe.adjoint_times(np.conj(v))),
+        "T": lambda v: probe.conj(probe.adjoint_times(probe.conj(v))),
         "H": probe.adjoint_times,
-        "conj": lambda v: np.conj(probe.times(np.conj(v))),
+        "conj": lambda v: probe.conj(probe.times(probe.conj(v))),
     }
     for name, make in view.related.items():
         other = view_of(make(), "check_operator")
@@ -139,8 +134,9 @@ def _transposes(probe: Probe) -> None:
 def _untouched_inputs(probe: Probe) -> None:
     """No function writes to the array that it is given."""
     view = probe.view
-    cases = [("matvec", view.matvec, probe.right()), ("rmatvec", view.rmatvec, probe.left())]
-    cases += [("matmat", view.matmat, probe.right(2)), ("rmatmat", view.rmatmat, probe.left(2))]
+    x, y = probe.right(), probe.left()
+    cases = [("matvec", view.matvec, x), ("rmatvec", view.rmatvec, y)]
+    cases += [("matmat", view.matmat, x[..., None]), ("rmatmat", view.rmatmat, y[..., None])]
     for name, function, values in cases:
         if function is None or (name.startswith("r") and view.rmatvec is None):
             continue
@@ -164,35 +160,39 @@ def _own_results(probe: Probe) -> None:
         array = view.array(values)
         result = function(array)
         kept = np.array(values_of(result))
-        function(view.array(other))
-        if not np.array_equal(values_of(result), kept):
-            raise probe.fail(f"{name} changes the result of the call before")
         if is_numpy(view.xp) and np.shares_memory(result, array):
             raise probe.fail(f"{name} returns a view of its argument")
-        _overwrite(result)
+        is_written = _overwrite(result)
         if not np.array_equal(values_of(array), values):
             raise probe.fail(f"{name} returns a view of its argument")
-        probe.near(f"{name}, after its result was written to,", function(array), kept, values)
+        left = np.array(values_of(result))
+        again = function(array if is_written else view.array(other))
+        if not np.array_equal(values_of(result), left):
+            raise probe.fail(f"{name} changes the result of the call before")
+        if is_written:
+            probe.near(f"{name}, after its result was written to,", again, kept, values)
 
 
-def _overwrite(result: Any) -> None:
-    """Write to an array where it can be written to."""
+def _overwrite(result: Any) -> bool:
+    """Write to an array, and tell whether it can be written to."""
     if isinstance(result, np.ndarray) and not result.flags.writeable:
-        return
+        return False
     try:
         result[...] = 7
     except (RuntimeError, TypeError):  # a tensor with a gradient, or an array of a library without writing
-        return
+        return False
+    return True
 
 
 def _repeatable(probe: Probe) -> None:
     """The same vector has the same product each time."""
     x = probe.right()
-    probe.near("the second product with one vector is not the first", probe.times(x), probe.times(x), x)
+    again = probe.times(x, probe.view.matvec)
+    probe.near("the second product with one vector is not the first", again, probe.times(x), x)
     if probe.view.rmatvec is not None:
         y = probe.left()
         text = "the second product of the adjoint with one vector is not the first"
-        probe.near(text, probe.adjoint_times(y), probe.adjoint_times(y), y)
+        probe.near(text, probe.adjoint_times(y, probe.view.rmatvec), probe.adjoint_times(y), y)
 
 
 def _written_out(probe: Probe) -> None:

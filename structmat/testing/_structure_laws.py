@@ -12,7 +12,7 @@ import pickle
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from structmat._arrays.libraries import is_numpy
 from structmat._errors import ArgumentValueError
 from structmat.operators import Identity, LinearOperator
 from structmat.testing._matrix_laws import norm_of
-from structmat.testing._probe import Probe, Values
+from structmat.testing._probe import LawError, Probe, Values, inner
 from structmat.testing._views import values_of
 
 _Result = TypeVar("_Result")
@@ -97,8 +97,8 @@ def _blocks(probe: Probe) -> None:
     probe.near(f"A[:, {j}]", A[:, j], column, np.ones(1))
     row = np.conj(probe.adjoint_times(_unit(probe, m, i)))
     probe.near(f"A[{i}]", A[i], row, np.ones(1))
-    k = int(rng.integers(min(m, n)))
-    probe.near(f"A[{k}, {k}]", A[k, k], _column(probe, k)[..., k], np.ones(1))
+    k = j if j < m else int(rng.integers(m))
+    probe.near(f"A[{k}, {k}]", A[k, k], (column if k == j else _column(probe, k))[..., k], np.ones(1))
     rows, cols = (np.sort(rng.choice(size + 1, 2, replace=False)) for size in (m, n))
     both = np.sort(rng.choice(min(m, n) + 1, 2, replace=False))
     for (a, b), (c, d) in ((rows, cols), (both, both)):
@@ -108,9 +108,9 @@ def _blocks(probe: Probe) -> None:
     same = _choice(probe, min(m, n))
     _block(probe, "A[rows][:, rows]", A[same][:, same], same, same)
     few = [np.arange(min(size, _MOST_CHOSEN)) for size in (m, n)]
-    _block(probe, "A[rows][:, cols] of neighbours", A[few[0]][:, few[1]], *few)
+    _block(probe, "A[rows][:, cols] of neighbours", A[few[0]][:, few[1]], *few, with_adjoint=False)
     least = few[0] if m < n else few[1]
-    _block(probe, "A[rows][:, rows] of neighbours", A[least][:, least], least, least)
+    _block(probe, "A[rows][:, rows] of neighbours", A[least][:, least], least, least, with_adjoint=False)
 
 
 def _choice(probe: Probe, size: int) -> Values:
@@ -118,20 +118,24 @@ def _choice(probe: Probe, size: int) -> Values:
     return probe.rng.choice(size, count, replace=False)
 
 
-def _block(probe: Probe, text: str, block: LinearOperator, rows: Values, cols: Values) -> None:
+def _block(
+    probe: Probe, text: str, block: LinearOperator, rows: Values, cols: Values, *, with_adjoint: bool = True
+) -> None:
     """Compare a block with the rows of the product with a vector that is zero elsewhere, and its adjoint."""
     batch = probe.view.batch_shape
     if block.shape != (len(rows), len(cols)):
         raise probe.fail(f"{text} has shape {block.shape}, not {(len(rows), len(cols))}")
-    x = np.zeros_like(probe.right())
+    x = np.zeros((*batch, probe.view.shape[1]), probe.right().dtype)
     part = probe.drawn(*batch, len(cols))
     x[..., cols] = part
-    probe.near(f"{text} multiplies wrongly", block.matvec(probe.view.array(part)), probe.times(x)[..., rows], part)
-    y = np.zeros_like(probe.left())
-    part = probe.drawn(*batch, len(rows))
-    y[..., rows] = part
-    expected = probe.adjoint_times(y)[..., cols]
-    probe.near(f"the adjoint of {text} multiplies wrongly", block.rmatvec(probe.view.array(part)), expected, part)
+    product = values_of(block.matvec(probe.view.array(part)))
+    probe.near(f"{text} multiplies wrongly", product, probe.times(x)[..., rows], part)
+    if not with_adjoint:
+        return
+    other = probe.drawn(*batch, len(rows))
+    left = inner(other, product)
+    right = inner(values_of(block.rmatvec(probe.view.array(other))), part)
+    probe.near(f"the adjoint of {text} is not its adjoint", left, right, part, other)
 
 
 def _diagonals(probe: Probe) -> None:
@@ -162,33 +166,53 @@ def _diagonals(probe: Probe) -> None:
 def _solutions(probe: Probe) -> None:
     """A solve(b) = b, the inverse solves too, and the residual of a least-squares solution is orthogonal to A."""
     A = probe.operator
-    b = probe.left()
+    b, other = probe.left(), probe.left()
     right = probe.view.array(b)
     if A.shape[0] == A.shape[1]:
+        found = []
         x = _known(lambda: A.inv_matvec(right))
         if x is not None:
-            _solves(probe, "inv_matvec(b)", values_of(x), b)
-        B = probe.left(2)
-        X = _known(lambda: A.solve(probe.view.array(B)))
+            found.append(("inv_matvec(b)", values_of(x), b))
+            found.append(("prepare().inv_matvec(b)", values_of(A.prepare().inv_matvec(right)), b))
+        X = _known(lambda: A.solve(probe.view.array(np.stack([other, b], axis=-1))))
         if X is not None:
-            for k in range(2):
-                _solves(probe, f"column {k} of solve(B)", values_of(X)[..., k], B[..., k])
+            found += [(f"column {k} of solve(B)", values_of(X)[..., k], (other, b)[k]) for k in range(2)]
         inverse = _known(A.inv)
         if inverse is not None:
-            _solves(probe, "inv() @ b", values_of(inverse.matvec(right)), b)
             _same_size(probe, "inv()", inverse)
-        P = A.prepare() if x is not None else None
-        if P is not None:
-            _solves(probe, "prepare().inv_matvec(b)", values_of(P.inv_matvec(right)), b)
-    columns = probe.left(1)
-    for text, function, damp in (
-        ("lstsq(b)", lambda: A.lstsq(probe.view.array(columns)), 0.0),
-        ("pinv() @ b", lambda: A.pinv() @ probe.view.array(columns), 0.0),
-        ("lstsq(b, damp)", lambda: A.lstsq(probe.view.array(columns), damp=probe.norm), probe.norm),
-    ):
-        found = _known(function)
-        if found is not None:
-            _is_least(probe, text, values_of(found)[..., 0], columns[..., 0], damp)
+            found.append(("inv() @ b", values_of(inverse.matvec(right)), b))
+        _in_one_combination(probe, _solve, [(text, x, b, 0.0) for text, x, b in found])
+    columns = probe.view.array(b[..., None])
+    cases: tuple[tuple[str, Callable[[], Any], float], ...] = (
+        ("lstsq(b)", lambda: A.lstsq(columns), 0.0),
+        ("pinv() @ b", lambda: A.pinv() @ columns, 0.0),
+        ("lstsq(b, damp)", lambda: A.lstsq(columns, damp=probe.norm), probe.norm),
+    )
+    known = [(text, _known(function), damp) for text, function, damp in cases]
+    least = [(text, values_of(X)[..., 0], b, damp) for text, X, damp in known if X is not None]
+    _in_one_combination(probe, _are_least, least)
+
+
+_Solved: TypeAlias = tuple[str, Values, Values, float]
+"""What solved a system, its solution, the right-hand side, and the damping."""
+
+
+def _in_one_combination(probe: Probe, law: Callable[[Probe, list[_Solved]], None], solved: list[_Solved]) -> None:
+    """Hold a random combination of solutions to a law, and each alone where it does not obey: by few products."""
+    usable = []
+    for solution in solved:
+        text, x, b, _ = solution
+        if np.all(np.isfinite(x)) and np.isfinite(_amplification(probe, x, b)):
+            _expect_shape(probe, text, x, probe.view.shape[1])
+            usable.append(solution)
+    if not usable:
+        return
+    try:
+        law(probe, usable)
+    except LawError:
+        for solution in usable:
+            law(probe, [solution])
+        raise
 
 
 def _same_size(probe: Probe, text: str, other: LinearOperator) -> None:
@@ -203,24 +227,30 @@ def _amplification(probe: Probe, x: Values, b: Values) -> float:
     return amplification if amplification <= limit else np.inf
 
 
-def _solves(probe: Probe, text: str, x: Values, b: Values) -> None:
-    amplification = _amplification(probe, x, b) if np.all(np.isfinite(x)) else np.inf
-    if np.isfinite(amplification):
-        _expect_shape(probe, text, x, probe.view.shape[1])
-        x = x.astype(b.dtype) if np.iscomplexobj(b) else x
-        probe.near(f"A times {text} is not b", probe.times(x), b, x, of=10 * (1 + amplification))
+def _combined(probe: Probe, solved: list[_Solved]) -> tuple[str, Values, Values, Values, float]:
+    """Return a random combination of solutions, of right-hand sides and of the damped ones, and how large they are."""
+    weights = probe.rng.uniform(0.5, 1, len(solved)).astype(solved[0][2].real.dtype)
+    x, b, damped = (
+        sum(weight * values for weight, values in zip(weights, of_each, strict=True))
+        for of_each in zip(*((x, b, damp**2 * x) for _, x, b, damp in solved), strict=True)
+    )
+    amplification = max(_amplification(probe, x, b) for _, x, b, _ in solved)
+    size = max(norm_of(b) for _, _, b, _ in solved)
+    name = solved[0][0] if len(solved) == 1 else f"a combination of {', '.join(text for text, *_ in solved)}"
+    return name, x, b, damped, size * 10 * (1 + amplification)
 
 
-def _is_least(probe: Probe, text: str, x: Values, b: Values, damp: float) -> None:
-    amplification = _amplification(probe, x, b) if np.all(np.isfinite(x)) else np.inf
-    if not np.isfinite(amplification):
-        return
-    _expect_shape(probe, text, x, probe.view.shape[1])
-    residual = b - probe.times(x)
-    found = probe.adjoint_times(residual.astype(probe.times(x).dtype))
-    text = f"{text} is no least-squares solution"
-    of = 10 * (1 + amplification)
-    probe.near(text, found, damp**2 * x, b, of=of)
+def _solve(probe: Probe, solved: list[_Solved]) -> None:
+    text, x, b, _, size = _combined(probe, solved)
+    x = x.astype(b.dtype) if np.iscomplexobj(b) else x
+    probe.near(f"A times {text} is not b", probe.times(x), b, of=size)
+
+
+def _are_least(probe: Probe, solved: list[_Solved]) -> None:
+    text, x, b, damped, size = _combined(probe, solved)
+    product = probe.times(x)
+    found = probe.adjoint_times((b - product).astype(product.dtype))
+    probe.near(f"{text} is no least-squares solution", found, damped, of=size)
 
 
 def _expect_shape(probe: Probe, text: str, x: Values, length: int) -> None:
@@ -313,18 +343,21 @@ def _eigenvectors(probe: Probe) -> None:
 
 
 def _multiply_as(probe: Probe, text: str, w: Values, V: LinearOperator) -> None:
-    """Compare the products with some columns of V with what eigenvalues say."""
+    """Compare A V r with V (w r), which a random vector r tells of all columns of V at once."""
     n = probe.view.shape[1]
     batch = probe.view.batch_shape
-    for k in {0, n - 1, int(probe.rng.integers(n))}:
-        unit = _unit(probe, n, k)
-        v = values_of(V.matvec(probe.view.array(unit) if V.dtype is not None else unit))
-        v = np.broadcast_to(v, (*batch, n)).astype("complex64" if probe.single else "complex128")
-        length = norm_of(v)
-        if not np.isfinite(length) or length == 0:
-            continue
+    dtype = "complex64" if probe.single else "complex128"
+    r = probe.rng.uniform(0.5, 1, (*batch, n))
+
+    def by_vectors(values: Values) -> Values:
+        values = values.astype(dtype)
+        product = values_of(V.matvec(probe.view.array(values) if V.dtype is not None else values))
+        return np.broadcast_to(product, (*batch, n)).astype(dtype)
+
+    v = by_vectors(r)
+    if np.all(np.isfinite(v)):
         product = values_of(probe.operator.matvec(probe.view.array(v)))
-        probe.near(f"{text}: A v is not w v for column {k}", product, w[..., k, None] * v, v, of=10.0)
+        probe.near(f"{text}: A V is not V diag(w)", product, by_vectors(w * r), v, of=10.0)
 
 
 def _norms(probe: Probe) -> None:
@@ -439,16 +472,16 @@ def _prepared(probe: Probe) -> None:
     """A prepared operator multiplies and solves as the operator does."""
     A = probe.operator
     P = A.prepare()
-    _same(probe, "prepare() multiplies wrongly", P, probe.times)
     y = probe.left()
     adjoint = probe.adjoint_times(y)
     probe.near("rmatvec of prepare()", P.rmatvec(probe.view.array(y)), adjoint, y)
     probe.near("H of prepare()", P.H.matvec(probe.view.array(y)), adjoint, y)
-    X = probe.right(2)
-    products = values_of(P @ probe.view.array(X))
-    for k in range(2):
-        x = np.ascontiguousarray(X[..., k])
+    vectors = [probe.right(), probe.right()]
+    products = values_of(P @ probe.view.array(np.stack(vectors, axis=-1)))
+    for k, x in enumerate(vectors):
         probe.near(f"column {k} of prepare() @ X", products[..., k], probe.times(x), x)
+    product = P.matvec(probe.view.array(vectors[0]))
+    probe.near("prepare() multiplies wrongly", product, probe.times(vectors[0]), vectors[0])
 
 
 def _pickled(probe: Probe) -> None:

@@ -70,7 +70,7 @@ CALLS = [0]
 
 def into_buffer(right: Any, x: Any, xp: Any) -> Any:
     buffer = KEPT[: x.shape[-1]]
-    if x.ndim > 1:
+    if x.ndim > 1 or np.iscomplexobj(x):
         return right(x, xp)
     buffer[:] = right(x, xp)
     return buffer
@@ -123,11 +123,11 @@ FAULTS = [
         "single precision", "_matvec", "additive", lambda right, x, xp: right(x, xp).astype("float32").astype(x.dtype)
     ),
     Fault("a shape that lies", "_matvec", "zero", lambda right, x, xp: right(x, xp)[..., :-1]),
-    Fault("not finite", "_matvec", "zero", lambda right, x, xp: right(x, xp) + np.where(x > 2, np.nan, 0)),
+    Fault("not finite", "_matvec", "zero", lambda right, x, xp: right(x, xp) + np.where(x > 1, np.nan, 0)),
     Fault("an exception", "_matvec", "zero", fails),
     Fault("a written input", "_matvec", "untouched inputs", writes, "diagonal"),
     Fault("a view of the input", "_matvec", "own results", lambda right, x, xp: x, "ones"),
-    Fault("a result that comes back", "_matvec", "additive", into_buffer),
+    Fault("a result that comes back", "_matvec", "complex numbers", into_buffer),
     Fault("a product that drifts", "_matvec", "additive", drifts),
     Fault("a batch mixed up", "_matvec", "adjoint", lambda right, x, xp: right(x, xp)[::-1], "stack"),
     Fault("the first matrix for all", "_matvec", "adjoint", lambda right, x, xp: right(x, xp)[:1] + 0 * x, "stack"),

@@ -62,6 +62,8 @@ KEPT = np.zeros(2)
 
 
 def reuses(x: np.ndarray) -> np.ndarray:
+    if np.iscomplexobj(x):
+        return M @ x
     KEPT[:] = M @ x
     return KEPT
 
@@ -77,7 +79,7 @@ FAULTS: dict[str, tuple[Any, Any, str]] = {
     "not finite": (lambda x: M @ x + np.where(np.any(x), np.nan, 0), lambda y: M.T @ y, "zero"),
     "an exception": (fails, lambda y: M.T @ y, "zero"),
     "a written input": (writes, lambda y: M.T @ y, "untouched inputs"),
-    "a result that comes back": (reuses, lambda y: M.T @ y, "additive"),
+    "a result that comes back": (reuses, lambda y: M.T @ y, "complex numbers"),
     "random": (lambda x: M @ x * np.random.default_rng().normal(), lambda y: M.T @ y, ""),
 }
 
