@@ -6,7 +6,7 @@ import argparse
 import copy
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -155,7 +155,7 @@ def forwards(case: Case) -> dict[str, Callable[[], object]]:
         with bank.use(names):
             model(ids)
 
-    passes = {
+    return {
         "frozen": partial(frozen, ids),
         "one": partial(one, ids),
         "bank": by_bank,
@@ -165,19 +165,9 @@ def forwards(case: Case) -> dict[str, Callable[[], object]]:
         "LoRA, bmm": partial(at_once, ids),
         "LoRA, loop": partial(by_rows, ids),
     }
-    if case.tokens > 1:
-        return passes
-    decoding, own_bank = banked(case, count)
-    block = ExitStack()  # never closed: each pass is one of the many that decode an answer
-    block.enter_context(own_bank.use(names))
-
-    def by_open_bank(_: ExitStack = block) -> None:
-        decoding(ids)
-
-    return passes | {"bank, decoding": by_open_bank}
 
 
-METHODS = ("one", "bank", "bank, decoding", "adapter_names", "loop", "LoRA, PEFT", "LoRA, bmm", "LoRA, loop")
+METHODS = ("one", "bank", "adapter_names", "loop", "LoRA, PEFT", "LoRA, bmm", "LoRA, loop")
 
 
 def added(seen: Times, name: str) -> float:
@@ -189,7 +179,7 @@ def serving_row(case: Case, repeats: int) -> list[str]:
     with torch.no_grad():
         seen = in_turns(forwards(case), repeats, sample=0.0, limit=30.0)
     base = 1e3 * median(seen["frozen"])
-    throughput = 100 * ratio(seen, "one", "bank, decoding" if case.tokens == 1 else "bank")
+    throughput = 100 * ratio(seen, "one", "bank")
     cells = [f"{added(seen, name):.1f}" if name in seen else "" for name in METHODS]
     return [case.name, f"{base:.0f}", *cells, f"{throughput:.0f} %"]
 

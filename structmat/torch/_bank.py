@@ -366,9 +366,7 @@ class AdapterBank:
 
         Notes
         -----
-        Where gradients are off, what is prepared for a batch is kept until the end of the block: decode a whole answer
-        in one block. The backward pass may follow behind the block, unless gradient checkpointing computes layers again
-        in it.
+        The backward pass may follow behind the block, unless gradient checkpointing computes layers again in it.
 
         Examples
         --------

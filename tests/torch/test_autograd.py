@@ -144,7 +144,7 @@ def test_samples_with_changes_of_their_own_are_those_computed_alone(shape, block
             for outputs in (out, plain):
                 for a, b in zip(torch.autograd.grad(outputs, wanted, dy), reference, strict=True):
                     torch.testing.assert_close(a, b)
-            with torch.no_grad():  # what was prepared is used again, but not once a vector has changed
+            with torch.no_grad():  # nothing is kept that a change of a vector does not reach
                 for _ in range(2):
                     torch.testing.assert_close(apply_change(inputs[0], x, *inputs[1:], stacks, 0.7, samples), expected)
                 stacks[1][2].zero_()

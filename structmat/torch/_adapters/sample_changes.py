@@ -250,7 +250,7 @@ class AdapterStack(RowChange, nn.Module):
         self.alphas = state.to(self.alphas)
 
     def forget(self) -> None:
-        """Forget what was prepared for a batch."""
+        """Forget which change each sample of a batch has."""
         self._samples = None
 
     def add_to(self, y: Tensor, x: Tensor) -> Tensor:

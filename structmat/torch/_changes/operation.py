@@ -82,7 +82,7 @@ def apply_change(
     if not operations and x.numel():
         if torch.is_grad_enabled():
             return _AddedChange.apply(y, x, weight, bias, dtype, gain, samples, *vectors)
-        return _computed(y, x, weight, bias, dtype, vectors, gain, samples, keeps=True)
+        return _computed(y, x, weight, bias, dtype, vectors, gain, samples)
     if dtype is not None:
         x, weight, bias = x.to(dtype), _cast(weight, dtype), _cast(bias, dtype)
     if operations and for_compilers():
@@ -102,15 +102,13 @@ def _computed(
     vectors: Sequence[Tensor],
     gain: float,
     samples: Samples | None,
-    *,
-    keeps: bool,
 ) -> Tensor:
     """Return the outputs; inputs, weight and bias are used in `dtype`, if one is given."""
     if dtype is None:
-        return chunked_change(y, x, weight, bias, vectors, gain, samples, keeps=keeps)
+        return chunked_change(y, x, weight, bias, vectors, gain, samples)
     with without_autocast(x):
         given = x.to(dtype), _cast(weight, dtype), _cast(bias, dtype)
-        return chunked_change(y, *given, vectors, gain, samples, keeps=keeps)
+        return chunked_change(y, *given, vectors, gain, samples)
 
 
 def _cast(given: Tensor | None, dtype: torch.dtype) -> Tensor | None:
@@ -168,7 +166,7 @@ class _AddedChange(torch.autograd.Function):
         ctx.gain, ctx.dtype, ctx.samples = gain, dtype, samples
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(x, weight, *vectors)
-        return _computed(y, x, weight, bias, dtype, vectors, gain, samples, keeps=False)
+        return _computed(y, x, weight, bias, dtype, vectors, gain, samples)
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor | None) -> tuple[Tensor | None, ...]:

@@ -63,7 +63,6 @@ class Samples:
     def __init__(self, numbers: Tensor, alphas: Tensor) -> None:
         self.numbers = numbers
         self.alphas = alphas
-        self._kept: _Prepared | None = None
 
     def gathered(self, stack: Tensor) -> Tensor:
         """Return the entries of a stack (K, ...) for each sample, with an axis for its rows: (S, 1, ...)."""
@@ -72,32 +71,6 @@ class Samples:
     def gains(self, gain: float, dtype: torch.dtype) -> Tensor:
         """Return the gain of each sample, (S, 1, 1)."""
         return (gain * self.alphas.to(dtype).index_select(0, self.numbers)).view(-1, 1, 1)
-
-    def working(self, vectors: Sequence[Tensor], gain: float, x: Tensor, y: Tensor) -> Working:
-        """Return what `Working.of` does, and keep it for the next call with vectors of the same values.
-
-        Decoding calls a layer once for each token, where vectors and samples stay the same: transforming them each time
-        would take as long as the product. The values are compared, which costs less, since nothing else tells of every
-        change: those by ``parameter.data`` count no version, and a tensor may have the address of one before it. On
-        other devices than the CPU a comparison would wait for all that was launched.
-        """
-        if x.device.type != "cpu":
-            return Working.of(vectors, gain, x, y, self)
-        own = [self.gathered(stack) for stack in vectors]
-        values = [*own, self.alphas.index_select(0, self.numbers)]
-        key = (gain, x.dtype, y.dtype, x.shape)
-        kept = self._kept
-        if kept is None or kept.key != key or not all(map(torch.equal, kept.values, values)):
-            self._kept = kept = _Prepared(key, values, Working.of(vectors, gain, x, y, self))
-        return kept.working
-
-
-class _Prepared(NamedTuple):
-    """What was prepared for rows, and for which values."""
-
-    key: object
-    values: list[Tensor]
-    working: Working
 
 
 class Working(NamedTuple):
@@ -318,13 +291,8 @@ def chunked_change(
     vectors: Sequence[Tensor],
     gain: float,
     samples: Samples | None = None,
-    *,
-    keeps: bool = False,
 ) -> Tensor:
-    """Return ``y + gain D C D x``; or, if `y` is None, ``W x + bias + gain D C D x``. None of them is changed.
-
-    `keeps` says whether the samples keep what was prepared for them.
-    """
+    """Return ``y + gain D C D x``; or, if `y` is None, ``W x + bias + gain D C D x``. None of them is changed."""
     rows = rows_of(x, samples)
     if y is None:
         weight = cast("Tensor", weight)
@@ -339,10 +307,7 @@ def chunked_change(
     else:
         result = torch.empty_like(y, memory_format=torch.contiguous_format)
         base, out = rows_of(y, samples), rows_of(result, samples)
-    if keeps and samples is not None:
-        working = samples.working(vectors, gain, x, base)
-    else:
-        working = Working.of(vectors, gain, x, base, samples)
+    working = Working.of(vectors, gain, x, base, samples)
     chunks = _chunks(working.chunk, rows, base, out)
     for (xs, bases, outs), (part, _) in zip(chunks, working.chunks(), strict=False):
         h, scale = change_rows(xs, part, overwrite=True)
