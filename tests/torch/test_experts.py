@@ -4,6 +4,8 @@ import copy
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from structmat.torch import (
     CDDExperts,
@@ -88,11 +90,16 @@ def trained(changes):
     return [vector for adapters in changes.values() for each in adapters for vector in each.parameters()]
 
 
-@pytest.mark.parametrize("kind", ["Mixtral", "GPT-OSS"])
 @pytest.mark.parametrize("way", WAYS, indirect=True)
-@pytest.mark.parametrize(("tokens", "options"), [
-    (9, {"count": 2, "n_factors": 5}), (70, {}), (9, {"block_size": "toeplitz"}), (1, {"block_size": 5}),
-])  # fmt: skip
+@settings(max_examples=20)
+@given(
+    kind=st.sampled_from(["Mixtral", "GPT-OSS"]),
+    tokens=st.sampled_from([1, 70]) | st.integers(2, 20),
+    options=st.fixed_dictionaries(
+        {"count": st.integers(1, 2), "n_factors": st.sampled_from([3, 5])},
+        optional={"block_size": st.just("toeplitz") | st.integers(1, HIDDEN)},
+    ),
+)
 def test_outputs_and_gradients_are_those_of_dense_sums(kind, way, tokens, options):
     dtype = torch.float32 if way == "grouped_mm" else torch.float64  # torch has no grouped products of the latter
     module = experts(kind, dtype, way)
