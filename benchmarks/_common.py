@@ -222,6 +222,7 @@ PAGES = {
     "adapter_accuracy": "Accuracy of adapters",
     "generation": "Adapters of a decoder that generates",
     "convolutions": "Long convolutions",
+    "laws_of_others": "Laws that operators of other libraries obey",
 }
 """The pages of results, with their titles."""
 

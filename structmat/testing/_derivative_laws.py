@@ -57,7 +57,8 @@ def _gradients(probe: Probe) -> None:
             step = probe.rng.standard_normal(value.shape)
             if np.iscomplexobj(value):
                 step = step + 1j * probe.rng.standard_normal(value.shape)
-            h = (1e-5 if is_double else 1e-2) * float(np.max(np.abs(value)) or 1.0)
+            step *= _size_of_each(value)
+            h = 1e-5 if is_double else 1e-2
             operators = [_moved(A, parameters, index, value + sign * h * step) for sign in (1, -1)]
             matrices = [_matrix(other) for other in operators]
             moved = [reference(matrix) for matrix in matrices]
@@ -72,6 +73,13 @@ def _gradients(probe: Probe) -> None:
             if not abs(found - expected) <= allowed and _is_free(function, operators[0], moved[0], h):
                 text = f"the gradient of {name} by parameter {index} of shape {value.shape}"
                 raise probe.fail(f"{text} is {found:.3g} along a direction where differences are {expected:.3g}")
+
+
+def _size_of_each(value: Values) -> Values:
+    """Return the largest modulus of each vector: members of a stack may have sizes of their own."""
+    moduli = np.abs(value)
+    largest = np.max(moduli, axis=-1, keepdims=True) if value.ndim else moduli
+    return np.where(largest > 0, largest, np.max(moduli) or 1.0)
 
 
 def _is_free(function: _Function, moved: LinearOperator, expected: Values, h: float) -> bool:

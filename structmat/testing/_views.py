@@ -173,7 +173,7 @@ def _with_methods(op: Any, owner: str) -> View:
         xp=numpy_namespace,
         device="cpu",
         matvec=op.matvec,
-        rmatvec=getattr(op, "rmatvec", None),
+        rmatvec=_adjoint_of(op, dtype),
         matmat=getattr(op, "matmat", None),
         rmatmat=getattr(op, "rmatmat", None),
         related=related | ({"conj": op.conj} if hasattr(op, "conj") else {}),
@@ -181,6 +181,19 @@ def _with_methods(op: Any, owner: str) -> View:
         is_complex_linear=complex_linear,
         takes_any_dtype=complex_linear,
     )
+
+
+def _adjoint_of(op: Any, dtype: Any) -> _Product | None:
+    """Return `rmatvec`, or None where the operator says by an error that it has none, as those of SciPy do."""
+    if not hasattr(op, "rmatvec"):
+        return None
+    try:
+        op.rmatvec(np.zeros(op.shape[0], dtype))
+    except NotImplementedError:
+        return None
+    except Exception:  # noqa: BLE001  # a fault, which the laws tell
+        return op.rmatvec
+    return op.rmatvec
 
 
 def _of_lineax(op: Any, owner: str) -> View:
@@ -206,6 +219,8 @@ def _of_lineax(op: Any, owner: str) -> View:
 
 
 def _of_linear_operator(op: Any) -> View:
+    import torch  # noqa: PLC0415  # which is imported already where an operator of linear_operator is
+
     *batch, rows, cols = op.shape
     transposed = op.mT
     square = rows == cols
@@ -213,7 +228,7 @@ def _of_linear_operator(op: Any) -> View:
         name=type(op).__name__,
         shape=(int(rows), int(cols)),
         dtype=dtype_name(op.dtype),
-        xp=namespace(*op.representation()),
+        xp=namespace(torch.zeros(0)),  # not by its tensors: one of zeros has none
         device=op.device,
         matvec=lambda x: op.matmul(x[..., None])[..., 0],
         rmatvec=lambda y: transposed.matmul(y[..., None])[..., 0],

@@ -36,6 +36,7 @@ EXECUTED = {
     "reproduction.md",
     "scipy_vocabulary.md",
     "studies.md",
+    "testing.md",
     "toeplitz_systems.md",
 }
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)

@@ -107,7 +107,15 @@ def test_right_operators_of_scipy_obey_the_laws() -> None:
 
 def test_an_operator_without_an_adjoint_obeys_the_others() -> None:
     A = LinearOperator((2, 3), matvec=lambda x: M @ x, dtype=FLOAT)
+    check_operator(A, rng=0)
     check_operator(Functions(A.matvec, None, A.shape, A.dtype), rng=0)
+
+
+def test_an_operator_of_linear_operator_without_tensors_is_checked() -> None:
+    torch = pytest.importorskip("torch")
+    operators = pytest.importorskip("linear_operator.operators")
+    law = {law.name: law for law in laws()}["adjoint"]
+    law(operators.ZeroLinearOperator(4, 5, dtype=torch.float32), rng=0)
 
 
 def test_a_large_operator_is_checked_without_its_matrix() -> None:
