@@ -16,7 +16,7 @@ import pytest
 
 import structmat as sm
 from structmat.operators._base.hooks import HOOKS
-from structmat.testing import check_operator
+from structmat.testing import check_operator, laws
 from structmat.testing._probe import MOST_ROWS
 
 N = MOST_ROWS + 2
@@ -223,7 +223,14 @@ FAULTS = [
     Fault("a dtype that lies", "dtype", "zero", lambda right: np.dtype("float32")),
     Fault("a shape of its own", "shape", "zero", lambda right: (right()[0] + 1, right()[1])),
     Fault("complex unasked", "_forces_complex", "zero", lambda right: True),
-    # Gradients
+    # Derivatives and traces
+    Fault(
+        "a number read from a tensor",
+        "_matvec",
+        "vmap",
+        lambda right, x, xp: right(x, xp) + 0 * float(x.real.sum()),
+        "torch",
+    ),
     Fault(
         "a detached parameter",
         "_matvec",
@@ -259,6 +266,7 @@ def test_every_hook_is_broken_in_some_way() -> None:
     assert sum(not fault.needs_matrix for fault in FAULTS) >= 30
 
 
+@pytest.mark.slow(kind="torch")
 @pytest.mark.parametrize("kind", OPERATORS)
 @pytest.mark.parametrize("n", [5, N])
 def test_what_is_broken_is_right_before(kind: str, n: int) -> None:
@@ -273,3 +281,30 @@ def test_a_law_catches_the_fault(fault: Fault) -> None:
     ) as found:
         check_operator(A, rng=3)
     assert "\n" not in str(found.value)
+
+
+class Forgetful(sm.Diagonal):
+    """A diagonal whose pickles lose the signs of its entries."""
+
+    def __reduce__(self) -> Any:
+        return type(self), (abs(self.d),)
+
+
+def test_a_pickle_that_loses_something_is_caught() -> None:
+    with pytest.raises(AssertionError, match=r"Forgetful: .* multiplies wrongly: .*\(law: pickled; "):
+        check_operator(Forgetful(entries(N)), rng=0)
+
+
+@pytest.mark.slow
+def test_a_number_read_from_an_array_of_jax_is_caught() -> None:
+    jnp = pytest.importorskip("jax.numpy")
+    register = pytest.importorskip("structmat.jax").register_operator
+
+    class Reads(sm.Diagonal):
+        def _matvec(self, x: Any, xp: Any) -> Any:
+            return self.d * x + 0 * float(x.sum())
+
+    A = register(Reads)(jnp.asarray(entries(5).astype("float32")))
+    law = {law.name: law for law in laws()}["jit"]
+    with pytest.raises(AssertionError, match=r"Reads: raises ConcretizationTypeError.*\(law: jit; "):
+        law(A, rng=0)

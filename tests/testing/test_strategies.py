@@ -12,6 +12,7 @@ from hypothesis import Phase, find, given, settings
 from hypothesis import strategies as st
 
 import structmat as sm
+from structmat.testing import check_operator
 from structmat.testing import strategies as sms
 from structmat.testing._kinds import KINDS
 from tests import backends
@@ -129,3 +130,23 @@ def test_hypothesis_is_needed_for_the_strategies_alone() -> None:
     )
     run = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert 'needs the extra "testing": pip install "structmat[testing]"' in run.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("library", ["numpy", "torch"])
+@pytest.mark.parametrize("strategy", [sms.operators, sms.compositions])
+def test_what_is_drawn_obeys_all_laws(strategy: Any, library: str) -> None:
+    backends.get(library)
+
+    @settings(max_examples=40)
+    @given(strategy(library=library), st.booleans(), st.integers(0, 99))
+    def run(drawn: sms.DrawnOperator, has_matrix: bool, seed: int) -> None:
+        check_operator(drawn.operator, drawn.dense if has_matrix else None, rng=seed)
+
+    run()
+
+
+@settings(max_examples=4)
+@given(sms.operators(), st.integers(0, 99))
+def test_operators_obey_all_laws(drawn: sms.DrawnOperator, seed: int) -> None:
+    check_operator(drawn.operator, drawn.dense, rng=seed)
