@@ -42,7 +42,7 @@ STATE = ROOT / "build" / "faults.jsonl"
 RESULTS = HERE / "results.md"
 
 RELATED: dict[str, tuple[str, ...]] = {
-    "structmat/_arrays/linear_algebra.py": ("**/test_hermitian.py",),
+    "structmat/_arrays/linear_algebra.py": ("**/test_hermitian.py", "**/test_logdet.py"),
     "structmat/_files.py": ("torch/test_half_changes.py",),
     "structmat/_fourier": ("**/test_fourier.py", "**/test_prepared.py", "operators/test_laws.py"),
     "structmat/_fourier/blocks.py": ("**/test_block_toeplitz.py",),
@@ -81,6 +81,7 @@ RELATED: dict[str, tuple[str, ...]] = {
         "torch/test_autograd.py",
         "torch/test_adapter.py",
     ),
+    "structmat/torch/_adapters/sample_changes.py": ("torch/test_bank.py",),
     "structmat/torch/_files": ("torch/test_low_bits.py", "torch/test_files.py"),
     "structmat/torch/_model": ("torch/test_half_changes.py", "torch/test_model.py"),
     "structmat/torch/_long_convolutions": ("torch/test_convolutions.py",),

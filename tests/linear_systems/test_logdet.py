@@ -12,6 +12,9 @@ import pytest
 import scipy
 
 import structmat as sm
+from structmat._arrays.linear_algebra import measured_error_of_logdet
+from structmat._arrays.namespaces import numpy_namespace
+from structmat.linear_systems._lanczos import is_settled
 from tests import backends
 
 RNG = np.random.default_rng(0)
@@ -532,3 +535,22 @@ def test_gradients_of_estimates_near_a_circulant_need_few_probes():
     exact = gradient(lambda A: torch.linalg.slogdet(A.to_dense()).logabsdet)
     found = gradient(lambda A: sm.slogdet(A, n_probes=2, rng=0).logabsdet)
     assert np.linalg.norm(found - exact) < 0.01 * np.linalg.norm(exact)
+
+
+def test_an_estimate_is_settled_where_the_last_change_is_below_its_error() -> None:
+    """The changes fall fast in both cases, and the last one is three or a third of the standard error of 1."""
+    spread = np.array([-1.0, 1.0])
+    for change, settled in ((3.0, False), (1 / 3, True)):
+        found = [mean + spread for mean in (0.0, 1000.0, 1000.0 + change)]
+        assert bool(is_settled(found, 2, numpy_namespace)) == settled
+
+
+def test_the_measured_error_of_a_factor_has_mean_spread_and_square() -> None:
+    """Each of the three alone: the traces of E, how far they are apart, and the norms of E z."""
+    signs = np.array([[1.0, 1.0], [1.0, 1.0]])
+    for left, expected in (
+        ([[1e-4, 1e-4], [1e-4, 1e-4]], 2e-4 + 1e-8),  # traces of 2e-4
+        ([[1e-4, 0.0], [-1e-4, 0.0]], 1e-4 + 0.5e-8),  # traces of 1e-4 and -1e-4
+        ([[3.0, -3.0], [3.0, -3.0]], 9.0),  # traces of zero
+    ):
+        assert measured_error_of_logdet(signs, np.array(left), numpy_namespace) == pytest.approx(expected, rel=1e-12)

@@ -836,4 +836,17 @@ def test_long_solution_is_refused_if_a_correction_changes_it_by_more_than_a_hund
     answers = iter([x])
     _, (found,) = system._solve_with_refinement(lambda _: next(answers, change * x), b, 1e-13)
     assert 0 < error < 1e-15
-    assert (found > 10 * error) == (change > thresholds.STEADY)
+    assert (found > 10 * error) == (change > 0.01)
+    assert system._becomes_exact(x[0].copy(), b[0], lambda residual: change * x[0]) == (change < 0.01)
+
+
+def test_corrections_are_bounded_by_the_least_eigenvalue():
+    """The bound is at least what a solution is off by, and there is none where no least eigenvalue is known."""
+    n = 150
+    c = 0.9 ** np.arange(n)
+    system = ToeplitzSystem(c, c)
+    exact = np.random.default_rng(0).standard_normal(n)
+    wrong = exact * (1 + 1e-6 * np.cos(np.arange(n)))
+    errors = system._residuals_and_errors((scipy.linalg.toeplitz(c) @ exact)[None], wrong[None])[1][:, 0]
+    assert abs(wrong - exact).max() <= system._largest_correction(errors)[0] * abs(wrong).max() < 1e-2
+    assert np.isinf(ToeplitzSystem(c, c / 2 + np.eye(1, n)[0] / 2)._largest_correction(errors))

@@ -588,6 +588,22 @@ def test_a_bank_that_grows_within_a_block(tmp_path):
         torch.testing.assert_close(model(x), alone(x, ["c", None], models, plain))
 
 
+def test_another_alpha_counts_at_once_in_a_bank_that_has_grown(tmp_path):
+    """The alphas are another tensor then, and those of the batch that runs must not be the old ones."""
+    _, models, plain, bank = small_bank(tmp_path, names="ab")
+    x = torch.randn(2, 3, 6, dtype=torch.float64)
+    with torch.no_grad(), bank.use(["a", None]):
+        bank.model(x)
+        bank.add("c", tmp_path / "b")
+        while bank.capacity < 8:
+            bank.add(f"more {len(bank)}", tmp_path / "b")
+        bank.model(x)
+        for layer in bank._layers.values():
+            layer.adapter.alphas[bank._numbers["a"]] *= 3
+        change = models["a"](x)[:1] - plain(x)[:1]
+        torch.testing.assert_close(bank.model(x)[:1], plain(x)[:1] + 3 * change)
+
+
 def test_wrong_arguments_of_a_batch_are_named(tmp_path):
     _, _, _, bank = small_bank(tmp_path)
     for call, kind, text in (
