@@ -11,6 +11,7 @@ import copy
 import pickle
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from typing import Any, TypeAlias, TypeVar
 
@@ -18,7 +19,7 @@ import numpy as np
 
 from structmat._arrays.libraries import is_numpy
 from structmat._errors import ArgumentValueError
-from structmat.operators import Identity, LinearOperator
+from structmat.operators import Identity, LinearOperator, Prepared
 from structmat.testing._matrix_laws import norm_of
 from structmat.testing._probe import LawError, Probe, Values, inner
 from structmat.testing._views import values_of
@@ -482,6 +483,9 @@ def _prepared(probe: Probe) -> None:
         probe.near(f"column {k} of prepare() @ X", products[..., k], probe.times(x), x)
     product = P.matvec(probe.view.array(vectors[0]))
     probe.near("prepare() multiplies wrongly", product, probe.times(vectors[0]), vectors[0])
+    if isinstance(P, Prepared) and P.most_dense:  # whose dense matrix multiplied, and not its plan
+        product = replace(P, most_dense=0).matvec(probe.view.array(vectors[0]))
+        probe.near("the plan of prepare() multiplies wrongly", product, probe.times(vectors[0]), vectors[0])
 
 
 def _pickled(probe: Probe) -> None:
