@@ -6,18 +6,19 @@ known here.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from structmat._errors import ArgumentTypeError
-from structmat._files import printable
+from structmat._files import counted, printable
 
 try:
     from matplotlib.figure import Figure
     from matplotlib.patheffects import withStroke
+    from matplotlib.text import Text
     from matplotlib.ticker import MaxNLocator, ScalarFormatter
 except ModuleNotFoundError as error:
     raise ImportError('structmat.plot needs the extra "files": pip install "structmat[files]"') from error
@@ -30,9 +31,10 @@ if TYPE_CHECKING:
 __all__ = [
     "FEW",
     "ROUNDING",
+    "CurveLine",
     "ShownFigure",
+    "draw_error_curve",
     "draw_errors_after_iterations",
-    "draw_errors_of_methods",
     "draw_errors_of_study",
     "draw_phases",
     "method_style",
@@ -85,9 +87,10 @@ class ShownFigure(Figure):
         return file.getvalue()
 
 
-def new_axes() -> Axes:
-    """Return axes of a new figure that notebooks show."""
-    return ShownFigure(figsize=(7.0, 4.8), dpi=150, layout="constrained").add_subplot()
+def new_axes(width: str | None = None) -> Axes:
+    """Return axes of a new figure that notebooks show, for the screen or as wide as a part of a paper."""
+    size, dots = ((7.0, 4.8), 150) if width is None else (_INCHES[width], 300)
+    return ShownFigure(figsize=size, dpi=dots, layout="constrained").add_subplot()
 
 
 def axes_or_new(ax: Axes | None) -> Axes:
@@ -100,81 +103,187 @@ def axes_or_new(ax: Axes | None) -> Axes:
     return ax
 
 
-def draw_errors_of_methods(
-    lines: Mapping[str, tuple[NDArray[Any], NDArray[Any]]],
+class CurveLine(NamedTuple):
+    """The points of an error curve."""
+
+    n_factors: NDArray[Any]
+    n_parameters: NDArray[Any]
+    error: NDArray[Any]
+    """Of the best search; NaN for a point that was not made."""
+    median: NDArray[Any]
+    largest: NDArray[Any]
+    n_searches: int
+    status: Sequence[str]
+    """"completed", "stopped: " and by what, or "not made"."""
+
+
+_BOUNDS = {"counting": "fewest by counting", "construction": "exact by construction"}
+"""What the legend calls the numbers of factors that an exact product takes."""
+
+_STOPPED = {"stopped: iteration limit": "o", "stopped: time limit": "s", "stopped: interrupted": "D"}
+"""The hollow markers of points that were stopped, by what has stopped them."""
+
+_NEAR = 1.35
+"""A bound is drawn if it is at most so many times as far as the last point: a farther one would squeeze the curve."""
+
+_INCHES = {"column": (3.4, 3.4), "page": (7.0, 4.0)}
+"""Sizes of figures in a paper with two columns."""
+
+_POINTS = 8.0
+"""The size of letters in such figures; those of marks are smaller by one."""
+
+
+def draw_error_curve(
+    line: CurveLine,
+    baselines: Mapping[str, tuple[NDArray[Any], NDArray[Any]]],
+    bounds: Mapping[str, tuple[int, int]],
     n_entries: int,
-    marks: Sequence[str],
-    ax: Axes | None,
     *,
-    stopped: NDArray[np.bool_] | None = None,
+    x: str,
+    width: str | None,
+    ax: Axes | None,
 ) -> Axes:
-    """Draw errors against the number of parameters; points whose error is NaN are left out.
+    """Draw an error curve beside the baselines, with the bounds of exact products.
 
     Parameters
     ----------
-    lines : mapping of str to tuple
-        For each method ``(n_parameters, error)``. The first one decides on the scale of errors.
+    line : CurveLine
+        The points of the curve. Its errors decide on the scale.
+    baselines : mapping of str to tuple
+        For each family ``(n_parameters, error)`` at each point; NaN where it has no member of that size.
+    bounds : mapping of str to tuple
+        Numbers of factors and of parameters, by the names of `_BOUNDS`.
     n_entries : int
-        Entries of the matrix: the number of parameters is drawn as a share of them.
-    marks : sequence of str
-        What stands beside the points of the first method.
+        Entries of the matrix.
+    x : {"share", "parameters", "factors"}
+        The horizontal axis.
+    width : {"column", "page"} or None
+        The size of a new figure.
     ax : matplotlib.axes.Axes or None
         Where to draw; None for axes of a new figure.
-    stopped : ndarray of bool, optional
-        Which points of the first method are of fits that were stopped early: their markers are hollow.
     """
-    ax = axes_or_new(ax)
-    (sizes, first), *others = lines.values()
-    least = float(np.nanmin(first))
+    own = new_axes(width) if ax is None else axes_or_new(ax)
+    made = np.flatnonzero(np.isfinite(line.error))
+    least = float(line.error[made].min())
+    shows_factors = x == "factors"
+    unit = 100.0 / n_entries if x == "share" else 1.0
+    where = line.n_factors * 1.0 if shows_factors else line.n_parameters * unit
 
     def drawn(errors: NDArray[Any]) -> NDArray[Any]:
-        """Return errors as the axis can show them: what is far below the first line is not worth decades."""
+        """Return errors as the axis can show them: what is far below the curve is not worth decades."""
         return np.maximum(errors, max(least, ROUNDING)) if least < _SMALL else errors
 
-    for name, (used, error) in lines.items():
-        # A baseline with fewer parameters than its smallest member is the zero matrix: no point of its own.
-        points = np.unique(np.flatnonzero((used > 0) & np.append(True, np.diff(used) != 0)))
+    style = method_style("cdd")
+    mark = style.marker if made.size <= FEW else ""
+    own.plot(where[made], drawn(line.error[made]), color=style.color, linewidth=2.4, label=style.label, zorder=3)
+    _draw_points(own, line, where, drawn, mark)
+    if line.n_searches > 1:
+        low, high = drawn(line.error[made]), drawn(line.largest[made])
+        band: dict[str, Any] = {
+            "color": style.color,
+            "alpha": 0.18,
+            "linewidth": 0,
+            "label": f"range of {line.n_searches} searches",
+        }
+        own.fill_between(where[made], low, high, **band)
+        median = drawn(line.median[made])
+        own.plot(where[made], median, color=style.color, linewidth=0.9, linestyle=":", label="their median", zorder=2)
+    for name, (used, error) in baselines.items():
+        there = np.isfinite(error) & (used > 0)
+        # In parameters a member stands once, at its own size; in factors it stands at each point that may have it.
+        points = np.flatnonzero(there & (shows_factors | np.append(True, np.diff(used) != 0)))
         if not points.size:
             continue
-        label, colour, dashes, marker = method_style(name)
-        ax.plot(
-            100.0 / n_entries * used[points],
+        rival = method_style(name)
+        own.plot(
+            where[points] if shows_factors else used[points] * unit,
             drawn(error[points]),
-            color=colour,
-            linestyle=dashes,
-            linewidth=2.4 if name == "cdd" else 1.6,
-            marker=marker if points.size <= FEW else "",
+            color=rival.color,
+            linestyle=rival.linestyle,
+            linewidth=1.6,
+            marker=rival.marker if points.size <= FEW else "",
             markersize=5,
-            label=label,
-            zorder=3 if name == "cdd" else 2,
+            label=rival.label,
+            zorder=2,
         )
-    if stopped is not None and stopped.any():
-        ax.plot(
-            100.0 / n_entries * sizes[stopped],
-            drawn(first[stopped]),
-            color=method_style("cdd").color,
-            linestyle="",
-            marker="o",
-            markersize=5,
-            markerfacecolor="white",
-            label="stopped",
-            zorder=3.5,
-        )
-    # Of many points every k-th is marked, for all marks together would cover one another.
-    for k in range(0, len(marks), -(-len(marks) // _MARKS)):
-        if np.isnan(first[k]):
+    right = _draw_bounds(own, bounds, 0 if shows_factors else 1, 1.0 if shows_factors else unit, float(where[-1]))
+    if not shows_factors:
+        _mark_factors(own, line, where, drawn, small=width is not None)
+    every = [line.error[made], line.largest[made], *(error[np.isfinite(error)] for _, error in baselines.values())]
+    whole = np.concatenate(every)
+    set_error_axis(own, (drawn(whole) if least < _SMALL else np.maximum(whole, _SMALL)).tolist())
+    own.set_xlim(left=0.0, right=right)
+    own.set_ylabel("relative error")
+    if shows_factors:
+        set_integer_ticks(own.xaxis, 10)
+        own.set_xlabel("factors")
+    else:
+        own.set_xlabel("parameters, % of dense" if x == "share" else "parameters")
+    own.legend(edgecolor="none", framealpha=0.85, fontsize=9)
+    if ax is None and width is not None:
+        _set_in_print(own, width)
+    return own
+
+
+def _draw_points(
+    ax: Axes, line: CurveLine, where: NDArray[Any], drawn: Callable[[NDArray[Any]], NDArray[Any]], marker: str
+) -> None:
+    """Draw the points of a curve: full ones that were completed, hollow ones with a word that were stopped."""
+    color = method_style("cdd").color
+    kinds: dict[str, list[int]] = {}
+    for k in np.flatnonzero(np.isfinite(line.error)).tolist():
+        kinds.setdefault(line.status[k], []).append(k)
+    for status, points in kinds.items():
+        dots: dict[str, Any] = {"color": color, "linestyle": "", "marker": marker, "markersize": 5, "zorder": 4}
+        if status != "completed":
+            hollow = _STOPPED.get(status, "v")
+            dots |= {"marker": hollow, "markerfacecolor": "white", "markersize": 6, "label": status}
+        ax.plot(where[points], drawn(line.error[points]), **dots)
+
+
+def _draw_bounds(ax: Axes, bounds: Mapping[str, tuple[int, int]], which: int, unit: float, last: float) -> float | None:
+    """Draw a vertical line at each bound that is not far beyond the last point; return where the axis is to end."""
+    styles = {"counting": (0, (1, 2)), "construction": (0, (5, 3))}
+    right = last * 1.04
+    for name, sizes in bounds.items():
+        at = sizes[which] * unit
+        if at <= last * _NEAR:
+            label = f"{_BOUNDS[name]}, {sizes[0]}"
+            ax.axvline(at, color="0.35", linewidth=1.1, linestyle=styles[name], label=label, zorder=1)
+            right = max(right, at * 1.04)
+    return right
+
+
+def _mark_factors(
+    ax: Axes, line: CurveLine, where: NDArray[Any], drawn: Callable[[NDArray[Any]], NDArray[Any]], *, small: bool
+) -> None:
+    """Write the number of factors beside the points; of many points beside every k-th, that no mark covers another."""
+    made = np.flatnonzero(np.isfinite(line.error)).tolist()
+    most = _MARKS // 2 if small else _MARKS
+    for place, k in enumerate(made):
+        if place % -(-len(made) // most):
             continue
-        where = (100.0 / n_entries * sizes[k], drawn(first)[k])
-        style: dict[str, Any] = {"color": method_style("cdd").color, "fontsize": 9, "ha": "center", "zorder": 4}
-        mark = ax.annotate(marks[k], where, (0, -15), textcoords="offset points", **style)
+        text = counted(int(line.n_factors[k]), "factor") if place == 0 else f"{line.n_factors[k]}"
+        at = (float(where[k]), float(drawn(line.error)[k]))
+        style: dict[str, Any] = {"color": method_style("cdd").color, "fontsize": 9, "ha": "center", "zorder": 5}
+        mark = ax.annotate(text, at, (0, -10 if small else -15), textcoords="offset points", **style)
         mark.set_path_effects([withStroke(linewidth=4, foreground="white")])  # Other lines may run below the mark.
-    every = np.concatenate([first[~np.isnan(first)], *(error[used > 0] for used, error in others)])
-    set_error_axis(ax, (drawn(every) if least < _SMALL else np.maximum(every, _SMALL)).tolist())
-    ax.set_ylabel("relative error")
-    ax.set_xlim(left=0.0)
-    ax.set_xlabel("parameters, % of dense")
-    ax.legend(frameon=False, fontsize=9)
-    return ax
+
+
+def _set_in_print(ax: Axes, width: str) -> None:
+    """Make letters and lines as large as in print; the legend stands above the axes, where it covers no line."""
+    handles, labels = ax.get_legend_handles_labels()
+    style: dict[str, Any] = {"frameon": False, "labelspacing": 0.25, "handlelength": 1.8, "columnspacing": 1.2}
+    style["ncols"] = 2 if width == "column" else 3
+    legend = ax.legend(handles, labels, loc="lower center", bbox_to_anchor=(0.45, 1.0), **style)
+    for text in ax.figure.findobj(Text):
+        text.set_fontsize(_POINTS)
+    for text in (*ax.texts, *legend.get_texts()):
+        text.set_fontsize(_POINTS - 1.0)
+    for each in ax.lines:
+        each.set_linewidth(0.6 * each.get_linewidth())
+        each.set_markersize(0.6 * each.get_markersize())
+    ax.tick_params(labelsize=_POINTS)
 
 
 def draw_errors_of_study(rows: Sequence[Mapping[str, Any]], means: Any, ax: Axes | None) -> Axes:

@@ -9,12 +9,16 @@ import contextlib
 import errno
 import importlib
 import os
+import platform
 import re
 import secrets
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import Any, BinaryIO
+
+import numpy as np
 
 from structmat._errors import ArgumentTypeError
 
@@ -27,6 +31,7 @@ __all__ = [
     "counted",
     "data_frame",
     "first_names",
+    "latex_table",
     "natural_key",
     "one_line",
     "open_safetensors",
@@ -35,6 +40,7 @@ __all__ = [
     "require_safetensors",
     "shown_error",
     "unwrapped",
+    "versions",
 ]
 
 DTYPES = {f"F{bits}": f"float{bits}" for bits in (64, 32, 16)}
@@ -171,6 +177,29 @@ def data_frame(owner: str, columns: Sequence[str], rows: Iterable[Sequence[objec
     except ModuleNotFoundError as error:
         raise ImportError(f"{owner} needs pandas: pip install pandas") from error
     return pandas.DataFrame(list(rows), columns=list(columns))
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what computes results, for the files that keep them."""
+    return {"structmat": metadata.version("structmat"), "python": platform.python_version(), "numpy": np.__version__}
+
+
+def latex_table(titles: Sequence[str], lines: Iterable[Sequence[str]], comments: Sequence[str] = ()) -> str:
+    """Return a table in LaTeX with the rules of booktabs; versions and comments stand in comments at its head."""
+    made_by = ", ".join(f"{name} {version}" for name, version in versions().items())
+    head = [f"% {one_line(printable(text))}" for text in (made_by, "needs \\usepackage{booktabs}", *comments)]
+    rows = [" & ".join(map(_latex, line)) + r" \\" for line in (titles, *lines)]
+    body = [rf"\begin{{tabular}}{{{'r' * len(titles)}}}", r"\toprule", rows[0], r"\midrule", *rows[1:]]
+    return "\n".join([*head, *body, r"\bottomrule", r"\end{tabular}", ""])
+
+
+def _latex(text: str) -> str:
+    """Return a text as LaTeX prints it literally, and powers of ten as such."""
+    if found := re.fullmatch(r"(-?[\d.]+)e([-+]\d+)", text):
+        return rf"${found[1]} \times 10^{{{int(found[2])}}}$"
+    special = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "-": "-"}
+    special |= {c: f"\\{c}" for c in "&%$#_{}"}
+    return "--" if text == "-" else "".join(special.get(c, c) for c in printable(text))
 
 
 def one_line(error: BaseException | str) -> str:

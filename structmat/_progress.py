@@ -14,7 +14,16 @@ from structmat._files import printable
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["Show", "State", "clock_time", "notebook_line", "progress_line", "show_state"]
+__all__ = [
+    "Show",
+    "State",
+    "clock_time",
+    "lasting_line",
+    "notebook_line",
+    "progress_line",
+    "show_state",
+    "shown_progress",
+]
 
 Show = Callable[[str, float | None], None]
 """Shows a text, and how many seconds are left, if that is known."""
@@ -30,6 +39,9 @@ class State(Protocol):
 
 _DELAY = 2.0
 """Seconds of work before a notebook shows anything."""
+
+_PATIENCE = 5.0
+"""Seconds of work after which one line says how far it is, where stderr is no terminal."""
 
 
 @contextlib.contextmanager
@@ -59,10 +71,55 @@ def progress_line(console: Console, *, hidden: bool, delay: float = 0.0) -> Iter
         progress.stop()
 
 
+def lasting_line(console: Console) -> contextlib.AbstractContextManager[Show]:
+    """Show how far the work is in one line: one that changes on a terminal, else one that stays."""
+    if console.is_terminal or console.is_jupyter:
+        return progress_line(console, hidden=False)
+    return _single_line()
+
+
+@contextlib.contextmanager
+def _single_line() -> Iterator[Show]:
+    """Give a function that says how far the work is once, if it takes long."""
+    said, begun = False, time.monotonic()
+
+    def show(text: str, left: float | None) -> None:
+        nonlocal said
+        if not said and time.monotonic() - begun >= _PATIENCE:
+            said = True
+            rest = "" if left is None else f", {clock_time(left)} left"
+            sys.stderr.write(f"structmat: working: {printable(text)}{rest}\n")
+
+    yield show
+
+
 def clock_time(seconds: float) -> str:
     """Return a time as hours, minutes and seconds."""
     whole = round(seconds)
     return f"{whole // 3600}:{whole % 3600 // 60:02}:{whole % 60:02}"
+
+
+@contextlib.contextmanager
+def shown_progress(
+    callback: Callable[[Any], object] | None, progress: bool
+) -> Iterator[Callable[[Any], object] | None]:
+    """Give the callback of the user, after a line on stderr that shows the state too if that is asked for."""
+    if not progress:
+        with notebook_line(callback) as heard:
+            yield heard
+        return
+    try:
+        from rich.console import Console  # noqa: PLC0415  # an extra
+    except ModuleNotFoundError as error:
+        text = 'progress=True needs rich, of the extra "studies": pip install "structmat[studies]"'
+        raise ImportError(text) from error
+    with lasting_line(Console(stderr=True)) as show:
+
+        def hear(state: Any) -> object:
+            show_state(show, state)
+            return None if callback is None else callback(state)
+
+        yield hear
 
 
 @contextlib.contextmanager

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import inspect
 import io
 import logging
 import os
+import shlex
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from functools import partial
 from pathlib import Path
@@ -20,7 +23,7 @@ from cyclopts import App, CycloptsError, Parameter, Token
 from cyclopts.validators import Number
 
 import structmat
-from structmat._files import atomic_write, check_output, one_line, printable, require_safetensors
+from structmat._files import atomic_write, check_output, one_line, printable, require_safetensors, versions
 from structmat._progress import show_state
 from structmat.cli import _output
 from structmat.fit import error_curve, fit_cdd
@@ -44,6 +47,10 @@ _INTERRUPTED = 130
 
 _FAULTS = (OSError, ValueError, TypeError, ArithmeticError, ImportError, MemoryError, RuntimeError)
 """What may go wrong with files and arguments. All else is a fault of structmat, and gets the traceback of Python."""
+
+
+_running: ContextVar[tuple[str, ...]] = ContextVar("_running", default=())
+"""The arguments of the command that runs, for the files that it writes."""
 
 
 class CommandError(Exception):
@@ -187,6 +194,7 @@ def run(arguments: Sequence[str]) -> int:
             stream.reconfigure(errors="backslashreplace")
     owner = " ".join(["structmat", *(name for name in arguments[:1] if name in app)])
     command: Callable[..., Any] | None = None
+    _running.set(tuple(arguments))
     try:
         _refuse_empty(arguments)
         command, bound, _ = app.parse_args(list(arguments), print_error=False, exit_on_error=False)
@@ -322,7 +330,17 @@ than a minute and a half."""
 
 @app.command
 def curve(
-    W: Path, /, *, n_factors: Integers | None = None, plot: Path | None = None, options: FitOptions = _FIT
+    W: Path,
+    /,
+    *,
+    n_factors: Integers | None = None,
+    seeds: Positive = 1,
+    workers: Positive | None = None,
+    plot: Path | None = None,
+    x: Literal["share", "parameters", "factors"] = "share",
+    width: Literal["column", "page"] | None = None,
+    table: Path | None = None,
+    options: FitOptions = _FIT,
 ) -> None:
     """Fit a matrix with more and more factors, and compare with other families of matrices.
 
@@ -336,18 +354,31 @@ def curve(
         File with the matrix: `.npy`, `.npz`, `.mat`, `.csv` or `.safetensors`; real or complex, of any shape.
     n_factors
         Numbers of factors, as in `--n-factors 3,5,9`; each fit begins at those with fewer. By default 3, 5, 7 and 9.
+    seeds
+        Independent searches: the best of each point is kept, and the spread of their errors is shown.
+    workers
+        Processes on this machine for several searches.
     plot
-        Draw the curve to this file, `.png`, `.pdf` or `.svg`.
+        Draw the curve to this file, `.png`, `.pdf` or `.svg`; the command and versions stand in it.
+    x
+        Horizontal axis of the figure: share of the dense matrix, parameters, or factors.
+    width
+        Make the figure as wide as a column or a page of a paper.
+    table
+        Write the table to this file, `.csv` or `.tex`.
     options
         How the matrix is fitted, and what is printed.
     """
     o = options
-    _check_outputs([W, o.input_second_moment], {"--plot": (plot, _FIGURE)}, force=o.force)
+    outputs = {"--plot": (plot, _FIGURE), "--table": (table, _TABLE)}
+    _check_outputs([W, o.input_second_moment], outputs, force=o.force)
     matrix, moment = load_matrix(W, key=o.key), _moment(o.input_second_moment)
     with _output.progress_line(quiet=o.json) as line:
         found = error_curve(
             matrix,
             n_factors or _OF_A_CURVE,
+            seeds=seeds,
+            workers=workers or 1,
             block_size=o.block_size,
             input_second_moment=moment,
             time_limit=o.time_limit,
@@ -356,14 +387,20 @@ def curve(
             callback=partial(show_state, line),
             on_interrupt="return",
         )
-    everything = {**found.to_dict(), "plot": plot and str(plot)}
+    files = {"plot": plot and str(plot), "table": table and str(table)}
+    everything = {**found.to_dict(), "command": _command(), **files}
     show = partial(_output.print_json, everything) if o.json else partial(_output.say_lines, repr(found))
     with _output.printed(show):
         if plot is not None:
-            _draw(lambda module: module.draw_curve(found).figure, plot, force=o.force)
+            _draw(lambda _: found.plot(x=x, width=width).figure, plot, force=o.force)
+        if table is not None and table.suffix.lower() == ".csv":
+            found.to_csv(table, force=o.force)
+        elif table is not None:
+            with atomic_write(table, force=o.force) as file:
+                file.write(found.to_latex(command=_command()).encode())
     if not o.json:
-        _output.say_files({"figure": plot})
-    if found.status == "interrupted":
+        _output.say_files({"figure": plot, "table": table})
+    if found.ended == "interrupted":
         raise KeyboardInterrupt
 
 
@@ -528,6 +565,7 @@ _DRAWING = "results.png"
 
 _SAFETENSORS = _Output([".safetensors"], require_safetensors)
 _FIGURE = _Output([".png", ".pdf", ".svg"], _plot)
+_TABLE = _Output([".csv", ".tex"], partial(importlib.import_module, "pandas"))
 
 
 def _loaded(path: Path | None) -> NDArray[Any] | None:
@@ -561,7 +599,16 @@ def _check_outputs(
 def _draw(figure: Callable[[Any], Any], path: Path, *, force: bool) -> None:
     """Draw a figure to a file."""
     with atomic_write(path, force=force) as file:
-        figure(_plot()).savefig(file, format=path.suffix[1:].lower())
+        form = path.suffix[1:].lower()
+        made_by = ", ".join(f"{name} {version}" for name, version in versions().items())
+        # What these formats call the description of a picture.
+        text = {"pdf": "Subject"}.get(form, "Description")
+        figure(_plot()).savefig(file, format=form, metadata={text: f"{_command()} ({made_by})"})
+
+
+def _command() -> str:
+    """Return the command that runs, as a shell takes it."""
+    return printable(shlex.join(["structmat", *_running.get()]))
 
 
 @contextlib.contextmanager

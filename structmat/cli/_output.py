@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,31 +41,10 @@ _SHOWN = 20
 """The table of a checkpoint shows at most so many layers; all of them stand in `results.csv`."""
 
 
-_PATIENCE = 5.0
-"""Seconds of work after which one line says how far it is, where stderr is no terminal."""
-
-
 def progress_line(*, quiet: bool) -> contextlib.AbstractContextManager[Show]:
     """Show how far the work is in one line on stderr: one that changes on a terminal, else one that stays."""
     console = Console(stderr=True)
-    if console.is_terminal or quiet:
-        return _progress.progress_line(console, hidden=quiet)
-    return _single_line()
-
-
-@contextlib.contextmanager
-def _single_line() -> Iterator[Show]:
-    """Give a function that says how far the work is once, if it takes long."""
-    said, begun = False, time.monotonic()
-
-    def show(text: str, left: float | None) -> None:
-        nonlocal said
-        if not said and time.monotonic() - begun >= _PATIENCE:
-            said = True
-            rest = "" if left is None else f", {_progress.clock_time(left)} left"
-            sys.stderr.write(f"structmat: working: {printable(text)}{rest}\n")
-
-    yield show
+    return _progress.progress_line(console, hidden=True) if quiet else _progress.lasting_line(console)
 
 
 def show_study(show: Show, state: studies.Progress) -> None:

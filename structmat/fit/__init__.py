@@ -3,6 +3,8 @@
 Map of the package; each line imports only from lines below it:
 
 - `_error_curve`: `error_curve`, fits with more and more factors
+- `_curve_result`: what it returns, as a table, as text and as a figure
+- `_curve_bounds`: how many factors an exact product takes
 - `_factorize_cdd`: `factorize_cdd`, a product that reproduces a matrix
 - `_exact_products`, `_linear_factors`: its constructions
 - `_phase_masks`: `fit_phase_masks`, products of masks of modulus one
@@ -31,7 +33,8 @@ from __future__ import annotations
 
 from structmat.fit._baselines import BASELINES, baseline_errors
 from structmat.fit._control import FitProgress
-from structmat.fit._error_curve import CurveProgress, ErrorCurve, error_curve
+from structmat.fit._curve_result import ErrorCurve
+from structmat.fit._error_curve import CurveProgress, error_curve
 from structmat.fit._factorize_cdd import factorize_cdd
 from structmat.fit._fit_cdd import fit_cdd
 from structmat.fit._phase_mask_fit import PhaseMaskFit

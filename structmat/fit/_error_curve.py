@@ -1,34 +1,35 @@
-"""`error_curve`: fits with more and more factors, each at least as good as the one before, beside other families."""
+"""`error_curve`: fits with more and more factors, each at least as good as the one before, by one search or several."""
 
 from __future__ import annotations
 
 import inspect
 import math
+import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
 from structmat._arguments import as_matrix, integer, non_negative, one_of, optional_function, random_generator
 from structmat._errors import ArgumentTypeError, ArgumentValueError, as_own, did_you_mean
-from structmat._files import counted, data_frame, shown_error
-from structmat._progress import notebook_line
-from structmat.fit._baselines import baseline_errors
+from structmat._files import counted
+from structmat._progress import shown_progress
+from structmat.fit._baselines import BASELINES, baseline_errors
 from structmat.fit._control import FitProgress
-from structmat.fit._fit_cdd import fit_cdd
+from structmat.fit._curve_result import COMPLETED, NOT_MADE, ErrorCurve
+from structmat.fit._fit_cdd import ALL_MADE, WARM_START, fit_cdd
 from structmat.fit._result import FitResult
-from structmat.fit._search import GAINS_LITTLE
 from structmat.operators import CDDLayout
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from numpy.typing import NDArray
 
     from structmat._arrays.typing import Array, ArrayLike
 
-__all__ = ["CurveProgress", "ErrorCurve", "error_curve"]
+__all__ = ["CurveProgress", "error_curve"]
 
 _OWNER = "error_curve"
 
@@ -65,175 +66,20 @@ class CurveProgress(NamedTuple):
     fit: FitProgress
     """State of the fit."""
     elapsed: float
-    """Seconds since the curve began."""
+    """Seconds since the search began."""
     remaining: float | None
-    """Estimated seconds to its end, no more than are left of a time limit; None before a fit of more than three factors
-    is done, and where fits take longer than those before had let expect, unless there is a limit."""
+    """Estimated seconds to the end of the search, no more than are left of a time limit; None before a fit of more than
+    three factors is done, and where fits take longer than those before had let expect, unless there is a limit."""
+    search: int = 1
+    """Which of several searches it is, the first is 1."""
+    n_searches: int = 1
+    """How many searches there will be."""
 
     def __str__(self) -> str:
         where = f"{counted(self.n_factors, 'factor')} ({self.point} of {self.n_points})"
+        if self.n_searches > 1:
+            where = f"search {self.search} of {self.n_searches}, {where}"
         return f"{where}, best error {self.fit.best:.6f}, {self.fit.phase} from {self.fit.start}"
-
-
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
-class ErrorCurve:
-    """Error against number of factors, as returned by `error_curve`.
-
-    Attributes
-    ----------
-    n_factors : ndarray of int
-        Numbers of factors, increasing; one for each point of the curve.
-    n_parameters : ndarray of int
-        Number of entries of all vectors of the product.
-    error : ndarray
-        Relative error of the product; never rises. NaN for a point that was not made.
-    seconds : ndarray
-        Duration of the fit by the clock; NaN for a point that was not made.
-    baselines : mapping of str to tuple
-        For each family ``(n_parameters, error)``: for every point of the curve the number of parameters and the error
-        of the best member of the family with at most as many parameters as the product.
-    shape : tuple of int
-        Rows and columns of the matrix.
-    block_size : int
-        Side of the circulant blocks.
-    weighted : bool
-        Whether the errors are weighted ones.
-    status : str
-        ``"completed"``, ``"time limit"`` if a fit was cut short, ``"callback"`` or ``"interrupted"``.
-    results : tuple of FitResult
-        The fits; of a curve that was ended early these are those of its first points.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from structmat.fit import error_curve
-    >>> curve = error_curve(np.outer([1.0, 2.0, 3.0], [4.0, 5.0, 6.0]), n_factors=[3], rng=0)
-    >>> bool(curve.error[0] < 1e-12)
-    True
-    >>> sorted(curve.baselines)
-    ['block-circulant', 'cdd-in-blocks', 'monarch', 'sparse-fourier', 'truncated-svd']
-    """
-
-    n_factors: NDArray[np.int64]
-    n_parameters: NDArray[np.int64]
-    error: NDArray[np.float64]
-    seconds: NDArray[np.float64]
-    baselines: Mapping[str, tuple[NDArray[np.int64], NDArray[np.float64]]]
-    shape: tuple[int, int]
-    block_size: int
-    weighted: bool = False
-    status: str = "completed"
-    results: tuple[FitResult, ...] = field(default=())
-
-    @property
-    def point_status(self) -> tuple[str, ...]:
-        """For each point how its fit ended, as `FitResult.status` says, or ``"not made"``."""
-        made = [result.status for result in self.results]
-        return (*made, *["not made"] * (len(self.n_factors) - len(made)))
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return everything but the fits, ready for JSON.
-
-        Returns
-        -------
-        dict
-            Strings, numbers and lists only; None for the error of a point that was not made.
-        """
-        return {
-            "rows": self.shape[0],
-            "cols": self.shape[1],
-            "block_size": self.block_size,
-            "weighted": self.weighted,
-            "status": self.status,
-            **{name: _without_nan(column) for name, column in self._points().items()},
-            "point_status": list(self.point_status),
-            "baselines": {
-                name: {"n_parameters": used.tolist(), "error": error.tolist()}
-                for name, (used, error) in self.baselines.items()
-            },
-        }
-
-    def to_pandas(self) -> Any:
-        """Return a table with one row for each point; needs pandas.
-
-        Returns
-        -------
-        pandas.DataFrame
-            The columns of the points, with how each fit ended, and two for each baseline, as in
-            ``monarch_n_parameters`` and ``monarch_error``.
-
-        Raises
-        ------
-        ImportError
-            If pandas is not installed.
-        """
-        columns = self._columns()
-        return data_frame("ErrorCurve.to_pandas", list(columns), zip(*columns.values(), strict=True))
-
-    def plot(self, ax: Axes | None = None) -> Axes:
-        """Draw the error against the number of parameters, with the baselines; needs the extra ``files``.
-
-        The points of the CDD products are marked with their numbers of factors. Fits that were stopped early have
-        hollow markers, and points that were not made none.
-
-        Parameters
-        ----------
-        ax : matplotlib.axes.Axes, optional
-            Where to draw; by default axes of a new figure, ``ax.figure``.
-
-        Returns
-        -------
-        matplotlib.axes.Axes
-            The axes, drawn on.
-        """
-        from structmat._drawing import draw_errors_of_methods  # noqa: PLC0415  # It imports matplotlib.
-
-        rows, cols = self.shape
-        lines = {"cdd": (self.n_parameters, self.error), **self.baselines}
-        marks = [counted(int(self.n_factors[0]), "factor"), *map(str, self.n_factors[1:])]
-        stopped = np.array([status not in {"completed", "not made"} for status in self.point_status])
-        ax = draw_errors_of_methods(lines, rows * cols, marks, ax, stopped=stopped)
-        ax.set_title(f"CDD products of a {rows:,} × {cols:,} matrix, blocks of {self.block_size}")
-        if self.weighted:
-            ax.set_ylabel("weighted relative error")
-        return ax
-
-    def _points(self) -> dict[str, NDArray[Any]]:
-        return {name: getattr(self, name) for name in ("n_factors", "n_parameters", "error", "seconds")}
-
-    def _columns(self) -> dict[str, NDArray[Any]]:
-        columns = {**self._points(), "status": np.array(self.point_status)}
-        for name, (used, error) in self.baselines.items():
-            columns |= {f"{name}_n_parameters": used, f"{name}_error": error}
-        return columns
-
-    def __repr__(self) -> str:
-        rows, cols = self.shape
-        kind = "weighted error" if self.weighted else "error"
-        head = f"ErrorCurve of a {rows} x {cols} matrix, blocks of {self.block_size}"
-        if self.status != "completed":
-            head += f", {self.status}"
-        titles = ["factors", "parameters", "of dense", kind, "seconds", *self.baselines]
-        widths = [max(len(title), 8) for title in titles]
-        lines = [head, "  ".join(f"{title:>{width}}" for title, width in zip(titles, widths, strict=True))]
-        for i, count in enumerate(self.n_parameters):
-            cells = [
-                f"{self.n_factors[i]}",
-                f"{count:,}",
-                f"{count / (rows * cols):.1%}",
-                "-" if np.isnan(self.error[i]) else f"{self.error[i]:.4g}",
-                "-" if np.isnan(self.seconds[i]) else f"{self.seconds[i]:.2f}",
-                *(shown_error(used[i], error[i]) for used, error in self.baselines.values()),
-            ]
-            lines.append("  ".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True)))
-        for status in dict.fromkeys(self.point_status):
-            if status != "completed":
-                of_it = [str(n) for n, own in zip(self.n_factors, self.point_status, strict=True) if own == status]
-                lines.append(f"{', '.join(of_it)} factors: {status if status == 'not made' else f'stopped, {status}'}")
-        slow = [f"{result.operator.n_factors}" for result in self.results if result.message == GAINS_LITTLE]
-        if slow:
-            lines.append(f"{', '.join(slow)} factors: {GAINS_LITTLE}")
-        return "\n".join(lines)
 
 
 def error_curve(
@@ -245,7 +91,10 @@ def error_curve(
     start: ErrorCurve | None = None,
     rng: np.random.Generator | int | None = None,
     time_limit: float | None = None,
-    baselines: bool = True,
+    seeds: int = 1,
+    workers: int | None = None,
+    baselines: bool | Iterable[str] = True,
+    progress: bool = False,
     callback: Callable[[CurveProgress], object] | None = None,
     on_interrupt: Literal["raise", "return"] = "raise",
     **fit_options: Any,
@@ -273,17 +122,28 @@ def error_curve(
         Source of random numbers; the same seed gives the same curve, unless a time limit cuts it.
     time_limit : float, optional
         Seconds of processor time for all fits of the curve together, counted as by `fit_cdd` and divided among its
-        points; the searches continue until then. Points for which no time is left are not made, and have no
-        error. Without a limit each fit does a fixed amount of work and ends where it gains little: three, five and
-        nine factors of a real weight change of 384 rows take about 20 seconds.
-    baselines : bool, default True
-        Whether to compute the baselines: truncated SVD (the best case of LoRA), CDD products of five factors in blocks
-        that hold a truncated SVD, block circulant (of C3A), sparse Fourier (of FourierFT) and Monarch matrices.
+        points and searches; the searches continue until then. Points for which no time is left are not made. Without a
+        limit each fit does a fixed amount of work and ends where it gains little: three, five and nine factors of a
+        real weight change of 384 rows take about 20 seconds.
+    seeds : int, default 1
+        Number of independent searches, whose random generators are spawned from `rng`. The curve has the best product
+        of each point, and says how far the errors of the others spread.
+    workers : int, optional
+        Processes on this machine for several searches; by default as `joblib.parallel_config` around the call says, as
+        for `structmat.studies.sweep`; without one this process does everything.
+    baselines : bool or list of str, default True
+        Whether to compute the baselines, or the names of some: ``"truncated-svd"`` (the best case of LoRA),
+        ``"cdd-in-blocks"`` (products of five factors in blocks that hold a truncated SVD), ``"block-circulant"`` (of
+        C3A), ``"sparse-fourier"`` (of FourierFT) and ``"monarch"``.
+    progress : bool, default False
+        Whether to show on stderr how far the work is; needs `rich`. A notebook shows it without being asked.
     callback : callable, optional
         Called with a `CurveProgress` whenever the running fit reports. It may raise `StopIteration` to end the curve.
+        Searches in other processes do not report.
     on_interrupt : {"raise", "return"}, default "raise"
         What `KeyboardInterrupt`, by Ctrl-C or from the callback, does. "return" ends the curve as a time limit does, as
-        soon as it has one point; during the comparison with the baselines it leaves these out.
+        soon as it has one point; of searches in other processes those that are done are kept. During the comparison
+        with the baselines it leaves these out.
     **fit_options
         Further arguments of `fit_cdd`, such as ``restarts`` or ``max_iter``, for all the fits.
 
@@ -330,37 +190,119 @@ def error_curve(
         text = "must be None: only products of three factors have them; use fit_cdd"
         raise ArgumentValueError(_OWNER, "entry_weights", text)
     _require_known(fit_options)
-    options: dict[str, Any] = {"block_size": block_size, **fit_options}
-    options |= {"input_second_moment": input_second_moment, "rng": random_generator(rng, _OWNER)}
+    n_searches = integer(seeds, _OWNER, "seeds")
+    workers = None if workers is None else integer(workers, _OWNER, "workers")
+    families = _families(baselines, weighted=input_second_moment is not None)
+    options: dict[str, Any] = {"block_size": block_size, **fit_options, "input_second_moment": input_second_moment}
     options["on_interrupt"] = one_of(on_interrupt, _OWNER, "on_interrupt", ("raise", "return"))
     optional_function(callback, _OWNER, "callback")
-
     known = _known(start, matrix.shape)
+    generator = random_generator(rng, _OWNER)
+    generators = [generator] if n_searches == 1 else generator.spawn(n_searches)
+    searches = [_Search(matrix, numbers, {**options, "rng": each}, known) for each in generators]
 
-    points = _Points(matrix, numbers, limit, options, known)
     others: dict[str, tuple[NDArray[np.int64], NDArray[np.float64]]] = {}
+    paths: list[_Path] = []
+    ended = COMPLETED
     try:
-        with notebook_line(callback) as heard:
-            points.fit(heard)
-        if baselines:
-            others = baseline_errors(matrix, points.n_parameters(), input_second_moment=input_second_moment)
+        if n_searches > 1 and _workers(workers) > 1:
+            _run_apart(searches, limit, workers, paths)
+        else:
+            with shown_progress(callback, progress) as heard:
+                _run_here(searches, limit, heard, paths)
     except KeyboardInterrupt:
-        if on_interrupt == "raise" or not points.results:
+        if on_interrupt == "raise" or not any(path.fits for path in paths):
             raise
-        points.status = "interrupted"
-    not_made = [math.nan] * (len(numbers) - len(points.results))
-    return ErrorCurve(
-        n_factors=np.array(numbers),
-        n_parameters=np.array(points.n_parameters()),
-        error=np.array([*(result.error for result in points.results), *not_made]),
-        seconds=np.array([*points.seconds, *not_made]),
-        baselines=others,
-        shape=(int(matrix.shape[0]), int(matrix.shape[1])),
-        block_size=points.results[0].block_size,
-        weighted=input_second_moment is not None,
-        status=points.status,
-        results=tuple(points.results),
-    )
+        ended = "interrupted"
+    ended = next((path.ended for path in paths if path.ended != COMPLETED), ended)
+    # Searches that were not begun are there too, with no point.
+    paths += [_Path(search, limit) for search in searches[len(paths) :]]
+    layout = CDDLayout.of(next(path.fits[0] for path in paths if path.fits).operator)
+    budgets = [replace(layout, n_factors=number).n_parameters for number in numbers]
+    try:
+        if families:
+            found = baseline_errors(matrix, budgets, names=families, input_second_moment=input_second_moment)
+            others = {name: (used, np.where((used == 0) & (e > 0.0), np.nan, e)) for name, (used, e) in found.items()}
+    except KeyboardInterrupt:
+        if on_interrupt == "raise":
+            raise
+        ended = "interrupted"
+    weighted = input_second_moment is not None
+    return _merged(paths, matrix, numbers, baselines=others, weighted=weighted, ended=ended)
+
+
+def _run_here(
+    searches: Sequence[_Search],
+    limit: float | None,
+    callback: Callable[[CurveProgress], object] | None,
+    paths: list[_Path],
+) -> None:
+    """Make the searches one after the other; each has an equal share of the time that is left."""
+    deadline = None if limit is None else time.process_time() + limit
+    for k, search in enumerate(searches):
+        left = None if deadline is None else max(deadline - time.process_time(), 0.0) / (len(searches) - k)
+        paths.append(_Path(search, left))
+        paths[-1].fit(callback and partial(_hear, callback, k, len(searches)))
+        if paths[-1].ended in {"interrupted", "callback"}:
+            return
+
+
+def _hear(callback: Callable[[CurveProgress], object], k: int, n_searches: int, state: CurveProgress) -> object:
+    """Tell the callback the state of one search of several."""
+    return callback(state._replace(search=k + 1, n_searches=n_searches))
+
+
+def _run_apart(searches: Sequence[_Search], limit: float | None, workers: int | None, paths: list[_Path]) -> None:
+    """Make the searches in other processes, each with an equal share of the time; paths come in their order."""
+    from structmat._parallel import as_ready  # noqa: PLC0415  # joblib, of an extra
+
+    share = None if limit is None else limit / len(searches)
+    found: list[tuple[int, _Path]] = []
+    try:
+        found.extend(as_ready(_followed, [(k, search, share) for k, search in enumerate(searches)], workers))
+    finally:
+        paths += [path for _, path in sorted(found, key=lambda pair: pair[0])]
+
+
+def _followed(unit: tuple[int, _Search, float | None]) -> tuple[int, _Path]:
+    """Make one search, in the process that is to make it."""
+    k, search, limit = unit
+    path = _Path(search, limit)
+    path.fit(None)
+    return k, path
+
+
+def _workers(workers: int | None) -> int:
+    """Return how many processes there are; without the argument what joblib, where it is used, is set to."""
+    if workers == 1 or (workers is None and "joblib" not in sys.modules):
+        return 1
+    try:
+        from structmat._parallel import n_workers  # noqa: PLC0415  # joblib, of an extra
+    except ModuleNotFoundError as error:
+        text = f'workers need {error.name}, of the extra "studies": pip install "structmat[studies]"'
+        raise ImportError(text) from error
+    return n_workers() if workers is None else workers
+
+
+def _families(baselines: Any, *, weighted: bool) -> tuple[str, ...]:
+    """Return the names of the families to compare with."""
+    known = BASELINES[:1] if weighted else BASELINES
+    if isinstance(baselines, bool):
+        return known if baselines else ()
+    if isinstance(baselines, str) or not isinstance(baselines, Iterable):
+        text = f"must be True, False or a list of names of {', '.join(known)}, got {baselines!r}"
+        raise ArgumentTypeError(_OWNER, "baselines", text)
+    return tuple(_family(name, known) for name in dict.fromkeys(baselines))
+
+
+def _family(name: Any, known: tuple[str, ...]) -> str:
+    """Return the name of a family, or say which is the nearest."""
+    if name not in known:
+        close = [each for each in known if isinstance(name, str) and name.lower() in each]
+        meant = f", did you mean {close[0]!r}?" if close else did_you_mean(str(name), known)
+        text = f"must be names of {', '.join(known)}, got {name!r}{meant}"
+        raise ArgumentValueError(_OWNER, "baselines", text)
+    return str(name)
 
 
 def _require_known(fit_options: Mapping[str, Any]) -> None:
@@ -372,78 +314,85 @@ def _require_known(fit_options: Mapping[str, Any]) -> None:
             raise ArgumentTypeError(_OWNER, None, text)
 
 
-class _Points:
-    """The points of a curve, which are fitted one after the other.
+@dataclass(frozen=True)
+class _Search:
+    """What one search is asked for: to fit the points of a curve, one after the other."""
+
+    matrix: Array
+    numbers: Sequence[int]
+    """Numbers of factors, rising."""
+    options: Mapping[str, Any]
+    """Arguments for every fit."""
+    known: tuple[FitResult, ...] = ()
+    """Fits to start from where they have no more factors."""
+
+    @property
+    def cost(self) -> float:
+        """How the time of the search goes with its points."""
+        return sum(float(number) ** _COST_POWER for number in self.numbers)
+
+
+class _Path:
+    """The points that one search has made.
 
     Parameters
     ----------
-    matrix : array
-    numbers : list of int
-        Numbers of factors, rising.
+    search : _Search
+        What is asked for.
     time_limit : float or None
         Seconds of processor time for all points together.
-    options : dict
-        Arguments for every fit.
-    known : tuple of FitResult
-        Fits to start from where they have no more factors.
     """
 
-    def __init__(
-        self,
-        matrix: Array,
-        numbers: list[int],
-        time_limit: float | None,
-        options: dict[str, Any],
-        known: tuple[FitResult, ...] = (),
-    ) -> None:
-        self.matrix, self.numbers, self.options, self.known = matrix, numbers, options, known
+    def __init__(self, search: _Search, time_limit: float | None) -> None:
+        self.search = search
         self.limited = time_limit is not None
         self.begun = time.perf_counter()
         self.deadline = time.process_time() + (math.inf if time_limit is None else time_limit)
-        self.results: list[FitResult] = []
-        self.seconds: list[float] = []
-        """The durations of the fits by the clock."""
-        self.status = "completed"
+        self.fits: list[FitResult] = []
+        """The best product of at most so many factors, of each point that was made."""
+        self.said: list[str] = []
+        """The status of each of these points."""
+        self.processor_seconds: list[float] = []
+        self.clock_seconds: list[float] = []
+        self.ended = COMPLETED
 
     def fit(self, callback: Callable[[CurveProgress], object] | None) -> None:
         """Fit the points until the last one, or until something stops that."""
-        for number in self.numbers:
+        for number in self.search.numbers:
             # Diagonal, circulant, diagonal: such products hold all closed forms, and a fit without any time returns
             # the best of them. So the curve has one point at least of three factors, and all that were known before.
-            enough = self.results and self.results[-1].operator.n_factors >= 3 and not self._known_beyond(number)
+            enough = self.fits and self.fits[-1].operator.n_factors >= 3 and not self._known_beyond(number)
             if enough and self._time_left() <= 0.0:
-                self.status = "time limit"
+                self.ended = "time limit"
                 return
             self._fit_next(number, callback)
-            if self.status in {"interrupted", "callback"}:
+            if self.ended in {"interrupted", "callback"}:
                 return
 
     def _fit_next(self, number: int, callback: Callable[[CurveProgress], object] | None) -> None:
-        began = time.perf_counter()
-        options = dict(self.options)
+        began, spent = time.perf_counter(), time.process_time()
+        options = dict(self.search.options)
         if self.limited:
             # What is left goes to this fit and the later ones by their cost.
-            costs = [float(count) ** _COST_POWER for count in self.numbers[len(self.results) :]]
+            costs = [float(count) ** _COST_POWER for count in self.search.numbers[len(self.fits) :]]
             options["time_limit"] = max(self._time_left(), 0.0) * costs[0] / sum(costs)
-        before = self.results[-1] if self.results else None
-        known = [result for result in self.known if result.operator.n_factors <= number]
-        start = min((*self.results[-1:], *known), key=lambda result: result.error, default=None)
+        before = self.fits[-1] if self.fits else None
+        known = [result for result in self.search.known if result.operator.n_factors <= number]
+        start = min((*self.fits[-1:], *known), key=lambda result: result.error, default=None)
         with as_own(_OWNER, of="fit_cdd"):
-            result = fit_cdd(self.matrix, number, start=start, callback=self._reporter(callback), **options)
-        self.results.append(_padded(before, number) if before and result.error > before.error else result)
-        self.seconds.append(time.perf_counter() - began)
-        if result.status != "completed":
-            self.status = result.status
+            result = fit_cdd(self.search.matrix, number, start=start, callback=self._reporter(callback), **options)
+        is_no_better = before is not None and (result.error > before.error or _is_its_start(result, before))
+        self.fits.append(_padded(before, number) if before is not None and is_no_better else result)
+        self.said.append(_status(result))
+        self.processor_seconds.append(time.process_time() - spent)
+        self.clock_seconds.append(time.perf_counter() - began)
+        if result.status != COMPLETED:
+            self.ended = result.status
 
     def _known_beyond(self, number: int) -> bool:
         """Whether there is a known product of up to this number of factors with more than the last point has."""
-        last = self.results[-1].operator.n_factors
-        return any(last < result.operator.n_factors <= number for result in self.known)
-
-    def n_parameters(self) -> list[int]:
-        """Return the numbers of parameters of all points, also of those that are left."""
-        layout = CDDLayout.of(self.results[0].operator)
-        return [replace(layout, n_factors=number).n_parameters for number in self.numbers]
+        last = self.fits[-1].operator.n_factors
+        return any(last < result.operator.n_factors <= number for result in self.search.known)
 
     def _time_left(self) -> float:
         return self.deadline - time.process_time()
@@ -452,11 +401,12 @@ class _Points:
         """Return what tells the callback of the curve how far the next fit is."""
         if callback is None:
             return None
-        index, costs = len(self.results), [number**_COST_POWER for number in self.numbers]
+        numbers = self.search.numbers
+        index, costs = len(self.fits), [number**_COST_POWER for number in numbers]
         began = time.perf_counter()
         # Three factors have an algorithm of their own, which says nothing of how long others take.
-        alike = [k for k in range(index) if self.numbers[k] > 3]
-        seconds = sum(self.seconds[k] for k in alike)
+        alike = [k for k in range(index) if numbers[k] > 3]
+        seconds = sum(self.clock_seconds[k] for k in alike)
         whole = sum(costs[index:]) * seconds / sum(costs[k] for k in alike) if alike else math.inf
 
         def report(state: FitProgress) -> None:
@@ -465,15 +415,63 @@ class _Points:
             estimate = whole - (now - began) if whole > now - began else math.inf
             left = min(estimate, max(self._time_left(), 0.0))
             known = None if math.isinf(left) else left
-            number, n_points = self.numbers[index], len(self.numbers)
-            callback(CurveProgress(number, index + 1, n_points, state, now - self.begun, known))
+            callback(CurveProgress(numbers[index], index + 1, len(numbers), state, now - self.begun, known))
 
         return report
 
 
-def _without_nan(column: NDArray[Any]) -> list[Any]:
-    """Return numbers as JSON has them, which has no NaN."""
-    return [None if isinstance(value, float) and math.isnan(value) else value for value in column.tolist()]
+def _merged(paths: Sequence[_Path], matrix: Array, numbers: Sequence[int], **fields: Any) -> ErrorCurve:
+    """Return the curve of the best products of several searches."""
+    layout = CDDLayout.of(next(path.fits[0] for path in paths if path.fits).operator)
+    results: list[FitResult | None] = []
+    factors: list[int] = []
+    status: list[str] = []
+    for k, number in enumerate(numbers):
+        reached = [path for path in paths if len(path.fits) > k]
+        found = min((path.fits[k] for path in reached), key=lambda fit: fit.error, default=None)
+        before = results[-1] if results else None
+        if found is not None and before is not None and before.error < found.error:
+            # The search that had the best product of fewer factors has not come so far.
+            found, of_fewer = _padded(before, number), factors[-1]
+        else:
+            of_fewer = 0
+        results.append(found)
+        is_padded = found is not None and found.start == _PADDED
+        factors.append((of_fewer or factors[-1]) if is_padded else (number if found else 0))
+        stopped = [path.said[k] for path in reached if path.said[k] != COMPLETED]
+        status.append(NOT_MADE if found is None else (stopped or [COMPLETED])[0])
+    errors = [[fit.error for fit in path.fits] + [math.nan] * (len(numbers) - len(path.fits)) for path in paths]
+    return ErrorCurve(
+        n_factors=np.array(numbers),
+        n_parameters=np.array([replace(layout, n_factors=number).n_parameters for number in numbers]),
+        error=np.array([math.nan if result is None else result.error for result in results]),
+        status=tuple(status),
+        product_factors=np.array(factors),
+        errors=np.array(errors),
+        processor_seconds=_total([path.processor_seconds for path in paths], len(numbers)),
+        clock_seconds=_total([path.clock_seconds for path in paths], len(numbers)),
+        shape=(int(matrix.shape[0]), int(matrix.shape[1])),
+        block_size=layout.block_size,
+        results=tuple(results),
+        **fields,
+    )
+
+
+def _total(times: Sequence[Sequence[float]], n_points: int) -> NDArray[np.float64]:
+    """Return the sums over searches of the times of each point; a search has them up to where it came."""
+    return np.array([sum(each[k] for each in times if len(each) > k) for k in range(n_points)], dtype=float)
+
+
+def _status(result: FitResult) -> str:
+    """Return what a point is whose fit has ended so."""
+    if result.status != COMPLETED:
+        return f"stopped: {result.status}"
+    return "stopped: iteration limit" if result.message == ALL_MADE else COMPLETED
+
+
+def _is_its_start(result: FitResult, start: FitResult) -> bool:
+    """Whether a fit is the product that it started from, but for rounding."""
+    return result.start == WARM_START and result.error >= start.error * (1.0 - 1e-9)
 
 
 def _known(start: Any, shape: tuple[int, ...]) -> tuple[FitResult, ...]:
@@ -485,7 +483,7 @@ def _known(start: Any, shape: tuple[int, ...]) -> tuple[FitResult, ...]:
     if start.shape != tuple(shape):
         text = f"must be a curve of a matrix of shape {tuple(shape)}, got one of shape {start.shape}"
         raise ArgumentValueError(_OWNER, "start", text)
-    return start.results
+    return tuple(result for result in start.results if result is not None)
 
 
 def _padded(result: FitResult, n_factors: int) -> FitResult:

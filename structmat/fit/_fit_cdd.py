@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
     from structmat._arrays.typing import ArrayLike
 
-__all__ = ["fit_cdd"]
+__all__ = ["ALL_MADE", "NOTHING_LEFT", "WARM_START", "fit_cdd"]
 
 _OWNER = "fit_cdd"
 
@@ -219,7 +219,7 @@ def fit_cdd(
         block_size=layout.block_size,
         n_parameters=operator.n_parameters,
         n_iter=max(len(found.history) - 1, 0),
-        converged=found.converged or message in _CONVERGED,
+        converged=found.converged or message in NOTHING_LEFT,
         history=_history(found.history, error),
         start=found.start,
         status=control.status,
@@ -231,8 +231,14 @@ def fit_cdd(
 _ZERO = "the matrix is zero"
 _EXACT = "the product is the matrix to rounding"
 _NEAREST = "the nearest matrix of one factor, in closed form"
-_CONVERGED = (_ZERO, _EXACT, _NEAREST)
+NOTHING_LEFT = (_ZERO, _EXACT, _NEAREST)
 """What is said of a product that nothing can improve."""
+
+WARM_START = "warm start"
+"""The name of the argument `start` as a starting point."""
+
+ALL_MADE = "all planned iterations made"
+"""What is said of a fit that a number of iterations has ended before it converged."""
 
 
 def _message(problem: Problem, found: Found, control: Control, error: float) -> str:
@@ -249,7 +255,7 @@ def _message(problem: Problem, found: Found, control: Control, error: float) -> 
         return "converged"
     if problem.layout.n_factors > 3 and gains_little(found.history):
         return GAINS_LITTLE
-    return "all planned iterations made"
+    return ALL_MADE
 
 
 def _history(errors: Sequence[float], last: float) -> NDArray[np.float64]:
@@ -367,7 +373,7 @@ def _known_start(start: Any, layout: CDDLayout, *, real: bool) -> list[Found]:
         raise refused("must be finite, got NaN or infinity")
     wide = [v.astype(np.result_type(v.dtype, np.float64)) for v in vectors]
     whole: Any = layout.balanced(layout.extended(wide))
-    return [Found("warm start", whole)]
+    return [Found(WARM_START, whole)]
 
 
 def _layout_of_start(product: CDDProduct, shape: tuple[int, int]) -> CDDLayout:

@@ -7,26 +7,20 @@ import contextlib
 import errno
 import json
 import os
-import signal
-import threading
 import time
-import warnings
 from collections.abc import Callable, Iterator, Mapping
-from functools import cache
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, TypeVar
 
-import joblib
 import numpy as np
-import scipy.linalg  # noqa: F401  # its BLAS must be there when threads are limited
 from filelock import FileLock, Timeout
-from joblib.externals.loky.process_executor import TerminatedWorkerError
-from threadpoolctl import ThreadpoolController
 
 import structmat
 from structmat._arguments import integer
 from structmat._errors import ArgumentValueError
 from structmat._files import TEMPORARY, one_line
+from structmat._parallel import as_ready
 
 __all__ = ["Progress", "read_records", "require_own", "run"]
 
@@ -41,9 +35,6 @@ _FAULTS = (ValueError, ArithmeticError, OSError, MemoryError)
 
 _SHOWN = 6
 """A message names at most so many settings that differ, so that it can still be read."""
-
-_controller = cache(ThreadpoolController)
-"""Limits the threads of linear algebra. It is made once in a process, since finding the libraries takes a while."""
 
 
 class _Head(NamedTuple):
@@ -136,7 +127,7 @@ def run(
                 callback(Progress(key, done.get(key), n_done, len(units), time.monotonic() - begun, remaining))
 
         tell("", None)
-        for key, record, fault in _outcomes(function, left, workers):
+        for key, record, fault in as_ready(partial(_attempt, function), left.items(), workers):
             if fault:
                 failed[key] = fault
             else:
@@ -266,57 +257,10 @@ def _differences(there: Any, now: Any, name: str = "") -> Iterator[str]:
         yield f"{name} {json.dumps(there)} there, {json.dumps(now)} now"
 
 
-def _outcomes(
-    function: Callable[[Any], Any], units: Mapping[str, Any], workers: int | None
-) -> Iterator[tuple[str, Any, str]]:
-    """Yield key, result and fault of each unit as they become ready, in any order."""
-    tasks = [joblib.delayed(_attempt)(function, key, unit) for key, unit in units.items()]
-    with contextlib.ExitStack() as stack:
-        if workers is not None and workers > 1:
-            own = {"initializer": _begin_worker, "initargs": (os.getpid(),), "inner_max_num_threads": 1}
-            stack.enter_context(joblib.parallel_config("loky", n_jobs=min(workers, max(1, len(units))), **own))
-        elif workers is not None:
-            stack.enter_context(joblib.parallel_config("sequential"))
-        ahead = "all" if workers is None else "2*n_jobs"  # a cluster may get more workers while it runs
-        parallel = joblib.Parallel(return_as="generator_unordered", batch_size=1, pre_dispatch=ahead, max_nbytes=None)
-        try:
-            running = parallel(tasks)
-            stack.callback(_close, running)
-            for outcome in running:  # noqa: UP028  # `yield from` would close joblib's generator before `_close`
-                yield outcome
-        except TerminatedWorkerError as error:
-            text = "a worker process was killed; was there too little memory? What is done is kept"
-            raise RuntimeError(text) from error
-        except Exception as error:
-            if not type(error).__module__.startswith("distributed"):
-                raise
-            text = "the scheduler or the workers of Dask ended, or can no longer be reached; what is done is kept"
-            raise ConnectionError(text) from error
-
-
-def _attempt(function: Callable[[Any], Any], key: str, unit: Any) -> tuple[str, Any, str]:
-    """Run a unit with one thread of linear algebra; return its key, its result, and the text of what went wrong."""
+def _attempt(function: Callable[[Any], Any], named: tuple[str, Any]) -> tuple[str, Any, str]:
+    """Run a unit; return its key, its result, and the text of what went wrong."""
+    key, unit = named
     try:
-        with _controller().limit(limits=1):
-            return key, function(unit), ""
+        return key, function(unit), ""
     except _FAULTS as error:
         return key, None, one_line(error)
-
-
-def _close(running: Any) -> None:
-    """Stop the workers. joblib warns that they were still at work, which is known here."""
-    with warnings.catch_warnings(action="ignore", category=UserWarning):
-        running.close()
-
-
-def _begin_worker(parent: int) -> None:
-    """Leave Ctrl-C to the parent, and end soon after it was killed: its work is for nobody."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1.0)
-        os._exit(1)
-
-    if os.name == "posix":
-        threading.Thread(target=watch, daemon=True).start()

@@ -18,6 +18,7 @@ from safetensors.numpy import save_file
 from scipy.io import savemat
 
 import structmat as sm
+from structmat import _progress
 from structmat.cli import _output, main
 from structmat.cli._output import print_checkpoint
 from structmat.fit import error_curve, fit_cdd
@@ -61,7 +62,7 @@ def folder(tmp_path, monkeypatch):
 @pytest.fixture
 def cli(capfd, monkeypatch):
     """Run the command; give its exit status, stdout and stderr, which does not depend on how busy the machine is."""
-    monkeypatch.setattr(_output, "_PATIENCE", np.inf)
+    monkeypatch.setattr(_progress, "_PATIENCE", np.inf)
 
     def run(*arguments):
         capfd.readouterr()
@@ -153,6 +154,33 @@ def test_curve(cli, folder):
     assert b"<svg" in Path("c.svg").read_bytes()
     status, out, _ = cli("curve", "W.npy", "--json", "--n-factors", "3")
     assert (status, json.loads(out)["n_factors"]) == (0, [3])
+
+
+@pytest.mark.parametrize(
+    ("suffix", "form"), [("png", b"Description\0"), ("pdf", b"/Subject ("), ("svg", b"description")]
+)
+def test_a_curve_says_what_made_it(cli, folder, suffix, form):
+    options = ("--n-factors", "3", "--seeds", "2", "--restarts", "0", "--width", "column", "--x", "factors")
+    command = ("curve", "square.npy", *options, "--table", "c.tex", "--plot", f"c.{suffix}")
+    status, out, _ = cli(*command, "--json")
+    assert status == 0
+    held = json.loads(out)
+    text = f"structmat {' '.join(command)} --json"
+    assert held["command"] == text
+    assert (len(held["errors"]), held["versions"]["structmat"]) == (2, sm.__version__)
+    assert f"% {text}\n" in Path("c.tex").read_text()
+    content = Path(f"c.{suffix}").read_bytes()
+    assert form in content
+    assert b"--seeds 2" in content
+
+
+def test_a_curve_is_written_as_a_table(cli, folder):
+    assert cli("curve", "square.npy", "--n-factors", "3", "--restarts", "0", "--table", "c.csv")[0] == 0
+    head, *lines = Path("c.csv").read_text().splitlines()
+    assert head.split(",")[:5] == ["n_factors", "n_parameters", "share", "error", "status"]
+    assert len(lines) == 1
+    status, _, err = cli("curve", "square.npy", "--table", "c.xlsx")
+    assert (status, err) == (2, "structmat curve: error: --table: c.xlsx must end in .csv or .tex\n")
 
 
 @pytest.mark.slow
@@ -381,7 +409,7 @@ def test_progress_is_one_line_that_goes_away(folder):
 
 def test_without_a_terminal_long_work_says_once_how_far_it_is(capsys, monkeypatch):
     for patience, said in ((0.0, "structmat: working: 3 factors, 0:01:05 left\n"), (60.0, "")):
-        monkeypatch.setattr(_output, "_PATIENCE", patience)
+        monkeypatch.setattr(_progress, "_PATIENCE", patience)
         with _output.progress_line(quiet=False) as show:
             show("3 factors", 65.0)
             show("5 factors", 60.0)

@@ -171,8 +171,12 @@ def make_curve(n_factors, error, **rivals):
     return ErrorCurve(
         n_factors=n_factors,
         n_parameters=10 * n_factors,
-        error=np.array(error),
-        seconds=np.ones(len(n_factors)),
+        error=np.array(error, dtype=float),
+        status=tuple("not made" if np.isnan(each) else "completed" for each in error),
+        product_factors=n_factors,
+        errors=np.array([error], dtype=float),
+        processor_seconds=np.ones(len(n_factors)),
+        clock_seconds=np.ones(len(n_factors)),
         baselines={name.replace("_", "-"): tuple(map(np.array, rival)) for name, rival in rivals.items()},
         shape=(10, 10),
         block_size=10,
@@ -202,7 +206,7 @@ def test_curves_draw_without_a_warning(name):
 def test_a_curve_shows_every_family_once_with_its_label():
     right = draw_curve(CURVES["plain"])
     assert "10 × 10 matrix, blocks of 10" in right.get_title()
-    lines = {line.get_label(): line for line in right.get_lines()}
+    lines = {line.get_label(): line for line in right.get_lines() if not line.get_label().startswith("_")}
     assert list(lines) == ["CDD product", "truncated SVD", "sparse Fourier"]
     np.testing.assert_array_equal(lines["truncated SVD"].get_xdata(), [20, 40])
     np.testing.assert_array_equal(lines["truncated SVD"].get_ydata(), [0.8, 0.6])
