@@ -146,16 +146,20 @@ def results(rows: list[Row], planned: list[Case]) -> list[Result]:
 
 
 def averaged(found: list[Result]) -> list[Result]:
-    """Return the means over all tasks, seed by seed, of what was run on each; tasks with other rows do not count."""
-    tasks = {r.case.task for r in found if PROTOCOLS[r.case.task].is_common}
+    """Return means over the common tasks that D C D was run on in a place, seed by seed, of what was run on each."""
+    tasks = {
+        (r.case.task, r.case.places)
+        for r in found
+        if PROTOCOLS[r.case.task].is_common and (r.case.method, r.case.size) == ("cdd", 3)
+    }
     groups: dict[tuple[str, str, int | None], list[Result]] = {}
     for r in found:
-        if r.case.task in tasks:
+        if (r.case.task, r.case.places) in tasks:
             groups.setdefault((r.case.places, r.case.method, r.case.size), []).append(r)
     return [
         Result(Case("mean", *of), "", group[0].parameters, np.mean([r.scores for r in group], axis=0), 0.0)
         for of, group in groups.items()
-        if len(group) == len(tasks) > 1
+        if len(group) == sum(places == of[0] for _, places in tasks) > 1
     ]
 
 
@@ -204,13 +208,13 @@ def comparison(found: list[Result]) -> str:
     common = [task for task, protocol in PROTOCOLS.items() if protocol.is_common]
     held_out = [task for task, protocol in PROTOCOLS.items() if protocol.held_out]
     groups = {
-        "the five": common,
+        "common": common,
         "without CoLA": [task for task in common if task != "cola"],
         "held out": held_out,
         "all": common + held_out,
     }
     compared = [(group, tasks, nearest_lora) for group, tasks in groups.items()]
-    compared.append(("the five", common, lora_of_rank_eight))
+    compared.append(("common", common, lora_of_rank_eight))
     lines = []
     for places, name in PLACES.items():
         for group, tasks, peer in compared:
@@ -235,6 +239,21 @@ def comparison(found: list[Result]) -> str:
             ])  # fmt: skip
     head = ["layers", "tasks", "D C D (parameters)", "LoRA r = 1", "LoRA of nearest size, or r = 8"]
     head += ["difference ± over seeds", "95 % over tasks", "tasks on one processor", "time, D C D : LoRA"]
+    return table(head, lines, left=2)
+
+
+def place_table(found: list[Result]) -> str:
+    """Return the table of D C D in the first feed-forward layers beside what is trained on query and value."""
+    lines = []
+    ours = {r.case.task: r for r in found if (r.case.places, r.case.method, r.case.size) == ("intermediate", "cdd", 3)}
+    for method, size in (("cdd", 3), ("lora", 2), ("lora", 8)):
+        others = [r for task in ours for r in pick(found, task, "query-value", method) if r.case.size == size]
+        gaps = {r.case.task: ours[r.case.task].scores - r.scores for r in others}
+        each = ", ".join(f"{TASKS[task]} {str(mean_of(gap)).split()[0]}" for task, gap in gaps.items())
+        mean = np.array(list(gaps.values()))
+        label = f"{others[0].label}, {others[0].parameters:,}"
+        lines.append([label, each, str(len(gaps)), str(mean_of(mean.mean(0))), f"± {mean_of(mean.mean(1)).half:.1f}"])
+    head = ["on query and value, parameters", "differences", "tasks", "mean ± over seeds", "95 % over tasks"]
     return table(head, lines, left=2)
 
 
@@ -268,10 +287,11 @@ def rate_curves(rows: list[Row]) -> str:
     short = [task for task, protocol in PROTOCOLS.items() if protocol.is_common]
     long = [task for task in PROTOCOLS if task.endswith("-more")]
     for places, name in PLACES.items():
-        for tasks, steps in ((short, "96 to 375"), (long, "375")):
+        for group, steps in ((short, "96 to 375"), (long, "375")):
+            tasks = [task for task in group if Case(task, places, "cdd", 3) in scores]
             for method, size, unit in (("lora", 8, 1.0), ("cdd", 3, FACTOR_SCALE)):
                 cases = [scores.get(Case(task, places, method, size)) for task in tasks]
-                if all(cases):
+                if tasks and all(cases):
                     lost = [fmean(of[rate] - max(of.values()) for of in cases) for rate in RATES[method]]
                     cells = [f"{x:+.1f} ({rate / unit:.1g})" for x, rate in zip(lost, RATES[method], strict=True)]
                     lines.append([name, f"{len(tasks)}, {steps}", LABELS[method].format(size), *cells])
@@ -282,6 +302,8 @@ def figure(found: list[Result], path: Path) -> None:
     """Draw mean scores against parameters: a line of LoRA's ranks for each place, and D C D on the same layers."""
     found, (drawing, axes) = averaged(found), plt.subplots(figsize=(6.5, 4), layout="constrained")
     for color, (places, name) in zip(("tab:blue", "tab:orange", "tab:green"), PLACES.items(), strict=True):
+        if not pick(found, "mean", places):
+            continue
         for method, sizes in (("cdd", [3]), ("lora", [1, 2, 8])):
             side = [r for r in pick(found, "mean", places, method) if r.case.size in sizes]
             side.sort(key=lambda r: r.parameters)
@@ -291,7 +313,7 @@ def figure(found: list[Result], path: Path) -> None:
             axes.annotate(f"r = {size}", at, (4, -12), textcoords="offset points", fontsize=8)
         axes.annotate(f"LoRA, {name}", at, (10, 0), textcoords="offset points", color=color, va="center")
     axes.annotate("diamonds: D C D on the same layers", (0.02, 0.95), xycoords="axes fraction")
-    axes.set(xscale="log", xlim=(7e3, 3e6), xlabel="parameters of the adapters", ylabel="mean score of five tasks, %")
+    axes.set(xscale="log", xlim=(7e3, 1e6), xlabel="parameters of the adapters", ylabel="mean score of four tasks, %")
     drawing.savefig(path, dpi=150)
 
 
@@ -330,9 +352,9 @@ def processors_text(rows: list[Row], again: list[Row]) -> str:
         for label, values in off.items()
     )
     return (
-        f"Runs: {used}. These round differently: last runs of GoEmotions on query and value layers that were repeated "
-        f"on another one differ by {differ}, root mean square. So a difference of two methods that ran on different "
-        "processors has this error too, beside the one over seeds."
+        f"Runs: {used}. These round differently: last runs that were repeated on another one differ by {differ}, root "
+        "mean square. So a difference of two methods that ran on different processors has this error too, beside the "
+        "one over seeds."
     )
 
 
@@ -352,6 +374,9 @@ def page(rows: list[Row], again: list[Row]) -> list[str]:
         tasks as the sample: how far the mean of other tasks of this kind may be off. Where it holds zero, these data
         do not tell the two apart.""",
         comparison(found),
+        """**The place.** The score of D C D in the first feed-forward layers, with 20,736 parameters, minus that of
+        what is trained on query and value layers.""",
+        place_table(found),
         """**Other forms, on held-back rows.** The best mean over two trials of each rate, in per cent of accuracy; W is
         the frozen weight. D W D + D C D was run on test rows in the first feed-forward layers.""",
         forms(rows),

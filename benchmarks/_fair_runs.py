@@ -65,6 +65,11 @@ class Table:
         os.fsync(self.file.fileno())
 
 
+def machine() -> str:
+    """Return the processor, and the versions of what trains on it."""
+    return f"{processor()}; {', '.join(f'{name} {version(name)}' for name in ('torch', 'peft'))}"
+
+
 def place(row: Mapping[str, object]) -> tuple[str, ...]:
     """Return what says which run a row is of."""
     return tuple(_text(row[name]) for name in RUN)
@@ -82,7 +87,7 @@ class Bench:
     ) -> None:
         self.table, self.data, self.rates, self.model = table, data, rates, model
         self.parts: dict[str, tuple[Rows, Rows]] = {}
-        self.machine = f"{processor()}; {', '.join(f'{name} {version(name)}' for name in ('torch', 'peft'))}"
+        self.machine = machine()
 
     def choose(self, case: Case, protocol: Protocol) -> float:
         """Return the best rate of a case, by its trials."""
