@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import gc
 import importlib
+import json
 import os
 import pkgutil
 import sys
-import time
+from collections import Counter
 from collections.abc import Generator, Iterator
 from pathlib import Path
+from time import process_time  # itself, where tests replace that of the module
 from typing import Any
 
 import pytest
@@ -27,15 +29,25 @@ threadpoolctl.threadpool_limits(int(os.environ["OMP_NUM_THREADS"]))
 PACKAGE = Path(structmat.__file__).resolve().parent
 """The folder of the package, whether it is that of a clone or the installed one."""
 
-LIMIT = 1.0
-"""The seconds of the processor that a test without the marker `slow` may take.
+DURATIONS = Path(__file__).resolve().parent / "tests" / "durations.json"
+"""The record of what each test took that takes long: for each file, its tests and their seconds."""
 
-What takes more than a quarter of it where it is written gets the marker, since other machines are slower. A test that
-takes up to twice the limit is named at the end, since a busy machine is slower than itself; one that takes more fails.
+SLOW = 0.25
+"""The seconds of the processor in the record above which a test is slow."""
+
+NOTED = 0.1
+"""The seconds above which a test is in the record, for the order of files."""
+
+LIMIT = 1.0
+"""The seconds of the processor that a test that is not slow may take.
+
+This is four times `SLOW`, since other machines are slower, and the first test that JAX compiles for pays for others. A
+test that takes up to twice the limit is named at the end, since a busy machine is slower than itself; one that takes
+more fails.
 """
 
-SLOW_DOCTESTS = {"structmat.jax.as_lineax", "structmat.plot.draw_study", "structmat.studies.Study"}
-"""Examples of docstrings that are slow: these take no marker."""
+TAKEN = "seconds of the processor"
+"""The name of the property of a test that says what it took."""
 
 OVER_THE_LIMIT = "over the limit"
 """The name of the property of a test that took longer than it may, and did not fail for it."""
@@ -45,8 +57,55 @@ left_out = pytest.StashKey[int]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the option that runs all tests."""
+    """Add the options that run all tests, and record what they take."""
     parser.addoption("--slow", action="store_true", help="run the slow tests as well, which are left out otherwise")
+    text = f"run the slow tests as well, and write what each test takes into {DURATIONS.name}"
+    parser.addoption("--record-durations", action="store_true", help=text)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let one process write the record: that which gets the reports of all workers."""
+    if config.getoption("record_durations"):
+        config.option.slow = True
+        if not hasattr(config, "workerinput"):
+            config.pluginmanager.register(Recorder(config))
+
+
+def recorded() -> dict[str, dict[str, float]]:
+    """Return the record: for each file the tests that take long, with their seconds."""
+    return json.loads(DURATIONS.read_text("utf-8")) if DURATIONS.exists() else {}
+
+
+class Recorder:
+    """A plugin that writes into the record what the tests take that pass; of others it keeps what is there."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self.config = config
+        self.taken: dict[str, float] = {}
+        self.others: set[str] = set()
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Take over the seconds of a test that has ended."""
+        if not report.passed:
+            self.others.add(report.nodeid)
+        elif report.when == "teardown" and report.nodeid not in self.others:
+            self.taken[report.nodeid] = dict(report.user_properties)[TAKEN]
+
+    def pytest_sessionfinish(self) -> None:
+        """Write the record. Files of which all tests have run, and those that are gone, lose the entries of before."""
+        record = {file: tests for file, tests in recorded().items() if (DURATIONS.parents[1] / file).exists()}
+        are_parts = any("::" in each for each in self.config.args)
+        if not (are_parts or self.config.getoption("keyword") or self.config.getoption("markexpr")):
+            for file in {node.partition("::")[0] for node in self.taken}:
+                kept = record.pop(file, {})
+                record[file] = {test: took for test, took in kept.items() if f"{file}::{test}" in self.others}
+        for node, took in self.taken.items():
+            file, _, test = node.partition("::")
+            record.setdefault(file, {}).pop(test, None)
+            if took > NOTED:
+                record[file][test] = float(f"{took:.2g}")
+        ordered = {file: dict(sorted(record[file].items())) for file in sorted(record) if record[file]}
+        DURATIONS.write_text(json.dumps(ordered, indent=1, ensure_ascii=False) + "\n", "utf-8")
 
 
 def inherited(item: pytest.Item) -> bool:
@@ -60,32 +119,28 @@ def inherited(item: pytest.Item) -> bool:
     return owner is not None and owner.partition(".")[0] != "structmat"
 
 
-def applies(marker: pytest.Mark, item: pytest.Item) -> bool:
-    """Whether a marker `slow` is of a test: `slow(backend="jax", n=(8, 9))` is of cases with these parameters alone.
-
-    A value is written as it is, or as the attribute `name` that it has.
-    """
-    parameters = item.callspec.params if hasattr(item, "callspec") else {}
-    for name, value in marker.kwargs.items():
-        given = parameters[name]
-        allowed = value if isinstance(value, tuple) else (value,)
-        if not any(getattr(given, "name", given) == each for each in allowed):
-            return False
-    return True
-
-
 @pytest.hookimpl(tryfirst=True)  # before pytest selects by `-m`
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Keep our own doctests, in a fixed order: scipy-doctest collects from sets, and parallel workers must agree.
 
-    Without ``--slow`` slow tests are left out.
+    The record says which tests are slow; without ``--slow`` these are left out.
     """
     items[:] = [item for item in items if not inherited(item)]
-    items.sort(key=lambda item: (str(item.path), item.nodeid if isinstance(item, DoctestItem) else ""))
+    record = {f"{file}::{test}": took for file, tests in recorded().items() for test, took in tests.items()}
+    of_files: Counter[str] = Counter()
     for item in items:
-        if isinstance(item, DoctestItem) and item.name in SLOW_DOCTESTS:
+        took = record.get(item.nodeid, 0.0)
+        of_files[str(item.path)] += took
+        if took > SLOW:
             item.add_marker("slow")
-        item.own_markers[:] = [mark for mark in item.own_markers if mark.name != "slow" or applies(mark, item)]
+    # The files that take longest come first, so that parallel workers end at about the same time.
+    items.sort(
+        key=lambda item: (
+            -of_files[str(item.path)],
+            str(item.path),
+            item.nodeid if isinstance(item, DoctestItem) else "",
+        )
+    )
     if config.getoption("slow") or "slow" in config.getoption("markexpr"):
         return
     slow = [item for item in items if item.get_closest_marker("slow")]
@@ -93,6 +148,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if slow:
         config.hook.pytest_deselected(items=slow)
         items[:] = [item for item in items if not item.get_closest_marker("slow")]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Give each worker of pytest-xdist whole files, in our order: their tests share what JAX compiles."""
+    if config.getoption("dist") != "load":  # another way was asked for
+        return None
+    config.option.loadscopereorder = False  # not by the number of tests
+    return importlib.import_module("xdist.scheduler").LoadFileScheduling(config, log)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -121,7 +185,7 @@ uncounted = {"seconds": 0.0}
 def count_collection(phase: str, info: dict[str, int]) -> None:
     """Add the time from the start to the stop of a full collection."""
     if info["generation"] == 2:
-        uncounted["seconds"] += time.process_time() * (1 if phase == "stop" else -1)
+        uncounted["seconds"] += process_time() * (1 if phase == "stop" else -1)
 
 
 gc.callbacks.append(count_collection)
@@ -149,7 +213,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
-    """Name or fail a test without the marker that takes long, with all it needs, unless it is the first to import it.
+    """Name or fail a test that is not slow and takes long, with all it needs, unless it is the first to import it.
 
     So do runs of the quick selection alone: what JAX compiles for one test depends on those before it.
     """
@@ -161,12 +225,19 @@ def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
     if took <= LIMIT or item.get_closest_marker("slow") or len(sys.modules) - modules >= 50:
         return
     text = (
-        f"took {took:.1f} s of the processor, where a quick test has {LIMIT:g} s: make it smaller, or mark it "
-        "@pytest.mark.slow and keep a quick test of what it alone guards"
+        f"took {took:.1f} s of the processor, where a quick test has {LIMIT:g} s: make it smaller, or call "
+        "it slow by pytest --record-durations and keep a quick test of what it alone guards"
     )
     if took > 2 * LIMIT:
         pytest.fail(text, pytrace=False)
     item.user_properties.append((OVER_THE_LIMIT, text))  # these reach the process that prints from each worker
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Generator[None]:
+    """Note what a test took, for the record."""
+    yield
+    item.user_properties.append((TAKEN, processor_time() - item.stash[started][0]))
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

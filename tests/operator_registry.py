@@ -213,10 +213,6 @@ def each(entries: list[Entry]) -> pytest.MarkDecorator:
 
 every_entry = each(REGISTRY)
 
-QUICK_TO_COMPILE = {"Diagonal", "Eigendecomposition", "Identity", "Sum"}
-SLOW_TO_COMPILE = tuple(entry.name for entry in REGISTRY if entry.name not in QUICK_TO_COMPILE)
-"""The entries with a law that takes JAX more than 0.5 s of the processor."""
-
 every_class = each([entry for entry in REGISTRY if not entry.is_variant])
 """For what takes seconds for each of them, and depends on the class alone."""
 

@@ -56,7 +56,6 @@ def bench(runs, plan, path, model):
     return made, protocol
 
 
-@pytest.mark.slow
 def test_a_killed_run_goes_on_and_gives_the_same_numbers(modules, runs, model, tmp_path):
     plan = modules("_fair_plan")
     case = plan.Case("sst2", "query-value", "lora", 1)

@@ -11,7 +11,6 @@ pytest.importorskip("peft")
 pytest.importorskip("transformers")
 
 
-@pytest.mark.slow
 def test_every_method_begins_near_the_frozen_encoder_and_learns(modules):
     import torch
     from transformers import BertConfig, BertModel

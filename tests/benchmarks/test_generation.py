@@ -116,7 +116,6 @@ def test_answers_are_the_most_likely_characters(texts, runs, bench):
         assert "".join(texts.CHARACTERS[i] for i in tokens[1 + len(prompt) :]).partition(texts.END)[0] == answer
 
 
-@pytest.mark.slow
 def test_a_killed_study_goes_on_and_gives_the_same_numbers(modules, runs, base, tmp_path):
     plan, (made, weights) = modules("_fair_plan"), base
     sizes = {"rows": 4, "epochs": 1, "batch": 4, "held_back": 2, "test_rows": 3}

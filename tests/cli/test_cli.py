@@ -72,7 +72,6 @@ def cli(capfd, monkeypatch):
     return run
 
 
-@pytest.mark.slow
 def test_help_fits_one_screen(cli, monkeypatch):
     monkeypatch.setenv("COLUMNS", "100")
     for name in ("fit", "curve", "fit-checkpoint", "sweep", "info"):
@@ -87,7 +86,6 @@ def test_help_fits_one_screen(cli, monkeypatch):
     assert all(name in out for name in ("fit", "curve", "fit-checkpoint", "sweep", "info", "--install-completion"))
 
 
-@pytest.mark.slow
 def test_fit(cli, folder):
     status, out, err = cli("fit", "W.npy", "--out", "fit.safetensors", "--plot", "fit.png")
     assert (status, err) == (0, "")
@@ -111,7 +109,6 @@ def test_fit(cli, folder):
     assert svd["error"] == pytest.approx(np.linalg.norm(values[rank:]) / np.linalg.norm(values))
 
 
-@pytest.mark.slow
 def test_weights_are_read_from_files(cli, folder):
     moment, weights = np.geomspace(1.0, 0.1, 6), np.abs(W) > 0.3
     np.save("S.npy", moment)
@@ -128,7 +125,6 @@ def test_weights_are_read_from_files(cli, folder):
     assert "--input-second-moment: must have shape (6,) or (6, 6), got (4, 4)" in err
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ["W.csv", "W.mat"])
 def test_tables_and_files_of_matlab_are_read(cli, folder, name):
     status, out, err = cli("fit", name, "--json")
@@ -144,7 +140,6 @@ def test_tables_and_files_of_matlab_are_read(cli, folder, name):
     assert {row["layer"] for row in load_study("study").rows} == {"W" if name == "W.csv" else "W/W"}
 
 
-@pytest.mark.slow
 def test_curve(cli, folder):
     options = ("--n-factors", "1,3", "--time-limit", "60", "--plot", "c.svg")
     status, out, err = cli("curve", "square.npy", *options)
@@ -183,7 +178,6 @@ def test_a_curve_is_written_as_a_table(cli, folder):
     assert (status, err) == (2, "structmat curve: error: --table: c.xlsx must end in .csv or .tex\n")
 
 
-@pytest.mark.slow
 @pytest.mark.filterwarnings("default")
 def test_fit_checkpoint(cli, folder):
     rng = np.random.default_rng(0)
@@ -226,7 +220,6 @@ def test_the_rows_of_a_layer_are_found_by_their_names_in_any_order(capsys):
         assert capsys.readouterr().out == told
 
 
-@pytest.mark.slow
 def test_sweep(cli, folder):
     status, out, err = cli("sweep", "two.npz", "--n-factors", "3,4", "--block-sizes", "min,3", "--out", "study")
     assert (status, err) == (0, "")
@@ -338,7 +331,6 @@ def test_empty_values_are_refused_by_name(cli, folder, option, form):
 FIT = "import sys, structmat.cli as c; sys.exit(c.main(['fit', 'W.npy', '--out', 'o.safetensors']))"
 
 
-@pytest.mark.slow
 def test_what_cannot_be_printed_is_written_all_the_same(folder):
     with subprocess.Popen([sys.executable, "-c", FIT], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         process.stdout.close()  # the reader leaves
@@ -347,7 +339,6 @@ def test_what_cannot_be_printed_is_written_all_the_same(folder):
     assert sm.io.load("o.safetensors").error > 0
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
 def test_what_finds_no_room_in_the_output_is_written_all_the_same(folder):
     with open("/dev/full", "w") as full:  # noqa: PTH123
@@ -375,7 +366,6 @@ def test_names_that_are_no_text_are_kept_readable(folder, cli):
     assert r"\udcff W" in Path("study/results.csv").read_text()
 
 
-@pytest.mark.slow
 def test_progress_is_one_line_that_goes_away(folder):
     pty = pytest.importorskip("pty")
     # Of such a size that the fits are not all done before the line is drawn again.
@@ -419,7 +409,6 @@ def test_without_a_terminal_long_work_says_once_how_far_it_is(capsys, monkeypatc
     assert capsys.readouterr() == ("", "")
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="signals")
 @pytest.mark.parametrize(
     ("command", "options", "of_output"),
@@ -451,7 +440,6 @@ sys.exit(main(["fit", "W.npy", "--out", "o.safetensors"]))
 """
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="signals")
 @pytest.mark.parametrize("name", ["numpy", "array_api_compat", "structmat.operators", "cyclopts", "rich.console"])
 def test_ctrl_c_during_an_import_is_one_line(folder, name):
@@ -485,7 +473,6 @@ ENDS_WITH = [
 ]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("line", "library", "extra"), ENDS_WITH)
 def test_what_a_command_ends_with_is_asked_for_before_it_reads(folder, line, library, extra):
     code = WITHOUT.format(library=library, arguments=line.split())

@@ -72,7 +72,6 @@ def run_page(path: Path) -> int:
     return len(blocks)
 
 
-@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # called by peft
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.relative_to(ROOT).as_posix())
 def test_examples_run(page: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -129,7 +128,6 @@ def test_every_public_name_has_a_page() -> None:
     assert len(documented) == len(public)
 
 
-@pytest.mark.slow
 def test_table_of_operators_is_the_registry() -> None:
     command = [sys.executable, str(ROOT / "docs/capabilities.py"), "--check"]
     run = subprocess.run(command, check=False, capture_output=True, text=True)

@@ -142,7 +142,6 @@ def test_integers_and_booleans_are_fitted_in_double_precision(matrix):
     assert np.asarray(fit.operator.to_dense()) == pytest.approx(np.asarray(matrix, dtype=float), abs=1e-12)
 
 
-@pytest.mark.slow(n_factors=5)
 @pytest.mark.parametrize("n_factors", [3, 5])
 def test_fits_whose_products_overflow_are_refused(n_factors):
     """Where the entries are near the largest number of their dtype a fit may have larger ones."""

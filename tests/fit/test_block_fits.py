@@ -28,7 +28,6 @@ def check(W, fit, n_factors, block_size):
     assert len(fit.history) == fit.n_iter + 1
 
 
-@pytest.mark.slow(real=True)
 @pytest.mark.parametrize(("shape", "block_size"), GRIDS)
 @pytest.mark.parametrize("real", [True, False])
 def test_more_factors_are_never_worse_than_three_or_closed_forms(shape, block_size, real):
@@ -73,7 +72,6 @@ def test_a_fit_or_a_product_with_a_plain_circulant_is_a_start():
         assert fit_cdd(W, 7, start=start, time_limit=0, rng=0).error <= fit.error + 1e-12
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("shape", "block_size", "kind"),
     [((8, 4), "min", "vector"), ((4, 8), "min", "full"), ((6, 6), 3, "full"), ((4, 7), 3, "singular")],

@@ -130,7 +130,6 @@ def test_the_callback_ends_a_curve():
 SHORT = {"rng": 5, "restarts": 1, "max_iter": 40}
 
 
-@pytest.mark.slow
 def test_searches_are_independent_and_the_best_is_kept():
     options = {"restarts": 1, "max_iter": 120}  # enough for random starts to win
     curve = error_curve(LARGER, [3, 5], seeds=3, rng=5, **options)
@@ -195,7 +194,6 @@ def test_the_limit_is_shared_among_searches(monkeypatch):
     assert all(0.0 <= limit <= 0.4 for limit in limits)
 
 
-@pytest.mark.slow
 def test_processes_give_the_same_curve():
     pytest.importorskip("joblib")
     here, apart = (error_curve(W, [3, 5], seeds=2, workers=workers, **SHORT) for workers in (1, 2))

@@ -53,7 +53,6 @@ def test_every_step_is_stationary_and_residuals_are_those_of_dense_formulas(prob
         assert objective(factors) <= objective((factors.a, factors.c, other)) + 1e-12
 
 
-@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(problems())
 def test_error_is_the_weighted_one_and_never_above_closed_forms(problem):

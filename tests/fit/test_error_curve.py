@@ -388,7 +388,6 @@ def test_curves_of_special_matrices_are_sound(name, limits):
         assert curve.error[made][-1] < 1e-6
 
 
-@pytest.mark.slow
 @given(
     n=st.integers(1, 5),
     kind=st.sampled_from(["float32", "float64", "complex128"]),

@@ -49,7 +49,6 @@ def problems(draw):
     return W, block_size, rng
 
 
-@pytest.mark.slow
 @settings(max_examples=20, deadline=None)
 @given(problem=problems())
 def test_any_matrix(problem):
@@ -57,7 +56,6 @@ def test_any_matrix(problem):
     check(W, fit_cdd(W, block_size=block_size, rng=0, restarts=2))
 
 
-@pytest.mark.slow
 @settings(max_examples=8, deadline=None)
 @given(problem=problems(), share=st.sampled_from([0.1, 0.3, 0.9]), graded=st.booleans())
 def test_any_mask(problem, share, graded):
@@ -70,7 +68,6 @@ def test_any_mask(problem, share, graded):
     check(W, fit, mask=M, allowed=np.sqrt(M.size / M.sum()))
 
 
-@pytest.mark.slow
 @settings(max_examples=8, deadline=None)
 @given(problem=problems(), decades=st.sampled_from([0.0, 3.0, 8.0]))
 def test_any_weights_of_columns(problem, decades):
@@ -85,7 +82,6 @@ def permutation(n, seed=0):
     return np.eye(n)[np.random.default_rng(seed).permutation(n)]
 
 
-@pytest.mark.slow(n=256)
 @pytest.mark.parametrize("n", [64, 256])
 def test_permutations(n):
     check(permutation(n), fit_cdd(permutation(n), rng=0))
@@ -128,7 +124,6 @@ def test_missing_entries_may_be_out_of_the_range_of_half_precision():
     assert error == pytest.approx(np.sqrt(lost), rel=1e-9)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("shape", "block_size"), [((24, 16), "min"), ((32, 32), 8), ((64, 32), "min")])
 def test_single_precision(shape, block_size):
     for seed in (0, 1, 8, 11):  # of twelve, those that lost most
@@ -136,7 +131,6 @@ def test_single_precision(shape, block_size):
         check(W, fit_cdd(W, block_size=block_size, rng=0))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("n_factors", [4, 5, 9])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_more_factors(n_factors, dtype):
@@ -158,14 +152,12 @@ def test_rectangles_of_several_blocks_and_five_factors():
     check(W, fit_cdd(W, 5, block_size=8, rng=0, max_iter=150, restarts=1))
 
 
-@pytest.mark.slow
 def test_curves():
     curve = error_curve(permutation(20), n_factors=[3, 5, 7], rng=0, max_iter=200, restarts=1)
     for result in curve.results:
         check(permutation(20), result)
 
 
-@pytest.mark.slow
 def test_a_start_of_wide_range_is_not_taken_for_a_good_fit():
     """Its entries have an error of 0.82, its products none that is worth the name."""
     rng, n = np.random.default_rng(3), 32

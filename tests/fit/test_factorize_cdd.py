@@ -73,7 +73,6 @@ def test_few_factors_are_found(form, n, seed, real, exponent):
     assert error_of(W / 10.0**exponent, np.asarray(result.operator.to_dense()) / 10.0**exponent) <= 1e-12
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("real", [True, False])
 @settings(max_examples=6, deadline=None)
@@ -104,7 +103,6 @@ def test_larger_sides(kind):
     assert error_of(W, result.operator.to_dense()) <= 1e-12
 
 
-@pytest.mark.slow
 @settings(max_examples=15, deadline=None)
 @given(
     n=st.integers(12, 80),
@@ -123,7 +121,6 @@ def test_low_rank_is_five_factors_in_blocks(n, rank, real, seed, e):
     assert result.operator.dtype == W.dtype
 
 
-@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(
     n=st.integers(4, 60),
@@ -142,7 +139,6 @@ def test_neighbouring_cyclic_diagonals_take_two_factors_for_each_but_one(n, degr
     assert result.operator.n_factors <= most or "cyclic diagonals" in result.message
 
 
-@pytest.mark.slow(n=200)
 @pytest.mark.parametrize("real", [True, False])
 @pytest.mark.parametrize("n", [5, 16, 41, 200])
 def test_tridiagonal_matrices_are_few_factors_with_and_without_corners(n, real):
@@ -271,7 +267,6 @@ def test_bad_arguments(W, options, error, message):
         factorize_cdd(W, **options)
 
 
-@pytest.mark.slow(real=False)
 @pytest.mark.parametrize("real", [False, True])
 def test_fewer_factors_than_a_construction_are_searched_for(real):
     W = np.random.default_rng(3).standard_normal((4, 4))

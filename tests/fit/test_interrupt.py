@@ -137,7 +137,6 @@ def test_the_run_so_far_is_kept_from_inside_an_iteration(n_factors, after, weigh
         assert result.error <= hear.heard[-1].best * (1 + 1e-6)
 
 
-@pytest.mark.slow
 def test_a_polish_is_kept():
     """The last iterate of a long descent, not the start of it."""
 
@@ -180,7 +179,6 @@ def test_baselines_that_take_too_long_are_left_out(monkeypatch):
     assert curve.status == ("completed", "completed")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("call", [lambda **o: fit_cdd(W, rng=0, **o), lambda **o: error_curve(W, [3], rng=0, **o)])
 def test_a_notebook_shows_how_far_a_fit_is(monkeypatch, call):
     shown, delays = [], []

@@ -43,7 +43,6 @@ def check_all_laws(W, block_size, fit):
     assert fit.operator.dtype == W.dtype
 
 
-@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(problem=problems())
 def test_random_matrices(problem):
@@ -51,7 +50,6 @@ def test_random_matrices(problem):
     check_all_laws(W, block_size, fit_cdd(W, block_size=block_size, rng=0))
 
 
-@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(
     W=hnp.arrays(
@@ -64,7 +62,6 @@ def test_adversarial_entries(W):
     check_all_laws(W, "min", fit_cdd(W, rng=0))
 
 
-@pytest.mark.slow(kind=tuple(KINDS[1:]))
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(("shape", "block_size"), [((70, 70), "min"), ((300, 280), "min"), ((40, 90), 16)])
 @pytest.mark.parametrize("max_iter", [1, 60])
@@ -120,7 +117,6 @@ def test_scaling_leaves_the_error(dtype, alpha):
     assert relative(W, np.asarray(scaled.operator.to_dense()) / dtype(alpha)) == pytest.approx(scaled.error, rel=1e-5)
 
 
-@pytest.mark.slow
 def test_the_same_seed_gives_the_same_fit():
     W = np.random.default_rng(6).standard_normal((20, 20))
     first, again = (fit_cdd(W, rng=np.random.default_rng(8)) for _ in range(2))

@@ -62,7 +62,6 @@ def test_lazy_negatives_of_torch():
     assert fit_cdd(matrix, rng=0).error == fit_cdd(-VALUES[::-1], rng=0).error
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("name", "tolerance"), [("float32", 1e-6), ("bfloat16", 5e-2)])
 def test_jax(name, tolerance):
     jnp = pytest.importorskip("jax.numpy")
@@ -70,7 +69,6 @@ def test_jax(name, tolerance):
     check(jnp.asarray(VALUES, dtype=dtype), dtype, tolerance)
 
 
-@pytest.mark.slow(library="jax.numpy")
 @pytest.mark.parametrize("library", ["array_api_strict", "torch", "jax.numpy"])
 def test_integers(library):
     xp = pytest.importorskip(library)

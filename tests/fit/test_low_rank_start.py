@@ -181,7 +181,6 @@ def last_start(W, n_factors, block_size="min", inputs=None):
     return CDDLayout(W.shape, len(vectors), block_size).product(vectors).to_dense()
 
 
-@pytest.mark.slow(real=False)
 @pytest.mark.parametrize(
     ("shape", "n_factors", "block_size", "k"),
     [
@@ -231,7 +230,6 @@ def test_second_moments_count():
     assert relative(W @ M, best @ M) <= 1.05 * svd_error(W @ M, 4)
 
 
-@pytest.mark.slow
 def test_fits_are_no_worse_than_rank_k_from_two_k_and_three_factors_on():
     W = nearly_of_rank(3, (20, 20), real=True)
     fits = [fit_cdd(W, n_factors, rng=0, restarts=0).error for n_factors in (9, 11)]

@@ -157,7 +157,6 @@ def test_a_race_ends_with_a_first_chain_that_is_hopeless(explored):
     assert explored(*FALLING[::-1], read_off=0.5, known=0.59) == ([FALLING[2]], {0.5}, [4, 2])
 
 
-@pytest.mark.slow
 @settings(max_examples=8, deadline=None)
 @given(
     n=st.integers(3, 9),
@@ -210,13 +209,11 @@ def test_two_factors_are_found(real):
     assert fit_cdd(W, 2, rng=0, tol=1e-12).error < 1e-6
 
 
-@pytest.mark.slow
 def test_exploration_beats_one_descent():
     """The figure of the reference, reached in two seconds: L-BFGS alone ends at 0.861."""
     assert fit_cdd(matrix(48, seed=31), 5, rng=0).error < 0.858
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [np.float32, np.complex64])
 def test_single_precision_and_extreme_scales(dtype):
     W = matrix(8, real=dtype is np.float32).astype(dtype)
@@ -228,7 +225,6 @@ def test_single_precision_and_extreme_scales(dtype):
     assert errors == pytest.approx([errors[0]] * 3, rel=1e-2)
 
 
-@pytest.mark.slow
 def test_little_time_goes_to_the_whole_chain_first():
     seen = []
     fit = fit_cdd(matrix(32, seed=5), 9, rng=0, time_limit=2.0, callback=lambda state: seen.append(state.start))
@@ -242,7 +238,6 @@ def test_zero():
     assert not fit.operator.to_dense().any()
 
 
-@pytest.mark.slow
 def test_the_same_seed_gives_the_same_fit():
     W = matrix(16)
     first, again = (fit_cdd(W, 5, rng=np.random.default_rng(8), **QUICK) for _ in range(2))
@@ -250,7 +245,6 @@ def test_the_same_seed_gives_the_same_fit():
     assert np.array_equal(first.operator.to_dense(), again.operator.to_dense())
 
 
-@pytest.mark.slow
 def test_chains_are_explored_alike_together_and_one_by_one(monkeypatch):
     W = matrix(16)
     together = fit_cdd(W, 5, rng=0, **QUICK)
@@ -268,7 +262,6 @@ def test_no_time_gives_the_best_closed_form(n_factors):
     assert fit.status == ("completed" if n_factors == 1 else "time limit")
 
 
-@pytest.mark.slow(n_factors=7)
 @pytest.mark.parametrize("n_factors", [3, 7])
 def test_a_time_limit_is_kept_and_used(n_factors):
     W = matrix(40)
@@ -292,7 +285,6 @@ def test_the_callback_hears_of_every_kind_of_start():
     assert all(state.iteration == state.max_iter for state in last)
 
 
-@pytest.mark.slow
 def test_the_callback_hears_the_time_left_of_the_whole_fit():
     seen = []
     fit_cdd(matrix(10), 5, rng=0, time_limit=0.4, callback=seen.append)
@@ -311,7 +303,6 @@ def test_the_best_error_of_weighted_fits_is_not_that_of_their_start_without_weig
     assert any(after.best > now.best for now, after in pairwise(seen))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("shape", "n_factors", "dtype", "options"),
     [

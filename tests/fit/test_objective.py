@@ -54,7 +54,6 @@ def test_error_and_gradient(**options):
     check_error_and_gradient(**options)
 
 
-@pytest.mark.slow
 @settings(max_examples=120, deadline=None)
 @given(**objectives)
 def test_error_and_gradient_of_many(**options):

@@ -45,7 +45,6 @@ def test_phases_of_a_gram_matrix_are_exact_without_noise(real, n):
     assert np.abs(np.fft.fft(layer.phases * phases.conj())).max() == pytest.approx(n, rel=1e-5)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("n", "n_factors", "real"), [(32, 5, False), (33, 5, False), (48, 5, True), (40, 4, True), (40, 6, False)]
 )
@@ -64,7 +63,6 @@ def test_planted_products_are_found_in_single_precision():
     assert fit_cdd(W, 5, rng=0, max_iter=50, restarts=1).error < 1e-5
 
 
-@pytest.mark.slow
 def test_under_noise_the_fit_is_as_near_the_truth_as_can_be_known():
     n, n_factors, noise = 64, 5, 0.3
     W, _ = planted("complex normal", np.random.default_rng(7), (n, n), n_factors=n_factors)
@@ -80,7 +78,6 @@ def test_other_matrices_are_left_alone(real):
         assert peeled(normal(rng, (n, n), real=real), 5, rng, control()) is None
 
 
-@pytest.mark.slow
 def test_zeros_do_no_harm():
     W, _ = planted("normal", np.random.default_rng(2), (32, 32), n_factors=5)
     W[[3, 9]] = 0.0

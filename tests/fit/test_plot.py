@@ -48,7 +48,6 @@ def case(request):
     return W, result, fit_figure(W, result)
 
 
-@pytest.mark.slow
 def test_it_draws_without_a_warning(case):
     assert drawn(case[2]).startswith(b"\x89PNG")
 
@@ -84,7 +83,6 @@ def test_singular_values_are_relative_to_the_largest_of_w(case):
         np.testing.assert_array_equal(lines[name].get_xdata(), np.arange(1, min(W.shape) + 1))
 
 
-@pytest.mark.slow
 def test_missing_entries_are_blank():
     W = RNG.standard_normal((12, 12))
     missing = RNG.random((12, 12)) < 0.2
@@ -127,7 +125,6 @@ def test_the_scale_ignores_a_few_large_entries_and_marks_them():
     assert image.colorbar.extend == "max"
 
 
-@pytest.mark.slow
 def test_large_matrices_show_their_leading_singular_values(monkeypatch):
     monkeypatch.setattr("structmat.plot._ALL_SINGULAR_VALUES", 50)
     W = RNG.standard_normal((80, 90)).astype("float32")
@@ -154,7 +151,6 @@ def test_another_matrix_is_refused():
         fit_figure(np.ones(3), SimpleNamespace(operator=result.operator))
 
 
-@pytest.mark.slow
 def test_notebooks_show_it():
     W = np.eye(3)
     history = fit_cdd(W, rng=0).plot().lines[0]
@@ -242,7 +238,6 @@ def test_weighted_errors_are_named():
     assert draw_curve(curve).get_ylabel() == "weighted relative error"
 
 
-@pytest.mark.slow
 def test_pyplot_stays_untouched():
     code = (
         "import sys, numpy as np, structmat.plot, structmat.fit; W = np.eye(3)\n"

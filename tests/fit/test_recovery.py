@@ -36,8 +36,6 @@ def optimum_from_the_truth(W, vectors, block_size):
     return alternate(grid, begun, 500, 1e-7).error
 
 
-@pytest.mark.slow(n=200)
-@pytest.mark.slow(kind=tuple(KINDS[2:]))
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("n", SQUARES)
 def test_square_without_noise(kind, n):
@@ -46,7 +44,6 @@ def test_square_without_noise(kind, n):
         assert fit_cdd(W, rng=seed).error < 1e-7
 
 
-@pytest.mark.slow(kind=tuple(KINDS[1:]))
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(("shape", "block_size"), GRIDS)
 def test_blocks_without_noise(kind, shape, block_size):
@@ -55,7 +52,6 @@ def test_blocks_without_noise(kind, shape, block_size):
         assert fit_cdd(W, block_size=block_size, rng=seed).error < 1e-7
 
 
-@pytest.mark.slow(block_size=64)
 @pytest.mark.parametrize("kind", ["normal", "complex normal"])
 @pytest.mark.parametrize("level", [0.5, 1.0])
 @pytest.mark.parametrize(("shape", "block_size"), [((64, 64), 64), ((65, 65), 65), ((128, 192), 64), ((100, 150), 64)])

@@ -141,7 +141,6 @@ def exact_matrices():
     yield "five factors", CDDProduct.from_vectors(*vectors).to_dense(), 5
 
 
-@pytest.mark.slow
 def test_exact_fits_have_converged_and_say_so():
     for name, W, n_factors in exact_matrices():
         fit = fit_cdd(W, n_factors, rng=0)

@@ -33,7 +33,6 @@ def weighted_error(W, P, weights):
     return norm(W - np.asarray(P)) / norm(W)
 
 
-@pytest.mark.slow(n_factors=5)
 @pytest.mark.parametrize("kind", ["vector", "full", "singular"])
 @pytest.mark.parametrize("n_factors", [2, 3, 5])
 @pytest.mark.parametrize("real", [True, False])
@@ -46,7 +45,6 @@ def test_never_worse_than_without_weights(kind, n_factors, real):
         assert fit.error <= fit_cdd(W, n_factors - 2, input_second_moment=S, **QUICK).error
 
 
-@pytest.mark.slow
 def test_more_factors_are_never_worse_than_three_under_weights_of_columns():
     rng, n = np.random.default_rng(0), 12
     heavy = np.arange(n) < 9  # columns of a product of three, beside others that hide it from a fit without weights
@@ -78,7 +76,6 @@ def test_weak_directions_in_single_precision_count():
     assert fit.error == pytest.approx(weighted_error(W, fit.operator.to_dense(), S.astype(np.float64)), rel=1e-4)
 
 
-@pytest.mark.slow(n_factors=4)
 @pytest.mark.parametrize("n_factors", [1, 3, 4])
 def test_equal_weights_are_none(n_factors):
     W, _ = problem("full", real=True)
@@ -89,7 +86,6 @@ def test_equal_weights_are_none(n_factors):
         assert fit.error == pytest.approx(plain.error, rel=0.05)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(8, 8), (7, 12)])
 def test_weights_of_columns_are_taken_up_by_the_last_diagonal(shape):
     rng = np.random.default_rng(3)
@@ -108,7 +104,6 @@ def test_columns_without_weight_are_zero_in_any_precision(dtype):
     assert not fit.operator.to_dense()[:, -2:].any()
 
 
-@pytest.mark.slow
 def test_a_vector_is_the_diagonal():
     W, s = problem("vector", real=True)
     vector, matrix = (fit_cdd(W, 2, input_second_moment=weights, rng=4).error for weights in (s, np.diag(s)))
@@ -122,7 +117,6 @@ def test_the_weighted_diagonal_is_least_squares():
     assert np.diag(fit.operator.to_dense()) == pytest.approx(expected, rel=1e-4)
 
 
-@pytest.mark.slow
 def test_directions_without_weight_do_not_count():
     """Weights of rank one ask for one product with a vector, which two factors reproduce."""
     W, _ = problem("full", real=True)

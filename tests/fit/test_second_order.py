@@ -106,14 +106,12 @@ def test_real_matrices_are_products_of_few_real_factors():
     assert fit.operator.dtype == np.float64
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("n", "n_factors"), [(8, 9), (12, 14), (16, 20)])
 def test_larger_real_matrices_are_exact_too(n, n_factors):
     for seed in range(3):
         assert fit_cdd(matrix(n, seed=seed), n_factors, rng=0).error <= 1e-10
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("n", "more", "draws"), [(8, 1, 10), (16, 2, 4)])
 def test_larger_complex_matrices_are_exact_too(n, more, draws):
     for seed in range(draws):
@@ -126,7 +124,6 @@ def test_rectangles_and_blocks_are_products_of_a_few_factors(shape, n_factors, b
     assert fit.error <= 1e-12
 
 
-@pytest.mark.slow
 def test_inputs_count_with_their_columns():
     """Fewer inputs than columns ask for less than the whole matrix."""
     W = matrix(6, real=False)

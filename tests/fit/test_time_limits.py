@@ -41,7 +41,6 @@ def check(runs):
     assert longer.status == "time limit"
 
 
-@pytest.mark.slow
 @settings(max_examples=3, deadline=None)
 @given(n=st.integers(5, 12), n_factors=st.sampled_from([2, 4, 5, 7]), real=st.booleans(), seed=st.integers(0, 2**16))
 def test_square_matrices(n, n_factors, real, seed):
@@ -78,7 +77,6 @@ def problems(draw):
             return W, n_factors, {"input_second_moment": X @ X.T}, []
 
 
-@pytest.mark.slow
 @settings(max_examples=15, deadline=None)
 @given(problem=problems(), limit=st.sampled_from([1, 2, 7, 30, 100, 300]))
 def test_no_limit_is_too_short_for_the_closed_forms(problem, limit):
@@ -89,7 +87,6 @@ def test_no_limit_is_too_short_for_the_closed_forms(problem, limit):
     assert closed_forms.error <= min(bounds, default=1.0) + 1e-6
 
 
-@pytest.mark.slow
 def test_an_exploration_that_is_cut_short_is_not_lost():
     W, n_factors, seen = matrix(24, seed=1), 9, []
     fit_cdd(W, n_factors, time_limit=5000, rng=3, callback=seen.append)
@@ -100,7 +97,6 @@ def test_an_exploration_that_is_cut_short_is_not_lost():
     assert cut.error < 0.9 * fit_cdd(W, n_factors, time_limit=0, rng=3).error
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("n_factors", "is_planted"), [(4, False), (5, True), (7, False)])
 def test_two_more_factors_are_no_worse_than_without_them_in_a_quarter_of_the_time(n_factors, is_planted):
     rng = np.random.default_rng(n_factors)
@@ -117,13 +113,11 @@ def test_the_fit_that_another_starts_from_takes_no_more_iterations_than_allowed(
     assert max(state.iteration for state in seen) == max_iter
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("how", [{}, {"block_size": 4}, {"restarts": 0}])
 def test_rectangles_and_ways_of_search(how):
     check([*fits(np.random.default_rng(1).standard_normal((12, 8)), 5, **how)])
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("weights", [np.linspace(0.1, 2.0, 9), np.diag(np.linspace(0.1, 2.0, 9))])
 def test_weights(weights):
     check([*fits(np.random.default_rng(2).standard_normal((9, 9)), 5, input_second_moment=weights)])

@@ -306,7 +306,6 @@ def relative(actual: np.ndarray, expected: np.ndarray) -> float:
     return float(np.linalg.norm(actual - expected) / np.linalg.norm(expected))
 
 
-@pytest.mark.slow(backend="jax")
 @pytest.mark.parametrize("dtype", list(TOLERANCE))
 @pytest.mark.parametrize("n", SIZES)
 def test_products_and_solutions(backend: Backend, n: int, dtype: str) -> None:
@@ -328,7 +327,6 @@ def test_products_and_solutions(backend: Backend, n: int, dtype: str) -> None:
         assert relative(backend.to_numpy(op.solve(a(expected.astype(dtype)))), x) <= TOLERANCE[dtype]
 
 
-@pytest.mark.slow(backend="jax")
 @pytest.mark.parametrize("dtype", list(TOLERANCE))
 @pytest.mark.parametrize(("rows", "cols", "b"), [(1000, 700, 97), (700, 1000, 256), (130, 257, 64), (7, 5, 3)])
 def test_block_circulant_rectangles(backend: Backend, rows: int, cols: int, b: int, dtype: str) -> None:
@@ -342,7 +340,6 @@ def test_block_circulant_rectangles(backend: Backend, rows: int, cols: int, b: i
     assert relative(backend.to_numpy(op.rmatvec(backend.asarray(y))), y @ dense) <= TOLERANCE[dtype]
 
 
-@pytest.mark.slow(backend="jax")
 @pytest.mark.parametrize("dtype", list(TOLERANCE))
 @pytest.mark.parametrize(("m", "n"), [(1, 1), (2, 3), (97, 101), (1000, 1), (1, 1000), (4096, 4096), (700, 65537)])
 def test_toeplitz_and_hankel_rectangles(backend: Backend, m: int, n: int, dtype: str) -> None:
@@ -384,7 +381,6 @@ def test_nearest_members_are_projections(n: int) -> None:
         np.testing.assert_allclose(again.to_dense(), B.to_dense(), atol=1e-13)
 
 
-@pytest.mark.slow(backend="jax")
 def test_nearest_members_of_stacks(backend: Backend) -> None:
     A = np.random.default_rng(0).standard_normal((4, 6, 6))
     stacked = sm.Circulant.nearest(backend.asarray(A))

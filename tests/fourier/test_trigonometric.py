@@ -29,7 +29,6 @@ def by_scipy(x: np.ndarray, kind: str, axis: int = -1) -> np.ndarray:
     return transform(x, int(kind[3]), norm="ortho", axis=axis)
 
 
-@pytest.mark.slow(backend="jax")
 @pytest.mark.parametrize("dtype", ["float32", "float64", "complex128"])
 def test_transforms_are_those_of_scipy(backend: Backend, dtype: str) -> None:
     if backend.compiles and dtype != "float64":
@@ -102,7 +101,6 @@ def test_batches_in_chunks_are_those_of_their_vectors(kind: str, monkeypatch: py
     np.testing.assert_allclose(found, by_scipy(x, kind), atol=1e-14)
 
 
-@pytest.mark.slow
 def test_transformations_of_jax() -> None:
     jax = pytest.importorskip("jax")
     jax.config.update("jax_enable_x64", True)

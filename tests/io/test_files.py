@@ -86,7 +86,6 @@ def nested_operator(dtype="float32", seed=0):
 # Round trips
 
 
-@pytest.mark.slow(backend=("array_api_strict", "jax"))
 @every_entry_of_the_package
 @given(data=st.data())
 @settings(parent=once, max_examples=6)
@@ -170,7 +169,6 @@ def test_the_file_is_plain_safetensors_with_readable_names(tmp_path):
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
-@pytest.mark.slow(backend="jax")
 @pytest.mark.parametrize("options", [{}, {"block_size": 2}, {"n_factors": 5, "max_iter": 5}])
 @pytest.mark.parametrize("shape", [(6, 4), (5, 5)])
 def test_a_fit_comes_back_with_all_it_holds(tmp_path, backend, shape, options):
@@ -253,7 +251,6 @@ def test_a_changed_number_is_told(tmp_path):
             io.load(path)
 
 
-@pytest.mark.slow
 @given(data=st.data())
 @settings(parent=once, max_examples=200)
 def test_a_changed_byte_gives_an_error_or_the_same_operator(tmp_path, data):

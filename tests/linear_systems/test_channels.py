@@ -118,7 +118,6 @@ def test_long_series_are_not_estimated() -> None:
         assert np.linalg.norm(A @ solution.x - b) <= 1e-10 * np.linalg.norm(b)
 
 
-@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:solve. a relative residual:scipy.linalg.LinAlgWarning")  # with noise of 1e-8
 @pytest.mark.parametrize("name", COVARIANCES)
 def test_channels_of_any_two_covariances(name: str) -> None:
@@ -185,7 +184,6 @@ def test_gradients_in_torch(decay: str, turned: bool) -> None:
         torch.testing.assert_close(ours, dense, rtol=1e-9, atol=1e-11 * float(dense.abs().max()))
 
 
-@pytest.mark.slow
 @backends.on("jax")
 def test_gradients_in_a_trace_of_jax(backend: backends.Backend) -> None:
     import jax

@@ -100,7 +100,6 @@ def test_moduli_that_overflow_hide_no_difference() -> None:
     assert not is_hermitian(np.finfo(float).max * np.array([[1.0, 1.0], [-1.0, 1.0]]), numpy_namespace)
 
 
-@pytest.mark.slow(backend="jax")
 def test_each_matrix_of_a_stack_has_its_own_answer(backend: Backend) -> None:
     """Each is compared with its own largest entry; a stack may be empty."""
     r = np.stack([COLUMN, COLUMN * 2.0**-60, COLUMN])
@@ -119,7 +118,6 @@ def test_each_matrix_of_a_stack_has_its_own_answer(backend: Backend) -> None:
     assert is_hermitian(matrices[:0, ...], xp).shape == (0,)
 
 
-@pytest.mark.slow(transform=("jax.jit", "jax.vmap"))
 @pytest.mark.parametrize("transform", ["jax.jit", "jax.vmap", "torch.vmap"])
 def test_no_value_is_looked_at(transform: str) -> None:
     library, _, name = transform.partition(".")

@@ -129,7 +129,6 @@ def test_least_squares_of_singular_matrices_have_the_least_norm(backend):
 SCALES = {"float64": (1e-300, 1.6e-19, 1e300), "float32": (1e-30, 1e-12, 1e30)}
 
 
-@pytest.mark.slow(backend=("array_api_strict", "jax"))
 @on(*LIBRARIES, "jax")
 @pytest.mark.parametrize(("dtype", "scale"), [(name, scale) for name in SCALES for scale in SCALES[name]])
 def test_matrices_of_any_size(backend, dtype, scale):
@@ -158,7 +157,6 @@ def test_matrices_of_any_size(backend, dtype, scale):
         np.testing.assert_allclose(x, want, rtol=100 * tolerance(np.dtype(dtype)))
 
 
-@pytest.mark.slow(backend="jax")
 @on(*LIBRARIES, "jax")
 def test_stacks_of_several_sizes_with_one_preconditioner(backend):
     rng, scales = np.random.default_rng(4), np.array([1e-200, 1.0, 1e150])[:, None]
@@ -414,7 +412,6 @@ UNSETTLED = {
 """Systems that iteration does not solve, or not in fewer products than elimination costs."""
 
 
-@pytest.mark.slow(backend="jax")
 @on("numpy", "torch", "jax")
 @pytest.mark.parametrize("name", UNSETTLED)
 def test_moderate_systems_are_written_out_where_iteration_fails(backend, name):
@@ -432,7 +429,6 @@ def test_moderate_systems_are_written_out_where_iteration_fails(backend, name):
             solve(A, backend.asarray(b), assume=assume, max_iter=45)
 
 
-@pytest.mark.slow
 def test_gradients_of_systems_that_are_written_out():
     torch, jax = pytest.importorskip("torch"), pytest.importorskip("jax")
     want = np.linalg.inv(smooth_field(np.asarray, 1e-6).to_dense())
@@ -454,7 +450,6 @@ def test_gradients_of_systems_that_are_written_out():
     assert float(gradient(1e-6)) == pytest.approx(expected, rel=1e-4)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("assume", ASSUME)
 def test_systems_and_their_gradients_in_jax(assume):
     jnp, jax = backends.get("jax").xp, pytest.importorskip("jax")
@@ -475,7 +470,6 @@ def test_systems_and_their_gradients_in_jax(assume):
     assert np.isnan(total(np.zeros(4), b)[0])  # a singular one
 
 
-@pytest.mark.slow
 def test_least_squares_and_what_does_not_converge_in_jax():
     """Without a trace values are known, so that this is an error; both calls are compiled once."""
     jnp = backends.get("jax").xp
@@ -607,7 +601,6 @@ def test_each_pass_has_the_iterations_that_are_left_and_counts_on():
     assert found.iterations == 2 * len(limits)
 
 
-@pytest.mark.slow(backend="jax")
 @on(*LIBRARIES, "jax")
 @pytest.mark.parametrize("assume", ASSUME)
 def test_a_stack_of_preconditioners_solves_once_for_each(backend, assume):
@@ -637,7 +630,6 @@ def test_batch_axes_of_preconditioners_that_do_not_fit_are_an_error(backend):
         solve(A, asarray(np.ones(4)), preconditioner=sm.Circulant(asarray(np.ones((3, 4)))))
 
 
-@pytest.mark.slow(backend="jax")
 @on("numpy", "torch", "jax")
 def test_a_preconditioner_that_gives_nan_is_named(backend):
     asarray = backend.asarray
@@ -775,7 +767,6 @@ SYSTEMS: dict[str, tuple[Any, Any, Any, str]] = {
 """First columns, first rows and diagonals, all of one shape, so that a library compiles two programs for them."""
 
 
-@pytest.mark.slow(backend="jax")
 @on("torch", "array_api_strict", "jax")
 @pytest.mark.parametrize("name", SYSTEMS)
 def test_every_library_takes_the_same_iterations(backend, name):
@@ -792,7 +783,6 @@ def test_every_library_takes_the_same_iterations(backend, name):
         assert np.all(np.linalg.norm(residual, axis=-1) <= 1e-10 * np.linalg.norm(b, axis=-1))
 
 
-@pytest.mark.slow(backend="jax")
 @on("numpy", "torch", "array_api_strict", "jax")
 def test_no_step_squares_the_condition_number(backend):
     """Least squares of condition number 3e6, of which the square leaves no digit of the solution."""
@@ -810,7 +800,6 @@ def test_no_step_squares_the_condition_number(backend):
 METHODS = (sm.CG(), sm.GMRES(), sm.GMRES(restart=4), sm.LSMR())
 
 
-@pytest.mark.slow(backend=("array_api_strict", "jax", "torch"))
 @on("numpy", "torch", "array_api_strict", "jax")
 def test_methods_solve_alone_and_preconditioned(backend):
     c, _, d, _ = SYSTEMS["uneven diagonal"]
@@ -836,7 +825,6 @@ def test_more_vectors_need_fewer_iterations():
     assert np.linalg.norm(b - A @ x) < np.linalg.norm(b)
 
 
-@pytest.mark.slow(backend="array_api_strict")
 @on(*LIBRARIES)
 @pytest.mark.parametrize("method", METHODS, ids=repr)
 def test_right_hand_sides_that_have_converged_stay(backend, method):
@@ -978,7 +966,6 @@ def test_larger_systems_are_accepted_by_their_backward_errors(noise):
     assert backward_error(A.to_dense(), found.x, b) < 1e-15
 
 
-@pytest.mark.slow(backend="jax")
 @on("torch", "jax")
 def test_ill_conditioned_members_of_stacks_have_their_solutions(backend):
     noise, b = np.array([[1e-2], [1e-9], [1e-13]]), np.sin(np.arange(30) ** 2.0)
@@ -1063,7 +1050,6 @@ def damped_reference(dense, b, damp):
     return (np.linalg.pinv(wide, rcond=1e-15) @ right[..., None])[..., 0]
 
 
-@pytest.mark.slow(backend="jax")
 @on(*LIBRARIES, "jax")
 def test_damped_least_squares_are_those_of_the_dense_matrix(backend):
     @settings(max_examples=backend.examples)
@@ -1088,7 +1074,6 @@ def test_damped_least_squares_are_those_of_the_dense_matrix(backend):
     law()
 
 
-@pytest.mark.slow(backend="jax")
 @on(*LIBRARIES, "jax")
 @pytest.mark.parametrize("damp", [1e-3, 1e-9])
 def test_small_damping_keeps_the_digits_of_closed_forms(backend, damp):
@@ -1125,7 +1110,6 @@ def test_damping_is_that_of_scipy():
     assert caught.value.result.residual == pytest.approx(left, abs=1e-12)
 
 
-@pytest.mark.slow
 def test_damped_solutions_have_derivatives_in_jax():
     jax = pytest.importorskip("jax")
     with jax.enable_x64(True):

@@ -61,7 +61,6 @@ def assert_is_exact(log: Any, error: Any, exact: Any) -> None:
     assert np.all(np.abs(log - exact) <= 4 * error)
 
 
-@pytest.mark.slow(backend="jax")
 @pytest.mark.parametrize("name", MATRICES)
 def test_estimates_are_within_their_errors(backend: Any, name: str) -> None:
     if backend.compiles and name not in {"complex", "stack", "gaps and uneven noise"}:
@@ -74,7 +73,6 @@ def test_estimates_are_within_their_errors(backend: Any, name: str) -> None:
     assert (error < 2.0).all()
 
 
-@pytest.mark.slow(backend="jax")
 @pytest.mark.parametrize("name", ["complex", "gaps of a stack"])
 def test_small_matrices_are_written_out(backend: Any, name: str) -> None:
     op = MATRICES[name](backend.asarray)
@@ -101,7 +99,6 @@ def test_few_gaps_of_a_series_leave_rounding_errors_alone() -> None:
     torch.testing.assert_close(first.grad, second.grad, rtol=1e-9, atol=0)
 
 
-@pytest.mark.slow(backend="jax")
 @pytest.mark.parametrize("gaps", [4, 5])
 def test_few_gaps_of_other_matrices_are_refused(backend: Any, gaps: int) -> None:
     """Of one with negative eigenvalues, in an odd and an even number, and of one that is not Hermitian."""
@@ -117,7 +114,6 @@ def test_few_gaps_of_other_matrices_are_refused(backend: Any, gaps: int) -> None
             sm.slogdet(A)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ["noise", "gaps and noise", "uneven gaps", "no matrix near it"])
 def test_standard_errors_are_true(name: str) -> None:
     op = MATRICES[name](np.asarray)
@@ -195,7 +191,7 @@ LONG_DOUBLE = pytest.mark.skipif(np.finfo(np.longdouble).eps > 2e-19, reason="lo
 
 
 @LONG_DOUBLE
-@pytest.mark.parametrize("count", [30, pytest.param(1000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [30, 1000])
 def test_errors_of_written_out_matrices_are_true_and_not_too_large(count: int) -> None:
     true, returned, size = pairs_of_errors(random_conditions(count, seed=count))
     assert np.all(true <= 4 * returned)
@@ -255,7 +251,6 @@ SMOOTH = {
 """Covariances whose matrices are ill-conditioned, so that Lanczos vectors do not stay orthogonal."""
 
 
-@pytest.mark.slow(name=("Matern 3/2", "rational quadratic", "squared exponential"))
 @backends.on("numpy", "torch", "jax")
 @pytest.mark.parametrize("name", SMOOTH)
 def test_estimates_of_ill_conditioned_matrices_are_within_their_errors(backend: backends.Backend, name: str) -> None:
@@ -270,7 +265,6 @@ def test_estimates_of_ill_conditioned_matrices_are_within_their_errors(backend: 
         assert abs(log - exact) <= 4 * error
 
 
-@pytest.mark.slow
 def test_what_does_not_converge_is_written_out_as_a_last_resort() -> None:
     n = 2001  # more than are written out at first
     c = np.random.default_rng(0).standard_normal(n) / n
@@ -289,7 +283,6 @@ def test_what_has_not_settled_is_no_estimate() -> None:
         sm.slogdet(A, n_probes=4, rng=0, max_iter=300)
 
 
-@pytest.mark.slow(backend="jax")
 def test_closed_forms_have_an_error_of_rounding(backend: Any) -> None:
     for op in (sm.Circulant(backend.asarray(np.array([3.0, 1.0, 0.5]))), toeplitz(backend.asarray)):
         sign, log, error = map(backend.to_numpy, sm.slogdet(op))
@@ -327,7 +320,6 @@ def test_a_wanted_error_is_reached() -> None:
     assert caught.value.result.standard_error > 1e-9
 
 
-@pytest.mark.slow(backend="jax")
 def test_half_precision_is_computed_in_single(backend: Any) -> None:
     if not hasattr(backend.xp, "float16"):
         pytest.skip("no half precision")
@@ -395,7 +387,6 @@ def in_torch(seed: int, **options: Any) -> list[float]:
     return [value.grad.item() for value in values]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("noise", [NOISE, UNEVEN_NOISE], ids=["noise", "uneven noise"])
 @pytest.mark.parametrize("gaps", [False, True])
 def test_gradients_are_unbiased_in_torch(gaps: bool, noise: Any) -> None:
@@ -406,7 +397,6 @@ def test_gradients_are_unbiased_in_torch(gaps: bool, noise: Any) -> None:
     assert (20 * error < np.abs(expected)).all()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("gaps", [False, True])
 def test_jax_has_the_gradients_of_torch_and_traces_estimates(gaps: bool) -> None:
     jax = pytest.importorskip("jax")
@@ -436,7 +426,6 @@ for _ in range(200):
 """
 
 
-@pytest.mark.slow
 def test_jax_comes_to_an_end_on_two_threads() -> None:
     # calls of LAPACK side by side, on batches, wait for one another in jaxlib 0.10 where the threads are few
     pytest.importorskip("jax")
@@ -444,7 +433,6 @@ def test_jax_comes_to_an_end_on_two_threads() -> None:
     subprocess.run([sys.executable, "-c", MANY_TIMES], check=True, env=environment, timeout=240)
 
 
-@pytest.mark.slow
 def test_what_does_not_converge_in_a_trace_is_nan() -> None:
     jax = pytest.importorskip("jax")
     jax.config.update("jax_enable_x64", True)
@@ -496,7 +484,6 @@ def test_second_derivatives_in_torch_are_those_of_the_same_vectors() -> None:
 # Systems with gaps
 
 
-@pytest.mark.slow(backend="jax")
 @pytest.mark.parametrize("name", ["gaps", "gaps and noise", "gaps of a stack"])
 def test_systems_with_gaps_are_solved_and_preconditioned(backend: Any, name: str) -> None:
     if backend.compiles and name != "gaps of a stack":

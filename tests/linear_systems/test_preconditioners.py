@@ -91,7 +91,6 @@ def test_preconditioned_gmres_solves_toeplitz_systems_without_symmetry(kind: str
     np.testing.assert_allclose(x, scipy.linalg.solve_toeplitz((c, r), b), atol=1e-10)
 
 
-@pytest.mark.slow(backend="jax")
 @pytest.mark.parametrize("kind", PRECONDITIONERS)
 def test_preconditioners_take_the_operator(backend: Backend, kind: str) -> None:
     c, r = rng.standard_normal((2, 3, 7)), rng.standard_normal(7)

@@ -143,7 +143,6 @@ def test_gradients_in_jax(pair: str, jax: Any) -> None:
         np.testing.assert_allclose(got, wanted, atol=1e-10)
 
 
-@pytest.mark.slow
 @pairs
 def test_jax_differentiates_and_maps(pair: str, jax: Any) -> None:
     jnp = jax.numpy
@@ -164,7 +163,6 @@ def test_a_library_without_rules_has_values(backend: backends.Backend) -> None:
         np.testing.assert_allclose(*(backend.to_numpy(f(A, b, backend.xp)) for f in (found, expected)), atol=1e-12)
 
 
-@pytest.mark.slow
 def test_the_first_array_of_jax_registers_operators_of_the_package() -> None:
     """Without the public module, which stands above them."""
     pytest.importorskip("jax")

@@ -95,7 +95,6 @@ def test_a_function_is_padded_as_far_as_it_needs(monkeypatch):
     np.testing.assert_allclose(samples.T @ samples / 20_000, matrix_of(covariance, (32,)), atol=0.05)
 
 
-@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(shape=st.sampled_from([(2,), (3,), (4,), (7,), (2, 3), (3, 3), (2, 2, 3)]), length=st.floats(0.3, 300.0))
 def test_every_covariance_on_a_small_grid_has_samples(shape, length):
@@ -111,7 +110,6 @@ def test_every_covariance_on_a_small_grid_has_samples(shape, length):
             np.testing.assert_allclose(flat.T @ flat / 4_000, matrix_of(covariance, shape), atol=0.15)
 
 
-@pytest.mark.slow(backend="jax")
 def test_eigenvectors_serve_every_library_and_scale(backend):
     values = np.exp(-((np.arange(3.0) / 50) ** 2))
     want = sample_stationary(values, n_samples=5, rng=1)
@@ -148,7 +146,6 @@ def test_no_covariance_is_refused():
         sample_stationary(lambda t: np.where(t < 3, 1.0, 0.0), 1025)
 
 
-@pytest.mark.slow(backend="jax")
 def test_seeds_libraries_and_dtypes(backend):
     values = np.exp(-np.arange(9.0))
     want = sample_stationary(values, n_samples=3, rng=5)
@@ -250,7 +247,6 @@ def test_a_variable_follows_another():
     assert np.abs(samples[:, 3:, 0] - samples[:, :-3, 1]).max() > 1.0
 
 
-@pytest.mark.slow(backend="jax")
 @pytest.mark.parametrize("wave", [True, False])
 def test_samples_of_two_variables(backend, wave, monkeypatch):
     """White singular values are within sqrt(n) -+ (sqrt(d) + t), but for a chance of 2 exp(-t^2 / 2) < 1e-6.
@@ -271,7 +267,6 @@ def test_samples_of_two_variables(backend, wave, monkeypatch):
     assert np.abs(np.linalg.svd(white, compute_uv=False) - n_samples**0.5).max() <= (2 * n) ** 0.5 + 5.4
 
 
-@pytest.mark.slow(backend="jax")
 @pytest.mark.parametrize(("shape", "noisy"), [((40,), True), ((5, 8), False)])
 def test_conditional_samples(backend, shape, noisy):
     """Their mean and covariance are those of the normal distribution given some of its variables."""

@@ -127,7 +127,6 @@ def test_a_factor_serves_each_covariance(name: str) -> None:
         assert_is_solution(sm.solve(A, b, method=sm.Superfast()).x, K, b, 1e-2)
 
 
-@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:solve. a relative residual:scipy.linalg.LinAlgWarning")  # with noise of 1e-8
 @pytest.mark.parametrize("noise", NOISE)
 @pytest.mark.parametrize("name", COVARIANCES)
@@ -201,14 +200,12 @@ LOOSE = [
 """Covariances of which the factor of 2,401 points is looser than 1e-13, or took a second look at columns."""
 
 
-@pytest.mark.slow
 @backends.on("torch", "jax")
 @pytest.mark.parametrize("name", LOOSE)
 def test_gradients_of_long_series(backend: backends.Backend, name: str) -> None:
     assert_gradient_is_that_of_differences(backend, name, 2401, None)
 
 
-@pytest.mark.slow
 @backends.on("jax")
 def test_a_rank_in_a_trace_need_not_suffice_for_the_tightest_tolerance(backend: backends.Backend) -> None:
     jax = importlib.import_module("jax")
@@ -241,7 +238,6 @@ def banded(n: int, lag: int, missing: float, noise: float, *, turned: bool) -> A
     return c, d, there, K
 
 
-@pytest.mark.slow(backend="jax")
 @backends.on("numpy", "torch", "jax")
 def test_bands(backend: backends.Backend) -> None:
     """Values, solutions, and all derivatives by the covariance, also beyond the band, are those of the dense matrix.

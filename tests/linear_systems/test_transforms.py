@@ -56,7 +56,6 @@ def assert_are(found: Any, expected: Any, backend: backends.Backend) -> None:
     np.testing.assert_allclose(backend.to_numpy(found), expected, rtol=1e-8)
 
 
-@pytest.mark.slow
 @backends.on("torch")
 def test_torch_func_has_the_exact_value_and_gradient(backend: backends.Backend) -> None:
     import torch
@@ -139,7 +138,6 @@ def test_torch_says_what_has_no_exact_value_under_a_transform(backend: backends.
         )
 
 
-@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The .grad attribute", "ignore:.*lru_cache")  # of the compiler itself, on each break
 @backends.on("torch")
 def test_torch_compiles_around_it(backend: backends.Backend) -> None:
@@ -156,7 +154,6 @@ def test_torch_compiles_around_it(backend: backends.Backend) -> None:
             torch.compile(lambda k: sm.slogdet(sm.Toeplitz(k)), backend="aot_eager", fullgraph=True)(length[None])
 
 
-@pytest.mark.slow
 @backends.on("jax")
 def test_jax_has_the_exact_value_and_gradient(backend: backends.Backend) -> None:
     import jax

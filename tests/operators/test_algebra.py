@@ -220,7 +220,6 @@ TestComposition = Composition.TestCase
 TestComposition.settings = settings(max_examples=15, stateful_step_count=12, deadline=None)
 
 
-@pytest.mark.slow
 class TestManyCompositions(Composition.TestCase):
     settings = settings(max_examples=60, stateful_step_count=12, deadline=None)
 
@@ -256,7 +255,6 @@ def test_products_and_sums_of_any_two_entries(data: Any) -> None:
             A + M
 
 
-@pytest.mark.slow(backend="jax")
 @pytest.mark.parametrize("size", [1, 2, 5, 6])
 def test_real_and_complex_spectra_mix(backend: Backend, size: int) -> None:
     v, w = Vectors(size, "float64", (2,)), Vectors(size, "complex128")
@@ -325,7 +323,6 @@ def test_negative_powers_without_eigenvalues_are_those_of_the_inverse() -> None:
         np.testing.assert_allclose((T**k).to_dense(), np.linalg.matrix_power(T.to_dense(), k), rtol=1e-12)
 
 
-@pytest.mark.slow(backend="jax")
 @on("numpy", "array_api_strict", "torch", "jax")
 def test_the_power_zero_keeps_library_batch_and_dtype(backend: Backend) -> None:
     ones = lambda *shape: backend.asarray(np.ones(shape, np.float32))
@@ -381,7 +378,6 @@ def operators_of_all_kinds() -> dict[str, sm.LinearOperator]:
     return kinds
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("first", list(operators_of_all_kinds()))
 @pytest.mark.parametrize("combine", [operator.add, operator.matmul])
 def test_the_type_of_combinations_does_not_depend_on_brackets(combine: Any, first: str) -> None:
@@ -417,7 +413,6 @@ def assert_brackets_do_not_matter(combine: Any, *operators: sm.LinearOperator) -
         np.testing.assert_allclose(found.to_dense(), dense, atol=1e-10 * (1 + np.max(np.abs(dense))))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("place", range(3))
 @pytest.mark.parametrize("combine", [operator.add, operator.matmul])
 def test_combinations_with_a_prepared_operand_are_prepared_whatever_the_brackets(combine: Any, place: int) -> None:
@@ -431,7 +426,6 @@ def test_combinations_with_a_prepared_operand_are_prepared_whatever_the_brackets
             assert_brackets_do_not_matter(combine, *operands)
 
 
-@pytest.mark.slow
 @settings(max_examples=200)
 @given(
     entry=st.sampled_from(PLAIN),

@@ -85,7 +85,6 @@ def test_balance_keeps_the_product_and_evens_the_sizes(layout: sm.CDDLayout, see
     assert not any(np.any(v) for v in layout.balanced(vectors))
 
 
-@pytest.mark.slow(backend="jax")
 @pytest.mark.parametrize("layout", [sm.CDDLayout((5, 5), 4), sm.CDDLayout((7, 4), 5, 3), sm.CDDLayout((3, 8))])
 def test_vectors_follow_the_library_the_dtype_and_the_stack(backend: Backend, layout: sm.CDDLayout) -> None:
     if backend.compiles and layout.shape[0] != 7:
@@ -205,7 +204,6 @@ def spread(op: sm.CDDProduct) -> float:
     return float(np.exp(op._log_spread(right, left) - float(np.log(size)) - np.log(norm)))
 
 
-@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(vectors())
 def test_rounding_is_no_larger_than_the_condition_number_tells(drawn: Any) -> None:

@@ -171,7 +171,6 @@ def skip_flushed(backend: Backend) -> None:
         pytest.skip("XLA flushes subnormal numbers to zero")
 
 
-@pytest.mark.slow(backend=("array_api_strict", "torch"))
 @pytest.mark.parametrize("dtype", ["float64", "complex128"])
 @every_entry
 def test_quotients_are_not_made_by_reciprocals(backend: Backend, entry: Entry, dtype: str) -> None:
@@ -200,7 +199,6 @@ def test_quotients_are_those_of_the_entries(kind: Any, divisor: Any) -> None:
     np.testing.assert_allclose((kind(entries) / divisor)._arrays()[0], entries / divisor, rtol=rounding)
 
 
-@pytest.mark.slow(backend="array_api_strict")
 @pytest.mark.parametrize("scale", [SUBNORMAL, TINY, HUGE])
 @each(SOLVED)
 def test_solutions_do_not_depend_on_the_scale(backend: Backend, entry: Entry, scale: float) -> None:
@@ -254,7 +252,6 @@ def test_sums_beyond_the_range_do_not_spoil_solutions(n: int, scale: float, comp
 WITH_NORM = [entry for entry in REGISTRY if "norm" in entry.closed_forms]
 
 
-@pytest.mark.slow(backend="jax")
 @each(WITH_NORM)
 def test_norms_of_extreme_multiples(backend: Backend, entry: Entry) -> None:
     skip_most_where_each_shape_compiles(backend, entry)
@@ -278,7 +275,6 @@ def test_norms_of_products_of_one_factor(ord: Any) -> None:
         np.testing.assert_allclose(sm.CDDProduct((factor,)).norm(ord), expected)
 
 
-@pytest.mark.slow(backend="jax")
 def test_what_is_cropped_away_does_not_count(backend: Backend) -> None:
     c = np.array([[[1.0, 1e20, 1e20, 2.0]]])  # of which a matrix of one row and two columns shows the outer ones
     B = sm.BlockCirculant(backend.asarray(c), (1, 2))
@@ -341,7 +337,6 @@ def test_norms_at_the_ends_of_the_range(make: Any, dtype: str, end: str) -> None
 WITH_DET = [entry for entry in REGISTRY if "slogdet" in entry.closed_forms and entry.name != "Identity"]
 
 
-@pytest.mark.slow(backend="jax")
 @each(WITH_DET)
 def test_slogdet_of_extreme_multiples(backend: Backend, entry: Entry) -> None:
     skip_most_where_each_shape_compiles(backend, entry)
@@ -375,7 +370,6 @@ def test_det_of_a_diagonal_is_right_wherever_it_is_representable(exponents: list
         assert math.isclose(abs(complex(sm.Diagonal(d * 1j).det())), abs(expected), rel_tol=1e-11)
 
 
-@pytest.mark.slow(backend="jax")
 def test_zeros_and_nan_keep_their_meaning(backend: Backend) -> None:
     def det(*values: float) -> tuple[float, float, float]:
         op = sm.Diagonal(backend.asarray(np.array(values)))
@@ -396,7 +390,6 @@ def test_signs_of_subnormal_complex_numbers() -> None:
     assert float(found.logabsdet) == pytest.approx(float(np.sum(np.log(np.abs(d)))))
 
 
-@pytest.mark.slow(backend="jax")
 def test_large_blocks_have_the_determinant_of_their_dense_matrix(backend: Backend) -> None:
     c = np.random.default_rng(0).standard_normal((2, 150, 150, 2))
     op = sm.BlockCirculant(backend.asarray(c))
@@ -408,7 +401,6 @@ def test_large_blocks_have_the_determinant_of_their_dense_matrix(backend: Backen
     np.testing.assert_allclose(backend.to_numpy(unit.det()), expected.sign, rtol=1e-9)
 
 
-@pytest.mark.slow(backend="jax")
 @pytest.mark.parametrize("dtype", ["float64", "complex128"])
 @pytest.mark.parametrize("b", [1, 2, 3, 4])
 def test_singular_blocks(backend: Backend, b: int, dtype: str) -> None:
@@ -454,7 +446,6 @@ def well_conditioned(n: int) -> tuple[np.ndarray, np.ndarray]:
     return values, scipy.fft.irfft(values, n).astype("float32")
 
 
-@pytest.mark.slow(backend="jax")
 def test_a_large_well_conditioned_circulant_is_regular(backend: Backend) -> None:
     if backend.name == "array_api_strict":
         pytest.skip("computes as NumPy does")
@@ -499,7 +490,6 @@ def test_a_root_of_a_clearly_negative_eigenvalue_is_complex() -> None:
     np.testing.assert_allclose(root.eigvals()[0], 1j, atol=1e-4)
 
 
-@pytest.mark.slow(backend="jax")
 @pytest.mark.parametrize("n", [1, 2, 3, 64, 97, 1000, 10_007, 65_536, 100_003])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_zeros_of_the_spectrum_are_found_behind_their_rounding(backend: Backend, n: int, dtype: str) -> None:
@@ -529,7 +519,6 @@ def test_rank_of_blocks_is_that_of_their_dense_matrix(seed: int, dtype: str) -> 
     assert int(product.rank()) == b * min(p, q, r)
 
 
-@pytest.mark.slow(backend="jax")
 @pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")  # as NumPy does
 @each(WITH_PINV)
 def test_nan_is_not_hidden(backend: Backend, entry: Entry) -> None:
@@ -559,7 +548,6 @@ def test_nan_is_not_hidden(backend: Backend, entry: Entry) -> None:
         assert int(op.rank()) == -1
 
 
-@pytest.mark.slow(backend="jax")
 def test_infinities_leave_the_cut_off_alone(backend: Backend) -> None:
     D = sm.Diagonal(backend.asarray(np.array([[np.inf, 2.0, 0.0], [1.0, 2.0, 1e-20]])))
     np.testing.assert_array_equal(backend.to_numpy(D.pinv().d), [[0, 0.5, 0], [1, 0.5, 0]])

@@ -38,7 +38,6 @@ def test_lists_take_the_dtype_of_the_operator() -> None:
         np.testing.assert_array_equal(sm.Diagonal(np.ones(3, dtype)) @ [1j, 2.5, 3], [1j, 2.5, 3])
 
 
-@pytest.mark.slow(backend="jax")
 def test_integers_keep_their_digits_on_both_sides(backend: Backend) -> None:
     """Whatever the default dtype of the library: a matrix of float64 multiplies in float64."""
     value = 2**24 + 1
@@ -122,7 +121,6 @@ def test_functions_of_operators_in_half_precision_keep_it(backend: Backend, half
         assert getattr(op.astype(half), function)().dtype == half
 
 
-@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:There is a performance drop:UserWarning")
 def test_autocast_does_not_lower_the_precision() -> None:
     torch: Any = pytest.importorskip("torch")
@@ -283,7 +281,6 @@ def vectors(backend: Backend) -> list[Any]:
     return [backend.xp.full((4,), 2.0, dtype=dtype) for dtype in dtypes]
 
 
-@pytest.mark.slow(backend="jax")
 @kinds
 def test_multiples_of_the_identity_count_for_what_their_scalars_do(backend: Backend, name: str) -> None:
     if backend.name == "array_api_strict":
@@ -313,7 +310,6 @@ def test_multiples_of_the_identity_count_for_what_their_scalars_do(backend: Back
                 dtypes_agree(c, e)
 
 
-@pytest.mark.slow
 def test_a_sum_with_a_traced_multiple_of_the_identity_can_be_carried() -> None:
     """In JAX a loop takes nothing that changes its dtype."""
     jax: Any = pytest.importorskip("jax")
@@ -331,7 +327,6 @@ def test_a_sum_with_a_traced_multiple_of_the_identity_can_be_carried() -> None:
             assert last.dtype == "bfloat16"
 
 
-@pytest.mark.slow
 @kinds
 def test_weak_types_of_jax_count_for_their_kind_only(name: str) -> None:
     backend = get("jax")
@@ -353,7 +348,6 @@ def test_weak_types_of_jax_count_for_their_kind_only(name: str) -> None:
     assert (KINDS[name](weak[0]) @ weak[0]).dtype == weak[0].dtype
 
 
-@pytest.mark.slow
 def test_parameters_of_weak_types_take_the_dtype_of_the_others() -> None:
     jnp = get("jax").xp
     strong, light = jnp.ones(4, "float32"), jnp.full(4, 2.0)

@@ -106,7 +106,6 @@ def test_real_matrices_need_real_transforms_alone(monkeypatch: pytest.MonkeyPatc
         op.det(), op.slogdet()
 
 
-@pytest.mark.slow(backend="jax")
 def test_one_level_and_several_agree(backend: Backend) -> None:
     """A grid of one axis that is longer than one has the results of a circulant."""
     c = np.eye(1, 10)[0] * 9 + np.random.default_rng(3).standard_normal((2, 10))

@@ -47,7 +47,6 @@ def forms_of(index: Any, backend: Any) -> list[Any]:
     return [index, index.tolist(), backend.asarray(index)]
 
 
-@pytest.mark.slow
 @on(*LIBRARIES)
 def test_any_index_chooses_what_it_chooses_of_the_dense_matrix(backend: Any) -> None:
     @settings(max_examples=40)
@@ -68,7 +67,6 @@ def test_any_index_chooses_what_it_chooses_of_the_dense_matrix(backend: Any) -> 
     law()
 
 
-@pytest.mark.slow(backend="jax")
 @on(*LIBRARIES)
 @pytest.mark.parametrize("kind", INTEGERS)
 def test_small_integers_choose_of_large_matrices_in_any_library(backend: Any, kind: str) -> None:

@@ -318,7 +318,6 @@ def number(op: Any, *, dense: bool = False) -> Any:
     return A[2, 1] ** 2 + A[1].sum() + (A[:, 0] ** 3).sum() + (A[1:3, 1:3] @ A[1, 1:]).sum()
 
 
-@pytest.mark.slow
 @operators
 def test_jax_traces_indices(make: Any) -> None:
     jax = pytest.importorskip("jax")
@@ -395,7 +394,6 @@ def test_long_sums_and_products_are_those_of_all_their_parts() -> None:
         assert [id(array) for array in whole._arrays()] == [id(array) for array in checked._arrays()]
 
 
-@pytest.mark.slow
 def test_operators_that_hold_each_other_too_often_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each step of the recurrence of Chebyshev takes two terms, so that the operators within grow as powers do."""
     monkeypatch.setattr(combination, "_MOST_ARRAYS", 500)

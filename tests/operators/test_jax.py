@@ -16,7 +16,6 @@ from tests import backends
 from tests.operator_registry import (
     FUNCTIONS,
     REGISTRY,
-    SLOW_TO_COMPILE,
     Entry,
     arguments_of,
     each,
@@ -37,7 +36,6 @@ def drawn(entry: Entry, dtype: str = "float64") -> tuple[Any, np.ndarray]:
     return sample.make(jnp.asarray), sample.dense
 
 
-@pytest.mark.slow
 @every_class
 def test_jit_takes_and_returns_operators(entry: Entry) -> None:
     op, dense = drawn(entry)
@@ -55,7 +53,6 @@ def default_precision() -> Iterator[None]:
     jax.config.update("jax_enable_x64", True)
 
 
-@pytest.mark.slow
 @every_class
 @pytest.mark.usefixtures("default_precision")
 def test_nothing_asks_for_more_precision_than_there_is(entry: Entry) -> None:
@@ -79,7 +76,6 @@ def test_nothing_asks_for_more_precision_than_there_is(entry: Entry) -> None:
     np.testing.assert_allclose(op.matvec(x), dense.sum(axis=-1), rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.slow
 def test_vmap_over_operators_and_vectors() -> None:
     rng = np.random.default_rng(1)
     stack = sm.CDDProduct.from_vectors(*(jnp.asarray(rng.standard_normal((4, 6))) for _ in range(3)))
@@ -92,7 +88,6 @@ def test_vmap_over_operators_and_vectors() -> None:
     assert made.batch_shape == (4,)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("count", [2, 5])
 def test_vmap_over_toeplitz_systems(count: int) -> None:
     rng = np.random.default_rng(1)
@@ -140,7 +135,6 @@ def test_operators_of_ones_own_register_once() -> None:
         sm.jax.register_operator(sm.Circulant)
 
 
-@pytest.mark.slow
 def test_gradients_of_blocks_of_one_and_where_singular_values_coincide() -> None:
     """Both compiled: XLA fails on some transforms of length one."""
     for grid in ([[[4.0], [1.0]], [[2.0], [3.0]]], [[[1.0, 0.0], [0.0, 0.0]], [[0.0, 0.0], [1.0, 0.0]]]):
@@ -181,7 +175,6 @@ def test_a_number_that_scales_is_no_leaf() -> None:
     assert isinstance(tree.factor, int)
 
 
-@pytest.mark.slow
 def test_vmap_along_a_tree_of_axes() -> None:
     rng = np.random.default_rng(1)
     product = sm.Circulant(jnp.asarray(rng.standard_normal((3, 4)))) @ sm.BlockCirculant(jnp.ones((3, 2, 2, 2)))
@@ -192,7 +185,6 @@ def test_vmap_along_a_tree_of_axes() -> None:
         np.testing.assert_allclose(mapped, stack.matvec(x), atol=1e-12)
 
 
-@pytest.mark.slow(entry=SLOW_TO_COMPILE)
 @every_class
 def test_derivatives_are_those_of_differences(entry: Entry) -> None:
     op, _ = drawn(entry)
@@ -201,7 +193,6 @@ def test_derivatives_are_those_of_differences(entry: Entry) -> None:
     check_grads(lambda op, x: op.matvec(x), (op, x), order=1, modes=("rev",), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.slow
 def test_the_gradient_of_a_prepared_operator_lies_where_its_products_read() -> None:
     c, x = (jnp.asarray(v) for v in np.random.default_rng(0).standard_normal((2, 300)))
     P = sm.Circulant(c).prepare()
@@ -213,7 +204,6 @@ def test_the_gradient_of_a_prepared_operator_lies_where_its_products_read() -> N
     np.testing.assert_allclose(inside.c, plain.c, rtol=1e-10)
 
 
-@pytest.mark.slow
 @each(SOME)
 def test_equinox_takes_operators_as_modules(entry: Entry) -> None:
     eqx: Any = pytest.importorskip("equinox")
@@ -237,7 +227,6 @@ def test_equinox_takes_operators_as_modules(entry: Entry) -> None:
     np.testing.assert_allclose(mapped[0], op.matvec(x), atol=1e-12)
 
 
-@pytest.mark.slow
 @each(SOME)
 def test_optax_masks_and_trains_operators(entry: Entry) -> None:
     optax: Any = pytest.importorskip("optax")
@@ -255,7 +244,6 @@ def test_optax_masks_and_trains_operators(entry: Entry) -> None:
         np.testing.assert_array_equal(a, b)
 
 
-@pytest.mark.slow(entry=SLOW_TO_COMPILE)
 @every_class
 def test_lineax_multiplies_and_transposes(entry: Entry) -> None:
     pytest.importorskip("lineax")
@@ -271,7 +259,6 @@ def test_lineax_multiplies_and_transposes(entry: Entry) -> None:
     np.testing.assert_allclose(product, dense.T @ y, atol=1e-11)
 
 
-@pytest.mark.slow
 def test_lineax_solves_and_differentiates() -> None:
     lx = pytest.importorskip("lineax")
     c, b = jnp.asarray(0.5 ** np.arange(6)), jnp.asarray(np.random.default_rng(0).standard_normal(6))

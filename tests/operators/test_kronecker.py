@@ -67,7 +67,6 @@ NOT_HERMITIAN = {
 }
 
 
-@pytest.mark.slow(backend="jax")
 def test_eigenvectors_are_those_of_finite_hermitian_matrices_alone(backend: backends.Backend) -> None:
     """Also where one matrix of a stack is another one, or a part of an operator; rounding errors are no objection."""
     for reason, matrices in NOT_HERMITIAN.items():
@@ -87,7 +86,6 @@ def test_eigenvectors_are_those_of_finite_hermitian_matrices_alone(backend: back
 
 
 @pytest.mark.filterwarnings("ignore:There is a performance drop")  # of complex numbers in `torch.vmap`
-@pytest.mark.slow(transform=("jax.jit", "jax.vmap"))
 @pytest.mark.parametrize("transform", ["jax.jit", "jax.vmap", "torch.vmap"])
 def test_eigenvalues_of_other_matrices_are_nan_where_values_are_unknown(transform: str) -> None:
     library, _, name = transform.partition(".")
@@ -203,7 +201,6 @@ def test_gradients_of_a_likelihood_are_those_of_the_dense_matrix() -> None:
         assert torch.allclose(ours + ours.T, theirs + theirs.T, rtol=1e-9)
 
 
-@pytest.mark.slow
 def test_eigenvectors_are_found_under_jit_where_factors_are_said_to_be_hermitian() -> None:
     jax = pytest.importorskip("jax")
 

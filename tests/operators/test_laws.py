@@ -23,7 +23,6 @@ from tests.operator_registry import (
     CLOSED_FORMS,
     NEED_SQUARE,
     REGISTRY,
-    SLOW_TO_COMPILE,
     Entry,
     arguments_of,
     each,
@@ -116,7 +115,6 @@ def test_every_law_is_in_a_group() -> None:
     assert sorted(sum(GROUPS.values(), ())) == sorted(MATRIX_LAWS)
 
 
-@pytest.mark.slow(backend="jax", entry=SLOW_TO_COMPILE)
 @pytest.mark.filterwarnings("ignore::scipy.linalg.LinAlgWarning")  # of lost digits, as the public checks do
 @every_entry
 @pytest.mark.parametrize("group", GROUPS)
@@ -142,7 +140,6 @@ def test_the_laws_of_the_public_checks_hold(backend: Backend, entry: Entry, grou
     check(backend, entry, law)
 
 
-@pytest.mark.slow(backend="jax")
 @every_entry
 def test_what_others_ask_of_parts_holds_for_stacks(backend: Backend, entry: Entry) -> None:
     """Such as products of squared moduli with columns, by which diagonals of functions are computed."""
@@ -155,7 +152,6 @@ def test_what_others_ask_of_parts_holds_for_stacks(backend: Backend, entry: Entr
     check(backend, entry, law)
 
 
-@pytest.mark.slow(backend=("array_api_strict", "jax"))
 @every_entry
 def test_entries_and_blocks_are_those_of_the_dense_matrix(backend: Backend, entry: Entry) -> None:
     skip_most_where_each_shape_compiles(backend, entry)
@@ -191,7 +187,6 @@ def test_entries_and_blocks_are_those_of_the_dense_matrix(backend: Backend, entr
     check(backend, entry, law)
 
 
-@pytest.mark.slow(backend="jax")
 @each([e for e in REGISTRY if {"Multilevel", "Multiplier", "Grid"} & {*re.findall("[A-Z][a-z]+", e.name)}])
 def test_products_on_grids_are_those_of_vectors(backend: Backend, entry: Entry) -> None:
     def law(op: Any, dense: np.ndarray, sample: Sample, v: Vectors) -> None:
@@ -232,7 +227,6 @@ def test_mixed_precision_is_computed_in_the_wider_one(backend: Backend, entry: E
     check(backend, entry, law, dtype="float32")
 
 
-@pytest.mark.slow(backend="jax")
 @every_entry
 def test_half_precision_is_computed_in_single_and_cast_back(backend: Backend, half: Any, entry: Entry) -> None:
     skip_most_where_each_shape_compiles(backend, entry)
@@ -290,7 +284,6 @@ def test_integers_are_promoted_not_truncated(backend: Backend, entry: Entry) -> 
     check(backend, entry, law)
 
 
-@pytest.mark.slow(backend="array_api_strict")
 @every_entry
 def test_complex_copies(backend: Backend, entry: Entry) -> None:
     skip_most_where_each_shape_compiles(backend, entry)
@@ -369,7 +362,6 @@ def of_normal_matrix(function: Any, dense: np.ndarray) -> np.ndarray:
     return np.reshape([(Z * function(np.diag(T))) @ Z.conj().T for T, Z in found], dense.shape)
 
 
-@pytest.mark.slow(backend=("array_api_strict", "jax"))
 @every_entry
 def test_matrix_functions(backend: Backend, entry: Entry) -> None:
     if "sqrtm" not in entry.closed_forms:
@@ -502,7 +494,6 @@ def test_operators_of_any_scale_obey_the_laws(scale: float) -> None:
         sm.testing.check_operator(sm.Circulant(scale * C), scale * scipy.linalg.circulant(C + 1e-3), rng=0)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("size", [10.0, 0.1])
 def test_determinants_that_are_out_of_range_are_no_fault(
@@ -519,7 +510,6 @@ def test_stacks_of_none_obey_the_laws() -> None:
     sm.testing.check_operator(sm.Circulant(np.zeros((0, 3))), np.zeros((0, 3, 3)), rng=0)
 
 
-@pytest.mark.slow
 def test_a_tolerance_of_zero_is_one() -> None:
     c = np.array([1.0, 1 / 3, 0.7])
     with pytest.raises(AssertionError, match="off by"):

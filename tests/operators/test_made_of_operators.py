@@ -55,7 +55,6 @@ PARTS = {
 """Real and complex operators, whose arrays do not always say which they are."""
 
 
-@pytest.mark.slow(backend=("torch", "array_api_strict"))
 @backends.on("numpy", "torch", "array_api_strict")
 @pytest.mark.parametrize("left", PARTS)
 def test_a_kronecker_product_has_every_law_with_the_required_hooks_alone(backend: backends.Backend, left: str) -> None:
@@ -76,7 +75,6 @@ OWN = {
 }
 
 
-@pytest.mark.slow(backend="torch")
 @backends.on("numpy", "torch")
 @pytest.mark.parametrize("other", [*PARTS, *OWN])
 @pytest.mark.parametrize("name", OWN)

@@ -23,7 +23,6 @@ def test_a_product_is_the_convolution_of_an_image():
     np.testing.assert_allclose(C.inv().convolve(np.stack([want, 2 * want])), np.stack([image, 2 * image]), atol=1e-10)
 
 
-@pytest.mark.slow(backend="jax")
 def test_separable_kernels_are_kronecker_products(backend):
     rng = np.random.default_rng(1)
     a, b, c = (rng.standard_normal(n) for n in (3, 4, 2))
@@ -87,7 +86,6 @@ def test_a_toeplitz_product_is_the_linear_convolution_of_an_image(mode, rows):
     np.testing.assert_allclose(T.prepare().matvec(X, out=np.empty((2, 3, T.shape[0]))), X @ T.to_dense().T, atol=1e-12)
 
 
-@pytest.mark.slow(backend="jax")
 def test_separable_toeplitz_matrices_are_kronecker_products(backend):
     rng = np.random.default_rng(7)
     a, b, c = (rng.standard_normal(n) for n in (5, 3, 7))
@@ -96,7 +94,6 @@ def test_separable_toeplitz_matrices_are_kronecker_products(backend):
     np.testing.assert_allclose(backend.to_numpy(T.to_dense()), np.kron(np.kron(*parts[:2]), parts[2]), atol=1e-14)
 
 
-@pytest.mark.slow(backend="jax")
 def test_covariances_of_grids(backend):
     values = np.random.default_rng(8).standard_normal((2, 3, 4))
     T = sm.MultilevelToeplitz.from_covariance(backend.asarray(values), levels=2)

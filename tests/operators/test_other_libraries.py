@@ -38,7 +38,6 @@ def library(request: pytest.FixtureRequest) -> Backend:
         pytest.skip(f"{request.param}: {error}")
 
 
-@pytest.mark.slow(library="dask")
 @every_class
 def test_every_law_holds(library: Backend, entry: Entry) -> None:
     """Of real and of complex numbers in turns, since what the libraries lack is lacking for all operators."""
@@ -93,7 +92,6 @@ CALLS: dict[str, tuple[Any, Any]] = {
 }
 
 
-@pytest.mark.slow(name=("conjugate gradients", "lstsq", "solve"))
 @pytest.mark.parametrize("name", CALLS)
 def test_systems_and_fits_are_those_of_numpy(library: Backend, name: str) -> None:
     computed, reference = CALLS[name]

@@ -48,7 +48,6 @@ def assert_same(actual: np.ndarray, expected: np.ndarray) -> None:
     assert np.linalg.norm(actual - expected) <= TOLERANCE[expected.dtype.name] * np.linalg.norm(expected)
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("engine")
 @settings(max_examples=25)
 @given(
@@ -133,7 +132,6 @@ def test_out_that_does_not_fit_is_refused() -> None:
             op.matvec(torch.ones(4), out=torch.empty(4))
 
 
-@pytest.mark.slow(n=2048)
 @pytest.mark.usefixtures("engine")
 @pytest.mark.parametrize("n", [64, 509, 2048])
 def test_eight_threads_use_one_operator_at_once(n: int) -> None:
@@ -283,7 +281,6 @@ def test_operators_made_of_others_multiply_and_solve_by_prepared_parts(kind: str
         assert all(part.prepared_solver for part in by_parts._made_of() if isinstance(part, sm.Prepared))
 
 
-@pytest.mark.slow(library="jax")
 @pytest.mark.parametrize("library", ["numpy", "torch", "jax"])
 def test_the_adjoint_is_prepared_once_and_never_kept_from_a_trace(library: str) -> None:
     backend = backends.get(library)
@@ -341,7 +338,6 @@ def test_a_prepared_operator_does_not_follow_its_parameters(backend: Backend, en
             array[...] = a(values)
 
 
-@pytest.mark.slow(backend="array_api_strict")
 @each(PLAIN)
 @pytest.mark.parametrize("seed", [5, 6, 7])
 @pytest.mark.parametrize("dtype", ["float64", "complex128"])
@@ -440,7 +436,6 @@ def assert_multiplies(P: Any, c: np.ndarray, a: Any, numpy: Any) -> None:
         assert relative(z, product(adjoint, positions, values)) <= OF_LONG[dtype]
 
 
-@pytest.mark.slow(n=(131072, 99225))
 @pytest.mark.parametrize("engine", [*backends.ENGINES, "torch"])
 @pytest.mark.parametrize("dtype", list(OF_LONG))
 @pytest.mark.parametrize("n", [700, 1000, *SIZES])
@@ -469,7 +464,6 @@ def test_embedded_matrices(kind: Any, m: int, n: int) -> None:
     assert np.vdot(w, P.matvec(v)) == pytest.approx(np.vdot(P.rmatvec(w), v), rel=1e-9)
 
 
-@pytest.mark.slow
 def test_torch_computes_large_batches_in_chunks() -> None:
     torch: Any = pytest.importorskip("torch")
     n, count = 1000, chunks.TORCH_LARGE // 4000
@@ -503,7 +497,6 @@ def test_torch_differentiates_long_products() -> None:
         torch.testing.assert_close(second, want[1])
 
 
-@pytest.mark.slow
 def test_torch_modes_do_not_leak_into_operators_of_the_same_size() -> None:
     torch: Any = pytest.importorskip("torch")
     n = 2**13

@@ -113,7 +113,6 @@ def test_cases_of_solve_toeplitz(name, ours):
     getattr(ours("test_solve_toeplitz"), name)()
 
 
-@pytest.mark.slow
 def test_cases_of_empty_systems(ours):
     circulants = ours("test_basic").TestSolveCirculant()
     for dtypes in product(DTYPES, DTYPES):

@@ -67,7 +67,6 @@ def in_dtype(value: Any, kind: str) -> Any:
     return tuple(np.dtype(kind).type(v) for v in value) if isinstance(value, tuple) else np.dtype(kind).type(value)
 
 
-@pytest.mark.slow(call=("error_curve", "fit_cdd, five factors"))
 @pytest.mark.parametrize("kind", ["int8", "uint8", "uint64"])
 @pytest.mark.parametrize("call", CALLS)
 def test_small_integers_of_numpy_are_integers(call: str, kind: str) -> None:

@@ -144,7 +144,6 @@ def test_derivatives_of_torch() -> None:
     )
 
 
-@pytest.mark.slow
 def test_torch_compiles_products() -> None:
     kernel, x = torch.rand(3, 3, dtype=torch.float64), torch.rand(12, dtype=torch.float64)
 
@@ -155,7 +154,6 @@ def test_torch_compiles_products() -> None:
     np.testing.assert_allclose(compiled(kernel, x), blurred(kernel, x), atol=1e-14)
 
 
-@pytest.mark.slow
 def test_transformations_of_jax() -> None:
     jax = pytest.importorskip("jax")
     jax.config.update("jax_enable_x64", True)

@@ -81,7 +81,6 @@ def test_what_needs_values_refuses_the_device_meta() -> None:
             getattr(sm.Toeplitz(W[0], W[0]), method)()
 
 
-@pytest.mark.slow(dtype=torch.complex128)
 @kinds
 @pytest.mark.parametrize("dtype", [torch.float64, torch.complex128], ids=str)
 def test_gradients_and_second_gradients(kind: str, dtype: Any) -> None:
@@ -139,7 +138,6 @@ def test_gradients_through_solve_and_inverse() -> None:
     assert torch.autograd.gradcheck(lambda c, d: (sm.Circulant(c) @ sm.Diagonal(d)).slogdet().logabsdet, (c, d))
 
 
-@pytest.mark.slow
 @compiler
 @kinds
 def test_compiles_to_one_graph(kind: str) -> None:
@@ -167,7 +165,6 @@ def test_compiles_to_one_graph(kind: str) -> None:
         torch.testing.assert_close(a, b)
 
 
-@pytest.mark.slow
 @compiler
 def test_a_toeplitz_of_any_size_compiles_once_for_all() -> None:
     """The fast length is chosen inside the graph, without a cache on which the compiler would remark."""
@@ -190,7 +187,6 @@ SYSTEMS: dict[str, Callable[..., Any]] = {
 }
 
 
-@pytest.mark.slow
 @compiler
 @pytest.mark.filterwarnings("ignore:Dynamo detected a call")  # to cached functions of array_api_compat
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # by the compiler itself
@@ -227,7 +223,6 @@ class Layer(torch.nn.Module):
         return sm.CDDProduct.from_vectors(self.left, self.c, self.right, block=True).matvec(x)
 
 
-@pytest.mark.slow
 @compiler
 def test_exports_with_a_dynamic_batch() -> None:
     layer = Layer()

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
+import pkgutil
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -45,40 +49,73 @@ def test_with_the_marker():
     busy()
 
 
-@pytest.mark.slow(n=2, name=("a", "b"))
 @pytest.mark.parametrize("n", [1, 2])
-@pytest.mark.parametrize("name", ["a", "b", "c"])
-def test_with_slow_cases(n, name):
-    assert n == 1 or name == "c" or busy() is None
+@pytest.mark.parametrize("name", ["a", "b"])
+def test_with_long_cases(n, name):
+    assert n == 1 or name == "b" or busy(0.4) is None
 """
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("options", "outcome"),
-    [
-        ([], "1 failed, 6 passed, 3 deselected"),
-        (["--slow"], "10 passed"),
-        (["-m", "slow"], "3 passed, 7 deselected"),
-    ],
-)
-def test_slow_tests_are_left_out_and_need_the_marker(options: list[str], outcome: str, tmp_path: Path) -> None:
-    (tmp_path / "test_some.py").write_text(TESTS)
+def run_pytest(folder: Path, *options: str) -> str:
+    """What pytest prints of a run of the tests in a folder, with a record of its own beside them."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
-    command = [sys.executable, "-m", "pytest", "-p", "conftest", "-p", "no:cacheprovider", "-W", "ignore", *options]
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-W", "ignore", *options, "tests"]
     run = subprocess.run(
         command,
         check=False,
         capture_output=True,
         text=True,
-        cwd=tmp_path,
+        cwd=folder,
         env=environment | {"PYTHONPATH": str(ROOT)},
     )
-    assert outcome in run.stdout, run.stdout + run.stderr
-    assert ("3 slow tests left out: --slow runs them" in run.stdout) == (not options)
-    named = re.findall(r"(\S+) took \d\.\d s of the processor", run.stdout)
-    assert ("test_some.py::test_without_the_marker" in named) == (not options)
-    assert ("FAILED test_some.py::test_long_without_the_marker" in run.stdout) == (not options)
+    return run.stdout + run.stderr
+
+
+@pytest.mark.slow
+def test_the_record_says_which_tests_are_slow_and_others_must_be_quick(tmp_path: Path) -> None:
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "tests" / "test_some.py").write_text(TESTS)
+    shutil.copy(ROOT / "conftest.py", tmp_path)
+    said = run_pytest(tmp_path)
+    assert "1 failed, 6 passed, 1 deselected" in said, said
+    assert "1 slow tests left out: --slow runs them" in said
+    assert re.findall(r"(\S+) took \d\.\d s of the processor", said)[0] == "tests/test_some.py::test_without_the_marker"
+    assert "FAILED tests/test_some.py::test_long_without_the_marker" in said
+    assert "8 passed" in run_pytest(tmp_path, "--record-durations")
+    record = json.loads((tmp_path / "tests" / "durations.json").read_text())["tests/test_some.py"]
+    long = {"test_with_the_marker", "test_with_long_cases[a-2]"}
+    long |= {"test_without_the_marker", "test_long_without_the_marker"}
+    assert record.keys() == long
+    assert 2.4 <= record["test_long_without_the_marker"] < 4
+    said = run_pytest(tmp_path)
+    assert "4 passed, 4 deselected" in said, said
+    (tmp_path / "tests" / "test_some.py").write_text(TESTS.replace("test_long_without", "test_renamed_without"))
+    assert "2 passed" in run_pytest(tmp_path, "--record-durations", "-k", "case and 1 and a")
+    assert json.loads((tmp_path / "tests" / "durations.json").read_text())["tests/test_some.py"] == record
+    run_pytest(tmp_path, "--record-durations")
+    found = json.loads((tmp_path / "tests" / "durations.json").read_text())["tests/test_some.py"]
+    assert found.keys() == long - {"test_long_without_the_marker"} | {"test_renamed_without_the_marker"}
+
+
+def is_there(test: str, text: str) -> bool:
+    """Whether a text of a file has a test; the cases are not looked at, as some depend on the machine."""
+    name = test.partition("[")[0]
+    if not name.startswith("structmat."):
+        own = name.removesuffix("::runTest").rpartition("::")[2]  # that is the name of Hypothesis' own
+        return bool(re.search(rf"\b(def|class) {own}\b", text))
+    with contextlib.suppress(AttributeError, ImportError):
+        pkgutil.resolve_name(name)  # of the example of a docstring
+        return True
+    return False
+
+
+def test_the_record_names_tests_that_are_there() -> None:
+    for file, tests in json.loads((ROOT / "tests" / "durations.json").read_text("utf-8")).items():
+        text = (ROOT / file).read_text("utf-8") if (ROOT / file).exists() else ""
+        gone = [test for test in tests if not is_there(test, text)]
+        assert not gone, f"{file} has no {gone}: call pytest --record-durations {file if text else ''}"
+    assert not is_there("test_gone[1]", "def test_gone_too")
+    assert not is_there("structmat.no_such_name", "")
 
 
 def run_of(skipped: dict[str, int], passed: int) -> str:

@@ -41,7 +41,6 @@ def outputs(model: Any) -> torch.Tensor:
         return model(X)
 
 
-@pytest.mark.slow
 @compiler
 def test_compiled_models_are_not_compiled_again(tmp_path: Path) -> None:
     """Neither by other vectors nor by another alpha or dropout; the parameters are the same objects."""

@@ -114,7 +114,6 @@ def test_training_is_that_of_separate_runs_with_learning_rates_of_their_own(dtyp
             other.step()
 
 
-@pytest.mark.slow(kind="t5")
 @pytest.mark.parametrize(("kind", "beams"), [("gpt2", 3), ("llama", 1), ("t5", 3)])
 def test_generation_is_that_of_each_sample_alone(kind: str, beams: int, tmp_path: Path) -> None:
     names = ["first", "__base__", "second"]

@@ -205,7 +205,6 @@ class TestTargets:
 
 
 class TestFlows:
-    @pytest.mark.slow
     def test_train_save_load_in_a_new_process_merge(self, tmp_path: Path) -> None:
         models, trained = {kind: adapted(kind) for kind in KINDS}, {}
         for kind, model in models.items():
@@ -250,7 +249,6 @@ class TestFlows:
         peft.set_peft_model_state_dict(other, found)
         assert torch.equal(logits("llama", other), logits("llama", model))
 
-    @pytest.mark.slow
     @compiler
     def test_compile_without_graph_break(self) -> None:
         model = adapted("llama", init_weights=False).eval()

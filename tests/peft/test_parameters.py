@@ -289,7 +289,6 @@ class TestOutputs:
             assert (".cdd_adapters." in name) == parameter.requires_grad
             assert torch.equal(parameter, before[name]) != parameter.requires_grad
 
-    @pytest.mark.slow
     @compiler
     def test_compiled_experts_have_one_graph(self) -> None:
         model = adapted()

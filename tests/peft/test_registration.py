@@ -39,7 +39,6 @@ def test_is_a_method_like_others() -> None:
     assert isinstance(peft.get_peft_config({"peft_type": "CDD", "n_factors": 5}), CDDConfig)
 
 
-@pytest.mark.slow
 def test_registering_is_needed_changes_nothing_else_and_may_be_repeated(tmp_path: Path) -> None:
     CDDConfig(target_modules=["0"]).save_pretrained(str(tmp_path))
     code = f"""
@@ -114,7 +113,6 @@ def test_cards_of_ones_own(tmp_path: Path, name: str) -> None:
     assert text.index("# Mine") < text.index("## How to Get Started with the Model\n\nPEFT loads this adapter after")
 
 
-@pytest.mark.slow
 def test_loraplus_is_refused_wherever_it_was_imported() -> None:
     """It would give diagonals a higher rate, by their number of axes; other methods are as before."""
     code = """

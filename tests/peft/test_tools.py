@@ -235,7 +235,6 @@ def train_by_trainer(folder: Path, *callbacks: Any) -> dict[str, torch.Tensor]:
     return load_file(folder / "adapter" / "adapter_model.safetensors")
 
 
-@pytest.mark.slow
 @pytest.mark.filterwarnings("default")
 def test_interrupted_and_resumed_training_gives_the_same_weights(tmp_path: Path) -> None:
     whole = train_by_trainer(tmp_path / "whole")
@@ -251,7 +250,6 @@ def test_interrupted_and_resumed_training_gives_the_same_weights(tmp_path: Path)
 # diffusers
 
 
-@pytest.mark.slow  # diffusers takes some seconds to import
 @pytest.mark.filterwarnings("default")
 def test_diffusers(tmp_path: Path) -> None:
     diffusers = pytest.importorskip("diffusers")

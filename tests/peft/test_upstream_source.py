@@ -15,7 +15,6 @@ pytest.importorskip("transformers")
 from tests.peft.upstream_source import KEPT, ROOT, SOURCE, fetch
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(SOURCE.is_dir(), reason="PEFT's tests are here: test_upstream.py has run them one by one")
 def test_pefts_own_tests_pass() -> None:
     assert SOURCE == KEPT, f"PEFT_TESTS names {SOURCE}, which is no folder"

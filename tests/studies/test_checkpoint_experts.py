@@ -50,7 +50,6 @@ def adapter(folder: Any) -> tuple[bytes, bytes]:
     return tuple((folder / name).read_bytes() for name in ("adapter_config.json", "adapter_model.safetensors"))
 
 
-@pytest.mark.slow(kind="mixtral")
 @pytest.mark.parametrize(
     ("kind", "stacked"),
     [

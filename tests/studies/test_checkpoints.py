@@ -50,7 +50,6 @@ def product(out, name):
     return sm.CDDProduct.from_vectors(a.ravel(), c, b.ravel(), block=True).to_dense()[: a.size, : b.size]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float16", 2e-3), ("bfloat16", 2e-2), ("float64", 1e-7)])
 def test_planted_changes_are_recovered(tmp_path, dtype, tolerance):
     study = fit_checkpoint(tmp_path / "out", **checkpoints.make(tmp_path, dtype))
@@ -85,7 +84,6 @@ def test_the_table_says_what_the_adapter_is(whole, out):
     assert whole.left_out == ("model.norm.weight",)
 
 
-@pytest.mark.slow
 def test_files_of_all_kinds_and_workers_give_the_same_adapter(tmp_path, whole, out, sources):
     base, tuned = checkpoints.weights()
     pairs = {"bin": checkpoints.make(tmp_path / "bin", kind="bin", shards=3), "workers": {**sources, "workers": 2}}
@@ -125,7 +123,6 @@ def test_a_file_of_changes(tmp_path, whole, out):
     assert set(study.left_out) == {key.removesuffix(".weight") for key in base if "layers.0" not in key}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("whole_moment", [False, True])
 @pytest.mark.parametrize("key", ["a.b", "a.b.weight"])
 def test_weights_of_the_inputs(tmp_path, whole_moment, key):
@@ -149,7 +146,6 @@ def test_weights_of_the_inputs(tmp_path, whole_moment, key):
         fit_checkpoint(tmp_path / "new", **moments)
 
 
-@pytest.mark.slow
 def test_more_factors_blocks_and_a_seed_are_passed_on(tmp_path):
     change = np.random.default_rng(0).standard_normal((6, 4)).astype("float32")
     save_file({"p": torch.from_numpy(change)}, tmp_path / "d.safetensors")
@@ -173,7 +169,6 @@ def test_layers_of_any_magnitude_are_fitted(tmp_path, dtype, power):
     assert study.total_error() == pytest.approx(one.error, rel=1e-3)
 
 
-@pytest.mark.slow(kind="t5")
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("kind", ["llama", "gpt2", "vit", "t5", "qwen2_moe", "mamba"])
 def test_peft_loads_the_adapter_and_the_model_answers_as_the_tuned_one(tmp_path, kind):
@@ -227,7 +222,6 @@ def test_other_settings_or_files_on_an_old_folder_are_refused(tmp_path):
     assert adapter(out) == before
 
 
-@pytest.mark.slow
 def test_a_layer_takes_the_memory_of_a_few_matrices(tmp_path, monkeypatch):
     monkeypatch.setattr(_checkpoint_files, "_CHUNK_BYTES", 1 << 14)
     n = 1024
@@ -280,7 +274,6 @@ def test_bad_weights_are_told_by_file_and_key_or_skipped(tmp_path, whole, bad):
     assert rows(study) == [row for row in rows(whole) if row["layer"] != Q]
 
 
-@pytest.mark.slow
 def test_other_dtypes_on_demand(tmp_path):
     sources = checkpoints.make(tmp_path)
     checkpoints.write(sources["tuned"], {key: weight.half() for key, weight in checkpoints.weights()[1].items()})
@@ -414,7 +407,6 @@ def test_who_names_a_tied_layer_gets_it_and_a_head_that_is_not_tied_is_fitted(tm
     assert [row.layer for row in layers(fit_checkpoint(tmp_path / "b", **sources))] == ["lm_head"]
 
 
-@pytest.mark.slow
 def test_a_new_layer_is_not_paired_with_the_base_of_another(tmp_path):
     base, tuned = checkpoints.weights()
     tuned[f"aux.{NAMES[0]}.weight"] = torch.ones(checkpoints.N, checkpoints.N)

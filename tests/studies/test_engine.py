@@ -123,13 +123,11 @@ def test_only_one_run_is_active_in_a_folder(tmp_path):
     engine(sqrt, {"a": 4.0}, tmp_path, callback=look)
 
 
-@pytest.mark.slow
 def test_a_worker_that_is_killed_is_told(tmp_path):
     with pytest.raises(RuntimeError, match="a worker process was killed; was there too little memory"):
         engine(dies, {"a": 1, "b": 2, "c": 3}, tmp_path, workers=2)
 
 
-@pytest.mark.slow
 def test_dask_runs_units_by_the_backend_of_joblib(tmp_path):
     distributed = pytest.importorskip("distributed")
     options = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None, "processes": False}
@@ -137,7 +135,6 @@ def test_dask_runs_units_by_the_backend_of_joblib(tmp_path):
         assert engine(sqrt, {"a": 4.0, "b": 9.0, "c": -1.0}, tmp_path)[0] == {"a": 2.0, "b": 3.0}
 
 
-@pytest.mark.slow
 def test_an_interrupt_between_results_stops_the_workers_and_warns_of_nothing(tmp_path, recwarn):
     def interrupted(state):
         if state.key:
@@ -184,7 +181,6 @@ def whole(files, tmp_path_factory):
     return found
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("how", "kind", "workers"),
     [

@@ -30,7 +30,6 @@ def fitted(layer, n_factors, block_size, seed):
     return fit_cdd(LAYERS[layer], n_factors, block_size=block_size, rng=seed)
 
 
-@pytest.mark.slow
 def test_rows_have_what_each_method_gives_by_itself(study):
     assert not study.failed
     for row in study.rows:
@@ -48,7 +47,6 @@ def test_rows_have_what_each_method_gives_by_itself(study):
     assert len(study.rows) == 2 * 2 * (2 + 5)
 
 
-@pytest.mark.slow
 def test_workers_give_the_same_rows_and_a_study_can_be_extended(tmp_path, study):
     first = sweep(LAYERS, tmp_path / "out", methods=["cdd"], workers=2)
     assert {row["method"] for row in first.rows} == {"cdd"}
@@ -92,7 +90,6 @@ def test_tables_and_means_agree_with_the_rows(tmp_path, study):
     assert any(shown)
 
 
-@pytest.mark.slow
 def test_errors_weighted_by_the_inputs(tmp_path):
     moment = RNG.uniform(0.1, 2.0, 8)
     study = sweep({"W": LAYERS["square"]}, tmp_path / "out", input_second_moment=moment)

@@ -266,7 +266,6 @@ def test_every_hook_is_broken_in_some_way() -> None:
     assert sum(not fault.needs_matrix for fault in FAULTS) >= 30
 
 
-@pytest.mark.slow(kind="torch")
 @pytest.mark.parametrize("kind", OPERATORS)
 @pytest.mark.parametrize("n", [5, N])
 def test_what_is_broken_is_right_before(kind: str, n: int) -> None:
@@ -295,7 +294,6 @@ def test_a_pickle_that_loses_something_is_caught() -> None:
         check_operator(Forgetful(entries(N)), rng=0)
 
 
-@pytest.mark.slow
 def test_a_number_read_from_an_array_of_jax_is_caught() -> None:
     jnp = pytest.importorskip("jax.numpy")
     register = pytest.importorskip("structmat.jax").register_operator

@@ -30,7 +30,6 @@ def assert_is_of_matrix(drawn: sms.DrawnOperator) -> None:
     assert np.max(np.abs(found - dense), initial=0) <= TOLERANCE[name] * scale**2
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_every_strategy_draws_operators_beside_their_matrix(strategy: Any) -> None:
     settings(max_examples=100)(given(strategy())(assert_is_of_matrix))()
@@ -120,7 +119,6 @@ def test_options_that_cannot_be_are_refused(make: Any, error: type[Exception], t
         make()
 
 
-@pytest.mark.slow
 def test_hypothesis_is_needed_for_the_strategies_alone() -> None:
     code = (
         "import sys; sys.modules['hypothesis'] = None; import structmat.testing; "
@@ -132,7 +130,6 @@ def test_hypothesis_is_needed_for_the_strategies_alone() -> None:
     assert 'needs the extra "testing": pip install "structmat[testing]"' in run.stdout
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("library", ["numpy", "torch"])
 @pytest.mark.parametrize("strategy", [sms.operators, sms.compositions])
 def test_what_is_drawn_obeys_all_laws(strategy: Any, library: str) -> None:

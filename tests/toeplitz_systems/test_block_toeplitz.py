@@ -384,7 +384,6 @@ def test_derivatives_of_solutions_inverses_determinants_and_factors_in_torch() -
     assert torch.autograd.gradcheck(lambda d: sm.BlockToeplitz(d).cholesky(), (d,), fast_mode=True)
 
 
-@pytest.mark.slow
 def test_derivatives_and_factors_in_jax() -> None:
     numbers = backends.get("jax").xp
     jax = importlib.import_module("jax")

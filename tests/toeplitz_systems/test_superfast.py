@@ -67,7 +67,6 @@ def assert_is_that_of(found: SuperfastFactor, K: Any, b: Any, rounding: float = 
     assert np.linalg.norm(b - x @ K.T) <= max(1e-12, 1e-16 * condition) * np.linalg.norm(b)
 
 
-@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(
     name=st.sampled_from(sorted(KERNELS)),
@@ -82,7 +81,6 @@ def test_factor_is_that_of_lapack(name: str, n: int, gaps: float, noise: float, 
     assert_is_that_of(factor(c, d, there), written_out(c, d, there), np.stack([b, b[::-1]]))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(KERNELS))
 def test_long_ones(name: str) -> None:
     c, d, there, b = problem(name, 1501)
@@ -309,7 +307,6 @@ def logdet_in_extended_precision(K: Any) -> float:
     return float(log)
 
 
-@pytest.mark.slow(backend="jax")
 @backends.on("numpy", "torch", "jax")
 @pytest.mark.parametrize("name", ILL_CONDITIONED)
 def test_the_error_of_a_log_determinant_is_measured(backend: backends.Backend, name: str) -> None:
@@ -414,7 +411,6 @@ def test_solve_takes_the_factor_where_iteration_is_long(turned: bool) -> None:
         np.testing.assert_allclose(A @ x, sides, atol=1e-11)
 
 
-@pytest.mark.slow
 def test_solve_iterates_where_that_is_faster_or_asked_for() -> None:
     c, d, there, b = problem("Matern 3/2", 1500)
     A, right = series(c, d, there), b[there]
@@ -535,7 +531,6 @@ def test_gradients_by_a_factor_that_is_kept(factors_made: list[Any]) -> None:
 # The factor as a method that is asked for
 
 
-@pytest.mark.slow
 @settings(max_examples=20, deadline=None)
 @given(
     name=st.sampled_from(sorted(KERNELS)),
@@ -646,7 +641,6 @@ def test_options_of_the_method(options: Any, error: Any) -> None:
 # Other libraries
 
 
-@pytest.mark.slow(backend="jax")
 @backends.on("torch", "jax", "array_api_strict")
 def test_other_libraries(backend: backends.Backend) -> None:
     c, d, there, b = problem("squared exponential", 150, turned=backend.name != "jax")
@@ -690,7 +684,6 @@ def test_gradients_in_torch(n: int, turned: bool) -> None:
         torch.testing.assert_close(ours, dense, rtol=1e-9, atol=1e-10 * float(dense.abs().max()))
 
 
-@pytest.mark.slow
 def test_gradient_of_a_long_one_is_that_of_differences() -> None:
     torch = pytest.importorskip("torch")
     n = 20_000
@@ -725,7 +718,6 @@ def test_second_derivatives() -> None:
     assert torch.autograd.gradgradcheck(lambda length: right @ factored(length).solve(right), (length,), rtol=1e-5)
 
 
-@pytest.mark.slow
 @backends.on("jax")
 def test_second_derivatives_in_jax(backend: backends.Backend) -> None:
     import jax
@@ -737,7 +729,6 @@ def test_second_derivatives_in_jax(backend: backends.Backend) -> None:
         jax.grad(first)(2.0)
 
 
-@pytest.mark.slow
 @backends.on("jax")
 def test_gradients_in_jax(backend: backends.Backend) -> None:
     import jax
@@ -751,7 +742,6 @@ def test_gradients_in_jax(backend: backends.Backend) -> None:
         np.testing.assert_allclose(ours, dense, rtol=1e-9, atol=1e-10 * float(abs(dense).max()))
 
 
-@pytest.mark.slow
 @backends.on("jax")
 def test_a_trace_gives_nan_where_a_rank_does_not_suffice(backend: backends.Backend) -> None:
     import jax
@@ -773,7 +763,6 @@ def test_a_trace_gives_nan_where_a_rank_does_not_suffice(backend: backends.Backe
     assert np.all(np.isnan(x))
 
 
-@pytest.mark.slow
 @backends.on("jax")
 def test_what_is_known_in_a_trace_has_its_factor(backend: backends.Backend, factors_made: list[Any]) -> None:
     import jax
@@ -788,7 +777,6 @@ def test_what_is_known_in_a_trace_has_its_factor(backend: backends.Backend, fact
     assert len(factors_made) == 1
 
 
-@pytest.mark.slow
 def test_an_empty_stack_has_no_log_determinants():
     A = sm.Toeplitz(np.zeros((0, 1100))) + sm.Diagonal(np.ones(1100))
     assert sm.slogdet(A).logabsdet.shape == (0,)

@@ -35,7 +35,6 @@ def dense(c: np.ndarray) -> np.ndarray:
     return np.reshape(rows, (*c.shape, c.shape[-1]))
 
 
-@pytest.mark.slow(backend="jax")
 def test_factor_and_coefficients_are_those_of_the_dense_matrix(backend: Backend) -> None:
     sizes = [1, 7] if backend.compiles else [1, 2, 3, 7, 20, 41, 60]
     cases = st.tuples(st.sampled_from([(), (2,), (3, 1)]), st.sampled_from(sizes), st.sampled_from(DTYPES))
@@ -67,7 +66,6 @@ def test_factor_and_coefficients_are_those_of_the_dense_matrix(backend: Backend)
     law()
 
 
-@pytest.mark.slow(backend="jax")
 def test_half_precision_is_computed_in_single_precision(backend: Backend, half: Any) -> None:
     c = backend.xp.asarray(backend.asarray(covariances((7,), "float32", 3)), dtype=half)
     wide = sm.Toeplitz(backend.xp.asarray(c, dtype=backend.dtype("float32")))
@@ -95,7 +93,6 @@ def test_the_first_section_that_is_not_positive_definite_is_named(n: int, dtype:
             getattr(T, method)()
 
 
-@pytest.mark.slow(backend="jax")
 @pytest.mark.parametrize("c", [[1.0, 0.5, 2.0, 0.1], [1.0, 1.0, 1.0], [0.0, 0.0], [-1.0], [np.nan, 0.0], [1.0, np.nan]])
 def test_what_is_not_positive_definite_is_an_error_or_nan(backend: Backend, c: list[float]) -> None:
     T = sm.Toeplitz(backend.asarray(np.array([np.eye(1, len(c))[0], c])))
@@ -108,7 +105,6 @@ def test_what_is_not_positive_definite_is_an_error_or_nan(backend: Backend, c: l
         assert np.isnan(L[1, -1, -1])
 
 
-@pytest.mark.slow(backend="jax")
 def test_matrices_that_are_not_square_or_not_hermitian_are_refused(backend: Backend) -> None:
     c, r = (backend.asarray(np.array(v)) for v in ([2.0, 1.0, 0.5], [2.0, 0.0, 0.5]))
     for method in ("cholesky", "reflection_coefficients"):
@@ -136,7 +132,6 @@ def test_coefficients_take_memory_for_vectors_alone() -> None:
 COLUMNS = [0.5 ** np.arange(4), covariances((5,), "float64", 1), covariances((2, 3), "complex128", 2)]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("c", COLUMNS, ids=["Markov", "real", "complex stack"])
 def test_derivatives_in_torch(c: np.ndarray) -> None:
     torch = pytest.importorskip("torch")
@@ -150,7 +145,6 @@ def test_derivatives_in_torch(c: np.ndarray) -> None:
     torch.testing.assert_close(mapped, sm.Toeplitz(stack).cholesky())
 
 
-@pytest.mark.slow
 def test_derivatives_in_jax() -> None:
     """By differences, and first and second ones by those of the dense factor."""
     backends.get("jax")
@@ -197,7 +191,6 @@ def jax_backend() -> Backend:
             sm.BlockToeplitz(
                 np.array([[[5.0, 1.0], [1.0, 4.0]], [[1.0, 0.5], [0.25, 1.0]], [[0.5, 0.0], [0.25, 0.5]]])
             ),
-            marks=pytest.mark.slow,
         ),
     ],
     ids=["numbers", "blocks"],

@@ -598,7 +598,6 @@ def test_what_is_not_a_number_stays_so(library: str, n: int) -> None:
             assert np.all(np.isnan(np.asarray(value)))
 
 
-@pytest.mark.slow(backend="jax")
 @backends.on("numpy", "torch", "jax")
 @pytest.mark.parametrize("n", [30, 300])
 def test_determinants_in_single_precision_are_those_in_double(n: int, backend: backends.Backend) -> None:
@@ -623,7 +622,6 @@ def test_large_matrices_without_an_answer_are_errors(monkeypatch: pytest.MonkeyP
                 getattr(T, method)()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float64", "complex128"])
 @pytest.mark.parametrize("kind", ["Toeplitz", "Hankel"])
 def test_gradients_and_second_gradients_in_torch(kind: str, dtype: str) -> None:
@@ -668,7 +666,6 @@ def test_torch_maps_solutions_and_determinants_over_matrices() -> None:
     torch.testing.assert_close(mapped, alone)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float64", "complex128"])
 def test_derivatives_in_jax(dtype: str) -> None:
     jax = pytest.importorskip("jax")
@@ -699,7 +696,6 @@ def test_derivatives_in_jax(dtype: str) -> None:
     np.testing.assert_allclose(mapped[1], dense(stack[1], r, b)[0], atol=1e-12)
 
 
-@pytest.mark.slow
 def test_second_derivatives_in_jax() -> None:
     jax = pytest.importorskip("jax")
     jnp = backends.get("jax").xp
@@ -728,7 +724,6 @@ def test_the_sign_of_determinants_of_matrices_with_singular_sections(kind: Any) 
     assert {*found} == {-1, 1}
 
 
-@pytest.mark.slow(n=3000)
 @pytest.mark.parametrize("n", [12, 40, 100, 300, 700, 3000])
 def test_the_condition_is_held_against_the_precision_of_the_numbers_that_were_given(n: int) -> None:
     c = np.exp(-0.5 * (np.arange(n) / 3) ** 2) + np.where(np.arange(n) == 0, 1e-10, 0)  # of condition 1e9 and more

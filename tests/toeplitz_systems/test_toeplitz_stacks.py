@@ -159,7 +159,6 @@ def test_torch_solves_systems_of_up_to_512_rows_itself(monkeypatch: pytest.Monke
             call()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("double", [False, True])
 def test_jax_solves_systems_of_up_to_512_rows_itself(double: bool) -> None:
     """In double precision, also where its arrays cannot have it: no digit of float32 is lost."""

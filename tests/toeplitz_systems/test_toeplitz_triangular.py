@@ -172,7 +172,6 @@ def test_solutions_in_torch_that_newton_does_not_find_are_those_of_the_host() ->
     assert error_in_sections(c, sm.Toeplitz(torch.tensor(c), torch.zeros(150)).inv().c.numpy(), np.eye(150)[0]) < 1e-15
 
 
-@pytest.mark.slow(library="dask.array")
 @pytest.mark.parametrize("library", ["array_api_strict", "dask.array"])
 def test_other_libraries_have_them_too(library: str, monkeypatch) -> None:
     monkeypatch.setattr(thresholds, "DENSE", 16)
@@ -192,7 +191,6 @@ def test_maps_of_torch_over_triangular_matrices() -> None:
     torch.testing.assert_close(roots, sm.Toeplitz(stack, zeros).sqrtm().c)
 
 
-@pytest.mark.slow
 def test_jax_computes_on_its_device_where_the_first_row_is_a_constant_of_a_trace(monkeypatch) -> None:
     jax = pytest.importorskip("jax")
     monkeypatch.setattr(thresholds, "DENSE", 16)
@@ -211,7 +209,6 @@ def test_jax_computes_on_its_device_where_the_first_row_is_a_constant_of_a_trace
     np.testing.assert_allclose(change, -np.linalg.solve(dense, changes @ np.asarray(x)), **tolerance)
 
 
-@pytest.mark.slow
 def test_jax_finds_out_in_a_trace_which_matrices_are_triangular() -> None:
     jax = pytest.importorskip("jax")
     c, zeros = jax.numpy.asarray(decaying(20)), jax.numpy.zeros(20)

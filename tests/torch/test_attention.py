@@ -155,7 +155,6 @@ def test_dropout_is_that_of_the_change_and_of_the_base():
         assert not torch.equal(found, layer(*given, **settings)[0])
 
 
-@pytest.mark.slow
 @compiler
 def test_compilers_take_a_layer_whole():
     layer, _ = pair()
@@ -180,7 +179,6 @@ class Itself(nn.Module):
 
 
 @compiler
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ["batch first", "of torch"])
 def test_exported_programs_take_any_number_of_samples(name):
     layer, _ = pair(name)

@@ -77,7 +77,6 @@ def test_values_and_gradients_are_those_of_the_dense_matrix(layer, lead, alpha):
         torch.testing.assert_close(a, b)
 
 
-@pytest.mark.slow(n_rows=2)
 @pytest.mark.usefixtures("tiny_chunks")
 @pytest.mark.parametrize(
     ("shape", "block", "n_factors", "n_rows"), [*((*each, 2) for each in SHAPES), ((3, 2), 2, 3, 18)]
@@ -153,7 +152,6 @@ def test_samples_with_changes_of_their_own_are_those_computed_alone(shape, block
                 stacks[1][2].copy_(several[2][1])
 
 
-@pytest.mark.slow
 def test_second_gradients_of_samples_with_changes_of_their_own():
     several = [drawn((3, 5), 2, 3)[0] for _ in range(2)]
     stacks = [torch.stack([v.detach() for v in each]).requires_grad_() for each in zip(*several, strict=True)]

@@ -213,7 +213,6 @@ def test_bases_of_every_kind_and_autocast(tmp_path):
 
 
 @compiler
-@pytest.mark.slow
 def test_compiled_models_stay_compiled_when_adapters_change(tmp_path):
     base, models = tenants(tmp_path, dtype=torch.float32)
     plain = mlp(SIZES, torch.float32)
@@ -235,7 +234,6 @@ def test_compiled_models_stay_compiled_when_adapters_change(tmp_path):
 
 
 @compiler
-@pytest.mark.slow
 def test_compiled_models_train_as_others_do(tmp_path):
     base, _ = tenants(tmp_path, dtype=torch.float32)
     bank, x = bank_of(base, tmp_path), torch.randn(4, 3, 6)

@@ -130,7 +130,6 @@ def test_autocast():
     assert [a.dtype for a in found] == [torch.float32] * 4
 
 
-@pytest.mark.slow
 def test_compilers_see_one_graph():
     layer = fill(CDDConv(nn.Conv2d(3, 4, 3, groups=1, padding=1)))
     x = torch.randn(2, 3, 4, 4)

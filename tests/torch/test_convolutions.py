@@ -117,7 +117,6 @@ def test_other_dtypes_are_rounded_once(dtype):
         assert (a - b).norm() <= 2 * torch.finfo(dtype).eps * b.norm()
 
 
-@pytest.mark.slow
 def test_gradients_of_gradients():
     options = dict(stride=2, padding=2, dilation=2, groups=2, method="fft")
     given = [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in ((1, 4, 11), (2, 2, 3), (2,))]
@@ -231,7 +230,6 @@ def test_transforms_of_torch_func():
     torch.testing.assert_close(found, expected)
 
 
-@pytest.mark.slow
 @compiler
 def test_compiled_layers():
     reference, layer = pair(1, 3, 2, 60, stride=2)

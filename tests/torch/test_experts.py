@@ -117,7 +117,6 @@ def test_outputs_and_gradients_are_those_of_dense_sums(kind, way, tokens, option
     assert vars(module) == before  # nothing is in the place of anything any more
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("way", ["batched_mm", "one by one", "by rows"], indirect=True)
 def test_gradients_are_those_of_differences_twice(way):
     module = experts("GPT-OSS", loop=way)
@@ -273,7 +272,6 @@ def test_experts_without_tokens_get_no_gradient_and_no_time(monkeypatch):
     assert not any(p.grad.any() for p in changed.parameters() if p.requires_grad)
 
 
-@pytest.mark.slow
 @compiler
 def test_compiled_and_exported_modules_have_the_same_outputs():
     changed = fill(CDDExperts(experts("GPT-OSS", torch.float32, "batched_mm"), NAMES))

@@ -99,7 +99,6 @@ class TestRoundTrips:
             by_fabric,
         ],
     )
-    @pytest.mark.slow
     def test_wrappers_are_not_in_the_keys(self, plain, trained, folder, tmp_path, wrap):
         path = save_adapter(wrap(trained), tmp_path / "wrapped")
         assert (path / CONFIG).read_bytes() == (folder / CONFIG).read_bytes()

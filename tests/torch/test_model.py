@@ -381,7 +381,6 @@ class TestNeverCalled:
             model(torch.ones(2, 4))
         remove_adapters(model, merge=True)
 
-    @pytest.mark.slow
     @pytest.mark.parametrize("compiled", ["module", "wrapper", "forward"])
     def test_compiled_parts_are_called_and_merged(self, compiled):
         model = nn.Sequential(mlp(dtype=torch.float32), nn.Tanh())
@@ -405,7 +404,6 @@ class TestNeverCalled:
         assert not any(module._forward_pre_hooks for module in model.modules() if isinstance(module, CDDLinear))
         assert not model._forward_hooks
 
-    @pytest.mark.slow
     @compiler
     def test_compiled_models_are_one_graph_before_and_after(self):
         model = adapted_mlp(dtype=torch.float32)

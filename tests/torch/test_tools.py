@@ -41,7 +41,6 @@ def gradients(model, y):
     return torch.autograd.grad(y.square().sum(), trained)
 
 
-@pytest.mark.slow
 class TestCompilers:
     @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # by opcheck of torch 2.15
     @compiler
@@ -110,7 +109,6 @@ class TestCompilers:
         torch.testing.assert_close(gradients(layer, y.float()), gradients(layer, expected.float()))
 
 
-@pytest.mark.slow
 class TestExporters:
     @compiler
     def test_a_dynamic_batch(self):
