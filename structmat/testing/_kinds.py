@@ -274,9 +274,9 @@ def _multiplier(v: Vectors) -> Sample:
     values = values.reshape(*values.shape[:-1], *sizes)
     if axes:  # the transform of an array that is real if the matrix is
         complex_dtype = {"float32": "complex64", "float64": "complex128"}.get(v.dtype.name, v.dtype.name)
-        spectrum: Values = np.fft.fftn(wide(values), axes=axes)
+        spectrum = np.fft.fftn(wide(values), axes=axes)
         if real:  # the same after rounding, whichever half is held
-            spectrum = (spectrum + np.roll(np.flip(spectrum, axes), 1, axes).conj()) / 2
+            spectrum = (spectrum + np.roll(np.flip(spectrum, tuple(axes)), 1, axes).conj()) / 2
         values = spectrum.astype(complex_dtype)
     held = np.take(values, range(sizes[axes[-1]] // 2 + 1), axis=axes[-1]) if axes and real else values
     batch = values.shape[: values.ndim - count]
