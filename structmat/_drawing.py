@@ -307,14 +307,19 @@ def draw_errors_of_study(rows: Sequence[Mapping[str, Any]], means: Any, ax: Axes
         line: dict[str, Any] = {"color": style.color, "linestyle": style.linestyle, "marker": style.marker}
         line |= {"markersize": 5, "linewidth": 2.2 if method == "cdd" else 1.5, "zorder": 3 if method == "cdd" else 2}
         if is_one_setting:
-            errors = sorted(max(row["error"], ROUNDING) for row in rows if row["method"] == method)
-            ax.plot(range(1, len(errors) + 1), errors, label=style.label, **line)
+            own = sorted((row for row in rows if row["method"] == method), key=lambda row: row["error"])
+            errors = np.maximum([row["error"] for row in own], ROUNDING)
+            ax.plot(range(1, len(own) + 1), errors, label=style.label, **line)
+            stopped = np.flatnonzero([row["status"] != "completed" for row in own])
+            _draw_stopped(ax, stopped + 1, errors[stopped], line)
             continue
         # Of CDD one line for each block size; of other families, which have none, one in all.
         for _, points in of_method.groupby("block_size", sort=False) if method == "cdd" else [("", of_method)]:
             by_size = points.sort_values("share")
             share, error = 100 * by_size["share"], by_size["error"].clip(lower=ROUNDING)
             ax.plot(share, error, label=style.label, **line)
+            cut = by_size["stopped"] > 0
+            _draw_stopped(ax, share[cut], error[cut], line)
             if method == "cdd":
                 low, high = (by_size[name].clip(lower=ROUNDING) for name in ("least", "most"))
                 ax.fill_between(share, low, high, color=style.color, alpha=0.12, linewidth=0)
@@ -329,6 +334,13 @@ def draw_errors_of_study(rows: Sequence[Mapping[str, Any]], means: Any, ax: Axes
     labels = dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))  # each label once
     ax.legend(labels.values(), labels, frameon=False, fontsize=9)
     return ax
+
+
+def _draw_stopped(ax: Axes, where: Any, errors: Any, line: Mapping[str, Any]) -> None:
+    """Draw hollow markers over the points of a line whose fits were stopped, if there are any."""
+    if len(where):
+        hollow = {"linestyle": "", "markerfacecolor": "white", "zorder": 4, "label": "stopped"}
+        ax.plot(where, errors, **(line | hollow))
 
 
 def draw_errors_after_iterations(history: NDArray[Any], start: str, ax: Axes | None) -> Axes:

@@ -355,13 +355,13 @@ def curve(
     n_factors
         Numbers of factors, as in `--n-factors 3,5,9`; each fit begins at those with fewer. By default 3, 5, 7 and 9.
     seeds
-        Independent searches: the best of each point is kept, and the spread of their errors is shown.
+        Independent searches, for the spread of their errors; the best is kept.
     workers
         Processes on this machine for several searches.
     plot
-        Draw the curve to this file, `.png`, `.pdf` or `.svg`; the command and versions stand in it.
+        Draw the curve to this `.png`, `.pdf` or `.svg`; it names the command.
     x
-        Horizontal axis of the figure: share of the dense matrix, parameters, or factors.
+        Horizontal axis of the figure; the share is of the dense matrix.
     width
         Make the figure as wide as a column or a page of a paper.
     table

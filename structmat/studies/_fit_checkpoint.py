@@ -198,7 +198,7 @@ def _fit(unit: LayerTask | _Others) -> dict[str, Any]:
     if isinstance(unit, _Others):
         changed = [tuned.key for tuned, base in unit.pairs if not tuned.equals(base)]
         return {"changed": changed, "rows": [], "vectors": {}}
-    begun = time.perf_counter()
+    began, spent = time.perf_counter(), time.process_time()
     fit = unit.run()
     rows, cols = fit.shape
     cdd = Row(
@@ -214,7 +214,8 @@ def _fit(unit: LayerTask | _Others) -> dict[str, Any]:
         n_parameters=fit.n_parameters,
         error=fit.error,
         status=fit.status,
-        seconds=time.perf_counter() - begun,
+        processor_seconds=time.process_time() - spent,
+        clock_seconds=time.perf_counter() - began,
     )
     svd: Row = {
         **cdd,
@@ -223,7 +224,8 @@ def _fit(unit: LayerTask | _Others) -> dict[str, Any]:
         "n_parameters": fit.svd_n_parameters,
         "error": fit.svd_error,
         "status": "completed",
-        "seconds": 0.0,
+        "processor_seconds": 0.0,
+        "clock_seconds": 0.0,
     }
     return {"rows": [cdd, svd], "vectors": fit.vectors}
 

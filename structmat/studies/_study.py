@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from structmat._errors import ArgumentValueError
-from structmat._files import atomic_write, counted, data_frame, shown_error
+from structmat._files import atomic_write, counted, data_frame
 from structmat.studies._engine import read_records
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ __all__ = ["COLUMNS", "OUTPUTS", "TABLE", "Row", "Study", "load_study", "rows_of
 
 
 class Row(TypedDict):
-    """One row of the table, whose columns are these, in this order; only `seconds` differs between equal studies."""
+    """One row of the table, whose columns are these, in this order; only the times differ between equal studies."""
 
     layer: str
     rows: int
@@ -33,7 +33,8 @@ class Row(TypedDict):
     n_parameters: int
     error: float
     status: str
-    seconds: float
+    processor_seconds: float
+    clock_seconds: float
 
 
 COLUMNS = tuple(Row.__annotations__)
@@ -56,7 +57,8 @@ class Study:
         matrix, ``norm`` (Frobenius norm of the matrix), ``weighted`` (whether norm and error are weighted by second
         moments of the inputs), ``method`` (``"cdd"`` or another family), ``n_factors`` and ``block_size`` of the CDD
         product (which sets the most parameters of another family), ``seed``, ``n_parameters`` used, ``error``
-        (relative, ``norm(W - P) / norm(W)``), ``status`` (``"completed"`` or ``"time limit"``) and ``seconds``.
+        (relative, ``norm(W - P) / norm(W)``), ``status`` (``"completed"`` or ``"time limit"``), ``processor_seconds``
+        and ``clock_seconds``. A family without a member of that size has no row.
     failed : mapping of str to str
         Why rows could not be computed, by layer or by layer and setting.
     left_out : tuple of str
@@ -121,16 +123,25 @@ class Study:
         -------
         pandas.DataFrame
             With the columns ``method``, ``block_size``, ``n_factors``, ``layers`` (their number), ``share`` (parameters
-            as a part of those of the dense matrices), ``error``, ``least`` and ``most`` (of a layer), and ``seconds``
-            for one layer. Fits with several seeds are averaged first.
+            as a part of those of the dense matrices), ``error``, its standard ``deviation`` over the layers (of a
+            sample; NaN for one), ``least`` and ``most`` (of a layer), ``stopped`` (how many fits did not come to
+            their end), and ``processor_seconds`` and ``clock_seconds`` for one fit. Fits with several seeds are
+            averaged first.
         """
         table = self.to_pandas()
+        # A family without a member of that size leaves the zero matrix, which is no approximation.
+        table = table[(table["n_parameters"] > 0) | (table["error"] == 0.0)].copy()
         table["share"] = table["n_parameters"] / (table["rows"] * table["cols"])
         keys = ["method", "block_size", "n_factors"]
-        layers = table.groupby([*keys, "layer"], sort=False)[["share", "error", "seconds"]].mean()
+        table["stopped"] = table["status"] != "completed"
+        times = ("processor_seconds", "clock_seconds")
+        by_layer = table.groupby([*keys, "layer"], sort=False)
+        layers = by_layer[["share", "error", *times]].mean()
+        layers["stopped"] = by_layer["stopped"].sum()
         found = layers.groupby(keys, sort=False)
         named = {"layers": ("error", "size"), "share": ("share", "mean"), "error": ("error", "mean")}
-        named |= {"least": ("error", "min"), "most": ("error", "max"), "seconds": ("seconds", "mean")}
+        named |= {"deviation": ("error", "std"), "least": ("error", "min"), "most": ("error", "max")}
+        named |= {"stopped": ("stopped", "sum")} | {name: (name, "mean") for name in times}
         return found.agg(**named).reset_index()
 
     def total_error(self, method: str = "cdd") -> float:
@@ -162,7 +173,8 @@ class Study:
         -------
         matplotlib.axes.Axes
             The mean error of each method against the number of parameters; of one setting only, the errors of all
-            layers, sorted.
+            layers, sorted. The band of the CDD products goes from the least to the largest error of a layer, and
+            means of fits that were stopped have hollow markers.
         """
         from structmat._drawing import draw_errors_of_study  # noqa: PLC0415  # matplotlib is slow to import
 
@@ -177,10 +189,7 @@ class Study:
         head = f"Study of {counted(layers, 'layer')}, {counted(len(self.rows), 'row')}"
         if not self.rows:
             return head
-        table = self.means()
-        for name in ("error", "least", "most"):
-            table[name] = list(map(shown_error, table["share"], table[name]))
-        return f"{head}\n{table.to_string(index=False)}"
+        return f"{head}\n{self.means().to_string(index=False, na_rep='-', float_format='{:.4g}'.format)}"
 
 
 def load_study(path: str | os.PathLike[str]) -> Study:

@@ -194,13 +194,15 @@ def sweep(
                 ending = "" if seed is None else f", seed {seed}"
                 key = f"{layer} {method}, {count} factors, blocks of {block_size}{ending} ({digest.hexdigest()[:16]})"
                 units[key] = _Unit(layer, source, moment, method, count, block_size, seed, limit)
-    reasons = tuple(f"{text} ({number:,})" if number > 1 else text for text, number in left_out.items())
     if not units:
-        raise ArgumentValueError("sweep", None, f"there is nothing to do: {'; '.join(reasons) or 'no layers'}")
+        raise ArgumentValueError(
+            "sweep", None, f"there is nothing to do: {'; '.join(_counted(left_out)) or 'no layers'}"
+        )
     of_moment = None if moment is None else hashlib.sha256(np.ascontiguousarray(moment).data).hexdigest()
     settings = {"study": "sweep", "time_limit": limit, "input_second_moment": of_moment}
     done, failed = run(_approximate, units, out, settings=settings, workers=workers, callback=callback)
-    study = Study(rows_of(done.values()), failed, reasons)
+    left_out.update(record["left_out"] for record in done.values() if "left_out" in record)
+    study = Study(rows_of(done.values()), failed, _counted(left_out))
     study.to_csv(Path(out, TABLE), force=True)
     return study
 
@@ -305,6 +307,11 @@ def changes(
     return {name: plan.changes[name] for name in sorted(plan.changes, key=natural_key)}
 
 
+def _counted(texts: Counter[str]) -> tuple[str, ...]:
+    """Return texts, each with how often it stands there where that is more than once."""
+    return tuple(f"{text} ({number:,})" if number > 1 else text for text, number in texts.items())
+
+
 def _sources(layers: Mapping[str, Any]) -> dict[str, _Matrix]:
     """Return the sources of the matrices by name; arrays become sources of themselves."""
     if not isinstance(layers, Mapping):
@@ -337,7 +344,7 @@ def _unavailable(shape: tuple[int, ...], method: str, n_factors: int, block_size
 
 def _approximate(unit: _Unit) -> dict[str, Any]:
     """Do one unit of work: approximate one matrix by one method with one setting."""
-    begun = time.perf_counter()
+    began, spent = time.perf_counter(), time.process_time()
     matrix = unit.source.matrix()
     if not np.isfinite(matrix).all():
         raise ArgumentValueError("sweep", unit.layer, "must be finite, got NaN or infinity")
@@ -354,6 +361,8 @@ def _approximate(unit: _Unit) -> dict[str, Any]:
         best = baseline_errors(matrix, [most], names=[unit.method], **options)
         ((used, errors),) = best.values()
         n_parameters, error = int(used[0]), float(errors[0])
+        if not n_parameters and error > 0.0:
+            return {"rows": [], "left_out": f"{unit.method} has no member with so few parameters"}
     row = Row(
         layer=unit.layer,
         method=unit.method,
@@ -367,6 +376,7 @@ def _approximate(unit: _Unit) -> dict[str, Any]:
         n_parameters=n_parameters,
         error=error,
         status=status,
-        seconds=time.perf_counter() - begun,
+        processor_seconds=time.process_time() - spent,
+        clock_seconds=time.perf_counter() - began,
     )
     return {"rows": [row]}

@@ -44,7 +44,8 @@ def test_rows_have_what_each_method_gives_by_itself(study):
             ((used, error),) = baseline_errors(W, [fit.n_parameters], names=[row["method"]]).values()
             assert (row["error"], row["n_parameters"], row["seed"]) == (error[0], used[0], None)
             assert row["n_parameters"] <= fit.n_parameters
-    assert len(study.rows) == 2 * 2 * (2 + 5)
+    settings = {(row["layer"], row["block_size"], row["method"]) for row in study.rows}
+    assert len(study.rows) == len(settings) + 2 * 2  # a second seed of each setting of CDD
 
 
 def test_workers_give_the_same_rows_and_a_study_can_be_extended(tmp_path, study):
@@ -77,17 +78,42 @@ def test_tables_and_means_agree_with_the_rows(tmp_path, study):
     assert [float(line["error"]) for line in lines] == table["error"].tolist()
     for mean in study.means().itertuples():
         chosen = [row for row in study.rows if (row["method"], row["block_size"], row["n_factors"]) == mean[1:4]]
-        assert mean.layers == 2
+        assert mean.layers == len({row["layer"] for row in chosen})
         assert mean.error == pytest.approx(np.mean([row["error"] for row in chosen]))
+        by_layer = [np.mean([row["error"] for row in chosen if row["layer"] == name]) for name in LAYERS]
+        assert mean.layers < 2 or mean.deviation == pytest.approx(np.std(by_layer, ddof=1))
         assert mean.share == pytest.approx(np.mean([row["n_parameters"] / row["rows"] / row["cols"] for row in chosen]))
     norms = [np.linalg.norm(W) for W in LAYERS.values()]
-    one = Study(tuple(row for row in study.rows if row["method"] == "monarch")[::2])
+    one = Study(tuple(row for row in study.rows if row["method"] == "truncated-svd")[::2])
     left = np.hypot(*(row["error"] * row["norm"] for row in one.rows))
-    assert one.total_error("monarch") == pytest.approx(left / np.hypot(*norms))
-    assert "Study of 2 layers, 28 rows" in repr(study)
-    shown = [line.split()[5] == "-" for line in repr(study).splitlines()[2:]]
-    assert shown == [mean.share == 0.0 for mean in study.means().itertuples()]
-    assert any(shown)
+    assert one.total_error("truncated-svd") == pytest.approx(left / np.hypot(*norms))
+    assert f"Study of 2 layers, {len(study.rows)} rows" in repr(study)
+
+
+def test_families_that_cannot_compete_are_missing(study):
+    """They are no point of error 1.0 with no parameters, which would pull means up."""
+    assert all(row["n_parameters"] > 0 for row in study.rows)
+    assert any("has no member with so few parameters" in text for text in study.left_out)
+    nothing = {**study.rows[0], "method": "monarch", "n_parameters": 0, "error": 1.0}
+    assert "monarch" not in set(Study((study.rows[0], nothing)).means()["method"])
+
+
+def test_stopped_fits_are_said_in_every_output(tmp_path):
+    """Their status and both times stand in rows, CSV, means, print and figure."""
+    W = np.random.default_rng(0).standard_normal((8, 8))
+    study = sweep({"W": W}, tmp_path / "out", n_factors=[3, 5], methods=["cdd", "truncated-svd"], time_limit=0)
+    stopped = [row for row in study.rows if row["status"] == "time limit"]
+    assert {row["method"] for row in stopped} == {"cdd"}
+    assert all(row["processor_seconds"] >= 0.0 and row["clock_seconds"] > 0.0 for row in study.rows)
+    lines = [*csv.DictReader((tmp_path / "out" / "results.csv").read_text().splitlines())]
+    assert [line["status"] for line in lines] == [row["status"] for row in study.rows]
+    assert study.means()["stopped"].tolist() == [1, 1, 0, 0]
+    assert {"stopped", "processor_seconds", "clock_seconds", "deviation"} <= set(repr(study).splitlines()[1].split())
+    hollow = [line for line in study.plot().get_lines() if line.get_label() == "stopped"]
+    assert [len(line.get_xdata()) for line in hollow] == [2]
+    assert hollow[0].get_markerfacecolor() == "white"
+    of_one = Study(tuple(row for row in study.rows if row["n_factors"] == 3))
+    assert "stopped" in [line.get_label() for line in of_one.plot().get_lines()]
 
 
 def test_errors_weighted_by_the_inputs(tmp_path):
