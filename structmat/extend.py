@@ -22,9 +22,10 @@ Without a closed form unless given
     ``_damped_pinv(damp, xp)``, ``_eig(xp)``, ``_eigvals(xp)``, ``_svdvals(xp)``, ``_diagonal(xp)``, ``_norm(ord, xp)``,
     ``_frobenius(xp)``, ``_modulus(xp)``, ``_spectral_function(function, xp)``, and ``_orthonormal_eig(xp)``, by which
     Kronecker products, and operators to which a multiple of the identity is added, have closed forms;
-    ``_rounding(xp)``, the relative error of singular values, has a default. `closed_forms` returns which methods ask
-    which of them. A hook that has none for this case raises ``NoClosedFormError(self)``; the method that was called
-    names itself and the alternative.
+    ``_rounding(xp)``, the relative error of singular values, has a default, and so has ``_slogdet_and_error(xp)``,
+    which tells how far off the logarithm may be as well, by default no further than the rounding of its sum.
+    `closed_forms` returns which methods ask which of them. A hook that has none for this case raises
+    ``NoClosedFormError(self)``; the method that was called names itself and the alternative.
 For those who solve systems, with a default
     ``_near(like, xp)``, a `Near` of what is near this matrix, or another form of it: by default nothing. A circulant or
     eigenvectors near it precondition `structmat.solve` and `structmat.slogdet`; of a Toeplitz matrix plus a diagonal,
@@ -85,6 +86,7 @@ from structmat.operators import (
     closed_forms,
     combined,
     compose,
+    error_of_eigenvalues,
     function_of_entries,
     identity_factor,
     is_real_at,
@@ -126,6 +128,7 @@ __all__ = [
     "conjugate",
     "damped_reciprocal",
     "device_of",
+    "error_of_eigenvalues",
     "euclidean_norm",
     "function_of_entries",
     "identity_factor",

@@ -57,7 +57,7 @@ def levinson(c: NDArray[Any], r: NDArray[Any]) -> Recursion:
     a[0] = b[-1] = 1
     rho = c[0]
     sign = np.ones((), c.dtype)[()]
-    log = 0.0
+    moduli = np.ones(n)
     is_definite = hermitian
     with np.errstate(all="ignore"):
         for m in range(1, n + 1):
@@ -65,7 +65,7 @@ def levinson(c: NDArray[Any], r: NDArray[Any]) -> Recursion:
             if not 0 < modulus < np.inf:
                 return Recursion(np.full(n, np.nan), np.full(n, np.nan), 0j, -np.inf, is_definite=False)
             sign *= rho / modulus
-            log += float(np.log(modulus))
+            moduli[m - 1] = modulus
             if m == n:
                 break
             below = (backwards[n - 1 - m : n - 1] @ a[:m]) / rho
@@ -86,6 +86,7 @@ def levinson(c: NDArray[Any], r: NDArray[Any]) -> Recursion:
             rho *= ratio
         if symmetric or hermitian:
             b = a[::-1] if symmetric else a[::-1].conj()
+        log = float(np.sum(np.log(moduli)))  # by pairs: added one by one they lose a digit or two
         return Recursion(a / rho, -np.append(np.zeros(1, c.dtype), b[:-1]), complex(sign), log, is_definite)
 
 

@@ -28,6 +28,9 @@ from structmat._toeplitz_systems.refinement import refined_to_the_last_digit, re
 _EPS = float(np.finfo(float).eps)
 """The machine epsilon of double precision."""
 
+_VECTORS = 4
+"""The random vectors by which the norms of inverses are estimated."""
+
 _SLICE = 20
 """Numbers are cut into slices of at most 21 bits, so that sums of 512 products of two slices are exact."""
 
@@ -142,7 +145,8 @@ class SmallSystems:
     def slogdet(self) -> tuple[Array, Array]:
         """Return the phases of the determinants and the logarithms of their absolute values.
 
-        The phase is zero where the matrix is singular, and both are NaN where it is not finite.
+        The phase is zero where the matrix is singular, and both are NaN where it is not finite. `error_of_slogdet` says
+        how accurate they are.
         """
         xp, n = self.xp, self.n
         sign, log = self.elimination.slogdet()
@@ -159,6 +163,15 @@ class SmallSystems:
             sign = xp.where(is_hermitian, xp.astype(xp.sign(xp.real(sign)), sign.dtype), sign)
         nan = xp.full_like(log, xp.nan)
         return xp.where(self.is_finite, sign, xp.full_like(sign, xp.nan)), xp.where(self.is_finite, log, nan)
+
+    def error_of_slogdet(self) -> Array:
+        """Return how far off the logarithms may be beside the rounding of their sums, as `AcceptedSystem` has it."""
+        xp, n = self.xp, self.n
+        vectors = np.random.default_rng(0).standard_normal((n, _VECTORS))
+        z = xp.asarray(vectors, dtype=self.constants.dtype, device=device_of(self.constants))
+        x = self.elimination.solve(xp.broadcast_to(z, (self.constants.shape[0], n, _VECTORS)))
+        norm = xp.sqrt(xp.sum(xp.abs(x) ** 2, axis=(-2, -1)) / _VECTORS)
+        return 0.5 * math.sqrt(n) * _EPS * xp.max(xp.abs(self.constants), axis=-1) * norm
 
     # The inverse
 

@@ -55,6 +55,8 @@ class LogDeterminants(NamedTuple):
 
     It is zero where the sign is zero, since complex infinities cannot be divided.
     """
+    error: Array
+    """How far off the logarithm may be beside the rounding of its last sum; zero where it is not asked for."""
 
 
 # For arrays of any library
@@ -131,17 +133,20 @@ def inverse_vectors(c: Array, r: Array, xp: Namespace, owner: str | None) -> Inv
     return InverseVectors(*on_host(on_numpy, results, [c, r], xp))
 
 
-def log_determinants(c: Array, r: Array, xp: Namespace, owner: str) -> LogDeterminants:
+def log_determinants(c: Array, r: Array, xp: Namespace, owner: str, *, with_error: bool = False) -> LogDeterminants:
     """Return determinants, without derivatives."""
     c, r = _of_one_shape(c, r, xp)
     if is_numpy(xp):
-        return log_determinants_on_host(c, r, owner, strict=True)
+        return log_determinants_on_host(c, r, owner, strict=True, with_error=with_error)
     batch = tuple(c.shape[:-1])
-    results = [(batch, precision_of(c.dtype, xp)), (batch, c.dtype)]
+    precision = precision_of(c.dtype, xp)
+    results = [(batch, precision), (batch, c.dtype), (batch, precision)]
     if _is_in_library(c, xp):
-        compute = partial(_log_determinants_in_library, eps=_eps(c.dtype, xp), xp=xp, owner=owner)
+        eps = _eps(c.dtype, xp)
+        compute = partial(_log_determinants_in_library, eps=eps, xp=xp, owner=owner, with_error=with_error)
         return LogDeterminants(*rules_of(xp).in_double_precision(compute, results, [c, r]))
-    on_numpy = partial(log_determinants_on_host, owner=owner, strict=can_raise_for_values(xp))
+    strict = can_raise_for_values(xp)
+    on_numpy = partial(log_determinants_on_host, owner=owner, strict=strict, with_error=with_error)
     return LogDeterminants(*on_host(on_numpy, results, [c, r], xp))
 
 
@@ -247,14 +252,15 @@ def _vectors_in_library(c: Array, r: Array, dtype: DType, xp: Namespace, owner: 
 
 
 def _log_determinants_in_library(
-    c: Array, r: Array, eps: float, xp: Namespace, owner: str | None
-) -> tuple[Array, Array]:
-    """Return the sign and the logarithm of each determinant, as `LogDeterminants` has them."""
+    c: Array, r: Array, eps: float, xp: Namespace, owner: str | None, *, with_error: bool
+) -> tuple[Array, Array, Array]:
+    """Return the sign, the logarithm and its error of each determinant, as `LogDeterminants` has them."""
     batch = tuple(c.shape[:-1])
     n = c.shape[-1]
     c, r = (xp.reshape(v, (math.prod(batch), n)) for v in (c, r))
     systems = SmallSystems(c, r, xp, eps)
     sign, log = systems.slogdet()
+    error = systems.error_of_slogdet() if with_error else xp.zeros_like(log)
     if owner and rules_of(xp).has_values(c) and 0 not in batch:
         _warn_of_conditions(systems.condition(), systems.eps, xp, owner)
     log = xp.where(sign == 0, xp.zeros_like(log), log)
@@ -265,7 +271,7 @@ def _log_determinants_in_library(
         log = log + 1j * xp.where(is_real, xp.zeros_like(angle), angle)
         signs = xp.where(is_real, xp.sign(real), xp.ones_like(real))
         sign = xp.where(xp.isnan(real), real, signs)  # as the sign of NaN is zero in torch
-    return tuple(xp.reshape(v, batch) for v in (sign, log))
+    return tuple(xp.reshape(v, batch) for v in (sign, log, error))
 
 
 def _warn_of_conditions(condition: Array, eps: float, xp: Namespace, owner: str | None) -> None:
@@ -327,32 +333,37 @@ def vectors_on_host(c: Any, r: Any, owner: str | None = None, *, strict: bool = 
     return InverseVectors(np.reshape(x, (*batch, n)), np.reshape(y, (*batch, n)))
 
 
-def log_determinants_on_host(c: Any, r: Any, owner: str | None = None, *, strict: bool = False) -> LogDeterminants:
+def log_determinants_on_host(
+    c: Any, r: Any, owner: str | None = None, *, strict: bool = False, with_error: bool = False
+) -> LogDeterminants:
     """Return the determinant of each matrix; a singular one has a sign of zero."""
     batch, n = c.shape[:-1], c.shape[-1]
     c, r = (np.reshape(v, (-1, n)) for v in (c, r))
     sign = np.full(len(c), np.nan, c.dtype)
-    log = np.zeros(len(c))
+    log, error = np.zeros(len(c)), np.zeros(len(c))
 
     def compute(systems: SmallSystems) -> bool:
         sign[...], log[...] = systems.slogdet()
+        if with_error:
+            error[...] = systems.error_of_slogdet()
         return True
 
     for k in _one_by_one(c, r, compute, owner):
         with nullcontext() if strict else suppress(np.linalg.LinAlgError):
-            sign[k], log[k] = ToeplitzSystem(c[k], r[k], owner).slogdet()
-    return of_phases(np.reshape(sign, batch), np.reshape(log, batch))
+            sign[k], log[k], error[k] = ToeplitzSystem(c[k], r[k], owner).slogdet(with_error=with_error)
+    return of_phases(*(np.reshape(each, batch) for each in (sign, log, error)))
 
 
-def of_phases(phase: Any, log: Any) -> LogDeterminants:
+def of_phases(phase: Any, log: Any, error: Any) -> LogDeterminants:
     """Return determinants by their phases, of the dtype of the matrices, and the logarithms of their moduli."""
     log = np.where(phase == 0, 0, log)
+    error = error.astype(phase.real.dtype)
     if not np.iscomplexobj(phase):
-        return LogDeterminants(phase, log.astype(phase.dtype))
+        return LogDeterminants(phase, log.astype(phase.dtype), error)
     is_real = phase.imag == 0
     sign = np.where(np.isnan(phase), np.nan, np.where(is_real, np.sign(phase.real), 1)).astype(phase.real.dtype)
     angle = np.where(is_real, 0, np.angle(phase))
-    return LogDeterminants(sign, (log + 1j * angle).astype(phase.dtype))
+    return LogDeterminants(sign, (log + 1j * angle).astype(phase.dtype), error)
 
 
 def _is_small_stack(c: Any) -> bool:

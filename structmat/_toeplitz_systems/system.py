@@ -22,7 +22,7 @@ from structmat._fourier.embedding import fast_length, kernel_of_diagonals
 from structmat._fourier.plans import Convolution
 from structmat._fourier.spectra import spectrum
 from structmat._toeplitz_systems import thresholds
-from structmat._toeplitz_systems.acceptance import AcceptedSystem
+from structmat._toeplitz_systems.acceptance import AcceptedSystem, Determinant
 from structmat._toeplitz_systems.accuracy_warnings import warn_of_lost_digits
 from structmat._toeplitz_systems.elimination import (
     TriangularFactors,
@@ -406,43 +406,53 @@ class ToeplitzSystem(AcceptedSystem):
 
     # The determinant
 
-    def slogdet(self) -> tuple[Any, float]:
-        """Return the phase of the determinant, zero where T is singular, and the logarithm of its absolute value."""
+    def slogdet(self, *, with_error: bool = False) -> tuple[Any, float, float]:
+        """Return the phase of the determinant, zero where T is singular, and the logarithm of its absolute value.
+
+        The third number is, if it is asked for, how far off the logarithm may be beside the rounding of its last sum.
+        """
         if not self.is_finite:
-            return math.nan, math.nan
+            return math.nan, math.nan, math.nan
         if not (np.any(self.c[1:]) and np.any(self.r[1:])):
-            sign, log = self._determinant_of_triangle()
+            found = self._determinant_of_triangle()
         elif self.n <= thresholds.DENSE or self.band:
-            sign, log = self._determinant_of_factors()
+            found = self._determinant_of_factors()
         else:
-            sign, log = self._determinant_by_recursion()
+            found = self._determinant_by_recursion()
+        sign = found.sign
         if self.is_hermitian or not np.iscomplexobj(self.constants):
             sign = float(np.sign(np.real(sign)))
-        return sign, log + self.n * self.exponent * math.log(2) if sign else -math.inf
+        log = found.log + self.n * self.exponent * math.log(2) if sign else -math.inf
+        return sign, log, self._error_of(found, self.largest) if with_error else 0.0
 
-    def _determinant_of_triangle(self) -> tuple[Any, float]:
-        """Return phase and logarithm for a triangular matrix."""
+    def _determinant_of_triangle(self) -> Determinant:
         modulus = abs(self.c[0])
         if not modulus:
-            return 0.0, -math.inf
-        return (self.c[0] / modulus) ** self.n, self.n * math.log(modulus)
+            return Determinant(0.0, -math.inf)
+        return Determinant((self.c[0] / modulus) ** self.n, self.n * math.log(modulus))
 
-    def _determinant_by_recursion(self) -> tuple[Any, float]:
-        """Return phase and logarithm by Levinson's recursion, or of the factors where these are more accurate."""
+    def _determinant_by_recursion(self) -> Determinant:
+        """Return the determinant by Levinson's recursion, or of the factors where these are more accurate."""
         with np.errstate(all="ignore"):
             recursion = levinson(self.c, self.r)
-            _, correction = self._corrected(np.array([recursion.x, recursion.y]))
-        if correction <= (thresholds.TRUSTED if recursion.is_definite else thresholds.TRUSTED_LOGARITHM):
-            return recursion.sign, recursion.log
-        if self.n <= thresholds.LARGEST:
+            vectors, correction = self._corrected(np.array([recursion.x, recursion.y]))
+        is_trusted = correction <= (thresholds.TRUSTED if recursion.is_definite else thresholds.TRUSTED_LOGARITHM)
+        if not is_trusted and self.n <= thresholds.LARGEST:
             return self._determinant_of_factors()
-        if not correction <= thresholds.TRUSTED:
-            self._refuse()
-        self._warn_of_logarithm(correction)
-        return recursion.sign, recursion.log
+        if not is_trusted:
+            if not correction <= thresholds.TRUSTED:
+                self._refuse()
+            self._warn_of_logarithm(correction)
+        lost = self._lost_by_recursion(correction, is_definite=recursion.is_definite)
 
-    def _determinant_of_factors(self) -> tuple[Any, float]:
-        sign, log = super()._determinant_of_factors()
-        if self.band and not sign:  # whose last pivot may be zero only because it was too small for a number
+        def inverse(rows: NDArray[Any]) -> Any:
+            x, y = vectors
+            return bezoutian(x, y, numpy_namespace).apply(rows, numpy_namespace)
+
+        return Determinant(recursion.sign, recursion.log, inverse, lost)
+
+    def _determinant_of_factors(self) -> Determinant:
+        found = super()._determinant_of_factors()
+        if self.band and not found.sign:  # whose last pivot may be zero only because it was too small for a number
             self._warn_of_condition(math.inf)
-        return sign, log
+        return found

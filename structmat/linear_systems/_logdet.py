@@ -28,7 +28,7 @@ from structmat.linear_systems._lanczos import (
     probes_of,
 )
 from structmat.linear_systems._logdet_derivatives import with_derivatives
-from structmat.linear_systems._logdet_errors import error_of_cholesky, rounding_of
+from structmat.linear_systems._logdet_errors import error_of_cholesky, error_of_few_gaps, rounding_of
 from structmat.linear_systems._results import ConvergenceError, SlogdetEstimate
 from structmat.linear_systems._solve import require_operator
 from structmat.linear_systems._superfast import MOST_WITHOUT_FACTOR, Superfast, direct_logdet
@@ -267,8 +267,8 @@ def _exactly(op: LinearOperator, method: Superfast | None, owner: str, xp: Names
         return found
     if is_written_out(op):
         return _by_dense_factor(op, xp)
-    log = _by_few_gaps(op, xp)
-    return None if log is None else _of_positive(log, rounding_of(log, op.shape[0], xp), op, xp)
+    known = _by_few_gaps(op, xp)
+    return None if known is None else _of_positive(*known, op, xp)
 
 
 def _by_dense_factor(op: LinearOperator, xp: Namespace) -> SlogdetEstimate:
@@ -299,8 +299,8 @@ def _of_positive(log: Array, error: Array, op: LinearOperator, xp: Namespace) ->
 
 def _in_closed_form(op: LinearOperator, xp: Namespace) -> SlogdetEstimate | None:
     with suppress(NotImplementedError):
-        sign, log = op._slogdet(xp)
-        return SlogdetEstimate(sign, log, rounding_of(log, op.shape[0], xp))
+        sign, log, error = op._slogdet_and_error(xp)
+        return SlogdetEstimate(sign, log, error + rounding_of(log, op.shape[0], xp))
     return None
 
 
@@ -355,19 +355,27 @@ def _of_dense(op: LinearOperator, xp: Namespace) -> tuple[Array, Array]:
     return xp.where(hermitian, log, xp.full_like(log, float("nan"))), error_of_cholesky(factor, dense, xp)
 
 
-def _by_few_gaps(op: LinearOperator, xp: Namespace) -> Array | None:
-    """Return the logarithm of the determinant of a matrix of which few rows are missing, by that of the whole."""
+def _by_few_gaps(op: LinearOperator, xp: Namespace) -> tuple[Array, Array] | None:
+    """Return the logarithm of the determinant of a matrix of which few rows are missing, by that of the whole.
+
+    The second array is how far off it may be: the error of the whole, and what is measured of the rest.
+    """
     near = op._near(next(iter(op._arrays()), xp.ones(1)), xp)
     whole, chosen = near.whole, near.chosen
     missing = None if chosen is None else chosen._others()
     if missing is None or len(missing) * missing.size > _GAPS:
         return None
     try:
-        (sign, log), inverse = whole._slogdet(xp), whole._inv(xp)
-        log = log + _by_cholesky(Submatrix(inverse, missing, missing).to_dense(), xp)[0]
+        sign, log, error = whole._slogdet_and_error(xp)
+        inverse = whole._inv(xp)
+        of_missing = Submatrix(inverse, missing, missing).to_dense()
+        log_of_missing, factor = _by_cholesky(of_missing, xp)
     except (NotImplementedError, np.linalg.LinAlgError):
         return None
-    return _checked(op, xp.where(real_part(sign, xp) > 0, log, xp.full_like(log, float("nan"))), xp)
+    log = log + log_of_missing
+    error = error + error_of_cholesky(factor, of_missing, xp) + error_of_few_gaps(op, inverse, near, factor, xp)
+    log = _checked(op, xp.where(real_part(sign, xp) > 0, log, xp.full_like(log, float("nan"))), xp)
+    return log, error + rounding_of(log, whole.shape[0], xp)
 
 
 def _checked(op: LinearOperator, log: Array, xp: Namespace) -> Array:

@@ -10,6 +10,7 @@ from structmat._arrays.arithmetic import real_part
 from structmat._arrays.libraries import device_of, rules_of
 from structmat._arrays.linear_algebra import adjoint, measured_error_of_logdet
 from structmat._arrays.typing import Array, Namespace
+from structmat.operators import LinearOperator, Near
 
 _ALL = 32
 """The most unknowns of a matrix of which all columns of the inverse are looked at.
@@ -47,9 +48,7 @@ def error_of_cholesky(factor: Array, dense: Array, xp: Namespace) -> Array:
     with rules.unrecorded():
         scale = xp.sqrt(xp.abs(real_part(xp.linalg.diagonal(K), xp)))[..., None]
         columns = scale * xp.matrix_transpose(z)
-        first = rules.triangular_solutions(L, columns)
-        upper = xp.flip(adjoint(L, xp), axis=(-2, -1))  # which is lower triangular
-        x = xp.flip(rules.triangular_solutions(upper, xp.flip(first, axis=-2)), axis=-2)
+        x = _by_factor(L, columns, xp)
         left = xp.matrix_transpose((xp.matmul(K, x) - columns) / scale)
         measured = measured_error_of_logdet(xp.broadcast_to(z, tuple(left.shape)), left, xp)
         norms = xp.linalg.vector_norm(scale * x, axis=-2)
@@ -59,12 +58,49 @@ def error_of_cholesky(factor: Array, dense: Array, xp: Namespace) -> Array:
         return measured + _epsilon(deviation, xp) * (deviation + rounding)
 
 
+def error_of_few_gaps(op: LinearOperator, inverse: LinearOperator, near: Near, factor: Array, xp: Namespace) -> Array:
+    """Return the measured error of the determinant of a matrix by that of the whole, without derivatives.
+
+    Parameters
+    ----------
+    op : LinearOperator
+        The matrix.
+    inverse : LinearOperator
+        That of the whole.
+    near : Near
+        Which rows and columns of the whole the matrix has.
+    factor : array, shape (..., k, k)
+        The Cholesky factor of the other rows and columns of the inverse.
+    """
+    rules = rules_of(xp)
+    op, inverse = (A._map(lambda array, _: rules.constant(array)) for A in (op, inverse))
+    L, others = rules.constant(factor), near.chosen._others()
+    like = next(iter(op._arrays()))
+    z = xp.astype(_vectors(op.shape[0], like, xp), L.dtype)
+    with rules.unrecorded():
+        z = xp.broadcast_to(z, (*op.batch_shape, *z.shape))
+        op, inverse = (A._with_batch_axis(xp) for A in (op, inverse))
+        x = inverse._matvec(near.chosen._scattered(z, xp), xp)
+        of_others = xp.matrix_transpose(others._gathered(x, xp))
+        weights = xp.matrix_transpose(_by_factor(L, of_others, xp))
+        x = near.chosen._gathered(x - inverse._matvec(others._scattered(weights, xp), xp), xp)
+        return measured_error_of_logdet(z, op._matvec(x, xp) - z, xp)
+
+
 def rounding_of(log: Array, n: int, xp: Namespace) -> Array:
     """Return the rounding error of a sum of n logarithms, which is what is known of closed forms, without derivatives.
 
     It knows nothing of the condition number: the numbers themselves are as far off as rounding errors of the largest.
     """
     return _epsilon(log, xp) * (n + xp.abs(rules_of(xp).constant(log)))
+
+
+def _by_factor(L: Array, columns: Array, xp: Namespace) -> Array:
+    """Return the solutions of systems with the matrix of these Cholesky factors."""
+    rules = rules_of(xp)
+    first = rules.triangular_solutions(L, columns)
+    upper = xp.flip(adjoint(L, xp), axis=(-2, -1))  # which is lower triangular
+    return xp.flip(rules.triangular_solutions(upper, xp.flip(first, axis=-2)), axis=-2)
 
 
 def _vectors(n: int, like: Array, xp: Namespace) -> Array:

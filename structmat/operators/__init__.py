@@ -19,7 +19,7 @@ from structmat.operators._base.arithmetic import PairRules, add, compose, scale
 from structmat.operators._base.closed_forms import ClosedForm, NoClosedFormError
 from structmat.operators._base.combination import combined
 from structmat.operators._base.constant import Constant
-from structmat.operators._base.determinants import sign_and_log
+from structmat.operators._base.determinants import error_of_eigenvalues, sign_and_log
 from structmat.operators._base.hooks import Context, NormOrder
 from structmat.operators._base.indices import Indices
 from structmat.operators._base.linear_operator import (
@@ -109,6 +109,7 @@ __all__ = [
     "closed_forms",
     "combined",
     "compose",
+    "error_of_eigenvalues",
     "function_of_entries",
     "identity_factor",
     "is_real_at",

@@ -275,6 +275,10 @@ def _determinants(probe: Probe) -> None:
     if not np.all(np.isfinite(log)) or _is_nearly_singular(probe, log, n):
         return
     _compare(probe, "the sign of slogdet has a modulus that is not 1", np.abs(sign), np.ones_like(log), 1.0)
+    _, again, error = (values_of(part) for part in A._slogdet_and_error(probe.view.xp))
+    _compare(probe, "the logarithm of _slogdet_and_error", again, log, float(n))
+    if error.shape != A.batch_shape or not np.all(error >= 0):
+        raise probe.fail(f"the error of _slogdet_and_error is {error}")
     det = _known(A.det) if np.all(np.abs(log) < limit) else None
     if det is not None:
         ratio = values_of(det) * np.exp(-log.astype(float))

@@ -424,8 +424,6 @@ def _as_array(library: str | AsArray) -> AsArray:
     """Return what makes arrays of a library."""
     if callable(library):
         return library
-    if library == "numpy":
-        return np.array
     try:
         module = import_module({"jax": "jax.numpy"}.get(library, library))
     except ModuleNotFoundError as error:

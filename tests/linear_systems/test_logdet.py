@@ -82,6 +82,41 @@ def test_small_matrices_are_written_out(backend: Any, name: str) -> None:
     assert_is_exact(log, error, exact)
 
 
+def recursion_in_long_double(c: Any) -> float:
+    """Return the log-determinant of a positive definite Toeplitz matrix by the recursion of Levinson and Durbin."""
+    c = np.asarray(c, np.longdouble)
+    a, rho, log = c[:0], c[0], np.log(c[0])
+    for m in range(1, len(c)):
+        reflection = (c[m] - a @ c[m - 1 : 0 : -1]) / rho
+        a = np.append(a - reflection * a[::-1], reflection)
+        rho *= (1 - reflection) * (1 + reflection)
+        log += np.log(rho)
+    return float(log)
+
+
+LAGS = np.arange(300.0)
+COVARIANCES = {
+    "squared exponential": np.exp(-0.5 * (LAGS / 4) ** 2),
+    "exponential": np.exp(-LAGS / 20),
+    "quasi-periodic": np.exp(-LAGS / 200 - 2 * np.sin(np.pi * LAGS / 25) ** 2),
+}
+
+
+@pytest.mark.parametrize("n", [3, 40, 300])
+@pytest.mark.parametrize("name", COVARIANCES)
+def test_errors_of_closed_forms_are_true(name: str, n: int) -> None:
+    """They are never zero, at most four times too small, and not much larger than the true ones of like matrices."""
+    ratios = []
+    for nugget in 10.0 ** np.arange(-13, 1):
+        c = COVARIANCES[name][:n] + np.append(nugget, np.zeros(n - 1))
+        found = sm.slogdet(sm.Toeplitz(c))
+        off = abs(found.logabsdet - recursion_in_long_double(c))
+        assert found.standard_error > 0
+        assert off <= 4 * found.standard_error, nugget
+        ratios.append(found.standard_error / max(off, 1e-11 * (1 + abs(found.logabsdet))))
+    assert np.median(ratios) < 100
+
+
 def test_few_gaps_of_a_series_leave_rounding_errors_alone() -> None:
     torch, n = pytest.importorskip("torch"), 1100
     seen = np.arange(n) % 100 != 7

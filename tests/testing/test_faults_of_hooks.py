@@ -184,6 +184,18 @@ FAULTS = [
     Fault("factors doubled", "_determinant_factors", "determinants", doubled),
     Fault("a determinant conjugated", "_det", "determinants", conjugate, "complex circulant"),
     Fault("the sign of a determinant", "_slogdet", "determinants", lambda right, xp: (-right(xp)[0], right(xp)[1])),
+    Fault(
+        "an error below zero",
+        "_slogdet_and_error",
+        "determinants",
+        lambda right, xp: (*right(xp)[:2], -1 - right(xp)[2]),
+    ),
+    Fault(
+        "another logarithm beside its error",
+        "_slogdet_and_error",
+        "determinants",
+        lambda right, xp: (right(xp)[0], 2 * right(xp)[1], right(xp)[2]),
+    ),
     Fault("a logarithm doubled", "_slogdet", "determinants", lambda right, xp: (right(xp)[0], 2 * right(xp)[1])),
     Fault("a pseudo-inverse transposed", "_pinv", "solutions", transposed),
     Fault("no damping", "_damped_pinv", "solutions", lambda right, damp, xp: right(0 * damp, xp)),

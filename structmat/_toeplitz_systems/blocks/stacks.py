@@ -96,15 +96,15 @@ def _differentiable_blocks(T: Any, xp: Namespace, owner: str | None) -> InverseB
     return InverseBlocks.from_rows(columns, rows, p)
 
 
-def block_log_determinants(T: Any, xp: Namespace, owner: str) -> LogDeterminants:
+def block_log_determinants(T: Any, xp: Namespace, owner: str, *, with_error: bool = False) -> LogDeterminants:
     """Return determinants, without derivatives."""
-    batch = T.batch_shape
+    batch, strict = T.batch_shape, can_raise_for_values(xp)
     c, r = _of_one_batch(T, xp)
-    compute = partial(_log_determinants_on_host, p=T.c.shape[-1], owner=owner, strict=can_raise_for_values(xp))
+    compute = partial(_log_determinants_on_host, p=T.c.shape[-1], owner=owner, strict=strict, with_error=with_error)
     if is_numpy(xp):
         return compute(c, r)
-    dtype = T.c.dtype
-    return LogDeterminants(*on_host(compute, [(batch, precision_of(dtype, xp)), (batch, dtype)], [c, r], xp))
+    precision = precision_of(T.c.dtype, xp)
+    return LogDeterminants(*on_host(compute, [(batch, precision), (batch, T.c.dtype), (batch, precision)], [c, r], xp))
 
 
 @dataclass(frozen=True)
@@ -172,13 +172,15 @@ def _inverse_on_host(c: Any, r: Any, *, p: int, owner: str | None, strict: bool)
     return found
 
 
-def _log_determinants_on_host(c: Any, r: Any, *, p: int, owner: str | None, strict: bool) -> LogDeterminants:
+def _log_determinants_on_host(
+    c: Any, r: Any, *, p: int, owner: str | None, strict: bool, with_error: bool
+) -> LogDeterminants:
     """Return the determinant of each matrix; a singular one has a sign of zero."""
     c, r = np.broadcast_arrays(c, r)
     sign = np.full(c.shape[:-1], np.nan, c.dtype)
-    log = np.zeros(c.shape[:-1])
+    log, error = np.zeros(c.shape[:-1]), np.zeros(c.shape[:-1])
     for index in np.ndindex(c.shape[:-1]):
         with nullcontext() if strict else suppress(np.linalg.LinAlgError):
             system = BlockToeplitzSystem(_blocks(c[index], p), _blocks(r[index], p), owner)
-            sign[index], log[index] = system.slogdet()
-    return of_phases(sign, log)
+            sign[index], log[index], error[index] = system.slogdet(with_error=with_error)
+    return of_phases(sign, log, error)

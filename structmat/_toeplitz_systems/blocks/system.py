@@ -18,7 +18,7 @@ from structmat._arrays.arithmetic import times_power_of_two
 from structmat._arrays.namespaces import numpy_namespace
 from structmat._fourier.blocks import BlockToeplitzConvolution
 from structmat._toeplitz_systems import thresholds
-from structmat._toeplitz_systems.acceptance import AcceptedSystem
+from structmat._toeplitz_systems.acceptance import AcceptedSystem, Determinant
 from structmat._toeplitz_systems.accuracy_warnings import warn_of_lost_digits
 from structmat._toeplitz_systems.blocks.chan_preconditioner import (
     block_circulant_inverse,
@@ -285,32 +285,37 @@ class BlockToeplitzSystem(AcceptedSystem):
 
     # The determinant
 
-    def slogdet(self) -> tuple[Any, float]:
-        """Return the phase of the determinant, zero where T is singular, and the logarithm of its absolute value."""
+    def slogdet(self, *, with_error: bool = False) -> tuple[Any, float, float]:
+        """Return the phase of the determinant, zero where T is singular, and the logarithm of its absolute value.
+
+        The third number is, if it is asked for, how far off the logarithm may be beside the rounding of its last sum.
+        """
         if not self.is_finite:
-            return math.nan, math.nan
-        if self.n <= thresholds.DENSE:
-            sign, log = self._determinant_of_factors()
-        else:
-            sign, log = self._determinant_by_recursion()
+            return math.nan, math.nan, math.nan
+        found = self._determinant_of_factors() if self.n <= thresholds.DENSE else self._determinant_by_recursion()
+        sign, log = found.sign, found.log
         if self.hermitian or not np.iscomplexobj(self.constants):
             sign = float(np.sign(np.real(sign)))
         shift = self.blocks * int(np.sum(self.row_shifts + self.column_shifts))
-        return sign, log - shift * math.log(2) if sign else -math.inf
+        log = log - shift * math.log(2) if sign else -math.inf
+        largest = float(np.max(np.abs(self.constants)))
+        return sign, log, self._error_of(found, largest) if with_error else 0.0
 
-    def _determinant_by_recursion(self) -> tuple[Any, float]:
-        """Return phase and logarithm by the recursion, or of the factors where these are more accurate."""
+    def _determinant_by_recursion(self) -> Determinant:
+        """Return the determinant by the recursion, or of the factors where these are more accurate."""
         found = self.recursion if self.can_recur else None
+        is_trusted = False
         if found is not None:
             trusted = thresholds.TRUSTED if found.recursion.is_definite else thresholds.TRUSTED_LOGARITHM
-            if found.first <= trusted:
-                return found.recursion.sign, found.recursion.log
-        if self.n <= thresholds.LARGEST:
+            is_trusted = found.first <= trusted
+        if not is_trusted and self.n <= thresholds.LARGEST:
             return self._determinant_of_factors()
         if found is None or not found.first <= thresholds.TRUSTED:
             raise self._refusal()
-        self._warn_of_logarithm(found.first)
-        return found.recursion.sign, found.recursion.log
+        if not is_trusted:
+            self._warn_of_logarithm(found.first)
+        lost = self._lost_by_recursion(found.first, is_definite=found.recursion.is_definite)
+        return Determinant(found.recursion.sign, found.recursion.log, self.inverse, lost)
 
 
 def _product_with(lower: NDArray[Any], upper: NDArray[Any]) -> Callable[[NDArray[Any]], Any]:

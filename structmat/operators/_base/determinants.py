@@ -6,6 +6,7 @@ import math
 
 from structmat._arrays.arithmetic import binary_exponents, divided
 from structmat._arrays.dtypes import is_complex
+from structmat._arrays.libraries import rules_of
 from structmat._arrays.typing import Array, Namespace
 
 
@@ -58,6 +59,45 @@ def product(factors: Array, xp: Namespace) -> Array:
     plain = xp.prod(xp.where(safe[..., None], factors, xp.ones_like(factors)), axis=-1)
     sign, log = sign_and_log(factors, xp)
     return xp.where(safe, plain, sign * xp.astype(xp.exp(log), sign.dtype))
+
+
+def error_of_eigenvalues(values: Array, xp: Namespace, *, by_transforms: bool = False) -> Array:
+    """Return how far off the logarithm of the modulus of a product of computed eigenvalues may be.
+
+    The errors of the eigenvalues are those of rounding the largest one, or by transforms their root mean square, times
+    the root of the number of steps of a fast transform.
+
+    Parameters
+    ----------
+    values : array, shape (..., k)
+        The eigenvalues.
+    xp : namespace
+        Of the array.
+    by_transforms : bool, default False
+        Whether fast transforms of the parameters have made them.
+
+    Returns
+    -------
+    array, shape (...)
+        What the hook ``_slogdet_and_error`` returns last, without derivatives.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from structmat.extend import error_of_eigenvalues
+    >>> error = error_of_eigenvalues(np.array([1.0, 1e-10]), np)
+    >>> bool(1e-6 < error < 1e-5)
+    True
+    """
+    moduli = xp.abs(rules_of(xp).constant(values))
+    moduli = xp.where(moduli > 0.0, moduli, xp.ones_like(moduli))  # where the logarithm is minus infinity anyway
+    largest = xp.max(moduli, axis=-1, keepdims=True)
+    relative = moduli / largest
+    size = xp.ones_like(largest[..., 0])
+    if by_transforms:
+        steps = 1 + math.log2(values.shape[-1])
+        size = xp.sqrt(steps * xp.mean(relative**2, axis=-1))
+    return float(xp.finfo(moduli.dtype).eps) * size * xp.sqrt(xp.sum(1 / relative**2, axis=-1))
 
 
 def _logs(moduli: Array, of_zero: float, xp: Namespace) -> Array:

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias, TypeVar
 
 from structmat._arrays.arithmetic import conjugate
 from structmat._arrays.dtypes import complex_partner, is_complex
-from structmat._arrays.libraries import device_of
+from structmat._arrays.libraries import device_of, rules_of
 from structmat._arrays.typing import Array, Device, DType, Namespace
 from structmat._fourier.plans import Plan
 from structmat._fourier.products import Products
@@ -151,6 +151,14 @@ class Hooks(Stored):
     def _slogdet(self, xp: Namespace) -> tuple[Array, Array]:
         """Return sign and logarithm of the modulus of the determinant, by default from its factors."""
         return sign_and_log(self._determinant_factors(xp), xp)
+
+    def _slogdet_and_error(self, xp: Namespace) -> tuple[Array, Array, Array]:
+        """Return the same, and how far off the logarithm may be, without derivatives, beside the rounding of its sum.
+
+        By default that is zero, as where the factors are parameters.
+        """
+        sign, log = self._slogdet(xp)
+        return sign, log, xp.zeros_like(rules_of(xp).constant(log))
 
     def _pinv(self, rtol: float, xp: Namespace) -> Operator:
         """Return the pseudo-inverse, without singular values up to `rtol` times the largest."""

@@ -36,6 +36,7 @@ from structmat._fourier.spectra import from_spectrum, spectrum
 from structmat._fourier.transforms import transforms
 from structmat.operators._base.arithmetic import compose
 from structmat.operators._base.closed_forms import NoClosedFormError
+from structmat.operators._base.determinants import error_of_eigenvalues
 from structmat.operators._base.hooks import Context
 from structmat.operators._base.linear_operator import LinearOperator, Planned
 from structmat.operators._base.spectral_functions import spectral_rounding
@@ -381,6 +382,12 @@ class BlockCirculant(Planned):
             signs = xp.where(is_unpaired, xp.round(xp.real(signs)), xp.ones_like(logs))
             logs = xp.where(is_unpaired, logs, 2 * logs)
         return xp.prod(signs, axis=-1), xp.sum(logs, axis=-1)
+
+    def _slogdet_and_error(self, xp: Namespace) -> tuple[Array, Array, Array]:
+        S, _ = self._own_spectrum(xp)
+        values = singular_values(rules_of(xp).constant(S), xp)
+        error = error_of_eigenvalues(xp.reshape(values, (*self.batch_shape, -1)), xp, by_transforms=True)
+        return *self._slogdet(xp), math.sqrt(2) * error  # since half of the spectrum may stand for all
 
     def _diagonal(self, xp: Namespace) -> Array:
         p, q = self.grid

@@ -527,12 +527,21 @@ class BlockToeplitz(Planned):
         return Products(np.ndarray, dtype, (self.shape[0],), solved, solved)
 
     def _slogdet(self, xp: Namespace) -> tuple[Array, Array]:
+        sign, log, _ = self._determinant(xp, with_error=False)
+        return sign, log
+
+    def _slogdet_and_error(self, xp: Namespace) -> tuple[Array, Array, Array]:
+        return self._determinant(xp, with_error=True)
+
+    def _determinant(self, xp: Namespace, *, with_error: bool) -> tuple[Array, Array, Array]:
+        """Return sign and logarithm, and how far off that may be; zero where it is not asked for."""
         self._require_square_blocks()
-        sign, log = block_log_determinants(self, xp, f"{type(self).__name__}.slogdet")
+        owner = f"{type(self).__name__}.slogdet"
+        sign, log, error = block_log_determinants(self, xp, owner, with_error=with_error)
         rules = rules_of(xp)
         if rules.is_differentiated([self.c, self.r]):
             log = rules.log_determinant(BlockTraceOfInverse(), self, None, log)
-        return sign_and_modulus(sign, log, xp)
+        return *sign_and_modulus(sign, log, xp), error
 
     def _det(self, xp: Namespace) -> Array:
         sign, log = self._slogdet(xp)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import reduce
 from itertools import pairwise
-from operator import is_, mul
+from operator import add, is_, mul
 from typing import TYPE_CHECKING
 
 from structmat._arrays.shapes import concat_last
@@ -107,4 +107,10 @@ class Chain(Combination):
         self._require_square_factors()
         pairs = (values_of(f, self, xp, lambda part, own_xp: part._slogdet(own_xp)) for f in self.factors)
         signs, logs = zip(*pairs, strict=True)
-        return reduce(mul, signs), sum(logs[1:], start=logs[0])
+        return reduce(mul, signs), reduce(add, logs)
+
+    def _slogdet_and_error(self, xp: Namespace) -> tuple[Array, Array, Array]:
+        self._require_square_factors()
+        found = (values_of(f, self, xp, lambda part, own_xp: part._slogdet_and_error(own_xp)) for f in self.factors)
+        signs, logs, errors = zip(*found, strict=True)
+        return reduce(mul, signs), reduce(add, logs), reduce(add, errors)

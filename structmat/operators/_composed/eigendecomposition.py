@@ -27,7 +27,7 @@ from structmat._rules import Solver
 from structmat.operators._base.arithmetic import add, scale
 from structmat.operators._base.closed_forms import NoClosedFormError
 from structmat.operators._base.constant import Constant
-from structmat.operators._base.determinants import sign_and_log
+from structmat.operators._base.determinants import error_of_eigenvalues, sign_and_log
 from structmat.operators._base.linear_operator import LinearOperator
 from structmat.operators._base.near import Near
 from structmat.operators._base.parts import require_operators, values_of
@@ -228,6 +228,9 @@ class Eigendecomposition(Spectral):
         sign, log = sign_and_log(self._of_all(xp), xp)
         return xp.round(xp.real(sign)) if self.real and is_complex(sign.dtype, xp) else sign, log
 
+    def _slogdet_and_error(self, xp: Namespace) -> tuple[Array, Array, Array]:
+        return *self._slogdet(xp), error_of_eigenvalues(self._of_all(xp), xp)
+
     def _determinant_factors(self, xp: Namespace) -> Array:
         if self.real and is_complex(self.values.dtype, xp):
             return even_factors(*self._slogdet(xp), self.shape[0], xp)
@@ -394,6 +397,9 @@ class ByEigenvalues(Spectral):
 
     def _slogdet(self, xp: Namespace) -> tuple[Array, Array]:
         return self._normal(xp)._slogdet(xp)
+
+    def _slogdet_and_error(self, xp: Namespace) -> tuple[Array, Array, Array]:
+        return self._normal(xp)._slogdet_and_error(xp)
 
     def _spectral_function(self, function: SpectralFunction, xp: Namespace) -> LinearOperator:
         return self._normal(xp)._spectral_function(function, xp)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from math import prod
+from operator import add, mul
 from typing import Any, Self
 
 import numpy as np
@@ -212,7 +213,16 @@ class Kronecker(ByEigenvalues):
         times = [self.shape[0] // factor.shape[0] for factor in self.factors]
         signs = [sign**count for (sign, _), count in zip(values, times, strict=True)]
         logs = [count * log for (_, log), count in zip(values, times, strict=True)]
-        return reduce(lambda a, b: a * b, signs), sum(logs[1:], start=logs[0])
+        return reduce(mul, signs), reduce(add, logs)
+
+    def _slogdet_and_error(self, xp: Namespace) -> tuple[Array, Array, Array]:
+        self._require_square_factors()
+        values = self._each(xp, lambda factor, own: factor._slogdet_and_error(own))
+        times = [self.shape[0] // factor.shape[0] for factor in self.factors]
+        signs = [sign**count for (sign, _, _), count in zip(values, times, strict=True)]
+        logs = [count * log for (_, log, _), count in zip(values, times, strict=True)]
+        errors = [count * error for (_, _, error), count in zip(values, times, strict=True)]
+        return reduce(mul, signs), reduce(add, logs), reduce(add, errors)
 
     def _pinv(self, rtol: float, xp: Namespace) -> LinearOperator:
         try:

@@ -147,6 +147,14 @@ class Scaled(Wrapper):
 
     def _slogdet(self, xp: Namespace) -> tuple[Array, Array]:
         sign, log = values_of(self.operator, self, xp, lambda part, own: part._slogdet(own))
+        return self._times_power(sign, log, xp)
+
+    def _slogdet_and_error(self, xp: Namespace) -> tuple[Array, Array, Array]:
+        sign, log, error = values_of(self.operator, self, xp, lambda part, own: part._slogdet_and_error(own))
+        return *self._times_power(sign, log, xp), error
+
+    def _times_power(self, sign: Array, log: Array, xp: Namespace) -> tuple[Array, Array]:
+        """Return sign and logarithm of a determinant times the power of the factor by which the operator has it."""
         ones = xp.ones(self.shape[0], dtype=sign.dtype, device=device_of(sign))
         own_sign, own_log = sign_and_log(self._times_factor(ones, xp), xp)
         return sign * own_sign, log + own_log

@@ -9,6 +9,7 @@ from typing import Any
 from structmat._arrays.arithmetic import euclidean_norm, power_of_two_near
 from structmat._arrays.typing import Array, Namespace
 from structmat._fourier.multipliers import FOURIER
+from structmat.operators._base.determinants import error_of_eigenvalues, sign_and_log
 from structmat.operators._base.linear_operator import LinearOperator
 from structmat.operators._base.near import Near, NearCirculant
 from structmat.operators._families.diagonal_by_transforms import DiagonalByTransforms
@@ -33,6 +34,10 @@ class AnyCirculant(DiagonalByTransforms):
         c = self._as_circulant().c
         power_of_two = power_of_two_near(c, xp)
         return power_of_two, GridSpectrum.of(c / power_of_two, self._sizes, xp)
+
+    def _slogdet_and_error(self, xp: Namespace) -> tuple[Array, Array, Array]:
+        factors = self._determinant_factors(xp)
+        return *sign_and_log(factors, xp), error_of_eigenvalues(factors, xp, by_transforms=True)
 
     def _near(self, like: Array, xp: Namespace) -> Near:
         return Near(self, circulant=lambda: NearCirculant(self._as_circulant().c, self._sizes))

@@ -234,14 +234,23 @@ class ConstantDiagonals(Planned):
         return Products(np.ndarray, dtype, (self.shape[0],), solved, solved)
 
     def _slogdet(self, xp: Namespace) -> tuple[Array, Array]:
+        sign, log, _ = self._determinant(xp, with_error=False)
+        return sign, log
+
+    def _slogdet_and_error(self, xp: Namespace) -> tuple[Array, Array, Array]:
+        return self._determinant(xp, with_error=True)
+
+    def _determinant(self, xp: Namespace, *, with_error: bool) -> tuple[Array, Array, Array]:
+        """Return sign and logarithm, and how far off that may be; zero where it is not asked for."""
         n = self.shape[0]
         T = self._as_toeplitz(xp)
-        regular, log = log_determinants(T.c, T.r, xp, f"{type(self).__name__}.slogdet")
+        owner = f"{type(self).__name__}.slogdet"
+        regular, log, error = log_determinants(T.c, T.r, xp, owner, with_error=with_error)
         rules = rules_of(xp)
         if rules.is_differentiated([T.c, T.r]):
             log = rules.log_determinant(TraceOfInverse(), T, None, log)
         reversal_is_odd = self._flipped and n * (n - 1) // 2 % 2
-        return sign_and_modulus(-regular if reversal_is_odd else regular, log, xp)
+        return *sign_and_modulus(-regular if reversal_is_odd else regular, log, xp), error
 
     def _det(self, xp: Namespace) -> Array:
         sign, log = self._slogdet(xp)
