@@ -119,6 +119,16 @@ def inherited(item: pytest.Item) -> bool:
     return owner is not None and owner.partition(".")[0] != "structmat"
 
 
+def shared_compilation(node: str) -> str:
+    """Return a name of the tests that are slow together: all cases of a test by JAX, if a single one of them is slow.
+
+    That one compiles for all, and without it the next would take as long. Where several are slow, each compiles by
+    itself. Any other test is slow by itself.
+    """
+    function, _, case = node.partition("[")
+    return f"{function}[jax]" if "jax" in case else node
+
+
 @pytest.hookimpl(tryfirst=True)  # before pytest selects by `-m`
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Keep our own doctests, in a fixed order: scipy-doctest collects from sets, and parallel workers must agree.
@@ -127,11 +137,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """
     items[:] = [item for item in items if not inherited(item)]
     record = {f"{file}::{test}": took for file, tests in recorded().items() for test, took in tests.items()}
+    slow = {node for node, took in record.items() if took > SLOW}
+    groups = Counter(shared_compilation(node) for node in slow)
     of_files: Counter[str] = Counter()
     for item in items:
-        took = record.get(item.nodeid, 0.0)
-        of_files[str(item.path)] += took
-        if took > SLOW:
+        of_files[str(item.path)] += record.get(item.nodeid, 0.0)
+        if item.nodeid in slow or groups[shared_compilation(item.nodeid)] == 1:
             item.add_marker("slow")
     # The files that take longest come first, so that parallel workers end at about the same time.
     items.sort(
