@@ -29,14 +29,13 @@ from structmat.fit._matrices import (
     column_roots,
     largest_exponent,
     product_error,
-    rounding_error,
     scale_by_power_of_two,
     second_moment,
     weighted_inputs,
 )
 from structmat.fit._problem import Found, Problem
 from structmat.fit._result import FitResult
-from structmat.fit._search import GAINS_LITTLE, OF_A_START, Search, gains_little
+from structmat.fit._search import GAINS_LITTLE, OF_A_START, ROUNDINGS_AT_FIRST, Search, gains_little
 from structmat.fit._three_factor_search import ThreeFactorSearch
 from structmat.operators import CDDLayout, CDDProduct, Diagonal
 
@@ -245,7 +244,7 @@ def _message(problem: Problem, found: Found, control: Control, error: float) -> 
     """Return in words how a fit ended."""
     if not problem.matrix.any():
         return _ZERO
-    if found.exact or error <= rounding_error(problem.dtype):
+    if found.exact or error <= ROUNDINGS_AT_FIRST * np.finfo(problem.dtype).eps:
         return _EXACT
     if problem.layout.n_factors == 1 and problem.inputs is None:
         return _NEAREST

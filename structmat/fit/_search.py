@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from structmat.fit._control import Control
     from structmat.fit._problem import Problem
 
-__all__ = ["GAINS_LITTLE", "OF_A_START", "Candidate", "Search", "gains_little"]
+__all__ = ["GAINS_LITTLE", "OF_A_START", "ROUNDINGS_AT_FIRST", "Candidate", "Search", "gains_little"]
 
 OF_A_START = 100
 """Where time is limited, a fit that only gives a start to another one makes no more iterations than this. A share of
@@ -140,7 +140,7 @@ _CHECKED = 50
 """A polish returns to its last iterate with accurate products. Whether products are accurate is looked up once in so
 many iterations, since that takes products."""
 
-_ROUNDINGS_AT_FIRST = 20.0
+ROUNDINGS_AT_FIRST = 20.0
 """A product that is known beforehand counts as exact up to so many units in the last place: the three factors of the
 discrete Fourier transform, which alternation finds, end at nine."""
 
@@ -566,7 +566,7 @@ class Search(StoppableSearch):
         """Return the product with these parameters, and with its error in the precision of the answer."""
         parameters = parameters.astype(self.objective.dtype)
         error = self.objective.error(parameters, self.dtype)
-        exact = error <= _ROUNDINGS_AT_FIRST * float(np.finfo(self.dtype).eps)
+        exact = error <= ROUNDINGS_AT_FIRST * float(np.finfo(self.dtype).eps)
         return Candidate(name, parameters, error, (), converged=exact, exact=exact)
 
     def _offer(self, *candidates: Candidate) -> None:
