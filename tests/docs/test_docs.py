@@ -82,6 +82,21 @@ def test_examples_run(page: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     assert blocks or page.name not in EXECUTED
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("number", range(4))
+def test_a_block_of_readme_runs_alone_and_twice(number: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As one who pastes it does, in a folder that it leaves empty."""
+    monkeypatch.chdir(tmp_path)
+    pytest.importorskip("transformers")
+    blocks = [match.group(0) for match in BLOCK.finditer((ROOT / "README.md").read_text("utf-8"))]
+    assert len(blocks) == 4
+    page = tmp_path.parent / f"block {number}.md"
+    page.write_text(blocks[number].replace("n = 100_000", "n = 1_000"), "utf-8")
+    for _ in range(2):
+        assert run_page(page) == 1
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_likelihood_of_readme_is_that_of_the_dense_covariance() -> None:
     """Of a shorter series, with its derivative: all numbers are of the dtype of the data, the number of points too."""
     torch = pytest.importorskip("torch")
