@@ -62,7 +62,7 @@ RELATED: dict[str, tuple[str, ...]] = {
     "structmat/linear_systems/_control_variate.py": ("**/test_logdet.py",),
     "structmat/linear_systems/_superfast.py": ("**/test_hermitian.py", "**/test_superfast.py"),
     "structmat/linear_systems/_lanczos.py": ("**/test_logdet.py",),
-    "structmat/linear_systems/_logdet.py": ("**/test_logdet.py",),
+    "structmat/linear_systems/_logdet.py": ("**/test_logdet.py", "operators/test_kronecker.py"),
     "structmat/linear_systems/_logdet_derivatives.py": ("**/test_logdet.py",),
     "structmat/sampling.py": ("**/test_sampling.py",),
     "structmat/operators": ("operators/test_laws.py", "operators/test_algebra.py", "operators/test_closed_forms.py"),

@@ -542,10 +542,10 @@ def test_the_whole_grid_saves_most_iterations(noise: str) -> None:
     assert counts[0] < counts[1] / 2
 
 
-def test_gradients_of_estimates_near_a_circulant_need_few_probes():
+@pytest.mark.parametrize("n", [12, 64])
+def test_gradients_of_estimates_near_a_circulant_need_few_probes(n: int) -> None:
     """The derivative of the circulant part is exact, so that probes find the difference alone."""
     torch = pytest.importorskip("torch")
-    n = 64
     column = 0.5 ** np.minimum(np.arange(n), n - np.arange(n))
     noise = 1 + 0.02 * np.random.default_rng(0).random(n)
 

@@ -169,6 +169,15 @@ def test_uneven_noise_and_gaps_take_few_steps(gaps: bool) -> None:
     assert estimate.standard_error < 0.02 * abs(exact)
 
 
+def test_few_gaps_of_a_small_grid_have_the_determinant_of_the_dense_matrix(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As those of a matrix that is too large to be written out."""
+    monkeypatch.setattr("structmat.linear_systems._logdet.is_written_out", lambda op: False)
+    K = sm.Kronecker(sm.Toeplitz(0.8 ** np.arange(6)), sm.Toeplitz(0.5 ** np.arange(6)))
+    seen = np.arange(36) % 10 != 3
+    A = (K + 0.1 * sm.Identity(36))[seen][:, seen]
+    np.testing.assert_allclose(sm.slogdet(A).logabsdet, np.linalg.slogdet(A.to_dense())[1], rtol=1e-12)
+
+
 def test_few_gaps_have_an_exact_determinant() -> None:
     """By the closed forms of the whole grid with even noise, where the matrix is too large to be written out."""
     n = 46

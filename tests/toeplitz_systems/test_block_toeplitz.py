@@ -361,6 +361,16 @@ def test_cholesky_names_the_first_section_that_is_not_definite() -> None:
 # Derivatives
 
 
+def test_gradients_of_determinants_in_torch_are_those_of_the_dense_matrix() -> None:
+    found, expected = [], []
+    for function, result in ((lambda T: T.slogdet(), found), (lambda T: torch.linalg.slogdet(T.to_dense()), expected)):
+        c, r = (torch.tensor(v, requires_grad=True) for v in blocks(3, 2, "real"))
+        log = function(sm.BlockToeplitz(torch.cat([c[:1] + 4 * torch.eye(2, dtype=c.dtype), c[1:]]), r))[1]
+        result.extend(torch.autograd.grad(log, (c, r)))
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
 def test_derivatives_of_solutions_inverses_determinants_and_factors_in_torch() -> None:
     c, r = (torch.tensor(v, requires_grad=True) for v in blocks(3, 2, "real"))
     shift = 4 * torch.eye(2, dtype=c.dtype)
