@@ -2,18 +2,49 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import operator
+import os
 import sys
-from collections.abc import Callable
-from typing import Any, Literal, cast
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import Any, Literal, ParamSpec, TypeVar, cast
 
 import numpy as np
 
 from structmat._arrays.dtypes import is_complex
 from structmat._arrays.libraries import is_array, is_torch, namespace, rules_of
 from structmat._arrays.typing import Array, ArrayLike, DType, Namespace
-from structmat._errors import ArgumentTypeError, ArgumentValueError
+from structmat._errors import ArgumentTypeError, ArgumentValueError, did_you_mean
+
+_Arguments = ParamSpec("_Arguments")
+_Result = TypeVar("_Result")
+
+_OTHER_NAMES = {"seed": "rng", "random_state": "rng", "generator": "rng", "weights": "entry_weights"}
+"""What other libraries call arguments."""
+
+
+def names_arguments(function: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Result]:
+    """Let a function with many arguments name the one that was meant, where it is given one that it does not have."""
+    known = tuple(inspect.signature(function).parameters)
+
+    @wraps(function)
+    def checked(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Result:
+        for name in kwargs:
+            if name not in known:
+                raise unknown_argument(name, known, function.__name__)
+        return function(*args, **kwargs)
+
+    return checked
+
+
+def unknown_argument(name: str, known: Sequence[str], owner: str, of: str | None = None) -> ArgumentTypeError:
+    """Return the error for an argument that a function does not have, or another one `of` that it is handed on to."""
+    other = _OTHER_NAMES.get(name)
+    meant = f", did you mean {other!r}?" if other in known else did_you_mean(name, known)
+    text = f"got an unexpected keyword argument {name!r}{meant}; {of or owner} takes {', '.join(known)}"
+    return ArgumentTypeError(owner, None, text)
 
 
 def integer(value: Any, owner: str, argument: str, least: int = 1) -> int:
@@ -243,6 +274,11 @@ def wrong_shape(owner: str, argument: str, wanted: str, array: Array, hint: str 
 
 def _read(value: Any, owner: str, argument: str, like: tuple[Namespace, DType] | None) -> Array:
     """Return nested lists as an array of NumPy, or of the namespace of `like`, with the dtype of that."""
+    if value is None:
+        raise ArgumentTypeError(owner, argument, "must hold numbers, got None")
+    if isinstance(value, (str, os.PathLike)):
+        text = f"must hold numbers, got {value!r}: structmat.io.load_matrix reads files"
+        raise ArgumentTypeError(owner, argument, text)
     sparse = sys.modules.get("scipy.sparse")  # it is imported already where the value is a sparse matrix
     if sparse is not None and sparse.issparse(value):
         raise ArgumentTypeError(owner, argument, "must be dense, got a sparse matrix of SciPy: use its toarray()")

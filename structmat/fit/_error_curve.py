@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
-from structmat._arguments import as_matrix, integer, non_negative, one_of, optional_function, random_generator
+from structmat._arguments import (
+    as_matrix,
+    integer,
+    non_negative,
+    one_of,
+    optional_function,
+    random_generator,
+    unknown_argument,
+)
 from structmat._errors import ArgumentTypeError, ArgumentValueError, as_own, did_you_mean
 from structmat._files import counted
 from structmat._progress import shown_progress
@@ -309,9 +317,7 @@ def _require_known(fit_options: Mapping[str, Any]) -> None:
     """Refuse options that `fit_cdd` does not have, on behalf of the function that was called."""
     for name in fit_options:
         if name not in _FIT_OPTIONS:
-            meant = did_you_mean(name, _FIT_OPTIONS)
-            text = f"got an unexpected keyword argument {name!r}{meant}; fit_cdd takes {', '.join(_FIT_OPTIONS)}"
-            raise ArgumentTypeError(_OWNER, None, text)
+            raise unknown_argument(name, _FIT_OPTIONS, _OWNER, "fit_cdd")
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from structmat._arguments import as_matrix, integer, non_negative, random_generator
+from structmat._arguments import as_matrix, integer, names_arguments, non_negative, random_generator
 from structmat._arrays.libraries import device_of, is_numpy, namespace
 from structmat._errors import ArgumentValueError
 from structmat.fit._exact_products import Mixing, cyclic_band, factor_cyclic_band, factor_real_cyclic_band
@@ -74,6 +74,7 @@ class _Form(NamedTuple):
         return self.layout.product(self.vectors) if self.layout else _by_shifts(self.vectors)
 
 
+@names_arguments
 def factorize_cdd(
     W: ArrayLike,
     n_factors: int | None = None,

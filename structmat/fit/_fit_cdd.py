@@ -15,6 +15,7 @@ from structmat._arguments import (
     as_floating,
     as_matrix,
     integer,
+    names_arguments,
     non_negative,
     one_of,
     optional_function,
@@ -49,6 +50,7 @@ __all__ = ["ALL_MADE", "NOTHING_LEFT", "WARM_START", "fit_cdd"]
 _OWNER = "fit_cdd"
 
 
+@names_arguments
 def fit_cdd(
     W: ArrayLike,
     n_factors: int = 3,
@@ -185,7 +187,8 @@ def fit_cdd(
     layout = CDDLayout((rows, cols), n_factors, block_size, owner=_OWNER)
     values, weights = _with_entry_weights(to_numpy(matrix), entry_weights, layout, moment=input_second_moment)
     if not np.isfinite(values).all():
-        raise ArgumentValueError(_OWNER, "W", "must be finite, got NaN or infinity")
+        text = "must be finite, got NaN or infinity: give entries that are not known the weight zero (`entry_weights`)"
+        raise ArgumentValueError(_OWNER, "W", text)
     control = Control(
         max_iter=integer(max_iter, _OWNER, "max_iter"),
         tol=non_negative(tol, _OWNER, "tol"),

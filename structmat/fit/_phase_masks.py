@@ -15,6 +15,7 @@ from structmat._arguments import (
     as_floating,
     as_matrix,
     integer,
+    names_arguments,
     non_negative,
     one_of,
     optional_function,
@@ -121,6 +122,7 @@ def phase_mask_product(phases: ArrayLike, mixing: Any = None) -> LinearOperator:
     return reduce(lambda left, right: left @ right, factors)
 
 
+@names_arguments
 def fit_phase_masks(
     target: ArrayLike,
     n_masks: int | None = None,

@@ -315,7 +315,7 @@ def _counted(texts: Counter[str]) -> tuple[str, ...]:
 def _sources(layers: Mapping[str, Any]) -> dict[str, _Matrix]:
     """Return the sources of the matrices by name; arrays become sources of themselves."""
     if not isinstance(layers, Mapping):
-        raise ArgumentTypeError("sweep", "layers", f"must be matrices by name, got {layers!r}")
+        raise ArgumentTypeError("sweep", "layers", f"must be a dict of matrices by name, got a {type(layers).__name__}")
     return {
         str(name): layer if hasattr(layer, "matrix") else _Held(to_numpy(as_matrix(layer, "sweep", str(name))))
         for name, layer in layers.items()

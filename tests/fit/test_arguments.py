@@ -1,11 +1,14 @@
 """Bad arguments are refused, by a message that names the function, the argument, what came and what was expected."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from structmat._errors import ArgumentError
-from structmat.fit import error_curve, factorize_cdd, fit_cdd
+from structmat.fit import error_curve, factorize_cdd, fit_cdd, fit_phase_masks
 from structmat.operators import CDDProduct
+from structmat.studies import sweep
 
 W = np.random.default_rng(0).standard_normal((4, 6))
 
@@ -151,3 +154,29 @@ def test_fits_whose_products_overflow_are_refused(n_factors):
         fit_cdd(narrow, n_factors, rng=0, max_iter=50, restarts=1)
     assert fit_cdd(narrow.astype(np.float32), n_factors, rng=0, max_iter=50, restarts=1).error < 0.9
     assert fit_cdd(narrow / np.float16(8), n_factors, rng=0, max_iter=50, restarts=1).error < 0.9
+
+
+@pytest.mark.parametrize(
+    ("call", "text"),
+    [
+        (lambda: fit_cdd("W.npy"), "got 'W.npy': structmat.io.load_matrix reads files"),
+        (lambda: error_curve(Path("W.npy"), [3]), "structmat.io.load_matrix reads files"),
+        (lambda: fit_cdd(None), "W must hold numbers, got None"),
+        (lambda: fit_cdd(np.full((4, 4), np.nan)), "entry_weights"),
+        (lambda: fit_cdd(np.eye(4), seed=0), "unexpected keyword argument 'seed', did you mean 'rng'"),
+        (lambda: fit_cdd(np.eye(4), n_factor=3), "'n_factor', did you mean 'n_factors'"),
+        (lambda: error_curve(np.eye(4), [3], random_state=0), "'random_state', did you mean 'rng'"),
+        (lambda: factorize_cdd(np.eye(4), n_factor=3), "'n_factor', did you mean 'n_factors'"),
+        (lambda: fit_phase_masks(np.eye(4), 3, seed=0), "'seed', did you mean 'rng'"),
+        (lambda: sweep([np.eye(400)], "out"), "layers must be a dict of matrices by name, got a list$"),
+    ],
+)
+def test_errors_name_what_was_meant(call, text):
+    with pytest.raises((TypeError, ValueError), match=text):
+        call()
+
+
+def test_entries_that_are_not_known_may_be_nan_where_they_have_no_weight():
+    W = np.eye(4)
+    W[0, 1] = np.nan
+    assert fit_cdd(W, entry_weights=np.isfinite(W)).error < 1e-6

@@ -191,7 +191,7 @@ def test_wrong_arguments_are_told_before_any_work(tmp_path, options, kind, text)
 
 
 def test_matrices_without_names_are_refused(tmp_path):
-    with pytest.raises(TypeError, match="layers must be matrices by name"):
+    with pytest.raises(TypeError, match="layers must be a dict of matrices by name, got a list"):
         sweep([np.eye(4)], tmp_path / "out")
 
 

@@ -105,7 +105,8 @@ class Circulant(CirculantLike):
     Parameters
     ----------
     c : array, shape (..., n)
-        The first column; leading axes make a stack of matrices. Integers are promoted to the library's floating dtype.
+        The first column; leading axes make a stack of matrices, so that an n x n array gives n
+        matrices and not one. Integers are promoted to the library's floating dtype.
 
     Raises
     ------

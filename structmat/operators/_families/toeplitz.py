@@ -330,7 +330,8 @@ class Toeplitz(ConstantDiagonals):
     Parameters
     ----------
     c : array, shape (..., m)
-        The first column; leading axes make a stack of matrices. Integers are promoted to the library's floating dtype.
+        The first column; leading axes make a stack of matrices, so that an n x n array gives n
+        matrices and not one. Integers are promoted to the library's floating dtype.
     r : array, shape (..., n), optional
         The first row. Its first entry is ignored, as in `scipy.linalg.toeplitz`: ``c[0]`` is the corner entry. Default:
         the complex conjugate of `c`, so that the matrix is Hermitian where ``c[0]`` is real.
