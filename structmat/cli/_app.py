@@ -53,6 +53,10 @@ _running: ContextVar[tuple[str, ...]] = ContextVar("_running", default=())
 """The arguments of the command that runs, for the files that it writes."""
 
 
+_SECONDS_OF_UNIT = {"s": 1, "m": 60, "h": 3600}
+"""The seconds in each unit of a duration, by the letter behind the number."""
+
+
 class CommandError(Exception):
     """Wrong usage of a command."""
 
@@ -69,6 +73,16 @@ def _number(text: str, *names: str) -> Any:
 
 def _integer(_: object, tokens: Sequence[Token]) -> int:
     return int(_number(tokens[0].value))
+
+
+def _seconds(_: object, tokens: Sequence[Token]) -> float:
+    """Return the seconds of a duration such as `90`, `90s`, `1.5m` or `2h`."""
+    text = tokens[0].value
+    unit = _SECONDS_OF_UNIT.get(text[-1:])
+    try:
+        return float(text) if unit is None else float(text[:-1]) * unit
+    except ValueError:
+        raise ValueError(f"must be a number of seconds, or one with s, m or h behind it, got {text!r}") from None
 
 
 def _integers(_: object, tokens: Sequence[Token]) -> tuple[int, ...]:
@@ -91,7 +105,7 @@ def _block_size_of_fit(_: object, tokens: Sequence[Token]) -> int | str:
 
 Positive: TypeAlias = Annotated[int, Parameter(converter=_integer, validator=Number(gte=1))]
 NotNegative: TypeAlias = Annotated[int, Parameter(converter=_integer, validator=Number(gte=0))]
-Seconds: TypeAlias = Annotated[float, Parameter(validator=Number(gte=0))]
+Seconds: TypeAlias = Annotated[float, Parameter(converter=_seconds, validator=Number(gte=0))]
 Integers: TypeAlias = Annotated[tuple[int, ...], Parameter(converter=_integers, n_tokens=1, accepts_keys=False)]
 BlockSize: TypeAlias = Annotated[int | Literal["min"], Parameter(converter=_block_size)]
 BlockSizeOfFit: TypeAlias = Annotated[int | Literal["min", "toeplitz"], Parameter(converter=_block_size_of_fit)]
@@ -115,8 +129,8 @@ class FitOptions:
     input_second_moment
         File with the second moment of the vectors that the matrix is applied to; errors are weighted ones then.
     time_limit
-        Seconds of processor time for the search: for one fit, or for all fits of a curve together. Ctrl-C ends it
-        early, with the best result so far.
+        Seconds of processor time, or minutes as in `2m`, for the search: for one fit, or for all fits of a curve
+        together. Ctrl-C ends it early, with the best result so far.
     restarts
         Random starts of each fit. By default up to 16 for three factors, and up to four for more.
     seed

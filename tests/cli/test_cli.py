@@ -141,7 +141,7 @@ def test_tables_and_files_of_matlab_are_read(cli, folder, name):
 
 
 def test_curve(cli, folder):
-    options = ("--n-factors", "1,3", "--time-limit", "60", "--plot", "c.svg")
+    options = ("--n-factors", "1,3", "--time-limit", "1m", "--plot", "c.svg")
     status, out, err = cli("curve", "square.npy", *options)
     want = error_curve(W[:4, :4], n_factors=[1, 3], rng=0)
     assert (status, err) == (0, "")
@@ -260,6 +260,7 @@ REFUSED = [
     ("fit W.npy --block-size 99", 2, "--block-size: must be at most"),
     ("fit W.npy --first middle", 2, "--first"),
     *[(f"fit W.npy --time-limit {value}", 2, "--time-limit") for value in ("nan", "inf", "ten", "-1")],
+    ("fit W.npy --time-limit 1d", 2, "--time-limit: must be a number of seconds, or one with s, m or h behind it"),
     *[(f"fit W.npy --n-factors {n}", 2, f"must be an integer, got '{n}'") for n in ("2.5", "3.0", "1e1", "three")],
     ("fit W.npy --block-size 2.5", 2, "--block-size: must be an integer or min or toeplitz, got '2.5'"),
     ("sweep W.npy --block-sizes toeplitz --out o", 2, "--block-sizes: must be an integer or min, got 'toeplitz'"),

@@ -135,7 +135,7 @@ def test_every_public_name_has_a_page() -> None:
         for line in page.read_text(encoding="utf-8").splitlines():
             if found := re.match(r"\.\. currentmodule:: (\S+)", line):
                 module = importlib.import_module(found[1])
-            elif found := re.match(r"(?:   |\.\. autodata:: )(\w+)$", line):
+            elif found := re.match(r"(?:   |\.\. (?:autodata|py:data):: )(\w+)$", line):
                 documented.append(getattr(module, found[1]))  # an AttributeError: the page names what does not exist
     public = load(ROOT / "docs/public_api.py").names()
     missing = [name for name, value in public.items() if not any(value is other for other in documented)]
