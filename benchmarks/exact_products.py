@@ -66,7 +66,7 @@ def measured(kind: str, n: int) -> list[str]:
     return [str(n), kind, result.start, str(result.operator.n_factors), f"{error:.1e}", f"{seconds:.2g}"]
 
 
-SEARCHED = {4: 10, 6: 10, 8: 10, 12: 10, 16: 4, 24: 2, 32: 1}
+SEARCHED = {4: 10, 6: 10, 8: 10, 12: 10, 16: 10, 24: 10, 32: 1}
 """How many matrices of each side are fitted: fewer large ones, since a fit of 32 rows takes a minute."""
 LARGE = 24
 """From this side on only as many factors as may be exact are tried."""
