@@ -340,7 +340,7 @@ def _draw_stopped(ax: Axes, where: Any, errors: Any, line: Mapping[str, Any]) ->
     """Draw hollow markers over the points of a line whose fits were stopped, if there are any."""
     if len(where):
         hollow = {"linestyle": "", "markerfacecolor": "white", "zorder": 4, "label": "stopped"}
-        ax.plot(where, errors, **(line | hollow))
+        ax.plot(where, errors, **{**line, **hollow})
 
 
 def draw_errors_after_iterations(history: NDArray[Any], start: str, ax: Axes | None) -> Axes:
