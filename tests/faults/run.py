@@ -56,7 +56,11 @@ RELATED: dict[str, tuple[str, ...]] = {
         "**/test_toeplitz_stacks.py",
     ),
     "structmat/_toeplitz_systems/blocks": ("**/test_block_toeplitz.py",),
-    "structmat/_toeplitz_systems/inverse.py": ("**/test_toeplitz_solver.py", "**/test_toeplitz_stacks.py"),
+    "structmat/_toeplitz_systems/inverse.py": (
+        "**/test_toeplitz_solver.py",
+        "**/test_toeplitz_stacks.py",
+        "**/test_toeplitz_triangular.py",
+    ),
     "structmat/_toeplitz_systems/schur.py": ("**/test_toeplitz_cholesky.py",),
     "structmat/linear_systems": ("**/test_linear_systems.py", "**/test_preconditioners.py"),
     "structmat/linear_systems/_bands.py": ("**/test_bands.py",),
