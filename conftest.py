@@ -32,7 +32,7 @@ PACKAGE = Path(structmat.__file__).resolve().parent
 DURATIONS = Path(__file__).resolve().parent / "tests" / "durations.json"
 """The record of what each test took that takes long: for each file, its tests and their seconds."""
 
-SLOW = 0.25
+SLOW = 0.15
 """The seconds of the processor in the record above which a test is slow."""
 
 NOTED = 0.1
@@ -41,9 +41,9 @@ NOTED = 0.1
 LIMIT = 1.0
 """The seconds of the processor that a test that is not slow may take.
 
-This is four times `SLOW`, since other machines are slower, and the first test that JAX compiles for pays for others. A
-test that takes up to twice the limit is named at the end, since a busy machine is slower than itself; one that takes
-more fails.
+This is several times `SLOW`, since other machines are slower, and the first test that JAX compiles for pays for
+others. A test that takes up to twice the limit is named at the end, since a busy machine is slower than itself; one
+that takes more fails.
 """
 
 TAKEN = "seconds of the processor"
