@@ -138,16 +138,16 @@ class CDDModel(BaseTuner):
         try:
             with as_before_on_error(model):
                 super().inject_adapter(model, adapter_name, autocast_adapter_dtype, low_cpu_mem_usage, state_dict)
+                keep_meaning(model, config)
+                leave_fast_paths(model, CDDTunerLayer)
+                # `get_peft_model` calls this object in forward passes; after `inject_adapter_in_model` it is gone, and
+                # users call the model itself.
+                for root in (self, model):
+                    watch_calls(root, CDDTunerLayer)
         except NoMatchingPeftModuleError as error:
             paths = [path for path in adaptable_layers(model) if not path.endswith(".base_layer")]
             could = text_of_adaptable(paths, config.target_modules or ())
             raise type(error)(f"{error} Could be adapted: {could}") from error
-        keep_meaning(model, config)
-        leave_fast_paths(model, CDDTunerLayer)
-        # `get_peft_model` calls this object in forward passes; after `inject_adapter_in_model` it is gone, and users
-        # call the model itself.
-        for root in (self, model):
-            watch_calls(root, CDDTunerLayer)
 
     def _prepare_adapter_config(self, peft_config: CDDConfig, model_config: dict[str, Any]) -> CDDConfig:
         # Configurations of other libraries, as that of diffusers, have no type of model.

@@ -16,8 +16,12 @@ pytest.importorskip("safetensors.torch")
 
 from torch import nn
 
+import structmat
 from structmat.torch import AdapterBank, adapt, load_adapter, remove_adapters, save_adapter, using_adapter
 from tests.torch.common import fill
+
+PACKAGE = str(Path(structmat.__file__).parent)
+"""The folder of the package: one of the same name may hold the environment, with torch in it."""
 
 
 class Model(nn.Module):
@@ -92,7 +96,7 @@ def interrupted(at, error=KeyboardInterrupt):
         nonlocal count
         # Errors in the end of a generator expression, which is a call too, go nowhere.
         code = frame.f_code
-        if event == "call" and "/structmat/" in code.co_filename and not code.co_name.startswith("<"):
+        if event == "call" and code.co_filename.startswith(PACKAGE) and not code.co_name.startswith("<"):
             count += 1
             if count == at:
                 raise error

@@ -21,6 +21,8 @@ __all__ = ["RECORD", "ModelState", "as_before_at_the_end", "as_before_on_error"]
 
 RECORD = "_trained_with_adapter"
 """Attribute of a model that holds the paths of the modules trained with the adapter, even if they are frozen later."""
+_COLLECTIONS = (dict, list, set)
+"""The kinds of attributes whose entries are kept too."""
 _STRUCTURE = ("_modules", "_parameters", RECORD, NESTED, "use_nested_tensor")
 """The attributes of a module that adapting, merging and assigning change."""
 
@@ -160,17 +162,14 @@ def _attributes(module: nn.Module, names: Sequence[str] | None) -> dict[str, tup
     """Return attributes of a module by name, each beside a copy of its entries if it is a collection."""
     own = vars(module)
     chosen = own if names is None else [name for name in names if name in own]
-    return {name: (own[name], own[name].copy() if _is_collection(own[name]) else None) for name in chosen}
+    # Asked of every attribute of every module, so that a function of its own would be half of what merging calls.
+    return {name: (own[name], own[name].copy() if isinstance(own[name], _COLLECTIONS) else None) for name in chosen}
 
 
 def _memory(tensor: Tensor) -> tuple[Any, ...]:
     """Return what tells whether two tensors are the same memory; where a class hides it, what else is known."""
     place = tensor.data_ptr() if type(tensor) is Tensor and not tensor.is_meta else None
     return tensor.dtype, tensor.device, tensor.shape, place
-
-
-def _is_collection(value: Any) -> bool:
-    return isinstance(value, (dict, list, set))
 
 
 def _refill(value: Any, entries: Any) -> None:
