@@ -151,7 +151,8 @@ class Scaled(Wrapper):
 
     def _slogdet_and_error(self, xp: Namespace) -> tuple[Array, Array, Array]:
         sign, log, error = values_of(self.operator, self, xp, lambda part, own: part._slogdet_and_error(own))
-        return *self._times_power(sign, log, xp), error
+        sign, log = self._times_power(sign, log, xp)
+        return sign, log, xp.broadcast_to(error, log.shape)  # the factor may have a batch that the operator has not
 
     def _times_power(self, sign: Array, log: Array, xp: Namespace) -> tuple[Array, Array]:
         """Return sign and logarithm of a determinant times the power of the factor by which the operator has it."""
