@@ -32,10 +32,6 @@ _EPS = float(np.finfo(float).eps)
 """The machine epsilon of double precision, in which everything is computed."""
 
 
-_VECTORS = 4
-"""The random vectors by which the norm of an inverse is estimated."""
-
-
 class Determinant(NamedTuple):
     """The determinant of a matrix, and what tells how accurate it is."""
 
@@ -257,20 +253,20 @@ class AcceptedSystem(ABC):
         Of definite matrices it tells of quasi-periodic covariances, of which logarithms were off by up to 1.5 times the
         root of n times the correction where `_error_of` without it was too small by a factor of 20.
         """
-        return correction * (0.5 * math.sqrt(self.n) if is_definite else thresholds.LOGARITHM_PER_CORRECTION)
+        of_definite = thresholds.LOGARITHM_PER_DEVIATION * math.sqrt(self.n)
+        return correction * (of_definite if is_definite else thresholds.LOGARITHM_PER_CORRECTION)
 
     def _error_of(self, found: Determinant, largest: float) -> float:
         """Return how far off a logarithm may be by rounding errors, beside those of its last sum.
 
         A change of T by R changes the logarithm by the trace of ``T^-1 R``. Where the entries of R are rounding errors
         of the largest entry of T, the standard deviation of the trace is that times the Frobenius norm of the inverse,
-        which solutions for random vectors tell. Errors of the pivots of a recursion have one sign over many steps: of
-        160 covariances of 300, 700 and 1,400 points each, logarithms were off by up to 1.6, 1.5 and 1.7 times the root
-        of n times that deviation, and half of them by less than a tenth of it.
+        which solutions for random vectors tell.
         """
         if found.inverse is None:
             return 0.0
-        z = np.random.default_rng(0).standard_normal((_VECTORS, self.n)).astype(self.constants.dtype)
+        count = thresholds.INVERSE_VECTORS
+        z = np.random.default_rng(0).standard_normal((count, self.n)).astype(self.constants.dtype)
         with np.errstate(all="ignore"):
-            norm = math.sqrt(np.sum(np.abs(found.inverse(z)) ** 2) / _VECTORS)
-        return 0.5 * math.sqrt(self.n) * _EPS * largest * norm + found.lost
+            norm = math.sqrt(np.sum(np.abs(found.inverse(z)) ** 2) / count)
+        return thresholds.LOGARITHM_PER_DEVIATION * math.sqrt(self.n) * _EPS * largest * norm + found.lost

@@ -28,9 +28,6 @@ from structmat._toeplitz_systems.refinement import refined_to_the_last_digit, re
 _EPS = float(np.finfo(float).eps)
 """The machine epsilon of double precision."""
 
-_VECTORS = 4
-"""The random vectors by which the norms of inverses are estimated."""
-
 _SLICE = 20
 """Numbers are cut into slices of at most 21 bits, so that sums of 512 products of two slices are exact."""
 
@@ -166,12 +163,13 @@ class SmallSystems:
 
     def error_of_slogdet(self) -> Array:
         """Return how far off the logarithms may be beside the rounding of their sums, as `AcceptedSystem` has it."""
-        xp, n = self.xp, self.n
-        vectors = np.random.default_rng(0).standard_normal((n, _VECTORS))
+        xp, n, count = self.xp, self.n, thresholds.INVERSE_VECTORS
+        vectors = np.random.default_rng(0).standard_normal((n, count))
         z = xp.asarray(vectors, dtype=self.constants.dtype, device=device_of(self.constants))
-        x = self.elimination.solve(xp.broadcast_to(z, (self.constants.shape[0], n, _VECTORS)))
-        norm = xp.sqrt(xp.sum(xp.abs(x) ** 2, axis=(-2, -1)) / _VECTORS)
-        return 0.5 * math.sqrt(n) * _EPS * xp.max(xp.abs(self.constants), axis=-1) * norm
+        x = self.elimination.solve(xp.broadcast_to(z, (self.constants.shape[0], n, count)))
+        norm = xp.sqrt(xp.sum(xp.abs(x) ** 2, axis=(-2, -1)) / count)
+        largest = xp.max(xp.abs(self.constants), axis=-1)
+        return thresholds.LOGARITHM_PER_DEVIATION * math.sqrt(n) * _EPS * largest * norm
 
     # The inverse
 

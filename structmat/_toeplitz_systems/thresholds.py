@@ -237,5 +237,16 @@ errors above."""
 
 # Numbers of extreme size
 
+INVERSE_VECTORS = 4
+"""The random vectors by which the Frobenius norm of an inverse is estimated, for the error of a logarithm."""
+
+LOGARITHM_PER_DEVIATION = 0.5
+"""How far off the logarithm of a determinant may be, over the root of n times the standard deviation by rounding.
+
+Errors of the pivots of a recursion have one sign over many steps: of 160 covariances of 300, 700 and 1,400 points each,
+logarithms were off by up to 1.6, 1.5 and 1.7 times the root of n times that deviation, and half of them by less than a
+tenth of it. Four times what is returned is the bound.
+"""
+
 ORDINARY_EXPONENT = 64
 """The largest exponent of two of numbers that are not scaled: products of a few of them stay far from overflow."""
