@@ -25,26 +25,53 @@ _OTHER_NAMES = {"seed": "rng", "random_state": "rng", "generator": "rng", "weigh
 """What other libraries call arguments."""
 
 
+def refuses_unknown(
+    owner: str, advice: Callable[[str, Any, Sequence[str]], str]
+) -> Callable[[Callable[_Arguments, _Result]], Callable[_Arguments, _Result]]:
+    """Return a decorator for a function: arguments that it does not have are refused with what to write instead.
+
+    Parameters
+    ----------
+    owner : str
+        What users call, for the error.
+    advice : callable
+        Gets the name of such an argument, its value, and the names that the function knows, and returns the end of a
+        sentence.
+
+    Returns
+    -------
+    callable
+        The decorator; the function keeps its signature.
+    """
+
+    def decorate(function: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Result]:
+        known = tuple(inspect.signature(function).parameters)
+
+        @wraps(function)
+        def checked(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Result:
+            unknown = {name: value for name, value in kwargs.items() if name not in known}
+            if unknown:
+                lines = [f"{name!r}{advice(name, value, known)}" for name, value in unknown.items()]
+                # PEFT finds options of newer files by the first words.
+                raise ArgumentTypeError(owner, None, f"got an unexpected keyword argument {'; '.join(lines)}")
+            return function(*args, **kwargs)
+
+        return checked
+
+    return decorate
+
+
 def names_arguments(function: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Result]:
     """Let a function with many arguments name the one that was meant, where it is given one that it does not have."""
-    known = tuple(inspect.signature(function).parameters)
-
-    @wraps(function)
-    def checked(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Result:
-        for name in kwargs:
-            if name not in known:
-                raise unknown_argument(name, known, function.__name__)
-        return function(*args, **kwargs)
-
-    return checked
+    owner = function.__name__
+    return refuses_unknown(owner, lambda name, _, known: nearest_argument(name, known, owner))(function)
 
 
-def unknown_argument(name: str, known: Sequence[str], owner: str, of: str | None = None) -> ArgumentTypeError:
-    """Return the error for an argument that a function does not have, or another one `of` that it is handed on to."""
+def nearest_argument(name: str, known: Sequence[str], owner: str) -> str:
+    """Return the end of an error for an argument that a function, `owner`, does not have."""
     other = _OTHER_NAMES.get(name)
     meant = f", did you mean {other!r}?" if other in known else did_you_mean(name, known)
-    text = f"got an unexpected keyword argument {name!r}{meant}; {of or owner} takes {', '.join(known)}"
-    return ArgumentTypeError(owner, None, text)
+    return f"{meant}; {owner} takes {', '.join(known)}"
 
 
 def integer(value: Any, owner: str, argument: str, least: int = 1) -> int:

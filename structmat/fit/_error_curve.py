@@ -16,11 +16,11 @@ import numpy as np
 from structmat._arguments import (
     as_matrix,
     integer,
+    nearest_argument,
     non_negative,
     one_of,
     optional_function,
     random_generator,
-    unknown_argument,
 )
 from structmat._errors import ArgumentTypeError, ArgumentValueError, as_own, did_you_mean
 from structmat._files import counted
@@ -317,7 +317,8 @@ def _require_known(fit_options: Mapping[str, Any]) -> None:
     """Refuse options that `fit_cdd` does not have, on behalf of the function that was called."""
     for name in fit_options:
         if name not in _FIT_OPTIONS:
-            raise unknown_argument(name, _FIT_OPTIONS, _OWNER, "fit_cdd")
+            text = f"got an unexpected keyword argument {name!r}{nearest_argument(name, _FIT_OPTIONS, 'fit_cdd')}"
+            raise ArgumentTypeError(_OWNER, None, text)
 
 
 @dataclass(frozen=True)

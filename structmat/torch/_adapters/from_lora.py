@@ -5,12 +5,11 @@ An option that the adapters of this package have is never looked up here.
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable
-from functools import wraps
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from structmat._errors import ArgumentTypeError, did_you_mean
+from structmat._arguments import refuses_unknown
+from structmat._errors import did_you_mean
 
 __all__ = ["INSTEAD", "explaining"]
 
@@ -34,35 +33,12 @@ INSTEAD = {
 def explaining(owner: str) -> Callable[[Function], Function]:
     """Return a decorator for a function: arguments that it does not have are refused with what to write instead.
 
-    Parameters
-    ----------
-    owner : str
-        What users call, for the error.
-
-    Returns
-    -------
-    callable
-        The decorator; the function keeps its signature.
+    `owner` is what users call, for the error.
     """
-
-    def decorate(function: Function) -> Function:
-        known = [*inspect.signature(function).parameters]
-
-        @wraps(function)
-        def checked(*args: Any, **kwargs: Any) -> Any:
-            unknown = {name: value for name, value in kwargs.items() if name not in known}
-            if unknown:
-                lines = [f"{name!r}{_advice(name, value, known)}" for name, value in unknown.items()]
-                # PEFT finds options of newer files by the first words.
-                raise ArgumentTypeError(owner, None, f"got an unexpected keyword argument {'; '.join(lines)}")
-            return function(*args, **kwargs)
-
-        return checked  # type: ignore[return-value]
-
-    return decorate
+    return refuses_unknown(owner, _advice)  # type: ignore[return-value]
 
 
-def _advice(name: str, value: Any, known: list[str]) -> str:
+def _advice(name: str, value: Any, known: Sequence[str]) -> str:
     """Return what to write instead of an argument, or nothing."""
     if name in INSTEAD:
         return f" of LoRA: {INSTEAD[name].format(value=value)}"
