@@ -348,6 +348,26 @@ def test_sums_of_bands_of_any_width(widths: tuple[int, int], starts: tuple[int, 
     np.testing.assert_array_equal((A + B).to_dense(), A.to_dense() + B.to_dense())
 
 
+@given(
+    st.integers(1, 12),
+    st.integers(1, 9),
+    st.integers(-15, 15),
+    st.booleans(),
+    st.sampled_from([1, 300, 5000]),
+)
+def test_products_of_bands_are_shifts(n: int, m: int, start: int, is_complex: bool, blocks: int) -> None:
+    """Short vectors are convolved and long ones shifted: sizes on both sides of each limit, more entries than rows."""
+    v = np.random.default_rng([n, m, start + 15, blocks])
+    n *= blocks
+    entries, x = v.integers(-5, 6, m).astype(float), v.integers(-5, 6, n).astype(float)
+    if is_complex:
+        entries = entries + 1j * v.integers(-5, 6, m)
+    expected = sum(entry * np.roll(x, start + k) for k, entry in enumerate(entries))
+    B = sm.BandedCirculant(entries, n, start)
+    np.testing.assert_array_equal(B @ x, expected)
+    np.testing.assert_array_equal(B.prepare() @ x, expected)
+
+
 def operators_of_all_kinds() -> dict[str, sm.LinearOperator]:
     """One or more of each family, real and complex, of one shape."""
     v = np.random.default_rng(5)
