@@ -15,6 +15,7 @@ import numpy as np
 import scipy  # its `linalg` is imported on first use
 
 from structmat._arrays.arithmetic import times_power_of_two
+from structmat._arrays.linear_algebra import VECTORS
 from structmat._arrays.namespaces import numpy_namespace
 from structmat._errors import warn_caller
 from structmat._toeplitz_systems import thresholds
@@ -265,8 +266,7 @@ class AcceptedSystem(ABC):
         """
         if found.inverse is None:
             return 0.0
-        count = thresholds.INVERSE_VECTORS
-        z = np.random.default_rng(0).standard_normal((count, self.n)).astype(self.constants.dtype)
+        z = np.random.default_rng(0).standard_normal((VECTORS, self.n)).astype(self.constants.dtype)
         with np.errstate(all="ignore"):
-            norm = math.sqrt(np.sum(np.abs(found.inverse(z)) ** 2) / count)
+            norm = math.sqrt(np.sum(np.abs(found.inverse(z)) ** 2) / VECTORS)
         return thresholds.LOGARITHM_PER_DEVIATION * math.sqrt(self.n) * _EPS * largest * norm + found.lost

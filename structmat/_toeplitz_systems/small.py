@@ -17,6 +17,7 @@ import numpy as np
 from structmat._arrays.arithmetic import binary_exponents, conjugate, euclidean_norm, times_power_of_two
 from structmat._arrays.dtypes import is_complex
 from structmat._arrays.libraries import device_of, is_numpy, is_torch, rules_of
+from structmat._arrays.linear_algebra import VECTORS
 from structmat._arrays.shapes import concat_last, windows
 from structmat._arrays.typing import Array, DType, Namespace
 from structmat._rules import Elimination
@@ -163,7 +164,7 @@ class SmallSystems:
 
     def error_of_slogdet(self) -> Array:
         """Return how far off the logarithms may be beside the rounding of their sums, as `AcceptedSystem` has it."""
-        xp, n, count = self.xp, self.n, thresholds.INVERSE_VECTORS
+        xp, n, count = self.xp, self.n, VECTORS
         vectors = np.random.default_rng(0).standard_normal((n, count))
         z = xp.asarray(vectors, dtype=self.constants.dtype, device=device_of(self.constants))
         x = self.elimination.solve(xp.broadcast_to(z, (self.constants.shape[0], n, count)))

@@ -237,9 +237,6 @@ errors above."""
 
 # Numbers of extreme size
 
-INVERSE_VECTORS = 4
-"""The random vectors by which the Frobenius norm of an inverse is estimated, for the error of a logarithm."""
-
 LOGARITHM_PER_DEVIATION = 0.5
 """How far off the logarithm of a determinant may be, over the root of n times the standard deviation by rounding.
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from structmat._arrays.arithmetic import real_part
 from structmat._arrays.libraries import device_of, rules_of
-from structmat._arrays.linear_algebra import adjoint, measured_error_of_logdet
+from structmat._arrays.linear_algebra import VECTORS, adjoint, measured_error_of_logdet
 from structmat._arrays.typing import Array, Namespace
 from structmat.operators import LinearOperator, Near
 
@@ -17,14 +17,6 @@ _ALL = 32
 
 A few random vectors may be orthogonal to the eigenvector of the least eigenvalue: of two unknowns, four vectors of
 signs were so in one of eight cases.
-"""
-
-_VECTORS = 4
-"""The random vectors of larger matrices.
-
-They are normal, not signs: signs are orthogonal to the difference of two unknowns, which is that eigenvector where two
-rows are nearly equal, in one of 16 cases for all four. Of 468 such matrices of 40 rows what was returned was then too
-small for 24, by a factor of up to 1e6; with normal vectors the error was at most 2.4 times what was returned.
 """
 
 
@@ -104,9 +96,15 @@ def _by_factor(L: Array, columns: Array, xp: Namespace) -> Array:
 
 
 def _vectors(n: int, like: Array, xp: Namespace) -> Array:
-    """Return vectors of n entries, the same in every call, for which the mean of ``z z^H`` is near the identity."""
+    """Return vectors of n entries, the same in every call, for which the mean of ``z z^H`` is near the identity.
+
+    They are normal, not signs: signs are orthogonal to the difference of two unknowns, which is the eigenvector of the
+    least eigenvalue where two rows are nearly equal, in one of 16 cases for all four. Of 468 such matrices of 40 rows
+    what was returned was then too small for 24, by a factor of up to 1e6; with normal vectors the error was at most 2.4
+    times what was returned.
+    """
     is_small = 1 < n <= _ALL  # one vector has no spread
-    vectors = math.sqrt(n) * np.eye(n) if is_small else np.random.default_rng(0).standard_normal((_VECTORS, n))
+    vectors = math.sqrt(n) * np.eye(n) if is_small else np.random.default_rng(0).standard_normal((VECTORS, n))
     return xp.astype(xp.asarray(vectors, device=device_of(like)), like.dtype)
 
 

@@ -567,3 +567,15 @@ def test_cut_offs_are_finite_and_not_negative(op: sm.LinearOperator, rtol: float
     for method in (op.pinv, op.rank, lambda **given: op.lstsq(np.ones(2), **given)):
         with pytest.raises(ValueError, match=rf"{name}\.\w+: rtol must be finite and not negative"):
             method(rtol=rtol)
+
+
+def test_the_determinant_of_a_block_circulant_matrix_and_its_error_take_one_transform(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made = []
+    spectrum = sm.BlockCirculant._spectrum
+    monkeypatch.setattr(
+        sm.BlockCirculant, "_spectrum", lambda op, xp, real: made.append(real) or spectrum(op, xp, real=real)
+    )
+    sm.slogdet(sm.BlockCirculant(np.random.default_rng(0).standard_normal((2, 2, 4))))
+    assert len(made) == 1

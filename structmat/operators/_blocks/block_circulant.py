@@ -372,7 +372,10 @@ class BlockCirculant(Planned):
         return xp.reshape(factors_of_all, (*self.batch_shape, (p + 1) * b))
 
     def _slogdet(self, xp: Namespace) -> tuple[Array, Array]:
-        S, real = self._own_spectrum(xp)
+        return self._slogdet_of(*self._own_spectrum(xp), xp)
+
+    def _slogdet_of(self, S: Array, real: bool, xp: Namespace) -> tuple[Array, Array]:
+        """Return sign and logarithm by the spectrum, which is half of it for a `real` matrix."""
         exponents, scaled = _scaled_to_one(S, xp)
         signs, logs = xp.linalg.slogdet(scaled)
         logs = logs + S.shape[-1] * math.log(2) * exponents
@@ -384,10 +387,10 @@ class BlockCirculant(Planned):
         return xp.prod(signs, axis=-1), xp.sum(logs, axis=-1)
 
     def _slogdet_and_error(self, xp: Namespace) -> tuple[Array, Array, Array]:
-        S, _ = self._own_spectrum(xp)
+        S, real = self._own_spectrum(xp)
         values = singular_values(rules_of(xp).constant(S), xp)
         error = error_of_eigenvalues(xp.reshape(values, (*self.batch_shape, -1)), xp, by_transforms=True)
-        return *self._slogdet(xp), math.sqrt(2) * error  # since half of the spectrum may stand for all
+        return *self._slogdet_of(S, real, xp), math.sqrt(2) * error  # since half of the spectrum may stand for all
 
     def _diagonal(self, xp: Namespace) -> Array:
         p, q = self.grid

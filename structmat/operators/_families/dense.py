@@ -16,6 +16,7 @@ from structmat._arrays.conversion import copied
 from structmat._arrays.dtypes import common_dtype, complex_partner
 from structmat._arrays.libraries import can_raise_for_values, device_of, is_array, rules_of
 from structmat._arrays.linear_algebra import (
+    VECTORS,
     dense_inverses,
     dense_solutions,
     even_factors,
@@ -30,9 +31,6 @@ from structmat.operators._base.arithmetic import compose
 from structmat.operators._base.hooks import Context
 from structmat.operators._base.linear_operator import LinearOperator
 from structmat.operators._base.spectral_functions import spectral_rounding
-
-_VECTORS = 4
-"""The random vectors by which the norm of an inverse is estimated."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -163,10 +161,10 @@ class Dense(LinearOperator):
         moduli = xp.abs(matrices)
         of_columns = xp.clip(xp.max(moduli, axis=-2, keepdims=True), min=tiny)
         of_rows = xp.max(moduli / of_columns, axis=-1, keepdims=True)
-        z = xp.asarray(np.random.default_rng(0).standard_normal((n, _VECTORS)), device=device_of(matrices))
+        z = xp.asarray(np.random.default_rng(0).standard_normal((n, VECTORS)), device=device_of(matrices))
         right = of_rows * xp.astype(z, of_rows.dtype)
         x = xp.matrix_transpose(of_columns) * rules_of(xp).elimination(matrices).solve(xp.astype(right, matrices.dtype))
-        norm = xp.sqrt(xp.sum(xp.abs(x) ** 2, axis=(-2, -1)) / _VECTORS)
+        norm = xp.sqrt(xp.sum(xp.abs(x) ** 2, axis=(-2, -1)) / VECTORS)
         error = 2 * float(xp.finfo(norm.dtype).eps) * norm  # of 160 random ones up to 4.3 times eps times the norm
         return *self._slogdet(xp), xp.reshape(error, self.batch_shape)
 
