@@ -8,6 +8,7 @@ import os
 import platform
 import re
 import shlex
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -153,6 +154,21 @@ def fault(y: Any, expected: Any, dtype: str) -> str:
 
 def vectors(count: int) -> str:
     return "one vector" if count == 1 else f"{count} vectors"
+
+
+def commit() -> str:
+    """Return the commit that the code of a run is of, with "-dirty" behind it where files differ from it."""
+    describe = [
+        "git",
+        "-C",
+        str(Path(__file__).parent),
+        "describe",
+        "--always",
+        "--abbrev=12",
+        "--dirty",
+        "--exclude=*",
+    ]
+    return subprocess.run(describe, capture_output=True, text=True, check=True).stdout.strip()  # noqa: S603
 
 
 def processor() -> str:

@@ -15,7 +15,7 @@ from statistics import fmean
 
 import numpy as np
 import torch
-from _common import processor
+from _common import commit, processor
 from _fair_forms import FORMS
 from _fair_plan import RUN, Case, Protocol, beyond
 
@@ -29,8 +29,10 @@ METHODS |= FORMS
 
 COLUMNS = (
     *RUN, "rows", "epochs", "tested", "parameters", "accuracy", "matthews", "f1", "seconds", "machine", "right",
+    "commit",
 )  # fmt: skip
-"""`seconds` are the processor's; `right` has one bit for each test row, packed and in base64."""
+"""`seconds` are the processor's; `right` has one bit for each test row, packed and in base64; `commit` is that of the
+code, and empty for runs that are older than this column."""
 
 
 class Table:
@@ -48,6 +50,8 @@ class Table:
         text = self.file.read()
         whole = text[: text.rfind("\n") + 1]
         lines = csv.DictReader(whole.splitlines())
+        if whole and tuple(lines.fieldnames or ()) != tuple(columns):
+            sys.exit(f"{path} has other columns: {', '.join(lines.fieldnames or ())}")
         self.rows = {place(row): row for row in lines}
         if whole != text:  # killed in the middle of a line
             self.file.truncate(len(whole.encode()))
@@ -87,28 +91,27 @@ class Bench:
     ) -> None:
         self.table, self.data, self.rates, self.model = table, data, rates, model
         self.parts: dict[str, tuple[Rows, Rows]] = {}
-        self.machine = machine()
+        self.machine, self.commit = machine(), commit()
 
     def choose(self, case: Case, protocol: Protocol) -> float:
         """Return the best rate of a case, by its trials."""
-        rates = self.rates[case.method]
-        best = self._best(case, protocol, rates)
+        rates, seeds = self.rates[case.method], protocol.trial_seeds
+        best = self.best(case, protocol, rates, seeds)
         further = beyond(rates, best)
-        return best if further is None else self._best(case, protocol, (*rates, further))
+        return best if further is None else self.best(case, protocol, (*rates, further), seeds)
 
     def do(self, case: Case, protocol: Protocol) -> None:
         """Choose the rate of a case and run it to the end."""
         best = self.choose(case, protocol)
         for seed in protocol.final_seeds:
-            self._run(case, protocol, "final", best, seed)
+            self.run(case, protocol, "final", best, seed)
 
-    def _best(self, case: Case, protocol: Protocol, rates: tuple[float, ...]) -> float:
-        scores = {
-            rate: [self._run(case, protocol, "trial", rate, seed) for seed in protocol.trial_seeds] for rate in rates
-        }
+    def best(self, case: Case, protocol: Protocol, rates: Sequence[float], seeds: Sequence[int]) -> float:
+        """Return the rate with the best mean score of the trials with these seeds, the smallest of equal ones."""
+        scores = {rate: [self.run(case, protocol, "trial", rate, seed) for seed in seeds] for rate in rates}
         return max(sorted(rates), key=lambda rate: fmean(scores[rate]))
 
-    def _run(self, case: Case, protocol: Protocol, stage: str, lr: float, seed: int) -> float:
+    def run(self, case: Case, protocol: Protocol, stage: str, lr: float, seed: int) -> float:
         """Return the score of one run, minus infinity where the loss was not finite any more."""
         names = {**vars(case), "stage": stage, "lr": f"{lr:g}", "seed": seed}
         if place(names) not in self.table.rows:
@@ -130,7 +133,7 @@ class Bench:
         rows, tested = rows[order[: protocol.rows]], tested[: protocol.test_rows if test else protocol.held_back]
         same = {name: getattr(protocol, name) for name in ("epochs", "batch", "head_lr", "max_tokens")}
         settings = Settings(**same, model=self.model, test_rows=None, device="cpu", autocast=True)
-        if case.method.startswith(("cdd", "scales")):  # rates are those of factors, not of trained vectors
+        if case.method.startswith(("cdd", "scales", "product")):  # rates are those of factors, not of trained vectors
             lr /= FACTOR_SCALE
         run = Run(task, case.method, lr, seed, protocol.rows, size=case.size, places=case.places)
         begun = time.process_time()
@@ -141,7 +144,7 @@ class Bench:
             with settings.precision():
                 embeddings = model.embed_all(rows, torch.device("cpu"), lambda _: None)
         result: dict[str, object] = {"rows": protocol.rows, "epochs": protocol.epochs, "tested": len(tested)}
-        result |= {"parameters": parameters, "machine": self.machine}
+        result |= {"parameters": parameters, "machine": self.machine, "commit": self.commit}
         try:
             fit(model, prepared, run, settings, rows=rows, embeddings=embeddings, advance=lambda *_: None)
             result |= scores(predict(model, tested, settings, lambda _: None).numpy(), tested.labels.numpy(), bits=test)

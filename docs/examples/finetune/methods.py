@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -66,6 +66,11 @@ class Plan:
         return list(PLACES[self.places])
 
 
+def clip_together(adapter: Sequence[Tensor], head: Sequence[Tensor]) -> None:
+    """Clip all gradients together at a norm of 1, as the Trainer of transformers does by default."""
+    nn.utils.clip_grad_norm_([*adapter, *head], 1.0)
+
+
 @dataclass(frozen=True)
 class Prepared:
     """An encoder ready for training."""
@@ -79,6 +84,8 @@ class Prepared:
     """What is added to the loss: nothing, for most."""
     after_step: Callable[[int], Any] = lambda _: None
     """Called with the number of steps done, while the gradients are still there."""
+    clip: Callable[[Sequence[Tensor], Sequence[Tensor]], Any] = clip_together
+    """Called before each step with the parameters of the groups and with those of the head."""
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import save
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from finetune.data import ExampleError, Rows, batches
@@ -149,9 +149,10 @@ def fit(
     With `embeddings`, those of all rows, the head alone. Returns the seconds and the loss of every step.
     """
     head_lr = settings.head_lr if prepared.groups else run.lr
-    groups = [*prepared.groups, {"params": list(model.head.parameters()), "lr": head_lr}]
+    head = list(model.head.parameters())
+    groups = [*prepared.groups, {"params": head, "lr": head_lr}]
     optimizer = torch.optim.AdamW(groups, weight_decay=0.01)
-    trained = [p for group in optimizer.param_groups for p in group["params"]]
+    adapter = [p for group in prepared.groups for p in group["params"]]
     steps = settings.epochs * math.ceil(len(rows) / settings.batch)
     schedule = rising_then_falling(optimizer, steps)
     order = torch.Generator().manual_seed(run.seed)
@@ -167,7 +168,7 @@ def fit(
             loss = batch_loss(model, tokens, rows.labels[index], embedded, settings)
             optimizer.zero_grad()
             (loss + prepared.penalty()).backward()
-            nn.utils.clip_grad_norm_(trained, 1.0)
+            prepared.clip(adapter, head)
             optimizer.step()
             schedule.step()
             prepared.after_step(len(seconds) + 1)

@@ -1,0 +1,85 @@
+"""Claim: no way to clip, no other product of as many numbers and no other place is told apart from D C D as it is.
+
+    taskset -c 0 python benchmarks/adapter_pairs.py --data FOLDER [--out FOLDER] [--only QUESTION ...]
+    python benchmarks/adapter_pairs.py --report
+
+D C D on query and value layers beside what differs from it in one thing, paired by seed, in the runs of
+`fair_adapters.py`. Each run is one line of `results/adapter_pairs.csv`, which has the commit of the code, and what
+stands there is not done again. Runs go by seeds, so that what is there when they are stopped is of whole pairs.
+`--report` writes the tables into `results/adapter_accuracy.md`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import _one_thread  # noqa: F401
+from _common import begin, finish, parser
+from _fair_plan import PROTOCOLS, Protocol
+from _pair_plan import ARMS, TRIAL_SEED
+
+EXAMPLES = Path(__file__).parent.parent / "docs/examples"
+RESULTS = Path(__file__).parent / "results"
+UNUSED = "none, the runs are of torch; date and machine are those of the report, the others stand below"
+
+
+def main() -> None:
+    made = parser(__doc__, "two arms of 32 rows, to see that it runs; keeps nothing")
+    made.add_argument("--data", type=Path, default=EXAMPLES / "data", help="folder with the tasks that are not shipped")
+    made.set_defaults(out=RESULTS)
+    questions = list(dict.fromkeys(arm.question for arm in ARMS))
+    made.add_argument("--only", nargs="+", choices=questions, default=questions, metavar="QUESTION")
+    made.add_argument("--seeds", type=int, metavar="COUNT", help="no more seeds than so many")
+    made.add_argument("--report", action="store_true", help="run nothing, write the report")
+    options = begin(made)
+    if options.quick:
+        with TemporaryDirectory() as folder:
+            options.out = Path(folder)
+            run(options, Protocol(32, 1, 16, 16))
+        return
+    (report if options.report else run)(options)
+
+
+def report(options: argparse.Namespace) -> None:
+    from _fair_report import read  # noqa: PLC0415
+    from _pair_report import page  # noqa: PLC0415
+
+    title, parts = "What one difference to D C D changes", page(read(options.out / "adapter_pairs.csv"))
+    finish(options.out, "adapter_accuracy", title, *parts, engines=UNUSED, packages=())
+
+
+def run(options: argparse.Namespace, protocol: Protocol | None = None) -> None:
+    sys.path.insert(0, str(EXAMPLES))
+    import torch  # noqa: PLC0415
+    from _fair_runs import Bench, Table  # noqa: PLC0415
+    from _pair_methods import METHODS  # noqa: PLC0415
+
+    import finetune.methods  # noqa: PLC0415
+
+    finetune.methods.METHODS.update(METHODS)
+    torch.set_num_threads(1)
+    bench = Bench(Table(options.out / "adapter_pairs.csv"), options.data, {})
+    arms = [arm for arm in ARMS if arm.question in options.only]
+    if options.quick:
+        arms = [arm for arm in arms if arm.method in {"cdd-apart", "product-cdc"}]
+    tasks = ["goemotions"] if options.quick else ["goemotions", "sst2", "banking77"]
+    todo = [
+        (seed, task, arm)
+        for seed in range(10)
+        for task in tasks
+        for arm in arms
+        if task in arm.tasks and seed in arm.seeds
+    ]
+    for seed, task, arm in todo[: 2 if options.quick else None]:
+        if options.seeds is None or seed < options.seeds:
+            of_task = protocol or PROTOCOLS[task]
+            rate = bench.best(arm.on(task), of_task, arm.rates, (TRIAL_SEED,)) if len(arm.rates) > 1 else arm.rates[0]
+            bench.run(arm.on(task), of_task, "final", rate, seed)
+            print(seed, arm.on(task), rate, flush=True)
+
+
+if __name__ == "__main__":
+    main()
