@@ -182,6 +182,6 @@ def test_the_readme_of_the_package_index_needs_no_files() -> None:
     assert "](https://" in page
     page = hook.index_page(text, "https://host/us/structmat")
     assert not LINK.search(page)
-    assert "](https://host/us/structmat/raw/main/docs/_static/measured.png)" in page
+    assert "](https://host/us/structmat/raw/main/docs/_static/curve.png)" in page
     assert "[changes](https://host/us/structmat/blob/main/CHANGELOG.md)" in page
     assert set(hook.urls("https://host/us/structmat", "https://docs")) > {"Documentation", "Repository", "Changelog"}
