@@ -104,7 +104,7 @@ def test_ci_finds_the_blocks_of_readme_and_what_they_need() -> None:
 
 
 @pytest.mark.parametrize(
-    ("source", "fault"), [("1 / 0", "ZeroDivisionError"), ("open('left', 'x')", "it leaves left"), ("", "")]
+    ("source", "fault"), [("1 / 0", "ZeroDivisionError"), ("open('left', 'w')", "it leaves left"), ("", "")]
 )
 def test_a_block_fails_where_it_raises_or_leaves_a_file(source: str, fault: str) -> None:
     script = load(ROOT / ".ci/run_readme_blocks.py")
