@@ -167,8 +167,19 @@ def is_banded(op: LinearOperator, xp: Namespace) -> bool:
     return _Parts.of(op, xp) is not None
 
 
-def solutions_by_band(op: LinearOperator, b: Array, rtol: float, xp: Namespace) -> Solutions | None:
-    """Return solutions along the last axis, without derivatives; None where the matrix is no band, or none suffices."""
+class ByBand(NamedTuple):
+    """The way to solutions of square systems by LAPACK's elimination of a narrow band."""
+
+    rtol: float
+
+    def __call__(
+        self, A: LinearOperator, M: LinearOperator | None, b: Array, before: Solutions | None, xp: Namespace
+    ) -> Solutions | None:
+        """Return solutions as every `Way` does; None where the matrix is no band, or a solution is not good enough."""
+        return _solutions_by_band(A, b, self.rtol, xp)
+
+
+def _solutions_by_band(op: LinearOperator, b: Array, rtol: float, xp: Namespace) -> Solutions | None:
     if rules_of(xp).is_traced(b):
         return None
     right = _values(b, xp)

@@ -1,35 +1,59 @@
-"""Iteration with derivatives: solvers for the implicit rules of a library."""
+"""Solutions with derivatives: several ways one after the other, by the implicit rules of a library."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from structmat._arrays.libraries import device_of, namespace_of, rules_of
 from structmat._arrays.shapes import concat_last
 from structmat._arrays.typing import Array, Namespace
 from structmat._rules import Solver
-from structmat.linear_systems import _iteration
-from structmat.linear_systems._bands import solutions_by_band
-from structmat.linear_systems._iteration import IterationSettings
 from structmat.linear_systems._least_squares_system import LeastSquaresSystem
-from structmat.linear_systems._results import Report, Solutions, SolveResult
+from structmat.linear_systems._results import Report, Solutions, SolveResult, Way
 from structmat.operators import LinearOperator
 
 
 @dataclass(frozen=True)
-class _SystemSolver(Solver):
-    """Solves square systems by iteration, for `Rules.solution`."""
+class Ways:
+    """The ways to solve systems that are taken one after the other until all solutions are good enough."""
 
-    settings: IterationSettings
+    ways: tuple[Way, ...]
+    rtol: float
     report: Report
 
+    def solutions(self, A: LinearOperator, M: LinearOperator | None, b: Array, xp: Namespace) -> Solutions:
+        """Return solutions, after the check that all are good enough where values can be read."""
+        rules = rules_of(xp)
+        tried: Solutions | None = None
+        for way in self.ways:
+            tried = way(A, M, b, None, xp) if tried is None else _continued(way, A, M, b, tried, xp)
+        found = cast("Solutions", tried)  # the last way always serves
+        if not rules.compiles:  # values can be read here, in the systems of derivatives too
+            self.report.require_converged(found, M, b, self.rtol, xp)
+        return found
+
+
+def _continued(
+    way: Way, A: LinearOperator, M: LinearOperator | None, b: Array, before: Solutions, xp: Namespace
+) -> Solutions:
+    """Return the solutions of one more way where those before are not all good enough."""
+
+    def next_solutions() -> Solutions:
+        return way(A, M, b, before, xp) or before
+
+    found: Solutions = rules_of(xp).branch(xp.all(before.done), lambda: before, next_solutions)
+    return found
+
+
+@dataclass(frozen=True)
+class _SystemSolver(Solver):
+    """Solves square systems by several ways, for `Rules.solution`."""
+
+    ways: Ways
+
     def __call__(self, A: Any, M: Any, b: Array, xp: Namespace) -> tuple[Array, tuple[Any, ...]]:
-        solutions = solutions_by_band(A, b, self.settings.rtol, xp) if self.settings.bands else None
-        if solutions is None:
-            solutions = _iteration.solve_square(A, M, b, self.settings, xp)
-        if not rules_of(xp).compiles:  # values can be read here, in the systems of derivatives too
-            self.report.require_converged(solutions, M, b, self.settings.rtol, xp)
+        solutions = self.ways.solutions(A, M, b, xp)
         return solutions.x, solutions[1:]
 
 
@@ -42,14 +66,13 @@ class _LeastSquaresSolver(Solver):
     no iteration.
     """
 
-    settings: IterationSettings
-    report: Report
+    ways: Ways
     is_tall: bool
 
     def __call__(self, A: Any, M: Any, b: Array, xp: Namespace) -> tuple[Array, tuple[Any, ...]]:
         B: LinearOperator = A.operator
         first, second = A.parts(b)
-        least_squares = _LeastSquares(self.settings, self.report)
+        least_squares = _LeastSquares(self.ways)
         y, information_of_wide = least_squares(B.H, second)
         x, information_of_tall = least_squares(B, first - y)
         residual = first - B._matvec(x, xp)
@@ -58,16 +81,12 @@ class _LeastSquaresSolver(Solver):
 
 @dataclass(frozen=True)
 class _LeastSquares:
-    """Solves least-squares problems by iteration, without derivatives; solutions are those of least norm."""
+    """Solves least-squares problems without derivatives; solutions are those of least norm."""
 
-    settings: IterationSettings
-    report: Report
+    ways: Ways
 
     def __call__(self, A: LinearOperator, b: Array) -> tuple[Array, tuple[Any, ...]]:
-        xp = namespace_of(self.report.owner, b)
-        solutions = _iteration.solve_least_squares(A, b, self.settings, xp)
-        if not rules_of(xp).compiles:
-            self.report.require_converged(solutions, None, b, self.settings.rtol, xp)
+        solutions = self.ways.solutions(A, None, b, namespace_of(self.ways.report.owner, b))
         return solutions.x, solutions[1:]
 
 
@@ -82,45 +101,36 @@ class _Differentiable:
 
 
 def solve_with_derivatives(
-    A: LinearOperator, M: LinearOperator | None, b: Array, settings: IterationSettings, report: Report, xp: Namespace
+    A: LinearOperator, M: LinearOperator | None, b: Array, ways: Ways, xp: Namespace
 ) -> SolveResult:
-    """Return solutions of square systems by iteration, with their derivatives.
+    """Return solutions of square systems with their derivatives.
 
     The matrix, and a preconditioner where one is given, are in the precision of computations; `b` is of the dtype of
     the solutions and has all batch axes.
     """
-    solve = rules_of(xp).compiled(_Differentiable(_SystemSolver(settings, report)))
+    solve = rules_of(xp).compiled(_Differentiable(_SystemSolver(ways)))
     x, information = solve(A, M, b)
-    return _result(Solutions(x, *information), M, b, settings, report, xp)
+    return _result(Solutions(x, *information), M, b, ways, xp)
 
 
-def lstsq_with_derivatives(
-    A: LinearOperator, b: Array, settings: IterationSettings, report: Report, xp: Namespace
-) -> SolveResult:
-    """Return least-squares solutions of least norm by iteration, with their derivatives where the rank is full."""
+def lstsq_with_derivatives(A: LinearOperator, b: Array, ways: Ways, xp: Namespace) -> SolveResult:
+    """Return least-squares solutions of least norm, with their derivatives where the rank is full."""
     rules = rules_of(xp)
     if rules.is_differentiated([b, *A._arrays()]):
         is_tall = A.shape[0] >= A.shape[1]
         system = LeastSquaresSystem(A if is_tall else A.H)
         zeros = xp.zeros((*b.shape[:-1], A.shape[1]), dtype=b.dtype, device=device_of(b))
         right = concat_last([b, zeros] if is_tall else [zeros, b], xp)
-        solve = rules.compiled(_Differentiable(_LeastSquaresSolver(settings, report, is_tall)))
+        solve = rules.compiled(_Differentiable(_LeastSquaresSolver(ways, is_tall)))
         both, information = solve(system, None, right)
         residual, solution = system.parts(both)
         x = solution if is_tall else residual
     else:
-        x, information = rules.compiled(_LeastSquares(settings, report))(A, b)
-    return _result(Solutions(x, *information), None, b, settings, report, xp)
+        x, information = rules.compiled(_LeastSquares(ways))(A, b)
+    return _result(Solutions(x, *information), None, b, ways, xp)
 
 
-def _result(
-    solutions: Solutions,
-    M: LinearOperator | None,
-    b: Array,
-    settings: IterationSettings,
-    report: Report,
-    xp: Namespace,
-) -> SolveResult:
+def _result(solutions: Solutions, M: LinearOperator | None, b: Array, ways: Ways, xp: Namespace) -> SolveResult:
     """Return a result, after the check that solutions are good enough, if that has not been checked before.
 
     In a trace solutions that are not good enough are NaN.
@@ -131,6 +141,6 @@ def _result(
         x = xp.where(done[..., None], x, xp.full_like(x, float("nan")))
         return SolveResult(x, residual, iterations)
     if rules.compiles:
-        report.require_converged(solutions, M, b, settings.rtol, xp)
+        ways.report.require_converged(solutions, M, b, ways.rtol, xp)
         iterations = int(iterations)
     return SolveResult(x, residual, iterations)

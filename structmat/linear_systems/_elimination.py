@@ -1,13 +1,24 @@
-"""Dense matrices in place of iteration: up to which size a matrix is written out, and what is computed of it then."""
+"""Elimination of dense matrices: up to which size a matrix is written out, and how its systems are solved then."""
 
 from __future__ import annotations
 
 from math import prod
+from typing import NamedTuple
 
-from structmat._arrays.arithmetic import conjugate
+from structmat._arrays.arithmetic import power_of_two_near
 from structmat._arrays.libraries import device_of, rules_of
-from structmat._arrays.linear_algebra import matmul
+from structmat._arrays.linear_algebra import adjoint, matmul
 from structmat._arrays.typing import Array, Namespace
+from structmat.linear_systems._krylov_method import quiet
+from structmat.linear_systems._results import Solutions
+from structmat.linear_systems._scaling import norm_or_one, operator_norm
+from structmat.linear_systems._stopping import (
+    Measure,
+    by_gradient,
+    by_residual,
+    is_as_small_as_rounding,
+    relative_residual,
+)
 from structmat.operators import Context, Dense, LinearOperator
 
 MOST_WRITTEN_OUT = 2000
@@ -62,19 +73,106 @@ def iterations_before_elimination(
     return max(100, min(shape) // 2)
 
 
-def written_out(operator: LinearOperator, like: Array, xp: Namespace) -> Dense:
-    """Return a matrix by its entries, in the dtype and on the device of vectors such as `like`."""
-    if isinstance(operator, Dense) and operator.dtype == like.dtype:
-        return operator
-    return Dense(xp.astype(operator._to_dense(Context(xp, like.dtype, device_of(like))), like.dtype))
+class _DenseSystem(NamedTuple):
+    """A system ``A x = b`` with a dense matrix, both divided by powers of two near their largest entries."""
+
+    matrix: Array
+    b: Array
+    matrix_divisor: Array
+    """One for each matrix of a stack, with two more axes of length one."""
+    rhs_divisor: Array
+    """One for each right-hand side, as a column."""
+
+    @classmethod
+    def of(cls, operator: LinearOperator, b: Array, xp: Namespace) -> _DenseSystem:
+        """Return the system of an operator that is written out, in the dtype of `b`."""
+        matrix = operator._to_dense(Context(xp, b.dtype, device_of(b)))
+        if matrix.dtype != b.dtype:
+            matrix = xp.astype(matrix, b.dtype)
+        of_matrix = power_of_two_near(matrix, xp, axis=(-2, -1))
+        of_b = power_of_two_near(b, xp)
+        return cls(matrix / of_matrix, b / of_b, of_matrix, of_b)
+
+    def solution(self, x: Array) -> Array:
+        """Return the solution of the system before it was scaled, from that of the scaled one."""
+        return x * (self.rhs_divisor / self.matrix_divisor[..., 0])
+
+    def scaled(self, x: Array) -> Array:
+        """Return the solution of the scaled system, from that of the one before."""
+        return x * (self.matrix_divisor[..., 0] / self.rhs_divisor)
 
 
-def eliminated(A: Dense, b: Array, xp: Namespace) -> Array:
+class ByElimination(NamedTuple):
+    """The way to solutions of square systems by elimination of the dense matrix."""
+
+    rtol: float
+
+    def __call__(
+        self, A: LinearOperator, M: LinearOperator | None, b: Array, before: Solutions | None, xp: Namespace
+    ) -> Solutions:
+        """Return solutions as every `Way` does; NaN and infinities in a preconditioner that was given are an error."""
+        with quiet(xp):
+            system = _DenseSystem.of(A, b, xp)
+            measure = by_residual(system.b, self.rtol, xp)
+            return _judged(system, M, eliminated(system.matrix, system.b, xp), measure, before, xp)
+
+
+class BySingularVectors(NamedTuple):
+    """The way to least-squares solutions of least norm by singular vectors of the dense matrix."""
+
+    rtol: float
+
+    def __call__(
+        self, A: LinearOperator, M: LinearOperator | None, b: Array, before: Solutions | None, xp: Namespace
+    ) -> Solutions:
+        """Return solutions as every `Way` does."""
+        with quiet(xp):
+            system = _DenseSystem.of(A, b, xp)
+            dense = Dense(system.matrix)
+            measure = by_gradient(dense, system.b, operator_norm(dense, system.b, xp), self.rtol, xp)
+            return _judged(system, M, of_least_norm(system.matrix, system.b, xp), measure, before, xp)
+
+
+def _judged(
+    system: _DenseSystem, M: LinearOperator | None, x: Array, measure: Measure, before: Solutions | None, xp: Namespace
+) -> Solutions:
+    """Return solutions of a scaled system, or those `before` where these are no worse, and which are good enough."""
+    b, iterations = system.b, 0 if before is None else before.iterations
+    residual = b - _products(system.matrix, x, xp)
+    error, enough = measure(x, residual)
+    may_be_found = None if M is None else xp.all(xp.isfinite(M._matvec(b, xp)), axis=-1)
+    found = xp.all(enough if may_be_found is None else enough & may_be_found)
+
+    def as_found() -> tuple[Array, Array, Array]:
+        return system.solution(x), relative_residual(residual, b, xp), enough
+
+    def with_those_before() -> tuple[Array, Array, Array]:
+        dense = Dense(system.matrix)
+        old = xp.zeros_like(x) if before is None else system.scaled(before.x)
+        left = b if before is None else b - dense._matvec(old, xp)
+        old_error, done = measure(old, left)
+        unit = b / norm_or_one(b, xp)
+        product = dense._matvec(unit, xp) if b.shape == x.shape else dense._rmatvec(unit, xp)
+        finite = xp.all(xp.isfinite(product), axis=-1)
+        better = (error < old_error) & finite & ~done  # false where it is NaN
+        if may_be_found is not None:
+            better = better & may_be_found
+        new = xp.where(better[..., None], x, old)
+        new_residual = xp.where(better[..., None], residual, left)
+        done = done | (enough & better) | is_as_small_as_rounding(dense, new, new_residual, b, xp)
+        relative = relative_residual(new_residual, b, xp)
+        relative = xp.where(finite, relative, xp.full_like(relative, float("nan")))
+        return system.solution(new), relative, done & finite
+
+    x, relative, done = rules_of(xp).branch(found, as_found, with_those_before)
+    return Solutions(x, relative, done, iterations)
+
+
+def eliminated(matrix: Array, b: Array, xp: Namespace) -> Array:
     """Return the solutions by elimination; they are not finite where a matrix is singular.
 
-    `b` has all batch axes of A. All right-hand sides of a matrix are solved by one elimination.
+    `b` has all batch axes of the matrices. All right-hand sides of a matrix are solved by one elimination.
     """
-    matrix = A.matrix
     n = b.shape[-1]
     if matrix.ndim == 2:
         lead = (1,)
@@ -91,22 +189,26 @@ def eliminated(A: Dense, b: Array, xp: Namespace) -> Array:
     return xp.reshape(xp.matrix_transpose(rules_of(xp).elimination(matrices).solve(right)), b.shape)
 
 
-def of_least_norm(A: Dense, b: Array, xp: Namespace) -> Array:
+def of_least_norm(matrix: Array, b: Array, xp: Namespace) -> Array:
     """Return the least-squares solutions of least norm by singular vectors; NaN where a matrix holds NaN or infinity.
 
     Singular values at the level of rounding count as zeros, with the bound of `numpy.linalg.lstsq`.
     """
-    finite = xp.all(xp.isfinite(A.matrix), axis=(-2, -1))  # libraries raise errors for other matrices
-    matrix = xp.where(finite[..., None, None], A.matrix, xp.zeros_like(A.matrix))
+    finite = xp.all(xp.isfinite(matrix), axis=(-2, -1))  # libraries raise errors for other matrices
+    matrix = xp.where(finite[..., None, None], matrix, xp.zeros_like(matrix))
     U, values, Vh = xp.linalg.svd(matrix, full_matrices=False)
-    least = max(A.shape) * float(xp.finfo(values.dtype).eps) * xp.max(values, axis=-1, keepdims=True)
+    least = max(matrix.shape[-2:]) * float(xp.finfo(values.dtype).eps) * xp.max(values, axis=-1, keepdims=True)
     is_nonzero = values > least
-    parts = _adjoint_products(U, b, xp) / xp.where(is_nonzero, values, xp.ones_like(values))
+    parts = _products(adjoint(U, xp), b, xp) / xp.where(is_nonzero, values, xp.ones_like(values))
     parts = xp.where(is_nonzero, parts, xp.zeros_like(parts))
-    x = _adjoint_products(Vh, parts, xp)
+    x = _products(adjoint(Vh, xp), parts, xp)
     return xp.where(finite[..., None], x, xp.full_like(x, float("nan")))
 
 
-def _adjoint_products(A: Array, x: Array, xp: Namespace) -> Array:
-    """Return the products of the adjoints of matrices with vectors."""
-    return matmul(conjugate(xp.matrix_transpose(A), xp), x[..., None], xp)[..., 0]
+def _products(A: Array, x: Array, xp: Namespace) -> Array:
+    """Return the products of matrices with vectors along the last axis."""
+    if A.ndim > 2 and A.shape[-3] == 1 and x.ndim > 1:
+        A = A[..., 0, :, :]
+    elif A.ndim > 2:
+        return matmul(A, x[..., None], xp)[..., 0]
+    return matmul(x, xp.matrix_transpose(A), xp)

@@ -1,17 +1,15 @@
-"""Iteration in several passes, each on what those before have left, and dense matrices before it or where it fails."""
+"""Iteration in several passes, each on what those before have left."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from structmat._arrays.libraries import device_of, rules_of
 from structmat._arrays.typing import Array, Namespace
 from structmat._krylov import Count
-from structmat.linear_systems._elimination import eliminated, of_least_norm, written_out
 from structmat.linear_systems._krylov_method import KrylovMethod, quiet
 from structmat.linear_systems._preconditioner import inverse_of_nearest, iterations_on_trial, of_moderate_size
-from structmat.linear_systems._results import Solutions
+from structmat.linear_systems._results import Solutions, Way
 from structmat.linear_systems._scaling import System, norm_or_one, operator_norm
 from structmat.linear_systems._stopping import (
     Measure,
@@ -20,63 +18,54 @@ from structmat.linear_systems._stopping import (
     is_as_small_as_rounding,
     relative_residual,
 )
-from structmat.operators import Dense, LinearOperator
+from structmat.operators import LinearOperator
 
 _PASSES = 6
 """How often a method is run at most, each time on the residual that the runs before have left."""
 
 
-class IterationSettings(NamedTuple):
-    """The options of an iteration."""
+class ByIteration(NamedTuple):
+    """The way to solutions by a Krylov method, of square systems or of least squares as the method has it."""
 
     method: KrylovMethod
     """The Krylov method."""
     rtol: float
     """The relative residual at which to end."""
     max_iter: int
-    """The most iterations, of all passes together; 0 where the matrix is written out at once."""
+    """The most iterations, of all passes together."""
     positive: bool = False
     """Whether the matrix is positive definite; the nearest matrix is made positive definite too."""
     nearest: bool = False
     """Whether the nearest circulant or diagonal matrix is the preconditioner where none is given."""
-    eliminates: bool = False
-    """Whether the matrix is written out where iteration does not reach `rtol`."""
-    bands: bool = False
-    """Whether a narrow band is solved by elimination before any iteration."""
+    is_last: bool = True
+    """Whether solutions at the level of rounding are good enough, as no other way follows."""
+    least_squares: bool = False
+    """Whether solutions are those of least norm that minimise the residual."""
 
+    def followed_by(self, dense: Way, iterations: int | None) -> tuple[Way, ...]:
+        """Return this way and one by the dense matrix after so many iterations: that alone for 0, this one for None."""
+        if iterations is None:
+            return (self,)
+        return (self._replace(max_iter=iterations, is_last=False), dense) if iterations else (dense,)
 
-def solve_square(
-    operator: LinearOperator, given: LinearOperator | None, b: Array, settings: IterationSettings, xp: Namespace
-) -> Solutions:
-    """Return solutions of square systems, without derivatives.
-
-    The matrix, and a preconditioner where one is given, are in the precision of computations. `b` is of the dtype of
-    the solutions and has all batch axes.
-    """
-    with quiet(xp):
-        system = _scaled(operator, b, settings, xp)
-        M: LinearOperator | None = None
-        if given is not None:
-            M = of_moderate_size(given, system.b, xp)
-        elif settings.nearest and settings.max_iter:
-            M = inverse_of_nearest(system.operator, system.b, xp, positive=settings.positive)
-        on_trial = M is not None and given is None and not settings.positive
-        measure = by_residual(system.b, settings.rtol, xp)
-        return _Problem.of(system, M, measure, eliminated, settings, xp).solutions(on_trial=on_trial)
-
-
-def solve_least_squares(operator: LinearOperator, b: Array, settings: IterationSettings, xp: Namespace) -> Solutions:
-    """Return least-squares solutions of least norm, without derivatives; arguments as for `solve_square`."""
-    with quiet(xp):
-        system = _scaled(operator, b, settings, xp)
-        norm = operator_norm(system.operator, system.b, xp)
-        measure = by_gradient(system.operator, system.b, norm, settings.rtol, xp)
-        return _Problem.of(system, None, measure, of_least_norm, settings, xp, norm).solutions()
-
-
-def _scaled(operator: LinearOperator, b: Array, settings: IterationSettings, xp: Namespace) -> System:
-    """Return the scaled system, with a dense matrix where no iteration is made."""
-    return System.of(operator if settings.max_iter else written_out(operator, b, xp), b, xp)
+    def __call__(
+        self, A: LinearOperator, M: LinearOperator | None, b: Array, before: Solutions | None, xp: Namespace
+    ) -> Solutions:
+        """Return solutions as every `Way` does; there is none before."""
+        with quiet(xp):
+            system = System.of(A, b, xp)
+            if self.least_squares:
+                norm = operator_norm(system.operator, system.b, xp)
+                measure = by_gradient(system.operator, system.b, norm, self.rtol, xp)
+                return _Problem.of(system, None, measure, self, xp, norm).solutions()
+            given = M
+            if given is not None:
+                M = of_moderate_size(given, system.b, xp)
+            elif self.nearest:
+                M = inverse_of_nearest(system.operator, system.b, xp, positive=self.positive)
+            on_trial = M is not None and given is None and not self.positive
+            measure = by_residual(system.b, self.rtol, xp)
+            return _Problem.of(system, M, measure, self, xp).solutions(on_trial=on_trial)
 
 
 class _Progress(NamedTuple):
@@ -104,9 +93,7 @@ class _Problem(NamedTuple):
     M: LinearOperator | None
     """The preconditioner, prepared."""
     measure: Measure
-    by_dense_matrix: Callable[[Dense, Array, Namespace], Array]
-    """Returns the solutions that a dense matrix has for right-hand sides."""
-    settings: IterationSettings
+    settings: ByIteration
     norm: Array | None
     """The norm of the matrix, if the method ends by it."""
     not_finite: Array
@@ -119,8 +106,7 @@ class _Problem(NamedTuple):
         system: System,
         M: LinearOperator | None,
         measure: Measure,
-        by_dense_matrix: Callable[[Dense, Array, Namespace], Array],
-        settings: IterationSettings,
+        settings: ByIteration,
         xp: Namespace,
         norm: Array | None = None,
     ) -> _Problem:
@@ -128,15 +114,14 @@ class _Problem(NamedTuple):
         product = A._matvec if A.shape[0] == A.shape[1] else A._rmatvec
         not_finite = ~xp.all(xp.isfinite(product(system.b / norm_or_one(system.b, xp), xp)), axis=-1)
         prepared = None if M is None else M.prepare()
-        return cls(system, A, prepared, measure, by_dense_matrix, settings, norm, not_finite, xp)
+        return cls(system, A, prepared, measure, settings, norm, not_finite, xp)
 
     def solutions(self, *, on_trial: bool = False) -> Solutions:
         """Return solutions by several passes of a method, each on the residuals that the one before has left.
 
         One pass may not suffice, since a method may end by another norm than that of the `Measure`. A preconditioner
-        `on_trial` is left out after some iterations that have not sufficed. What iteration does not solve the dense
-        matrix solves, where settings say so. A solution is good enough by the `Measure`, or if its backward error is at
-        the level of rounding.
+        `on_trial` is left out after some iterations that have not sufficed. A solution is good enough by the `Measure`,
+        or, where no other way follows, if its backward error is at the level of rounding.
         """
         xp, A, b, settings = self.xp, self.A, self.system.b, self.settings
         rules = rules_of(xp)
@@ -144,22 +129,18 @@ class _Problem(NamedTuple):
         error, done = self.measure(x, b)
         any_at_all = xp.any(xp.ones_like(done))  # true, as an array, unless there are no right-hand sides
         found = _Progress(x, b, error, done | self.not_finite, 0, 0, any_at_all)
-        if not settings.max_iter:
-            x, residual, done = self._by_dense_matrix(found)  # without a branch, which takes a compiler longer
+        if on_trial:
+            found = self._after_passes(found, self.M, iterations_on_trial(settings.max_iter, A))
+            found = self._after_passes(found._replace(helped=any_at_all), None, settings.max_iter)
         else:
-            if on_trial:
-                found = self._after_passes(found, self.M, iterations_on_trial(settings.max_iter, A))
-                found = self._after_passes(found._replace(helped=any_at_all), None, settings.max_iter)
-            else:
-                found = self._after_passes(found, self.M, settings.max_iter)
-
-            def otherwise() -> tuple[Array, Array, Array]:
-                if settings.eliminates:
-                    return self._by_dense_matrix(found)
-                return found.x, found.residual, self._accepted(A, found.x, found.residual, found.done)
-
-            as_found = (found.x, found.residual, found.done)
-            x, residual, done = rules.branch(~xp.all(found.done), otherwise, lambda: as_found)
+            found = self._after_passes(found, self.M, settings.max_iter)
+        x, residual, done = found.x, found.residual, found.done
+        if settings.is_last:
+            done = rules.branch(
+                ~xp.all(done),
+                lambda: done | is_as_small_as_rounding(A, x, residual, b, xp),
+                lambda: done,
+            )
         relative = relative_residual(residual, b, xp)
         relative = xp.where(self.not_finite, xp.full_like(relative, float("nan")), relative)
         return Solutions(self.system.solution(x), relative, done & ~self.not_finite, found.iterations)
@@ -200,26 +181,3 @@ class _Problem(NamedTuple):
             )
 
         return rules.loop(goes_on, step, progress)
-
-    def _by_dense_matrix(self, found: _Progress) -> tuple[Array, Array, Array]:
-        """Return solutions by the dense matrix where none was found, their residuals, and which are good enough."""
-        xp, M, b = self.xp, self.M, self.system.b
-        unchanged = found.done
-        if M is not None:  # a preconditioner with NaN or infinity is an error, which elimination would hide
-            unchanged = unchanged | ~xp.all(xp.isfinite(M._matvec(b, xp)))
-        dense = written_out(self.system.operator, b, xp)
-        x = self.by_dense_matrix(dense, b, xp)
-        residual = b - dense._matvec(x, xp)
-        error, enough = self.measure(x, residual)
-        better = (error < found.error) & ~unchanged  # false where it is NaN
-        x = xp.where(better[..., None], x, found.x)
-        residual = xp.where(better[..., None], residual, found.residual)
-        return x, residual, self._accepted(dense, x, residual, found.done | (enough & better))
-
-    def _accepted(self, A: LinearOperator, x: Array, residual: Array, done: Array) -> Array:
-        """Tell which solutions are good enough: what is `done`, and those that rounding lets be no better."""
-
-        def with_rounding() -> Array:
-            return done | is_as_small_as_rounding(A, x, residual, self.system.b, self.xp)
-
-        return rules_of(self.xp).branch(~self.xp.all(done), with_rounding, lambda: done)

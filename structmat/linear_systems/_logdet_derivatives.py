@@ -12,9 +12,9 @@ from structmat._krylov import inner
 from structmat._parametrised import Parametrised
 from structmat.linear_systems._cg import CG
 from structmat.linear_systems._control_variate import exact_logdet, exact_quadratic_forms
-from structmat.linear_systems._differentiable import solve_with_derivatives
-from structmat.linear_systems._elimination import iterations_before_elimination
-from structmat.linear_systems._iteration import IterationSettings
+from structmat.linear_systems._differentiable import Ways, solve_with_derivatives
+from structmat.linear_systems._elimination import ByElimination, iterations_before_elimination
+from structmat.linear_systems._iteration import ByIteration
 from structmat.linear_systems._preconditioner import nearest
 from structmat.linear_systems._results import Report
 from structmat.operators import LinearOperator
@@ -60,13 +60,7 @@ def with_derivatives(op: LinearOperator, z: Array, value: Array) -> Array:
 
 def solve_for_probes(op: LinearOperator, z: Array, xp: Namespace) -> Array:
     """Return ``A^-1 z`` for a positive definite A, with derivatives."""
-    before = iterations_before_elimination(op)
-    settings = IterationSettings(
-        method=CG(),
-        rtol=_SOLUTIONS[precision_of(z.dtype, xp).itemsize],
-        max_iter=10_000 if before is None else before,
-        positive=True,
-        nearest=True,
-        eliminates=before is not None,
-    )
-    return solve_with_derivatives(op, None, z, settings, Report("slogdet"), xp).x
+    rtol = _SOLUTIONS[precision_of(z.dtype, xp).itemsize]
+    iteration = ByIteration(CG(), rtol, 10_000, positive=True, nearest=True)
+    ways = iteration.followed_by(ByElimination(rtol), iterations_before_elimination(op))
+    return solve_with_derivatives(op, None, z, Ways(ways, rtol, Report("slogdet")), xp).x

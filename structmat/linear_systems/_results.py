@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from math import isnan
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -97,6 +97,27 @@ class Solutions(NamedTuple):
     done: Array
     """Which solutions are good enough."""
     iterations: Count
+
+
+class Way(Protocol):
+    """A way to solve systems, without derivatives. Two ways that are equal do the same, and have the same hash."""
+
+    def __call__(
+        self, A: LinearOperator, M: LinearOperator | None, b: Array, before: Solutions | None, xp: Namespace
+    ) -> Solutions | None:
+        """Return solutions, and which of them are good enough; None where the way does not serve.
+
+        Parameters
+        ----------
+        A, M : LinearOperator
+            The matrix, and a preconditioner where one is given, in the precision of computations.
+        b : array, shape (..., rows)
+            Right-hand sides along the last axis, of the dtype of the solutions, with all batch axes.
+        before : Solutions, optional
+            Those of the way before, of which some are not good enough. What is no worse is kept.
+        xp : namespace
+            Of the arrays.
+        """
 
 
 class Report(NamedTuple):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -17,12 +18,12 @@ from structmat._arrays.shapes import broadcast_shapes, concat_last, is_vector
 from structmat._arrays.typing import Array, ArrayLike, DType, Namespace
 from structmat._errors import ArgumentTypeError, ArgumentValueError, warn_caller
 from structmat._krylov import Count
-from structmat.linear_systems._bands import is_banded
+from structmat.linear_systems._bands import ByBand, is_banded
 from structmat.linear_systems._cg import CG
-from structmat.linear_systems._differentiable import lstsq_with_derivatives, solve_with_derivatives
-from structmat.linear_systems._elimination import iterations_before_elimination
+from structmat.linear_systems._differentiable import Ways, lstsq_with_derivatives, solve_with_derivatives
+from structmat.linear_systems._elimination import ByElimination, BySingularVectors, iterations_before_elimination
 from structmat.linear_systems._gmres import GMRES
-from structmat.linear_systems._iteration import IterationSettings
+from structmat.linear_systems._iteration import ByIteration
 from structmat.linear_systems._krylov_method import KrylovMethod
 from structmat.linear_systems._lsmr import LSMR
 from structmat.linear_systems._results import ConvergenceError, Report, Solutions, SolveResult
@@ -173,31 +174,36 @@ def solve(
     by_default = method is None and max_iter is None and isinstance(preconditioner, str)
     question = _read(A, b, owner, given)
     xp = question.xp
-    before = None
-    if max_iter is None:
-        before = iterations_before_elimination(question.op, asked=not by_default)
-    settings = IterationSettings(
-        method=solver,
-        rtol=_relative(rtol, question, owner),
-        max_iter=_most_iterations(max_iter, A, owner) if before is None else before,
-        positive=assume == "positive definite" or solver._needs_positive_definite,
-        nearest=isinstance(preconditioner, str),
-        eliminates=before is not None,
-    )
+    rtol = _relative(rtol, question, owner)
     with suppress(NotImplementedError):
         found = question.result(question.op.inv_matvec(question.vectors))
-        return question.finished(_warned(found, owner, settings.rtol, xp))
+        return question.finished(_warned(found, owner, rtol, xp))
+    iteration = ByIteration(
+        method=solver,
+        rtol=rtol,
+        max_iter=_most_iterations(max_iter, A, owner),
+        positive=assume == "positive definite" or solver._needs_positive_definite,
+        nearest=isinstance(preconditioner, str),
+    )
+    before = iterations_before_elimination(question.op, asked=not by_default) if max_iter is None else None
+    if before:
+        iteration = iteration._replace(max_iter=before)
+    ways = iteration.followed_by(ByElimination(rtol), before)
+    report = _report(iteration, assume, owner, is_dense=before == 0)
     result, may_serve = None, by_default
-    settings = settings._replace(bands=by_default and rules_of(xp).untraced(is_banded)(question.op, xp))
-    if by_default and not settings.bands:
-        result, may_serve = _by_factor(question, settings)
+    is_band = by_default and rules_of(xp).untraced(is_banded)(question.op, xp)
+    if is_band:
+        ways = (ByBand(rtol), *ways)
+    elif by_default:
+        result, may_serve = _by_factor(question, iteration)
     if result is None:
+        tries = () if rules_of(xp).compiles or is_band else ITERATIONS_BEFORE_FACTOR
         try:
-            result = _by_iteration_or_factor(question, settings, _report(settings, assume, owner), may_serve=may_serve)
+            result = _by_ways_or_factor(question, iteration, Ways(ways, rtol, report), tries, may_serve=may_serve)
         except ConvergenceError as error:
             error.result = question.finished(error.result)
             raise
-    return question.finished(_warned(result, owner, settings.rtol, xp))
+    return question.finished(_warned(result, owner, rtol, xp))
 
 
 def lstsq(
@@ -291,15 +297,12 @@ def lstsq(
         found = question.result(inverse.matvec(question.vectors))
         return question.finished(_warned(found, owner, None, xp))
     system, sides = _damped(op, right, damp, xp) if damp else (op, right)
+    rtol = _relative(rtol, question, owner)
+    iteration = ByIteration(LSMR(), rtol, _most_iterations(max_iter, A, owner), least_squares=True)
     before = iterations_before_elimination(system, least_squares=True) if max_iter is None else None
-    settings = IterationSettings(
-        method=LSMR(),
-        rtol=_relative(rtol, question, owner),
-        max_iter=_most_iterations(max_iter, A, owner) if before is None else before,
-        eliminates=before is not None,
-    )
+    ways = Ways(iteration.followed_by(BySingularVectors(rtol), before), rtol, Report(owner))
     try:
-        found = lstsq_with_derivatives(system, sides, settings, Report(owner), xp)
+        found = lstsq_with_derivatives(system, sides, ways, xp)
     except ConvergenceError as error:
         error.result = _of_least_squares(error.result, question, damp)
         raise
@@ -311,47 +314,44 @@ def _of_least_squares(found: SolveResult, question: _Question, damp: float) -> S
     return question.finished(question.result(found.x, found.iterations) if damp else found)
 
 
-def _by_iteration_or_factor(
-    question: _Question, settings: IterationSettings, report: Report, *, may_serve: bool
+def _by_ways_or_factor(
+    question: _Question, iteration: ByIteration, ways: Ways, tries: tuple[int, ...], *, may_serve: bool
 ) -> SolveResult:
     """Return solutions by iteration, or by a direct factor, where one `may_serve`, once that takes less time.
 
-    Each time that iteration has not sufficed the factor may take as long as it, and the next iteration four times as
-    long, so that neither is waited for much longer than the faster one takes. Where a library compiles iteration for
-    each number of iterations, it is made once. A solution above `rtol`, at the level of rounding, is kept only where
-    there is no factor, whose solutions have smaller residuals. The last factor may cost whatever it does.
+    `tries` are numbers of iterations. Each time that so many have not sufficed the factor may take as long as they, and
+    the next try takes four times as many, so that neither is waited for much longer than the faster one takes. A
+    solution above `rtol`, at the level of rounding, is kept only where there is no factor, whose solutions have smaller
+    residuals. The last factor may cost whatever it does.
     """
     xp = question.xp
 
-    def iterated(settings: IterationSettings) -> SolveResult:
-        return solve_with_derivatives(question.op, question.preconditioner, question.right, settings, report, xp)
+    def solved(ways: Ways) -> SolveResult:
+        return solve_with_derivatives(question.op, question.preconditioner, question.right, ways, xp)
 
-    steps: tuple[int, ...] = () if rules_of(xp).compiles or settings.bands else ITERATIONS_BEFORE_FACTOR
-    for most in steps:
-        if not may_serve or most >= settings.max_iter:
+    for most in tries:
+        if not may_serve or most >= iteration.max_iter:
             break
         found = None
         with suppress(ConvergenceError):
-            found = iterated(settings._replace(max_iter=most, eliminates=False))
-            if bool(xp.all(found.residual <= settings.rtol)):
+            found = solved(replace(ways, ways=(iteration._replace(max_iter=most),)))
+            if bool(xp.all(found.residual <= ways.rtol)):
                 return found
-        result, may_serve = _by_factor(question, settings, after=most if most < steps[-1] else math.inf)
+        result, may_serve = _by_factor(question, iteration, after=most if most < tries[-1] else math.inf)
         if result is not None:
             return result
         if found is not None:
             return found
     try:
-        return iterated(settings)
+        return solved(ways)
     except ConvergenceError:
-        result = _by_factor(question, settings, after=math.inf)[0] if may_serve else None
+        result = _by_factor(question, iteration, after=math.inf)[0] if may_serve else None
         if result is None:
             raise
         return result
 
 
-def _by_factor(
-    question: _Question, settings: IterationSettings, *, after: float = 0
-) -> tuple[SolveResult | None, bool]:
+def _by_factor(question: _Question, settings: ByIteration, *, after: float = 0) -> tuple[SolveResult | None, bool]:
     """Return solutions by a direct factor, and whether a slower one may serve where iteration has not sufficed.
 
     There are none, None, where there is no factor, or none that is as fast and as accurate as iteration. `after` some
@@ -433,9 +433,9 @@ def _method(value: Any, assume: str) -> KrylovMethod:
     raise ArgumentTypeError("solve", "method", text)
 
 
-def _report(settings: IterationSettings, assume: str, owner: str) -> Report:
-    """Return what an error says where a system is not solved."""
-    if not settings.max_iter:
+def _report(settings: ByIteration, assume: str, owner: str, *, is_dense: bool) -> Report:
+    """Return what an error says where a system is not solved, by the dense matrix at once or after iteration."""
+    if is_dense:
         return Report(owner, remedy="A is singular to working precision, use lstsq")
     advice = "give a better preconditioner, or use lstsq for a singular matrix"
     if settings.positive:
