@@ -6,6 +6,7 @@ Each file imports only from those below it:
 - `spectral_multiplier`: `SpectralMultiplier`, `laplacian`
 - `multilevel`: `MultilevelCirculant`, `MultilevelToeplitz`
 - `circulants`: `Circulant`, `SpectralCirculant`, `BandedCirculant`
+- `given_spectrum`: what matrices share whose parameters are their eigenvalues
 - `any_circulant`: what circulants of one level and of several share
 - `diagonal_by_transforms`: the linear algebra of matrices that transforms make diagonal
 - `diagonal`: `Diagonal` and `Identity`

@@ -12,20 +12,20 @@ import numpy as np
 from structmat._arguments import as_floating, as_matrices, as_vectors, integer, wrong_shape
 from structmat._arrays.arithmetic import (
     euclidean_norm,
-    power_of_two_near,
 )
 from structmat._arrays.conversion import copied
 from structmat._arrays.dtypes import cast_back, complex_partner, in_precision, is_complex, precision_of
 from structmat._arrays.libraries import device_of, is_numpy, namespace_of
 from structmat._arrays.shapes import reversed_cyclically, windows
-from structmat._arrays.typing import Array, ArrayLike, DType, Namespace
+from structmat._arrays.typing import Array, ArrayLike, Namespace
 from structmat._fourier.embedding import cyclic_kernel
 from structmat._fourier.plans import Convolution, Plan
 from structmat._fourier.small_products import cyclic_product_without_plan, product_by_sums
-from structmat._fourier.spectra import as_complex, from_spectrum, spectrum
+from structmat._fourier.spectra import from_spectrum, spectrum
 from structmat.operators._base.hooks import Context
 from structmat.operators._base.linear_operator import LinearOperator
 from structmat.operators._families.any_circulant import AnyCirculant
+from structmat.operators._families.given_spectrum import GivenSpectrum
 from structmat.operators._families.grid_spectrum import GridSpectrum
 from structmat.operators._families.toeplitz import Toeplitz
 
@@ -209,7 +209,7 @@ class Circulant(CirculantLike):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class SpectralCirculant(CirculantLike):
+class SpectralCirculant(GivenSpectrum, CirculantLike):
     """A circulant matrix given by its spectrum, the discrete Fourier transform of its first column.
 
     Parameters
@@ -277,57 +277,14 @@ class SpectralCirculant(CirculantLike):
         """``(n, n)``."""
         return (self.n, self.n)
 
-    @property
-    def dtype(self) -> DType:
-        """The dtype of the entries: real when `real`."""
-        return precision_of(self.spectrum.dtype, self._own_namespace()) if self.real else self.spectrum.dtype
-
     def _as_circulant(self) -> Circulant:
         return Circulant(from_spectrum(self.spectrum, self.n, self._own_namespace(), real=self.real))
 
     def _as_spectral(self) -> SpectralCirculant:
         return self
 
-    def _from_eigenvalues(self, spectrum: GridSpectrum, xp: Namespace) -> SpectralCirculant:
-        return self._replaced(spectrum=as_complex(spectrum.values, xp), real=spectrum.real)
-
-    def _grid_spectrum(self, xp: Namespace) -> GridSpectrum:
-        """Return the eigenvalues; for a real matrix without the imaginary parts that count as zero."""
-        spectrum = self._as_given()
-        return spectrum.with_real_values(spectrum.unpaired(xp), xp) if self.real else spectrum
-
-    def _as_given(self) -> GridSpectrum:
-        """Return the eigenvalues as they are in `spectrum`."""
-        return GridSpectrum(self.spectrum, (self.n,), self.real, ("dft",))
-
-    def _scaled_grid_spectrum(self, xp: Namespace) -> tuple[Array, GridSpectrum]:
-        power_of_two = power_of_two_near(self.spectrum, xp)
-        return power_of_two, self._replaced(spectrum=self.spectrum / power_of_two)._grid_spectrum(xp)
-
-    def _with_full_spectrum(self) -> SpectralCirculant:
-        """Return the same matrix with all of its eigenvalues, as one that may be complex."""
-        return self._replaced(spectrum=self._eigvals(self._own_namespace()), real=False) if self.real else self
-
-    def _complex(self, dtype: DType, xp: Namespace) -> SpectralCirculant:
-        full = self._with_full_spectrum()
-        return full._replaced(spectrum=xp.astype(full.spectrum, dtype))
-
     def _plan(self, xp: Namespace) -> Convolution:
         return self.to_circulant()._plan(xp)
-
-    def _matvec(self, x: Array, xp: Namespace) -> Array:
-        return self._as_given().product(x, xp)
-
-    def _rmatvec(self, y: Array, xp: Namespace) -> Array:
-        return self._replaced(spectrum=xp.conj(self.spectrum))._matvec(y, xp)
-
-    def _transpose(self) -> SpectralCirculant:
-        xp = self._own_namespace()
-        return self._replaced(spectrum=xp.conj(self.spectrum) if self.real else reversed_cyclically(self.spectrum, xp))
-
-    def _conj(self) -> SpectralCirculant:
-        xp = self._own_namespace()
-        return self if self.real else self._replaced(spectrum=reversed_cyclically(xp.conj(self.spectrum), xp))
 
     def _determinant_factors(self, xp: Namespace) -> Array:
         return self._as_given().factors(xp)

@@ -132,6 +132,8 @@ class GridSpectrum(NamedTuple):
         """
         if not (self.real and self.fourier_axes):
             return self
+        if len(self.sizes) == 1:  # where a pair of which both values are held is one value
+            return self.with_real_values(self.unpaired(xp), xp)
         S, sizes = self._on_grid(self.values, xp)
         is_held_twice = _own_negatives(sizes[-1], self.sizes[self.fourier_axes[0]], device_of(S), xp)
         partners = xp.conj(with_negative_frequencies(S, self._other_fourier_axes(), xp))

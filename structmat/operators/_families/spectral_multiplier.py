@@ -11,21 +11,20 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 from structmat._arguments import as_floating, grid, one_of, positive, wrong_shape
-from structmat._arrays.arithmetic import conjugate, power_of_two_near, real_part
+from structmat._arrays.arithmetic import real_part
 from structmat._arrays.dtypes import is_complex, precision_of
 from structmat._arrays.libraries import can_raise_for_values, device_of, namespace_of
 from structmat._arrays.namespaces import numpy_namespace
 from structmat._arrays.shapes import padded
-from structmat._arrays.typing import Array, ArrayLike, DType, Namespace
+from structmat._arrays.typing import Array, ArrayLike, Namespace
 from structmat._errors import ArgumentTypeError, ArgumentValueError
 from structmat._fourier.diagonals import diagonal_by_transform
-from structmat._fourier.grids import as_grid, from_grid, with_negative_frequencies
+from structmat._fourier.grids import as_grid, from_grid
 from structmat._fourier.multipliers import FOURIER, KINDS, along, fourier_axes, held_sizes
 from structmat._fourier.plans import Plan
 from structmat._fourier.spectra import as_complex, spectrum
 from structmat.operators._base.near import Near
-from structmat.operators._families.diagonal_by_transforms import DiagonalByTransforms
-from structmat.operators._families.grid_spectrum import GridSpectrum
+from structmat.operators._families.given_spectrum import GivenSpectrum
 from structmat.operators._families.multilevel import OnGrids
 
 Boundary: TypeAlias = Literal["reflect", "zero", "odd", "wrap"]
@@ -36,7 +35,7 @@ TRANSFORMS: dict[str, str] = {"reflect": "dct2", "zero": "dst1", "odd": "dst2", 
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class SpectralMultiplier(OnGrids, DiagonalByTransforms):
+class SpectralMultiplier(OnGrids, GivenSpectrum):
     """A matrix that transforms of the axes of a grid make diagonal, given by its eigenvalues.
 
     It is ``S^H diag(spectrum) S``, where S is the Kronecker product of one unitary transform for each axis: a Fourier
@@ -211,19 +210,6 @@ class SpectralMultiplier(OnGrids, DiagonalByTransforms):
         return (side, side)
 
     @property
-    def dtype(self) -> DType:
-        """The dtype of the entries: real where the matrix is."""
-        if FOURIER in self.transforms and self.real:
-            return precision_of(self.spectrum.dtype, self._own_namespace())
-        return self.spectrum.dtype
-
-    @property
-    def _is_real(self) -> bool:
-        if FOURIER in self.transforms:
-            return self.real
-        return not is_complex(self.spectrum.dtype, self._own_namespace())
-
-    @property
     def _grids(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
         return self.sizes, self.sizes
 
@@ -238,58 +224,8 @@ class SpectralMultiplier(OnGrids, DiagonalByTransforms):
     def _details(self) -> str:
         return f"sizes={self.sizes}, transforms={self.transforms}, "
 
-    def _as_given(self) -> GridSpectrum:
-        """Return the eigenvalues as they are in `spectrum`."""
-        return GridSpectrum(self.spectrum, self.sizes, self._is_real, self.transforms)
-
-    def _grid_spectrum(self, xp: Namespace) -> GridSpectrum:
-        return self._as_given().hermitian(xp)
-
-    def _scaled_grid_spectrum(self, xp: Namespace) -> tuple[Array, GridSpectrum]:
-        power_of_two = power_of_two_near(self.spectrum, xp)
-        return power_of_two, self._replaced(spectrum=self.spectrum / power_of_two)._grid_spectrum(xp)
-
-    def _from_eigenvalues(self, spectrum: GridSpectrum, xp: Namespace) -> SpectralMultiplier:
-        values = spectrum.values
-        if FOURIER in self.transforms:
-            return self._replaced(spectrum=as_complex(values, xp), real=spectrum.real)
-        return self._replaced(spectrum=real_part(values, xp) if spectrum.real else values)
-
-    def _with_full_spectrum(self) -> SpectralMultiplier:
-        """Return the same matrix with all of its eigenvalues, as one that may be complex."""
-        if FOURIER not in self.transforms or not self.real:
-            return self
-        return self._replaced(spectrum=self._eigvals(self._own_namespace()), real=False)
-
-    def _complex(self, dtype: DType, xp: Namespace) -> SpectralMultiplier:
-        full = self._with_full_spectrum()
-        return full._replaced(spectrum=xp.astype(full.spectrum, dtype))
-
     def _plan(self, xp: Namespace) -> Plan:
         return self._as_given().plan()
-
-    def _matvec(self, x: Array, xp: Namespace) -> Array:
-        return self._as_given().product(x, xp)
-
-    def _rmatvec(self, y: Array, xp: Namespace) -> Array:
-        return self._replaced(spectrum=conjugate(self.spectrum, xp))._matvec(y, xp)
-
-    def _transpose(self) -> SpectralMultiplier:
-        xp = self._own_namespace()
-        if FOURIER not in self.transforms:
-            return self
-        return self._replaced(spectrum=xp.conj(self.spectrum) if self.real else self._at_negative(self.spectrum, xp))
-
-    def _conj(self) -> SpectralMultiplier:
-        xp = self._own_namespace()
-        if self._is_real:
-            return self
-        return self._replaced(spectrum=self._at_negative(xp.conj(self.spectrum), xp))
-
-    def _at_negative(self, values: Array, xp: Namespace) -> Array:
-        """Return all eigenvalues at the negative frequencies."""
-        axes = tuple(fourier_axes(self.transforms))
-        return from_grid(with_negative_frequencies(as_grid(values, self.sizes, xp), axes, xp), self.sizes, xp)
 
     def _near(self, like: Array, xp: Namespace) -> Near:
         return Near(self, eigenvectors=lambda: self._orthonormal_eig(xp))
