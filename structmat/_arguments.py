@@ -175,6 +175,14 @@ def random_generator(rng: Any, owner: str) -> np.random.Generator:
         raise kind(owner, "rng", f"must be a numpy.random.Generator, an integer or None, got {rng!r}") from error
 
 
+def independent_generators(rng: np.random.Generator, count: int) -> list[np.random.Generator]:
+    """Return generators for so many independent searches: the first is `rng` itself, and others are spawned from it.
+
+    So the first of several searches is the one that is made alone.
+    """
+    return [rng, *(rng.spawn(count - 1) if count > 1 else [])]  # some generators cannot spawn others
+
+
 def optional_function(value: Any, owner: str, argument: str) -> Callable[..., Any] | None:
     """Return a function, or None."""
     if value is not None and not callable(value):

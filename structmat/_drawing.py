@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from structmat._errors import ArgumentTypeError
-from structmat._files import counted, printable
+from structmat._files import printable
 
 try:
     from matplotlib.figure import Figure
-    from matplotlib.patheffects import withStroke
     from matplotlib.text import Text
     from matplotlib.ticker import MaxNLocator, ScalarFormatter
 except ModuleNotFoundError as error:
@@ -29,14 +28,16 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = [
+    "AXES",
     "FEW",
     "ROUNDING",
+    "WIDTHS",
     "CurveLine",
     "ShownFigure",
-    "draw_error_curve",
+    "draw_error_curves",
     "draw_errors_after_iterations",
-    "draw_errors_of_study",
     "draw_phases",
+    "draw_sorted_errors",
     "method_style",
     "new_axes",
     "set_error_axis",
@@ -87,10 +88,9 @@ class ShownFigure(Figure):
         return file.getvalue()
 
 
-def new_axes(width: str | None = None) -> Axes:
-    """Return axes of a new figure that notebooks show, for the screen or as wide as a part of a paper."""
-    size, dots = ((7.0, 4.8), 150) if width is None else (_INCHES[width], 300)
-    return ShownFigure(figsize=size, dpi=dots, layout="constrained").add_subplot()
+def new_axes(size: tuple[float, float] = (7.0, 4.8), in_print: bool = False) -> Axes:
+    """Return axes of a new figure of a size in inches, which notebooks show."""
+    return ShownFigure(figsize=size, dpi=300 if in_print else 150, layout="constrained").add_subplot()
 
 
 def axes_or_new(ax: Axes | None) -> Axes:
@@ -104,10 +104,11 @@ def axes_or_new(ax: Axes | None) -> Axes:
 
 
 class CurveLine(NamedTuple):
-    """The points of an error curve."""
+    """Errors of CDD products against their size: of a curve, or means over the matrices of a study."""
 
+    where: NDArray[Any]
+    """The place of each point on the horizontal axis."""
     n_factors: NDArray[Any]
-    n_parameters: NDArray[Any]
     error: NDArray[Any]
     """Of the best search; NaN for a point that was not made."""
     median: NDArray[Any]
@@ -115,7 +116,19 @@ class CurveLine(NamedTuple):
     n_searches: int
     status: Sequence[str]
     """"completed", "stopped: " and by what, or "not made"."""
+    least: NDArray[Any] | None = None
+    most: NDArray[Any] | None = None
+    """The least and the largest error of a matrix, if the points are means over several."""
 
+
+AXES = {"share": "parameters, % of dense", "parameters": "parameters", "factors": "factors"}
+"""What the horizontal axis of errors may be, and what is written there."""
+
+WIDTHS = {"column": (3.4, 3.6), "page": (7.0, 4.2)}
+"""Sizes of figures in a paper with two columns, in inches."""
+
+_SCREEN = (8.6, 4.8)
+"""The size of a figure with a legend beside it, in inches."""
 
 _BOUNDS = {"counting": "fewest by counting", "construction": "exact by construction"}
 """What the legend calls the numbers of factors that an exact product takes."""
@@ -126,109 +139,104 @@ _STOPPED = {"stopped: iteration limit": "o", "stopped: time limit": "s", "stoppe
 _NEAR = 1.35
 """A bound is drawn if it is at most so many times as far as the last point: a farther one would squeeze the curve."""
 
-_INCHES = {"column": (3.4, 3.4), "page": (7.0, 4.0)}
-"""Sizes of figures in a paper with two columns."""
-
 _POINTS = 8.0
 """The size of letters in such figures; those of marks are smaller by one."""
 
 
-def draw_error_curve(
-    line: CurveLine,
-    baselines: Mapping[str, tuple[NDArray[Any], NDArray[Any]]],
-    bounds: Mapping[str, tuple[int, int]],
-    n_entries: int,
+def draw_error_curves(
+    lines: Sequence[CurveLine],
+    rivals: Mapping[str, tuple[NDArray[Any], NDArray[Any]]],
     *,
     x: str,
     width: str | None,
     ax: Axes | None,
+    bounds: Mapping[str, tuple[int, float]] | None = None,
 ) -> Axes:
-    """Draw an error curve beside the baselines, with the bounds of exact products.
+    """Draw errors of CDD products beside those of other families, with the bounds of exact products.
 
     Parameters
     ----------
-    line : CurveLine
-        The points of the curve. Its errors decide on the scale.
-    baselines : mapping of str to tuple
-        For each family ``(n_parameters, error)`` at each point; NaN where it has no member of that size.
-    bounds : mapping of str to tuple
-        Numbers of factors and of parameters, by the names of `_BOUNDS`.
-    n_entries : int
-        Entries of the matrix.
-    x : {"share", "parameters", "factors"}
-        The horizontal axis.
+    lines : sequence of CurveLine
+        One, or one for each side of the blocks. Their errors decide on the scale.
+    rivals : mapping of str to tuple
+        For each other family the places of its members on the horizontal axis, and their errors; NaN where it has none.
+    x : str
+        The horizontal axis, of `AXES`.
     width : {"column", "page"} or None
         The size of a new figure.
     ax : matplotlib.axes.Axes or None
         Where to draw; None for axes of a new figure.
+    bounds : mapping of str to tuple, optional
+        Numbers of factors and their places, by the names of `_BOUNDS`.
     """
-    own = new_axes(width) if ax is None else axes_or_new(ax)
-    made = np.flatnonzero(np.isfinite(line.error))
-    least = float(line.error[made].min())
-    shows_factors = x == "factors"
-    unit = 100.0 / n_entries if x == "share" else 1.0
-    where = line.n_factors * 1.0 if shows_factors else line.n_parameters * unit
+    own = new_axes(_SCREEN if width is None else WIDTHS[width], width is not None) if ax is None else axes_or_new(ax)
+    least = min(float(np.nanmin(line.error)) for line in lines) if lines else 1.0
 
     def drawn(errors: NDArray[Any]) -> NDArray[Any]:
         """Return errors as the axis can show them: what is far below the curve is not worth decades."""
         return np.maximum(errors, max(least, ROUNDING)) if least < _SMALL else errors
 
-    style = method_style("cdd")
-    mark = style.marker if made.size <= FEW else ""
-    own.plot(where[made], drawn(line.error[made]), color=style.color, linewidth=2.4, label=style.label, zorder=3)
-    _draw_points(own, line, where, drawn, mark)
-    if line.n_searches > 1:
-        low, high = drawn(line.error[made]), drawn(line.largest[made])
-        band: dict[str, Any] = {
-            "color": style.color,
-            "alpha": 0.18,
-            "linewidth": 0,
-            "label": f"range of {line.n_searches} searches",
-        }
-        own.fill_between(where[made], low, high, **band)
-        median = drawn(line.median[made])
-        own.plot(where[made], median, color=style.color, linewidth=0.9, linestyle=":", label="their median", zorder=2)
-    for name, (used, error) in baselines.items():
-        there = np.isfinite(error) & (used > 0)
-        # In parameters a member stands once, at its own size; in factors it stands at each point that may have it.
-        points = np.flatnonzero(there & (shows_factors | np.append(True, np.diff(used) != 0)))
-        if not points.size:
+    for line in lines:
+        _draw_line(own, line, drawn)
+    for name, (where, error) in rivals.items():
+        there = np.isfinite(error)
+        if not there.any():
             continue
         rival = method_style(name)
+        style: dict[str, Any] = {
+            "color": rival.color,
+            "linestyle": rival.linestyle,
+            "linewidth": 1.6,
+            "markersize": 5,
+            "zorder": 2,
+        }
         own.plot(
-            where[points] if shows_factors else used[points] * unit,
-            drawn(error[points]),
-            color=rival.color,
-            linestyle=rival.linestyle,
-            linewidth=1.6,
-            marker=rival.marker if points.size <= FEW else "",
-            markersize=5,
+            where[there],
+            drawn(error[there]),
+            marker=rival.marker if there.sum() <= FEW else "",
             label=rival.label,
-            zorder=2,
+            **style,
         )
-    right = _draw_bounds(own, bounds, 0 if shows_factors else 1, 1.0 if shows_factors else unit, float(where[-1]))
-    if not shows_factors:
-        _mark_factors(own, line, where, drawn, small=width is not None)
-    every = [line.error[made], line.largest[made], *(error[np.isfinite(error)] for _, error in baselines.values())]
-    whole = np.concatenate(every)
+    last = max(float(np.max(where)) for where in (*(line.where for line in lines), *(at for at, _ in rivals.values())))
+    right = _draw_bounds(own, bounds or {}, last)
+    if x == "factors":
+        set_integer_ticks(own.xaxis, 10)
+    elif lines:
+        _name_factors(own, lines[0], small=width is not None)
+    every = [np.concatenate([line.error, line.largest, *([] if line.most is None else [line.most])]) for line in lines]
+    whole = np.concatenate([*every, *(error for _, error in rivals.values())])
+    whole = whole[np.isfinite(whole)]
     set_error_axis(own, (drawn(whole) if least < _SMALL else np.maximum(whole, _SMALL)).tolist())
     own.set_xlim(left=0.0, right=right)
     own.set_ylabel("relative error")
-    if shows_factors:
-        set_integer_ticks(own.xaxis, 10)
-        own.set_xlabel("factors")
-    else:
-        own.set_xlabel("parameters, % of dense" if x == "share" else "parameters")
-    own.legend(edgecolor="none", framealpha=0.85, fontsize=9)
+    own.set_xlabel(AXES[x])
+    _set_legend(own, beside=ax is None)
     if ax is None and width is not None:
         _set_in_print(own, width)
     return own
 
 
-def _draw_points(
-    ax: Axes, line: CurveLine, where: NDArray[Any], drawn: Callable[[NDArray[Any]], NDArray[Any]], marker: str
-) -> None:
-    """Draw the points of a curve: full ones that were completed, hollow ones with a word that were stopped."""
+def _draw_line(ax: Axes, line: CurveLine, drawn: Callable[[NDArray[Any]], NDArray[Any]]) -> None:
+    """Draw the errors of CDD products, and how far they spread over searches and over matrices."""
+    made = np.flatnonzero(np.isfinite(line.error))
+    where, style = line.where[made], method_style("cdd")
+    mark = style.marker if made.size <= FEW else ""
+    ax.plot(where, drawn(line.error[made]), color=style.color, linewidth=2.4, label=style.label, zorder=3)
+    _draw_points(ax, line, drawn, mark)
+    if line.least is not None and line.most is not None:
+        low, high = drawn(line.least[made]), drawn(line.most[made])
+        band: dict[str, Any] = {"color": style.color, "alpha": 0.10, "linewidth": 0, "label": "range over matrices"}
+        ax.fill_between(where, low, high, **band)
+    if line.n_searches > 1:
+        low, high = drawn(line.error[made]), drawn(line.largest[made])
+        band = {"color": style.color, "alpha": 0.22, "linewidth": 0, "label": f"range of {line.n_searches} searches"}
+        ax.fill_between(where, low, high, **band)
+        median = drawn(line.median[made])
+        ax.plot(where, median, color=style.color, linewidth=0.9, linestyle=":", label="their median", zorder=2)
+
+
+def _draw_points(ax: Axes, line: CurveLine, drawn: Callable[[NDArray[Any]], NDArray[Any]], marker: str) -> None:
+    """Draw the points of a line: full ones that were completed, hollow ones with a word that were stopped."""
     color = method_style("cdd").color
     kinds: dict[str, list[int]] = {}
     for k in np.flatnonzero(np.isfinite(line.error)).tolist():
@@ -238,109 +246,92 @@ def _draw_points(
         if status != "completed":
             hollow = _STOPPED.get(status, "v")
             dots |= {"marker": hollow, "markerfacecolor": "white", "markersize": 6, "label": status}
-        ax.plot(where[points], drawn(line.error[points]), **dots)
+        ax.plot(line.where[points], drawn(line.error[points]), **dots)
 
 
-def _draw_bounds(ax: Axes, bounds: Mapping[str, tuple[int, int]], which: int, unit: float, last: float) -> float | None:
+def _draw_bounds(ax: Axes, bounds: Mapping[str, tuple[int, float]], last: float) -> float:
     """Draw a vertical line at each bound that is not far beyond the last point; return where the axis is to end."""
     styles = {"counting": (0, (1, 2)), "construction": (0, (5, 3))}
-    right = last * 1.04
-    for name, sizes in bounds.items():
-        at = sizes[which] * unit
+    right = last * 1.04 or 1.0
+    for name, (number, at) in bounds.items():
         if at <= last * _NEAR:
-            label = f"{_BOUNDS[name]}, {sizes[0]}"
+            label = f"{_BOUNDS[name]}, {number}"
             ax.axvline(at, color="0.35", linewidth=1.1, linestyle=styles[name], label=label, zorder=1)
             right = max(right, at * 1.04)
     return right
 
 
-def _mark_factors(
-    ax: Axes, line: CurveLine, where: NDArray[Any], drawn: Callable[[NDArray[Any]], NDArray[Any]], *, small: bool
-) -> None:
-    """Write the number of factors beside the points; of many points beside every k-th, that no mark covers another."""
-    made = np.flatnonzero(np.isfinite(line.error)).tolist()
-    most = _MARKS // 2 if small else _MARKS
-    for place, k in enumerate(made):
-        if place % -(-len(made) // most):
-            continue
-        text = counted(int(line.n_factors[k]), "factor") if place == 0 else f"{line.n_factors[k]}"
-        at = (float(where[k]), float(drawn(line.error)[k]))
-        style: dict[str, Any] = {"color": method_style("cdd").color, "fontsize": 9, "ha": "center", "zorder": 5}
-        mark = ax.annotate(text, at, (0, -10 if small else -15), textcoords="offset points", **style)
-        mark.set_path_effects([withStroke(linewidth=4, foreground="white")])  # Other lines may run below the mark.
+def _name_factors(ax: Axes, line: CurveLine, *, small: bool) -> None:
+    """Name the numbers of factors above the axes, where they cover no line; of many points every k-th."""
+    made = np.flatnonzero(np.isfinite(line.error))
+    named = made[:: -(-len(made) // (_MARKS // 2 if small else _MARKS))]
+    top = ax.secondary_xaxis("top")
+    top.set_xticks(line.where[named].tolist(), [f"{number}" for number in line.n_factors[named]])
+    top.set_xlabel("factors of the CDD product", fontsize=9)
+    top.tick_params(labelsize=9, length=3, colors=method_style("cdd").color)
+    top.spines["top"].set_visible(False)
+
+
+def _set_legend(ax: Axes, *, beside: bool) -> None:
+    """Name each line once: beside the axes of a new figure, where the legend covers none."""
+    names = dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
+    place: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0)} if beside else {}
+    ax.legend(names.values(), names, edgecolor="none", framealpha=0.85, fontsize=9, **place)
 
 
 def _set_in_print(ax: Axes, width: str) -> None:
-    """Make letters and lines as large as in print; the legend stands above the axes, where it covers no line."""
+    """Make letters and lines as large as in print; the legend stands below the axes, where it covers no line."""
     handles, labels = ax.get_legend_handles_labels()
+    names = dict(zip(labels, handles, strict=True))
     style: dict[str, Any] = {"frameon": False, "labelspacing": 0.25, "handlelength": 1.8, "columnspacing": 1.2}
     style["ncols"] = 2 if width == "column" else 3
-    legend = ax.legend(handles, labels, loc="lower center", bbox_to_anchor=(0.45, 1.0), **style)
+    below = -0.16 if width == "column" else -0.13
+    legend = ax.legend(names.values(), names, loc="upper center", bbox_to_anchor=(0.45, below), **style)
     for text in ax.figure.findobj(Text):
         text.set_fontsize(_POINTS)
-    for text in (*ax.texts, *legend.get_texts()):
+    for text in legend.get_texts():
         text.set_fontsize(_POINTS - 1.0)
     for each in ax.lines:
         each.set_linewidth(0.6 * each.get_linewidth())
         each.set_markersize(0.6 * each.get_markersize())
-    ax.tick_params(labelsize=_POINTS)
+    for each in (ax, *ax.child_axes):
+        each.tick_params(labelsize=_POINTS)
 
 
-def draw_errors_of_study(rows: Sequence[Mapping[str, Any]], means: Any, ax: Axes | None) -> Axes:
-    """Draw the errors of many matrices by several methods.
+def draw_sorted_errors(rows: Sequence[Mapping[str, Any]], *, width: str | None, ax: Axes | None) -> Axes:
+    """Draw the errors of many matrices by several methods of one setting, each method's sorted.
 
     Parameters
     ----------
     rows : sequence of mappings
-        The rows of a study, one for each matrix, method and setting; none of a zero matrix or without parameters.
-    means : pandas.DataFrame
-        The means of these rows over the matrices, as `Study.means` returns them.
+        One for each matrix and method, with ``method``, ``error`` and ``status``.
+    width : {"column", "page"} or None
+        The size of a new figure.
     ax : matplotlib.axes.Axes or None
         Where to draw; None for axes of a new figure.
     """
-    ax = axes_or_new(ax)
-    # A mean over a part of the matrices cannot be compared with one over all.
-    table = means[means["layers"] == means["layers"].max()]
-    is_one_setting = len(table) == table["method"].nunique()
-    for method, of_method in table.groupby("method", sort=False):
+    own = new_axes(_SCREEN if width is None else WIDTHS[width], width is not None) if ax is None else axes_or_new(ax)
+    for method in dict.fromkeys(row["method"] for row in rows):
         style = method_style(str(method))
         line: dict[str, Any] = {"color": style.color, "linestyle": style.linestyle, "marker": style.marker}
         line |= {"markersize": 5, "linewidth": 2.2 if method == "cdd" else 1.5, "zorder": 3 if method == "cdd" else 2}
-        if is_one_setting:
-            own = sorted((row for row in rows if row["method"] == method), key=lambda row: row["error"])
-            errors = np.maximum([row["error"] for row in own], ROUNDING)
-            ax.plot(range(1, len(own) + 1), errors, label=style.label, **line)
-            stopped = np.flatnonzero([row["status"] != "completed" for row in own])
-            _draw_stopped(ax, stopped + 1, errors[stopped], line)
-            continue
-        # Of CDD one line for each block size; of other families, which have none, one in all.
-        for _, points in of_method.groupby("block_size", sort=False) if method == "cdd" else [("", of_method)]:
-            by_size = points.sort_values("share")
-            share, error = 100 * by_size["share"], by_size["error"].clip(lower=ROUNDING)
-            ax.plot(share, error, label=style.label, **line)
-            cut = by_size["stopped"] > 0
-            _draw_stopped(ax, share[cut], error[cut], line)
-            if method == "cdd":
-                low, high = (by_size[name].clip(lower=ROUNDING) for name in ("least", "most"))
-                ax.fill_between(share, low, high, color=style.color, alpha=0.12, linewidth=0)
-    if is_one_setting:
-        ax.set_xlabel("layers, sorted by error")
-        set_integer_ticks(ax.xaxis, 10)
-    else:
-        ax.set_xlabel("parameters, % of dense")
-        ax.set_xlim(left=0)
-    ax.set_ylabel("weighted relative error" if rows[0]["weighted"] else "relative error")
-    set_error_axis(ax, table["least"])
-    labels = dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))  # each label once
-    ax.legend(labels.values(), labels, frameon=False, fontsize=9)
-    return ax
-
-
-def _draw_stopped(ax: Axes, where: Any, errors: Any, line: Mapping[str, Any]) -> None:
-    """Draw hollow markers over the points of a line whose fits were stopped, if there are any."""
-    if len(where):
-        hollow = {"linestyle": "", "markerfacecolor": "white", "zorder": 4, "label": "stopped"}
-        ax.plot(where, errors, **{**line, **hollow})
+        ordered = sorted((row for row in rows if row["method"] == method), key=lambda row: row["error"])
+        errors = np.maximum([row["error"] for row in ordered], ROUNDING)
+        own.plot(range(1, len(ordered) + 1), errors, label=style.label, **line)
+        for status in dict.fromkeys(row["status"] for row in ordered):
+            if status == "completed":
+                continue
+            stopped = np.flatnonzero([row["status"] == status for row in ordered])
+            hollow = {"linestyle": "", "markerfacecolor": "white", "zorder": 4, "label": status}
+            own.plot(stopped + 1, errors[stopped], **{**line, **hollow})
+    own.set_xlabel("matrices, sorted by error")
+    set_integer_ticks(own.xaxis, 10)
+    own.set_ylabel("relative error")
+    set_error_axis(own, [row["error"] for row in rows])
+    _set_legend(own, beside=ax is None)
+    if ax is None and width is not None:
+        _set_in_print(own, width)
+    return own
 
 
 def draw_errors_after_iterations(history: NDArray[Any], start: str, ax: Axes | None) -> Axes:

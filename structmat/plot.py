@@ -102,9 +102,10 @@ def fit_figure(W: ArrayLike, result: FitResult) -> Figure:
     Returns
     -------
     matplotlib.figure.Figure
-        Three images of the moduli on one colour scale, and below them the singular values relative to the largest of
-        `W`, for large matrices the leading ones. Missing entries are blank, and for the singular values zero in all
-        three. Notebooks show it; save it by ``figure.savefig(path)``.
+        Three images of the moduli, those of matrix and fit on one colour scale and the residual on its own, and below
+        them the singular values relative to the largest of `W`, for large matrices the leading ones. Missing entries
+        are blank, and for the singular values zero in all three. Notebooks show it; save it by
+        ``figure.savefig(path)``.
 
     Raises
     ------
@@ -160,25 +161,33 @@ def _draw_images(
     figure: Figure, axes: list[Axes], parts: dict[str, NDArray[Any]], missing: NDArray[np.bool_], unit: float
 ) -> None:
     moduli = {name: np.abs(part) * unit for name, part in parts.items()}
-    # The scale ends at a quantile: a few large entries would leave all others in the dark. Where some are above it, an
-    # arrow at the end of the colour bar says so.
-    positive = moduli["W"][moduli["W"] > 0]
-    top = float(np.quantile(positive, 0.998, method="higher")) if positive.size else 1.0
+    tops = {"W": _top(moduli["W"])}
+    tops |= {"fit": tops["W"], "residual": _top(moduli["residual"]) if moduli["residual"].any() else tops["W"]}
     rows, cols = parts["W"].shape
     for ax, (name, modulus) in zip(axes, moduli.items(), strict=True):
         ax.set_facecolor("0.85")
         shown = np.ma.array(modulus, mask=missing if name != "fit" else False)
         aspect: Any = "equal" if 1 / 3 < rows / cols < 3 else "auto"
-        ax.imshow(shown, cmap="viridis", vmin=0.0, vmax=top, aspect=aspect)
+        ax.imshow(shown, cmap="viridis", vmin=0.0, vmax=tops[name], aspect=aspect)
         ax.set_title(f"|{name}|")
         ax.set_xlabel("column")
         for axis in (ax.xaxis, ax.yaxis):
             set_integer_ticks(axis, 5)
     axes[0].set_ylabel("row")
-    beyond = max(float(modulus.max()) for modulus in moduli.values()) > top
-    bar = figure.colorbar(axes[0].images[0], ax=axes, extend="max" if beyond else "neither", pad=0.01, aspect=25)
-    bar.formatter = short_numbers()
-    bar.set_label("modulus of the entries")
+    for names, of, text in ((("W", "fit"), axes[:2], "entries"), (("residual",), axes[2:], "residual")):
+        beyond = max(float(moduli[name].max()) for name in names) > tops[names[0]]
+        bar = figure.colorbar(of[0].images[0], ax=of, extend="max" if beyond else "neither", pad=0.01, aspect=25)
+        bar.formatter = short_numbers()
+        bar.set_label(f"modulus of the {text}")
+
+
+def _top(modulus: NDArray[Any]) -> float:
+    """Return where a colour scale ends: at a quantile, as a few large entries would leave all others in the dark.
+
+    Where some are above it, an arrow at the end of the colour bar says so.
+    """
+    positive = modulus[modulus > 0]
+    return float(np.quantile(positive, 0.998, method="higher")) if positive.size else 1.0
 
 
 def _draw_singular_values(ax: Axes, parts: dict[str, NDArray[Any]]) -> None:

@@ -133,7 +133,7 @@ class FitOptions:
         together. Ctrl-C ends it early, with the best result so far.
     restarts
         Random starts of each fit. By default up to 16 for three factors, and up to four for more.
-    seed
+    rng
         Seed of random numbers.
     json
         Print one JSON object instead of tables.
@@ -146,7 +146,7 @@ class FitOptions:
     input_second_moment: Path | None = None
     time_limit: Seconds | None = None
     restarts: NotNegative | None = None
-    seed: NotNegative = 0
+    rng: NotNegative = 0
     json: bool = False
     force: bool = False
 
@@ -247,8 +247,8 @@ def _refuse_empty(arguments: Sequence[str]) -> None:
 def _told(error: BaseException, command: Callable[..., Any] | None) -> tuple[str, int]:
     """Return the text of an error and the exit status: that of wrong usage if an option of the command is to blame."""
     if isinstance(error, structmat.ArgumentError):
-        option = {"rng": "seed", "seeds": "seed"}.get(error.argument or "", error.argument)
-        if command is not None and option in _options(command):
+        option = error.argument
+        if command is not None and option and option in _options(command):
             return f"--{option.replace('_', '-')}: {error.text}", _USAGE
         return error.text if error.argument in {None, "path"} else f"{error.argument}: {error.text}", _FAILURE
     if isinstance(error, FileExistsError) and command is not None and "force" in _options(command):
@@ -313,7 +313,7 @@ def fit(
             entry_weights=weights,
             time_limit=o.time_limit,
             restarts=o.restarts,
-            rng=o.seed,
+            rng=o.rng,
             callback=partial(show_state, line),
             on_interrupt="return",
         )
@@ -397,7 +397,7 @@ def curve(
             input_second_moment=moment,
             time_limit=o.time_limit,
             restarts=o.restarts,
-            rng=o.seed,
+            rng=o.rng,
             callback=partial(show_state, line),
             on_interrupt="return",
         )
@@ -427,7 +427,7 @@ def fit_checkpoint(
     block_size: BlockSize = "min",
     cast: bool = False,
     skip_bad: bool = False,
-    seed: NotNegative = 0,
+    rng: NotNegative = 0,
     options: RunOptions = _RUN,
 ) -> None:
     """Fit the weight changes of a whole model, layer by layer, and write an adapter for PEFT.
@@ -449,7 +449,7 @@ def fit_checkpoint(
         Take base and tuned weights of different dtypes.
     skip_bad
         Leave out layers whose files are damaged or do not match, and list them.
-    seed
+    rng
         Seed of random numbers.
     options
         From which checkpoints, and how the layers are worked through.
@@ -468,7 +468,7 @@ def fit_checkpoint(
             block_size=block_size,
             input_second_moment=options.input_second_moment,
             cast=cast,
-            rng=seed,
+            rng=rng,
             time_limit=options.time_limit,
             workers=options.workers,
             skip_bad=skip_bad,
@@ -488,7 +488,10 @@ def sweep(
     out: Path,
     n_factors: Integers = (3,),
     block_sizes: BlockSizes = ("min",),
-    seed: NotNegative = 0,
+    seeds: Positive = 1,
+    rng: NotNegative = 0,
+    x: Literal["share", "parameters", "factors"] = "share",
+    width: Literal["column", "page"] | None = None,
     options: RunOptions = _RUN,
 ) -> None:
     """Approximate many matrices by many methods with many settings, at equal numbers of parameters.
@@ -501,13 +504,20 @@ def sweep(
     sources
         Files of matrices, `.npy`, `.npz`, `.mat`, `.csv` or `.safetensors`.
     out
-        Folder of the study, for `results.csv` and `results.png`. Name all layers and settings again to add to it.
+        Folder of the study, for `results.csv`, `results.tex` and `results.png`. Name all layers and settings again to
+        add to it.
     n_factors
         Numbers of factors, as in `--n-factors 3,5,9`.
     block_sizes
         Sides of the circulant blocks, as in `--block-sizes min,96`; `min` is the smaller side.
-    seed
+    seeds
+        Independent searches of each layer, for the spread of their errors; the best counts.
+    rng
         Seed of random numbers.
+    x
+        Horizontal axis of the figure; the share is of the dense matrix.
+    width
+        Make the figure as wide as a column or a page of a paper.
     options
         From which checkpoints, and how the matrices are worked through.
     """
@@ -524,17 +534,22 @@ def sweep(
             out,
             n_factors=n_factors,
             block_sizes=block_sizes,
-            seeds=[seed],
+            seeds=seeds,
+            rng=rng,
             input_second_moment=_moment(options.input_second_moment),
             time_limit=options.time_limit,
             workers=options.workers,
             callback=callback,
         )
     drawn = any(row["norm"] and row["n_parameters"] for row in study.rows)  # matrices of zeros are not drawn
-    text = partial(_output.print_means, study, f"{'table and figure' if drawn else 'table'}: {out}")
-    with _output.printed(partial(_output.print_json, {"out": str(out), **asdict(study)}) if options.json else text):
+    text = partial(_output.print_means, study, f"{'tables and figure' if drawn else 'tables'}: {out}")
+    everything = {"out": str(out), **asdict(study), "command": _command(), "versions": versions()}
+    with _output.printed(partial(_output.print_json, everything) if options.json else text):
+        if study.rows:
+            with atomic_write(out / _LATEX, force=True) as file:
+                file.write(study.to_latex(command=_command()).encode())
         if drawn:
-            _draw(lambda _: study.plot().figure, out / _DRAWING, force=True)
+            _draw(lambda _: study.plot(x=x, width=width).figure, out / _DRAWING, force=True)
     if study.failed:
         key, why = next(iter(study.failed.items()))
         raise RuntimeError(f"{len(study.failed)} of {len(study.failed) + len(study.rows)} units failed: {key}: {why}")
@@ -576,6 +591,9 @@ def _plot() -> Any:
 
 _DRAWING = "results.png"
 """The figure of a study, in its folder."""
+
+_LATEX = "results.tex"
+"""The means of a study for a paper, in its folder."""
 
 _SAFETENSORS = _Output([".safetensors"], require_safetensors)
 _FIGURE = _Output([".png", ".pdf", ".svg"], _plot)
@@ -634,7 +652,7 @@ def _resumable(command: str, what: str, out: Path, options: RunOptions) -> Itera
         def hear(news: Progress) -> None:
             nonlocal state
             state = news
-            _output.show_study(show, news)
+            show_state(show, news)
 
         try:
             yield hear

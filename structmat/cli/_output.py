@@ -34,7 +34,6 @@ __all__ = [
     "say",
     "say_files",
     "say_lines",
-    "show_study",
 ]
 
 _SHOWN = 20
@@ -45,15 +44,6 @@ def progress_line(*, quiet: bool) -> contextlib.AbstractContextManager[Show]:
     """Show how far the work is in one line on stderr: one that changes on a terminal, else one that stays."""
     console = Console(stderr=True)
     return _progress.progress_line(console, hidden=True) if quiet else _progress.lasting_line(console)
-
-
-def show_study(show: Show, state: studies.Progress) -> None:
-    """Show how far a study is."""
-    text = f"{state.n_done} of {state.n_units}"
-    if state.record and (rows := state.record["rows"]):
-        best = min(rows, key=lambda row: row["error"])
-        text += f", error {best['error']:.4f} by {best['method']}, {counted(best['n_factors'], 'factor')}"
-    show(f"{text}, {state.key}" if state.key else text, state.remaining)
 
 
 @contextlib.contextmanager

@@ -12,7 +12,6 @@ import numpy as np
 from structmat._arguments import one_of
 from structmat._files import atomic_write, counted, data_frame, latex_table, versions
 from structmat.fit._curve_bounds import factors_by_construction, factors_by_counting
-from structmat.fit._fit_cdd import NOTHING_LEFT
 from structmat.fit._result import FitResult
 from structmat.fit._search import GAINS_LITTLE
 from structmat.operators import CDDLayout
@@ -62,6 +61,8 @@ class ErrorCurve:
     baselines : mapping of str to tuple
         For each family ``(n_parameters, error)``: for every point of the curve the number of parameters and the error
         of the best member of the family with at most as many parameters as the product; NaN where it has none.
+    exact : ndarray of bool
+        Whether the error of each point is one of rounding, which nothing can lower.
     shape : tuple of int
         Rows and columns of the matrix.
     block_size : int
@@ -97,6 +98,7 @@ class ErrorCurve:
     processor_seconds: NDArray[np.float64]
     clock_seconds: NDArray[np.float64]
     baselines: Mapping[str, tuple[NDArray[np.int64], NDArray[np.float64]]]
+    exact: NDArray[np.bool_]
     shape: tuple[int, int]
     block_size: int
     weighted: bool = False
@@ -157,7 +159,7 @@ class ErrorCurve:
             texts.append(f"{_listed(self.n_factors[above])}: above the truncated SVD of no more parameters")
         searched = np.array([each in {COMPLETED, *_SEARCHED} for each in self.status])
         hopeless = stuck | above | self._is_padded()
-        if (hopeless & searched & ~self._is_exact()).any() and self.exact_factors is not None:
+        if (hopeless & searched & ~self.exact).any() and self.exact_factors is not None:
             texts.append(f"a product of {self.exact_factors} complex factors is exact: factorize_cdd")
         slow = [fit.operator.n_factors for fit in self.results if fit is not None and fit.message == GAINS_LITTLE]
         if slow:
@@ -168,20 +170,15 @@ class ErrorCurve:
         """Whether the product of each point is one of fewer factors."""
         return (self.product_factors > 0) & (self.product_factors < self.n_factors)
 
-    def _is_exact(self) -> NDArray[np.bool_]:
-        """Whether the error of each point is one of rounding, which nothing can lower."""
-        said = [fit is not None and fit.message in NOTHING_LEFT for fit in self.results]
-        return (self.error == 0.0) | np.array(said or [False])
-
     def _stuck(self) -> NDArray[np.bool_]:
         """Whether each point has a product of its own, but gains next to nothing over the one before."""
         gains = np.append(np.inf, 1.0 - self.error[1:] / np.where(self.error[:-1] > 0.0, self.error[:-1], 1.0))
-        return (gains < _STUCK) & ~self._is_padded() & ~self._is_exact()
+        return (gains < _STUCK) & ~self._is_padded() & ~self.exact
 
     def _above_svd(self) -> NDArray[np.bool_]:
         if "truncated-svd" not in self.baselines:
             return np.zeros(len(self.error), dtype=bool)
-        return (self.error > self.baselines["truncated-svd"][1]) & ~self._is_exact()
+        return (self.error > self.baselines["truncated-svd"][1]) & ~self.exact
 
     # Tables
 
@@ -278,8 +275,8 @@ class ErrorCurve:
     ) -> Axes:
         """Draw the error against the size of the product, with the baselines; needs the extra ``files``.
 
-        The points of the CDD products are marked with their numbers of factors. Points that were stopped are hollow,
-        with a word, and points that were not made are missing. A band goes from the best of several searches to the
+        The numbers of factors of the CDD products stand above the axes. Points that were stopped are hollow, with a
+        word, and points that were not made are missing. A band goes from the best of several searches to the
         worst, and a thin line through their median. Vertical lines are at `counting_bound` and `exact_factors`, where
         the axis reaches them or comes near.
 
@@ -304,15 +301,16 @@ class ErrorCurve:
         ValueError
             If `x` or `width` is none of these.
         """
-        from structmat._drawing import CurveLine, draw_error_curve  # noqa: PLC0415  # It imports matplotlib.
+        from structmat._drawing import AXES, WIDTHS, CurveLine, draw_error_curves  # noqa: PLC0415  # matplotlib
 
-        one_of(x, "ErrorCurve.plot", "x", ("share", "parameters", "factors"))
+        one_of(x, "ErrorCurve.plot", "x", tuple(AXES))
         if width is not None:
-            one_of(width, "ErrorCurve.plot", "width", ("column", "page"))
+            one_of(width, "ErrorCurve.plot", "width", tuple(WIDTHS))
         rows, cols = self.shape
+        unit = {"share": 100.0 / (rows * cols), "parameters": 1.0, "factors": 0.0}[x]
         line = CurveLine(
+            where=self.n_parameters * unit if unit else self.n_factors * 1.0,
             n_factors=self.n_factors,
-            n_parameters=self.n_parameters,
             error=self.error,
             median=self.median_error,
             largest=self.largest_error,
@@ -321,11 +319,16 @@ class ErrorCurve:
         )
         bounds = {"counting": self.counting_bound, "construction": self.exact_factors}
         known = {
-            name: (number, CDDLayout(self.shape, number, self.block_size).n_parameters)
+            name: (number, CDDLayout(self.shape, number, self.block_size).n_parameters * unit or float(number))
             for name, number in bounds.items()
             if number is not None
         }
-        ax = draw_error_curve(line, self.baselines, known, rows * cols, x=x, width=width, ax=ax)
+        rivals = {}
+        for name, (used, error) in self.baselines.items():
+            # In parameters a member stands once, at its own size; in factors at each point that may have it.
+            once = np.append(True, np.diff(used) != 0) if unit else np.full(len(used), fill_value=True)
+            rivals[name] = (used * unit if unit else line.where)[once], np.where(used > 0, error, np.nan)[once]
+        ax = draw_error_curves([line], rivals, x=x, width=width, ax=ax, bounds=known)
         if width is None:
             ax.set_title(f"CDD products of a {rows:,} × {cols:,} matrix, blocks of {self.block_size}")
         if self.weighted:

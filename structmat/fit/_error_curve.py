@@ -15,6 +15,7 @@ import numpy as np
 
 from structmat._arguments import (
     as_matrix,
+    independent_generators,
     integer,
     nearest_argument,
     non_negative,
@@ -28,7 +29,7 @@ from structmat._progress import shown_progress
 from structmat.fit._baselines import BASELINES, baseline_errors
 from structmat.fit._control import FitProgress
 from structmat.fit._curve_result import COMPLETED, NOT_MADE, ErrorCurve
-from structmat.fit._fit_cdd import ALL_MADE, WARM_START, fit_cdd
+from structmat.fit._fit_cdd import ALL_MADE, NOTHING_LEFT, WARM_START, fit_cdd
 from structmat.fit._result import FitResult
 from structmat.operators import CDDLayout
 
@@ -134,8 +135,9 @@ def error_curve(
         limit each fit does a fixed amount of work and ends where it gains little: three, five and nine factors of a
         real weight change of 384 rows take about 20 seconds.
     seeds : int, default 1
-        Number of independent searches, whose random generators are spawned from `rng`. The curve has the best product
-        of each point, and says how far the errors of the others spread.
+        Number of independent searches: the first takes its random numbers from `rng`, and the others from generators
+        that are spawned from it, so that more of them are never worse. The curve has the best product of each point,
+        and says how far the errors of the others spread.
     workers : int, optional
         Processes on this machine for several searches; by default as `joblib.parallel_config` around the call says, as
         for `structmat.studies.sweep`; without one this process does everything.
@@ -206,7 +208,7 @@ def error_curve(
     optional_function(callback, _OWNER, "callback")
     known = _known(start, matrix.shape)
     generator = random_generator(rng, _OWNER)
-    generators = [generator] if n_searches == 1 else generator.spawn(n_searches)
+    generators = independent_generators(generator, n_searches)
     searches = [_Search(matrix, numbers, {**options, "rng": each}, known) for each in generators]
 
     others: dict[str, tuple[NDArray[np.int64], NDArray[np.float64]]] = {}
@@ -457,6 +459,7 @@ def _merged(paths: Sequence[_Path], matrix: Array, numbers: Sequence[int], **fie
         errors=np.array(errors),
         processor_seconds=_total([path.processor_seconds for path in paths], len(numbers)),
         clock_seconds=_total([path.clock_seconds for path in paths], len(numbers)),
+        exact=np.array([fit is not None and (fit.error == 0.0 or fit.message in NOTHING_LEFT) for fit in results]),
         shape=(int(matrix.shape[0]), int(matrix.shape[1])),
         block_size=layout.block_size,
         results=tuple(results),

@@ -7,6 +7,7 @@ import contextlib
 import errno
 import json
 import os
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
@@ -19,7 +20,7 @@ from filelock import FileLock, Timeout
 import structmat
 from structmat._arguments import integer
 from structmat._errors import ArgumentValueError
-from structmat._files import TEMPORARY, one_line
+from structmat._files import TEMPORARY, counted, one_line
 from structmat._parallel import as_ready
 
 __all__ = ["Progress", "read_records", "require_own", "run"]
@@ -35,6 +36,10 @@ _FAULTS = (ValueError, ArithmeticError, OSError, MemoryError)
 
 _SHOWN = 6
 """A message names at most so many settings that differ, so that it can still be read."""
+
+
+_CHECKSUM = re.compile(r" \([0-9a-f]{16}\)$")
+"""What the keys of a sweep end with: it tells units apart, and nobody reads it."""
 
 
 class _Head(NamedTuple):
@@ -65,7 +70,7 @@ _START = f'{{"{_Head._fields[0]}": '.encode()
 
 
 class Progress(NamedTuple):
-    """How far a run is, as handed to the `callback` of `sweep` and `fit_checkpoint`.
+    """How far a run is, as handed to the `callback` of `sweep` and `fit_checkpoint`; as a string one line for people.
 
     Examples
     --------
@@ -91,6 +96,13 @@ class Progress(NamedTuple):
     """The seconds since this run began."""
     remaining: float | None
     """An estimate of the seconds to its end; None before a unit is done."""
+
+    def __str__(self) -> str:
+        text = f"{self.n_done} of {self.n_units}"
+        if self.record and self.record["rows"]:
+            row = self.record["rows"][-1]
+            text += f", error {row['error']:.4f} by {row['method']}, {counted(row['n_factors'], 'factor')}"
+        return f"{text}, {_CHECKSUM.sub('', self.key)}" if self.key else text
 
 
 def run(

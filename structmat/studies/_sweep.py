@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import time
 from collections import Counter
@@ -14,11 +15,12 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 
-from structmat._arguments import as_matrix, integer, non_negative, one_of, side_of_blocks
+from structmat._arguments import as_matrix, independent_generators, integer, non_negative, one_of, side_of_blocks
 from structmat._arrays.conversion import to_numpy
 from structmat._errors import ArgumentError, ArgumentTypeError, ArgumentValueError
 from structmat._files import natural_key
-from structmat.fit import BASELINES, baseline_errors, fit_cdd
+from structmat._progress import shown_progress
+from structmat.fit import BASELINES, baseline_errors, error_curve
 from structmat.io import describe, load_matrix
 from structmat.operators import CDDLayout
 from structmat.studies._checkpoint_files import CheckpointError
@@ -26,7 +28,7 @@ from structmat.studies._engine import Progress, require_own, run
 from structmat.studies._layer_fit import Change, weighted_norm
 from structmat.studies._models import Model
 from structmat.studies._plans import is_found, plan_pair
-from structmat.studies._study import OUTPUTS, TABLE, Row, Study, rows_of
+from structmat.studies._study import COMPLETED, OUTPUTS, TABLE, Row, Study, rows_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -67,19 +69,46 @@ _Matrix: TypeAlias = Change | _InFile | _Held
 
 
 @dataclass(frozen=True)
-class _Unit:
-    """What a worker needs for one row of the table."""
+class _Task:
+    """What the approximations of one matrix have in common: each kind of them is one unit of work."""
 
     layer: str
     source: _Matrix
     moment: NDArray[Any] | None
-    method: str
-    n_factors: int
+    n_factors: tuple[int, ...]
+    """Rising numbers of factors: one row for each."""
     block_size: Any
     """An integer or "min"."""
-    seed: int | None
-    """None for methods that use no random numbers."""
+
+    @property
+    def cost(self) -> float:
+        """An estimate of the time that the unit takes, relative to others."""
+        return float(math.prod(self.source.shape))
+
+    def matrix(self) -> NDArray[Any]:
+        """Read the matrix."""
+        matrix = self.source.matrix()
+        if not np.isfinite(matrix).all():
+            raise ArgumentValueError("sweep", self.layer, "must be finite, got NaN or infinity")
+        return matrix.astype(np.result_type(matrix.dtype, np.float32), copy=False)
+
+    def row(self, matrix: NDArray[Any], n_factors: int, **columns: Any) -> Row:
+        """Return a row of the table."""
+        rows, cols = matrix.shape
+        own = {"layer": self.layer, "rows": rows, "cols": cols, "norm": weighted_norm(matrix, self.moment)}
+        own |= {"weighted": self.moment is not None, "n_factors": n_factors, "block_size": self.block_size}
+        return Row(**own, **columns)
+
+
+@dataclass(frozen=True)
+class _Search(_Task):
+    """One search for CDD products of more and more factors, each of which starts from the one before."""
+
+    number: int
+    """Which of several independent searches it is, the first is 1."""
+    rng: int
     time_limit: float | None
+    """Seconds of processor time for all numbers of factors together."""
 
     @property
     def cost(self) -> float:
@@ -88,12 +117,63 @@ class _Unit:
         It is a model of matrices of 384 x 384 entries: a fit with k > 3 factors takes about k**3 / 3 times as long as
         one with three, and a search with a time limit uses that up.
         """
-        rows, cols = self.source.shape
-        if self.method != "cdd" or self.n_factors <= 3:
-            return float(rows * cols)
-        if self.time_limit is not None:
+        if self.time_limit is not None and max(self.n_factors) > 3:
             return 1e6 * self.time_limit
-        return float(rows * cols) * self.n_factors**3 / 3.0
+        return super().cost * sum(max(1.0, count**3 / 3.0) if count > 3 else 1.0 for count in self.n_factors)
+
+    def run(self) -> dict[str, Any]:
+        """Return the record of the search."""
+        matrix = self.matrix()
+        curve = error_curve(
+            matrix,
+            self.n_factors,
+            block_size=self.block_size,
+            input_second_moment=self.moment,
+            rng=independent_generators(np.random.default_rng(self.rng), self.number)[-1],
+            time_limit=self.time_limit,
+            baselines=False,
+        )
+        table, rows = curve.to_dict(), []
+        columns = ("n_parameters", "error", "product_factors", "status", "processor_seconds", "clock_seconds")
+        for k, count in enumerate(self.n_factors):
+            if table["error"][k] is not None:
+                own = {name: table[name][k] for name in columns}
+                own |= {"method": "cdd", "search": self.number, "exact": bool(curve.exact[k])}
+                rows.append(self.row(matrix, count, **own))
+        left = [f"{count} factors of {self.layer} were not made" for count in self.n_factors[len(rows) :]]
+        return {"rows": rows, "left_out": left}
+
+
+@dataclass(frozen=True)
+class _Family(_Task):
+    """The best members of another family, with at most as many parameters as CDD products have."""
+
+    method: str
+
+    def run(self) -> dict[str, Any]:
+        """Return the record of the members."""
+        began, spent = time.perf_counter(), time.process_time()
+        matrix = self.matrix()
+        layouts = [CDDLayout(matrix.shape, count, self.block_size) for count in self.n_factors]
+        most = [layout.n_parameters for layout in layouts]
+        ((used, errors),) = baseline_errors(matrix, most, names=[self.method], input_second_moment=self.moment).values()
+        share = len(self.n_factors)
+        common = {
+            "method": self.method,
+            "search": None,
+            "product_factors": None,
+            "exact": False,
+            "status": COMPLETED,
+            "processor_seconds": (time.process_time() - spent) / share,
+            "clock_seconds": (time.perf_counter() - began) / share,
+        }
+        rows, left = [], []
+        for count, parameters, error in zip(self.n_factors, used.tolist(), errors.tolist(), strict=True):
+            if parameters or error == 0.0:
+                rows.append(self.row(matrix, count, n_parameters=parameters, error=error, **common))
+            else:
+                left.append(f"{self.method} has no member with so few parameters")
+        return {"rows": rows, "left_out": left}
 
 
 def sweep(
@@ -103,16 +183,19 @@ def sweep(
     n_factors: Sequence[int] = (3,),
     block_sizes: Sequence[int | Literal["min"]] = ("min",),
     methods: Sequence[str] = _METHODS,
-    seeds: Sequence[int] = (0,),
     input_second_moment: ArrayLike | None = None,
+    rng: int = 0,
     time_limit: float | None = None,
+    seeds: int = 1,
     workers: int | None = None,
+    progress: bool = False,
     callback: Callable[[Progress], object] | None = None,
 ) -> Study:
     """Approximate many matrices by many methods with many settings, in a folder that keeps all finished results.
 
-    Each combination of layer, setting, method and seed is one unit of work. A run that ended early, for any reason,
-    continues when it is called again; its rows are the same for any number of workers, except for the times.
+    The CDD products of each layer and block size are those of its `structmat.error_curve`. Each search of it is one
+    unit of work, and each other method is one. A run that ended early, for any reason, continues when it is called
+    again; its rows are the same for any number of workers, except for the times.
 
     Parameters
     ----------
@@ -120,7 +203,8 @@ def sweep(
         The matrices by name; `matrices` and `changes` find them in files, and read them when they are needed.
     out : path-like
         The folder, made if it is missing. An earlier study in it is continued: layers, numbers of factors, block sizes,
-        methods and seeds may be added, or left out, while the time limit and the second moments must be the same.
+        methods and searches may be added, or left out, while `rng`, the time limit and the second moments must be the
+        same. Other numbers of factors are searched for anew, since each fit starts from those with fewer.
     n_factors : sequence of int, default (3,)
         Numbers of factors of the CDD products.
     block_sizes : sequence of int or "min", default ("min",)
@@ -128,16 +212,20 @@ def sweep(
     methods : sequence of str, optional
         ``"cdd"``, and closed-form members of other families with at most as many parameters: ``"truncated-svd"``,
         ``"cdd-in-blocks"``, ``"block-circulant"``, ``"sparse-fourier"``, ``"monarch"``. All by default.
-    seeds : sequence of int, default (0,)
-        Seeds of the CDD fits, one fit for each.
     input_second_moment : array_like, optional
         Of the inputs of all layers, as for `structmat.fit_cdd`; errors are weighted ones then.
+    rng : int, default 0
+        Seed of all random numbers.
     time_limit : float, optional
-        Seconds of processor time for one fit, those of the worker's process, as `structmat.fit_cdd` counts them.
-        Its result then depends on the speed of the machine.
+        Seconds of processor time for all searches of a layer and block size together, as for `structmat.error_curve`.
+        Results then depend on the speed of the machine.
+    seeds : int, default 1
+        Number of independent searches, as for `structmat.error_curve`.
     workers : int, optional
         Processes on this machine; by default as `joblib.parallel_config` around the call says,
         such as ``parallel_config(backend="dask")`` for a cluster of Dask; without one this process does everything.
+    progress : bool, default False
+        Whether to show on stderr how far the work is; needs `rich`. A notebook shows it without being asked.
     callback : callable, optional
         Called with a `Progress` at the start and when a unit is done.
 
@@ -173,11 +261,12 @@ def sweep(
     n_factors = _listed("n_factors", n_factors, lambda value: integer(value, "sweep", "n_factors"))
     block_sizes = _listed("block_sizes", block_sizes, lambda value: side_of_blocks(value, "sweep", "block_sizes"))
     methods = _listed("methods", methods, lambda value: one_of(value, "sweep", "methods", _METHODS))
-    seeds = _listed("seeds", seeds, lambda value: integer(value, "sweep", "seeds", 0))
+    rng = integer(rng, "sweep", "rng", 0)
+    seeds = integer(seeds, "sweep", "seeds")
     limit = None if time_limit is None else non_negative(time_limit, "sweep", "time_limit")
     moment = None if input_second_moment is None else np.asarray(input_second_moment)
     require_own(out, *OUTPUTS)
-    units: dict[str, _Unit] = {}
+    units: dict[str, _Search | _Family] = {}
     left_out: Counter[str] = Counter()
     for layer, source in _sources(layers).items():
         matrix = source.matrix()
@@ -186,25 +275,44 @@ def sweep(
             continue
         digest = hashlib.sha256(f"{matrix.dtype.str} {matrix.shape}".encode())
         digest.update(np.ascontiguousarray(matrix).data)
-        for method, block_size, count in product(methods, block_sizes, n_factors):
-            if reason := _unavailable(source.shape, method, count, block_size, weighted=moment is not None):
-                left_out[reason] += 1
-                continue
-            for seed in seeds if method == "cdd" else (None,):
-                ending = "" if seed is None else f", seed {seed}"
-                key = f"{layer} {method}, {count} factors, blocks of {block_size}{ending} ({digest.hexdigest()[:16]})"
-                units[key] = _Unit(layer, source, moment, method, count, block_size, seed, limit)
+        for method, block_size in product(methods, block_sizes):
+            reasons = {
+                count: _unavailable(source.shape, method, count, block_size, weighted=moment is not None)
+                for count in sorted(n_factors)
+            }
+            left_out.update(reason for reason in reasons.values() if reason)
+            possible = tuple(count for count, reason in reasons.items() if not reason)
+            common = (layer, source, moment, possible, block_size)
+            if method != "cdd":
+                made: list[_Search | _Family] = [_Family(*common, method)]
+            else:
+                share = None if limit is None else limit / seeds
+                made = [_Search(*common, search, rng, share) for search in range(1, seeds + 1)]
+            for unit in made if possible else ():
+                numbers = ", ".join(map(str, possible))
+                ending = f", search {unit.number}" if isinstance(unit, _Search) else ""
+                key = f"{layer} {method}, {numbers} factors, blocks of {block_size}{ending} ({digest.hexdigest()[:16]})"
+                units[key] = unit
     if not units:
         raise ArgumentValueError(
             "sweep", None, f"there is nothing to do: {'; '.join(_counted(left_out)) or 'no layers'}"
         )
     of_moment = None if moment is None else hashlib.sha256(np.ascontiguousarray(moment).data).hexdigest()
-    settings = {"study": "sweep", "time_limit": limit, "input_second_moment": of_moment}
-    done, failed = run(_approximate, units, out, settings=settings, workers=workers, callback=callback)
-    left_out.update(record["left_out"] for record in done.values() if "left_out" in record)
+    # What a limit gives one search depends on how many there are.
+    shared = {} if limit is None else {"seeds": seeds}
+    settings = {"study": "sweep", "rng": rng, "time_limit": limit, **shared, "input_second_moment": of_moment}
+    with shown_progress(callback, progress) as heard:
+        done, failed = run(_done, units, out, settings=settings, workers=workers, callback=heard)
+    for record in done.values():
+        left_out.update(record["left_out"])
     study = Study(rows_of(done.values()), failed, _counted(left_out))
     study.to_csv(Path(out, TABLE), force=True)
     return study
+
+
+def _done(unit: _Search | _Family) -> dict[str, Any]:
+    """Do one unit of work."""
+    return unit.run()
 
 
 def matrices(*files: str | os.PathLike[str], targets: str | None = None) -> dict[str, _Matrix]:
@@ -340,43 +448,3 @@ def _unavailable(shape: tuple[int, ...], method: str, n_factors: int, block_size
     except ArgumentError as error:
         return f"{error.argument} {error.text}"
     return ""
-
-
-def _approximate(unit: _Unit) -> dict[str, Any]:
-    """Do one unit of work: approximate one matrix by one method with one setting."""
-    began, spent = time.perf_counter(), time.process_time()
-    matrix = unit.source.matrix()
-    if not np.isfinite(matrix).all():
-        raise ArgumentValueError("sweep", unit.layer, "must be finite, got NaN or infinity")
-    matrix = matrix.astype(np.result_type(matrix.dtype, np.float32), copy=False)
-    rows, cols = matrix.shape
-    status = "completed"
-    options: dict[str, Any] = {"input_second_moment": unit.moment}
-    if unit.method == "cdd":
-        options |= {"block_size": unit.block_size, "rng": unit.seed, "time_limit": unit.time_limit}
-        result = fit_cdd(matrix, unit.n_factors, **options)
-        n_parameters, error, status = result.n_parameters, result.error, result.status
-    else:
-        most = CDDLayout((rows, cols), unit.n_factors, unit.block_size).n_parameters
-        best = baseline_errors(matrix, [most], names=[unit.method], **options)
-        ((used, errors),) = best.values()
-        n_parameters, error = int(used[0]), float(errors[0])
-        if not n_parameters and error > 0.0:
-            return {"rows": [], "left_out": f"{unit.method} has no member with so few parameters"}
-    row = Row(
-        layer=unit.layer,
-        method=unit.method,
-        n_factors=unit.n_factors,
-        block_size=unit.block_size,
-        seed=unit.seed,
-        rows=rows,
-        cols=cols,
-        norm=weighted_norm(matrix, unit.moment),
-        weighted=unit.moment is not None,
-        n_parameters=n_parameters,
-        error=error,
-        status=status,
-        processor_seconds=time.process_time() - spent,
-        clock_seconds=time.perf_counter() - began,
-    )
-    return {"rows": [row]}

@@ -99,7 +99,7 @@ def test_fit(cli, folder):
     assert out.endswith("\nfit: fit.safetensors\nfigure: fit.png\n")
     _, out, _ = cli("fit", "W.npy", "--block-size", "toeplitz", "--json")
     assert json.loads(out)["error"] == fit_cdd(W, block_size="toeplitz", rng=0).error
-    status, out, _ = cli("fit", "two.npz", "--key", "b", "--n-factors", 3, "--block-size", 3, "--seed", 1, "--json")
+    status, out, _ = cli("fit", "two.npz", "--key", "b", "--n-factors", 3, "--block-size", 3, "--rng", 1, "--json")
     assert status == 0
     found = json.loads(out)
     assert found["error"] == fit_cdd(W.T, 3, block_size=3, rng=1).error
@@ -228,7 +228,7 @@ def test_sweep(cli, folder):
     assert "has no member with so few parameters" in out
     assert Path("study/results.png").read_bytes().startswith(PNG)
     np.save("zero.npy", np.zeros((4, 4)))
-    assert cli("sweep", "zero.npy", "--out", "zero")[1].endswith("table: zero\n")  # nothing to draw
+    assert cli("sweep", "zero.npy", "--out", "zero")[1].endswith("tables: zero\n")  # nothing to draw
     weighted = ("sweep", "W.npy", "square.npy", "--out", "other", "--json", "--input-second-moment", "S6.npy")
     assert cli(*weighted)[0] == 1
     np.save("S6.npy", np.ones(6))
@@ -264,7 +264,7 @@ REFUSED = [
     *[(f"fit W.npy --n-factors {n}", 2, f"must be an integer, got '{n}'") for n in ("2.5", "3.0", "1e1", "three")],
     ("fit W.npy --block-size 2.5", 2, "--block-size: must be an integer or min or toeplitz, got '2.5'"),
     ("sweep W.npy --block-sizes toeplitz --out o", 2, "--block-sizes: must be an integer or min, got 'toeplitz'"),
-    ("fit W.npy --seed 1e1", 2, "--seed: must be an integer, got '1e1'"),
+    ("fit W.npy --rng 1e1", 2, "--rng: must be an integer, got '1e1'"),
     ("fit W.npy --out f.npy", 2, "--out: f.npy must end in .safetensors"),
     ("fit W.npy --plot f.jpg", 2, "--plot: f.jpg must end in .png or .pdf or .svg"),
     ("fit W.npy --out old.safetensors", 2, "old.safetensors exists; --force replaces it"),

@@ -52,7 +52,7 @@ def test_it_draws_without_a_warning(case):
     assert drawn(case[2]).startswith(b"\x89PNG")
 
 
-def test_images_show_the_moduli_on_one_scale(case):
+def test_images_show_the_moduli_on_one_scale_and_the_residual_on_its_own(case):
     W, result, figure = case
     axes = figure.axes[:3]
     fitted = result.operator.to_dense()
@@ -62,14 +62,17 @@ def test_images_show_the_moduli_on_one_scale(case):
     for image, want in zip(images, (W, fitted, W - fitted), strict=True):
         assert image.get_array().shape == W.shape
         np.testing.assert_allclose(image.get_array() / (size or 1), np.abs(want) / (size or 1), atol=1e-6)
-        assert image.get_clim() == images[0].get_clim()
-    low, high = images[0].get_clim()
-    assert 0 == low < high
+    assert images[0].get_clim() == images[1].get_clim()
+    left = np.abs(images[2].get_array())
+    for image in images:
+        low, high = image.get_clim()
+        assert 0 == low < high
+    assert not left.any() or left.max() >= images[2].get_clim()[1]  # no panel is all of one colour
 
 
 def test_singular_values_are_relative_to_the_largest_of_w(case):
     W, result, figure = case
-    ax = figure.axes[4]
+    ax = figure.axes[5]
     lines = {line.get_label().split()[0]: line for line in ax.get_lines()}
     assert list(lines) == ["W", "fit", "residual"]
     assert len({to_hex(line.get_color()) for line in lines.values()}) == 3
@@ -94,7 +97,7 @@ def test_missing_entries_are_blank():
         np.testing.assert_array_equal(np.ma.getmaskarray(ax.images[0].get_array()), blank)
     fitted = result.operator.to_dense()
     largest = np.linalg.svdvals(np.where(missing, 0.0, W))[0]
-    for line, part in zip(figure.axes[4].lines, (W, fitted, W - fitted), strict=True):
+    for line, part in zip(figure.axes[5].lines, (W, fitted, W - fitted), strict=True):
         want = np.linalg.svdvals(np.where(missing, 0.0, part)) / largest
         np.testing.assert_allclose(line.get_ydata(), want, rtol=1e-7, atol=1e-12)
     assert f"{missing.sum()} entries missing" in figure.get_suptitle()
@@ -112,7 +115,7 @@ def test_the_title_tells_error_and_parameters():
 
 
 def test_zero_matrices_are_named_in_the_legend():
-    legend = fit_figure(MATRICES["zero"], fit_cdd(MATRICES["zero"])).axes[4].get_legend()
+    legend = fit_figure(MATRICES["zero"], fit_cdd(MATRICES["zero"])).axes[5].get_legend()
     assert [text.get_text() for text in legend.get_texts()] == ["W (zero)", "fit (zero)", "residual (zero)"]
 
 
@@ -129,7 +132,7 @@ def test_large_matrices_show_their_leading_singular_values(monkeypatch):
     monkeypatch.setattr("structmat.plot._ALL_SINGULAR_VALUES", 50)
     W = RNG.standard_normal((80, 90)).astype("float32")
     figure = fit_figure(W, fit_cdd(W, rng=0, max_iter=2))
-    ax = figure.axes[4]
+    ax = figure.axes[5]
     assert ax.get_xlabel() == "index: the leading 32 of 80"
     values = np.linalg.svd(W, compute_uv=False)
     np.testing.assert_allclose(ax.get_lines()[0].get_ydata(), values[:32] / values[0], rtol=1e-3)
@@ -163,17 +166,18 @@ def test_notebooks_show_it():
 
 
 def make_curve(n_factors, error, **rivals):
-    n_factors = np.array(n_factors)
+    n_factors, error = np.array(n_factors), np.array(error, dtype=float)
     return ErrorCurve(
         n_factors=n_factors,
         n_parameters=10 * n_factors,
-        error=np.array(error, dtype=float),
+        error=error,
         status=tuple("not made" if np.isnan(each) else "completed" for each in error),
         product_factors=n_factors,
-        errors=np.array([error], dtype=float),
+        errors=error[None],
         processor_seconds=np.ones(len(n_factors)),
         clock_seconds=np.ones(len(n_factors)),
         baselines={name.replace("_", "-"): tuple(map(np.array, rival)) for name, rival in rivals.items()},
+        exact=error == 0.0,
         shape=(10, 10),
         block_size=10,
     )
@@ -211,11 +215,22 @@ def test_a_curve_shows_every_family_once_with_its_label():
     assert (right.get_xlabel(), right.get_ylabel()) == ("parameters, % of dense", "relative error")
 
 
-def test_points_are_marked_with_their_numbers_of_factors():
-    marks = draw_curve(CURVES["plain"]).texts
-    assert [mark.get_text() for mark in marks] == ["1 factor", "2", "3", "4"]
-    np.testing.assert_allclose([mark.xy for mark in marks], [(10, 0.9), (20, 0.7), (30, 0.7), (40, 0.5)])
-    assert [mark.get_text() for mark in draw_curve(CURVES["many points"]).texts][:3] == ["1 factor", "6", "11"]
+def test_numbers_of_factors_stand_above_the_axes():
+    """There they cover no line."""
+    for name, numbers, where in (("plain", "1 2 3 4", [10, 20, 30, 40]), ("many points", "1 6 11", [10, 60, 110])):
+        (top,) = draw_curve(CURVES[name]).child_axes
+        marks = top.get_xticklabels()[: len(where)]
+        assert [mark.get_text() for mark in marks] == numbers.split()
+        np.testing.assert_allclose(top.get_xticks()[: len(where)], where)
+        assert top.get_xlabel() == "factors of the CDD product"
+    assert not CURVES["plain"].plot(x="factors").child_axes
+
+
+@pytest.mark.parametrize("width", [None, "column"])
+def test_the_legend_covers_no_line(width):
+    ax = CURVES["plain"].plot(width=width)
+    ax.figure.draw_without_rendering()
+    assert not ax.get_legend().get_window_extent().overlaps(ax.bbox)
 
 
 def test_exact_fits_have_a_logarithmic_axis_and_are_on_it():
