@@ -124,9 +124,13 @@ def main() -> None:
     points = (200,) if options.quick else (2000, 4000)
     parts = [
         "Cholesky factors, milliseconds and largest errors:",
+        "<!-- Cholesky factors -->",
         table(["n", "structmat", "LAPACK", "error", "of LAPACK"], map(cholesky, sides)),
+        "<!-- /Cholesky factors -->",
         "Log-determinants:",
+        "<!-- log-determinants -->",
         table(head, logdets, left=2),
+        "<!-- /log-determinants -->",
         "A likelihood with its gradient in GPyTorch and a system in lineax, without gaps, in seconds:",
         table(["n", "GPyTorch", "with ours", "lineax, CG", "with ours"], map(bridges, points)),
     ]

@@ -259,6 +259,7 @@ def main() -> None:
     values, gradients = zip(*(likelihoods(case, n) for n in numbers for case in CASES), strict=True)
     parts = [
         "Likelihoods, in seconds:",
+        "<!-- beside others -->",
         table(["points", "covariance", "length", *VALUES], values, left=3),
         "Likelihoods with gradients, in seconds:",
         table(["points", "covariance", "length", *GRADIENTS], gradients, left=3),

@@ -135,6 +135,53 @@ def test_the_likelihood_of_readme_is_that_of_the_dense_covariance() -> None:
     assert abs(namespace["length"].grad - length.grad) <= 1e-8 * abs(length.grad)
 
 
+SITE_ALONE = {"toctree", "grid", "grid-item-card", "image", "literalinclude", "include"}
+"""Directives of pages that are nothing but a way to others, or show what the build makes."""
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.relative_to(ROOT).as_posix())
+def test_a_page_reads_well_as_it_is(page: Path) -> None:
+    """Plain Markdown, as forges show it: no roles, no labels, and no directives in a page that README links to."""
+    text = page.read_text("utf-8")
+    prose = load(ROOT / "docs/plain_pages.py").CODE.sub("", text)
+    assert re.findall(r"^.*\{[a-z:]+\}`.*$", prose, re.MULTILINE) == []
+    assert re.findall(r"^\([a-z-]+\)=$", prose, re.MULTILINE) == []
+    directives = set(re.findall(r"^(?:```|:::+)\{([a-z-]+)\}", text, re.MULTILINE))
+    linked = re.findall(r"\]\((\S+\.md)\)", (ROOT / "README.md").read_text("utf-8"))
+    assert page.relative_to(ROOT).as_posix() not in linked or not directives
+    assert directives <= SITE_ALONE
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.relative_to(ROOT).as_posix())
+def test_links_of_a_page_lead_to_files_and_headings(page: Path) -> None:
+    """Where the repository is browsed; the build checks those of the site."""
+    prose = load(ROOT / "docs/plain_pages.py").CODE.sub("", page.read_text("utf-8"))
+    for link, anchor in re.findall(r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]+))?\)", prose):
+        target = page.parent / link if link else page
+        assert target.exists(), link
+        if anchor:
+            headings = re.findall(r"^#+ (.+)$", target.read_text("utf-8"), re.MULTILINE)
+            assert anchor in {re.sub(r"[^\w -]", "", each.lower()).replace(" ", "-") for each in headings}, link
+
+
+def test_the_site_reads_plain_pages_with_links_of_its_own() -> None:
+    pages = load(ROOT / "docs/plain_pages.py")
+    source = (
+        "`structmat.io.save`, `sm.save`, [a](../examples/series/plot_x.py), "
+        "[b](../../benchmarks/tried.md), ![c](../../benchmarks/d.png)\n"
+        "```py\n`structmat.io.save`\n```\n"
+    )
+    expected = (
+        "{py:obj}`structmat.io.save`, `sm.save`, [a](../auto_examples/series/plot_x.rst), "
+        "[b](path:../../benchmarks/tried.md), ![c](../../benchmarks/d.png)\n```py\n`structmat.io.save`\n```\n"
+    )
+    assert pages.for_the_site(source, ROOT / "docs/guide") == expected
+    included = pages.for_the_site("<!-- included: ../benchmarks/results/fits.md | beside the SVD -->", ROOT / "docs")
+    assert included.startswith("| ")
+    with pytest.raises(ValueError, match="0 times"):
+        pages.for_the_site("<!-- included: ../benchmarks/results/fits.md | none -->", ROOT / "docs")
+
+
 def test_no_line_of_a_page_is_a_comment() -> None:
     """As one that begins with a per cent sign is: it would vanish from the site."""
     lines = [(page.name, line) for page in PAGES for line in page.read_text(encoding="utf-8").split("\n")]
