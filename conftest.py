@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 import threadpoolctl
-from _pytest.doctest import DoctestItem
+from _pytest.doctest import DoctestItem, DoctestModule
 
 import structmat
 
@@ -108,8 +108,25 @@ class Recorder:
         DURATIONS.write_text(json.dumps(ordered, indent=1, ensure_ascii=False) + "\n", "utf-8")
 
 
-def inherited(item: pytest.Item) -> bool:
-    """Whether a doctest is of another library: of a method such as `torch.nn.Module.to`, or of a base class itself."""
+def pytest_ignore_collect(collection_path: Path) -> bool | None:
+    """Look for doctests in public modules alone: what private ones define, these show."""
+    if not collection_path.is_relative_to(PACKAGE):
+        return None
+    parts = collection_path.relative_to(PACKAGE).parts
+    return any(part.startswith("_") and part != "__init__.py" for part in parts) or None
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collect_file(file_path: Path) -> Generator[None, list[Any], list[Any]]:
+    """Look for doctests in the package alone."""
+    collectors = yield
+    if file_path.is_relative_to(PACKAGE):
+        return collectors
+    return [collector for collector in collectors if not isinstance(collector, DoctestModule)]
+
+
+def of_another_library(item: pytest.Item) -> bool:
+    """Whether a doctest is of a method such as `torch.nn.Module.to`, or of a base class itself."""
     if not isinstance(item, DoctestItem):
         return False
     filename = None if item.dtest is None else item.dtest.filename
@@ -117,6 +134,27 @@ def inherited(item: pytest.Item) -> bool:
         return True
     owner = getattr(pkgutil.resolve_name(item.name), "__module__", None)
     return owner is not None and owner.partition(".")[0] != "structmat"
+
+
+def without_repetition(items: list[pytest.Item]) -> list[pytest.Item]:
+    """Return the items where one is left of all doctests with the same text, that of the class that has written it.
+
+    A class shows the methods that it inherits, and a package what is in packages below it.
+    """
+
+    def rank(item: DoctestItem) -> tuple[bool, bool, str]:
+        shown = pkgutil.resolve_name(item.name)
+        written = getattr(shown, "__qualname__", item.name)
+        # scipy-doctest gives the texts of base classes the name of the class that it looks at
+        return shown.__doc__ != item.dtest.docstring, not item.name.endswith(f".{written}"), item.name
+
+    of_texts: dict[str, DoctestItem] = {}
+    for item in items:
+        if isinstance(item, DoctestItem):
+            text = item.dtest.docstring
+            of_texts[text] = min(of_texts.get(text, item), item, key=rank)
+    kept = set(of_texts.values())
+    return [item for item in items if not isinstance(item, DoctestItem) or item in kept]
 
 
 def shared_compilation(node: str) -> str:
@@ -135,7 +173,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
     The record says which tests are slow; without ``--slow`` these are left out.
     """
-    items[:] = [item for item in items if not inherited(item)]
+    items[:] = without_repetition([item for item in items if not of_another_library(item)])
     record = {f"{file}::{test}": took for file, tests in recorded().items() for test, took in tests.items()}
     slow = {node for node, took in record.items() if took > SLOW}
     groups = Counter(shared_compilation(node) for node in slow)

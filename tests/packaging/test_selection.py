@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
+import inspect
 import json
 import os
 import pkgutil
@@ -10,7 +12,9 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -116,6 +120,34 @@ def test_the_record_names_tests_that_are_there() -> None:
         assert not gone, f"{file} has no {gone}: call pytest --record-durations {file if text else ''}"
     assert not is_there("test_gone[1]", "def test_gone_too")
     assert not is_there("structmat.no_such_name", "")
+
+
+def shown(package: str) -> Iterator[Any]:
+    """What a package shows: its public names and modules, and what these show."""
+    module = importlib.import_module(package)
+    yield module
+    for name in module.__all__:
+        value = getattr(module, name)
+        yield value
+        if inspect.isclass(value):
+            yield from (member for each, member in inspect.getmembers(value) if not each.startswith("_"))
+    for found in pkgutil.iter_modules(getattr(module, "__path__", ())):
+        if not found.name.startswith("_"):
+            yield from shown(f"{package}.{found.name}")
+
+
+@pytest.mark.slow
+def test_each_example_of_a_docstring_runs_once() -> None:
+    for name in ("jax", "peft", "torch", "pandas"):
+        pytest.importorskip(name)
+    command = [sys.executable, "-m", "pytest", "-q", "--collect-only", "--slow", "-p", "no:cacheprovider", "structmat"]
+    run = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT)
+    names = re.findall(r"^structmat/\S+::(\S+)$", run.stdout, re.MULTILINE)
+    texts = [pkgutil.resolve_name(name).__doc__ for name in names]
+    assert len(set(texts)) == len(texts)
+    own = [value for value in shown("structmat") if "structmat" in str(getattr(value, "__module__", ""))]
+    with_examples = {value.__doc__ for value in own if ">>>" in str(value.__doc__)}
+    assert with_examples - {*texts} == set()
 
 
 def run_of(skipped: dict[str, int], passed: int) -> str:
