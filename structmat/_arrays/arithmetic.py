@@ -13,6 +13,9 @@ from structmat._arrays.libraries import can_raise_for_values, device_of, rules_o
 from structmat._arrays.namespaces import numpy_namespace
 from structmat._arrays.typing import Array, Namespace, Scalar
 
+_LEAST_SQUARE, _LARGEST_SQUARE = 2.0**-900, 2.0**1000
+"""Sums of squares in double precision in which what underflows is far below the rounding errors."""
+
 
 def binary_exponents(moduli: Array, xp: Namespace) -> Array:
     """Return whole numbers e, as floats, such that ``2.0 ** e`` is the power of two close below each modulus.
@@ -109,6 +112,10 @@ def euclidean_norm(x: Array, xp: Namespace, *, axis: int | tuple[int, ...] = -1,
     >>> float(euclidean_norm(np.array([3e200, 4e200]), np))
     5e+200
     """
+    if type(x) is np.ndarray and x.ndim == 1 and weights is None and x.dtype.char in "dD":
+        square = np.vdot(x, x).real  # in a tenth of the time, where no square that counts leaves the range
+        if _LEAST_SQUARE < square < _LARGEST_SQUARE:
+            return np.sqrt(square)
     power_of_two = power_of_two_near(x, xp, axis=axis)
     if is_complex(x.dtype, xp):
         squares = (xp.real(x) / power_of_two) ** 2 + (xp.imag(x) / power_of_two) ** 2

@@ -129,6 +129,8 @@ def device_of(array: Array) -> Device:
     >>> device_of(np.ones(2))
     'cpu'
     """
+    if type(array) is np.ndarray:
+        return "cpu"
     if is_torch(array):
         return array.device
     if type(array).__module__ == "mlx.core":  # arrays of MLX are in memory that all devices share

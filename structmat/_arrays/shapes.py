@@ -91,9 +91,10 @@ def padded(x: Array, length: int, xp: Namespace) -> Array:
 
 def windows(h: Array, length: int, xp: Namespace) -> Array:
     """Return W with ``W[..., i, j] = h[..., i + j]``, whose rows have that length. In NumPy it is a read-only view."""
-    if is_numpy(xp):
-        return np.lib.stride_tricks.sliding_window_view(h, length, axis=-1)
     count = h.shape[-1] - length + 1
+    if is_numpy(xp):
+        strides = (*h.strides, h.strides[-1])
+        return np.lib.stride_tricks.as_strided(h, (*h.shape[:-1], count, length), strides, writeable=False)
     i = xp.arange(count, device=device_of(h))
     j = xp.arange(length, device=device_of(h))
     index = xp.reshape(i[:, None] + j[None, :], (count * length,))

@@ -26,7 +26,7 @@ The band is then as fast as dense elimination from 64 rows on, and faster than i
 """
 
 
-class _Parts(NamedTuple):
+class BandedParts(NamedTuple):
     """A banded matrix as the chosen rows and columns of a Toeplitz matrix of few lags plus a diagonal."""
 
     column: Numbers
@@ -53,20 +53,21 @@ class _Parts(NamedTuple):
         return width(below), width(above)
 
     @classmethod
-    def of(cls, op: LinearOperator, xp: Namespace) -> _Parts | None:
+    def of(cls, op: LinearOperator, xp: Namespace) -> BandedParts | None:
         """Return the parts of a matrix whose values can be read in the memory of the host; None where it has none."""
         rules = rules_of(xp)
-        arrays = op._arrays()
-        if op.batch_shape or not arrays or rules.compiles or rules.is_differentiated([]):
+        leaves = op._leaves()
+        if not leaves or rules.compiles or rules.is_differentiated([]):
             return None
-        if not all(map(rules.is_eager_on_cpu, arrays)):
-            return None
-        near = op._near(arrays[0], xp)
+        for array, axes in leaves:
+            if array.ndim > axes or not rules.is_eager_on_cpu(array):
+                return None
+        near = op._near(leaves[0][0], xp)
         found = near.noisy_toeplitz()
         if found is None or not isinstance(found[0], Toeplitz):
             return None
         T, d = found
-        if T.shape[0] > 1 and bool(T.c[-1] != 0) and bool(T.r[-1] != 0):
+        if T.c.shape[0] > 1 and bool(T.c[-1] != 0) and bool(T.r[-1] != 0):
             return None  # at once: most matrices have both corners, and what follows takes a tenth of a small solution
         column, row = (_without_last_zeros(_values(each, xp)) for each in (T.c, T.r))
         if column is None or row is None:
@@ -105,11 +106,8 @@ class Band(NamedTuple):
     is_hermitian: bool
 
     @classmethod
-    def of(cls, op: LinearOperator, dtype: Any, xp: Namespace) -> Band | None:
-        """Return the band of a matrix, in a dtype of NumPy; None for a matrix that is not known to be a narrow band."""
-        parts = _Parts.of(op, xp)
-        if parts is None:
-            return None
+    def of(cls, parts: BandedParts, dtype: Any) -> Band:
+        """Return the band of a matrix by its parts, in a dtype of NumPy."""
         below, above = parts.widths
         n, places = parts.n, parts.places
         rows = np.zeros((below + above + 1, n), dtype)
@@ -162,11 +160,6 @@ class Band(NamedTuple):
             return None
 
 
-def is_banded(op: LinearOperator, xp: Namespace) -> bool:
-    """Tell whether a matrix is known to be a narrow band, whose values can be read in the memory of the host."""
-    return _Parts.of(op, xp) is not None
-
-
 class ByBand(NamedTuple):
     """The way to solutions of square systems by LAPACK's elimination of a narrow band."""
 
@@ -176,25 +169,20 @@ class ByBand(NamedTuple):
         self, A: LinearOperator, M: LinearOperator | None, b: Array, before: Solutions | None, xp: Namespace
     ) -> Solutions | None:
         """Return solutions as every `Way` does; None where the matrix is no band, or a solution is not good enough."""
-        return _solutions_by_band(A, b, self.rtol, xp)
-
-
-def _solutions_by_band(op: LinearOperator, b: Array, rtol: float, xp: Namespace) -> Solutions | None:
-    if rules_of(xp).is_traced(b):
-        return None
-    right = _values(b, xp)
-    band = Band.of(op, right.dtype, xp)
-    if band is None:
-        return None
-    with np.errstate(all="ignore"):
-        found = band.solve(right)
-        left = right - band.product(found)
-    x, residual = (xp.asarray(each, device=device_of(b)) for each in (found, left))
-    relative = relative_residual(residual, b, xp)
-    done = relative <= rtol
-    if not bool(xp.all(done)):
-        done = done | is_as_small_as_rounding(op, x, residual, b, xp)
-    return Solutions(x, relative, done, 0) if bool(xp.all(done)) else None
+        parts = None if rules_of(xp).is_traced(b) else BandedParts.of(A, xp)
+        if parts is None:
+            return None
+        right = _values(b, xp)
+        band = Band.of(parts, right.dtype)
+        with np.errstate(all="ignore"):
+            found = band.solve(right)
+            left = right - band.product(found)
+        x, residual = (xp.asarray(each, device=device_of(b)) for each in (found, left))
+        relative = relative_residual(residual, b, xp)
+        done = relative <= self.rtol
+        if not bool(xp.all(done)):
+            done = done | is_as_small_as_rounding(A, x, residual, b, xp)
+        return Solutions(x, relative, done, 0) if bool(xp.all(done)) else None
 
 
 def _at_lags(values: Numbers, places: Numbers, k: int, first: int) -> Any:

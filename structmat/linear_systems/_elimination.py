@@ -13,9 +13,9 @@ from structmat.linear_systems._krylov_method import quiet
 from structmat.linear_systems._results import Solutions
 from structmat.linear_systems._scaling import norm_or_one, operator_norm
 from structmat.linear_systems._stopping import (
+    ByGradient,
+    ByResidual,
     Measure,
-    by_gradient,
-    by_residual,
     is_as_small_as_rounding,
     relative_residual,
 )
@@ -65,9 +65,9 @@ def iterations_before_elimination(
 
     There are none where the dense matrix is faster than iteration can be, unless iteration is `asked` for.
     """
-    if not is_written_out(operator):
-        return None
     shape = operator.shape
+    if max(shape) > MOST_WRITTEN_OUT or not fits_in_memory(operator):
+        return None
     if not asked and max(shape) <= (_FIRST_LEAST_SQUARES if least_squares else _FIRST):
         return 0
     return max(100, min(shape) // 2)
@@ -113,7 +113,7 @@ class ByElimination(NamedTuple):
         """Return solutions as every `Way` does; NaN and infinities in a preconditioner that was given are an error."""
         with quiet(xp):
             system = _DenseSystem.of(A, b, xp)
-            measure = by_residual(system.b, self.rtol, xp)
+            measure = ByResidual.of(system.b, self.rtol, xp)
             return _judged(system, M, eliminated(system.matrix, system.b, xp), measure, before, xp)
 
 
@@ -129,7 +129,7 @@ class BySingularVectors(NamedTuple):
         with quiet(xp):
             system = _DenseSystem.of(A, b, xp)
             dense = Dense(system.matrix)
-            measure = by_gradient(dense, system.b, operator_norm(dense, system.b, xp), self.rtol, xp)
+            measure = ByGradient(dense, system.b, operator_norm(dense, system.b, xp), self.rtol, xp)
             return _judged(system, M, of_least_norm(system.matrix, system.b, xp), measure, before, xp)
 
 
@@ -144,7 +144,8 @@ def _judged(
     found = xp.all(enough if may_be_found is None else enough & may_be_found)
 
     def as_found() -> tuple[Array, Array, Array]:
-        return system.solution(x), relative_residual(residual, b, xp), enough
+        relative = error if measure.is_relative else relative_residual(residual, b, xp)
+        return system.solution(x), relative, enough
 
     def with_those_before() -> tuple[Array, Array, Array]:
         dense = Dense(system.matrix)
@@ -175,9 +176,9 @@ def eliminated(matrix: Array, b: Array, xp: Namespace) -> Array:
     """
     n = b.shape[-1]
     if matrix.ndim == 2:
-        lead = (1,)
-        count = prod(b.shape[:-1])
-    elif matrix.shape[-3] == 1:  # one matrix for all vectors along the last axis before theirs
+        right = xp.matrix_transpose(xp.reshape(b, (1, prod(b.shape[:-1]), n)))
+        return xp.reshape(xp.matrix_transpose(rules_of(xp).elimination(matrix[None, ...]).solve(right)), b.shape)
+    if matrix.shape[-3] == 1:  # one matrix for all vectors along the last axis before theirs
         matrix = matrix[..., 0, :, :]
         lead = tuple(b.shape[:-2])
         count = b.shape[-2]

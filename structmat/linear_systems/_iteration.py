@@ -12,9 +12,9 @@ from structmat.linear_systems._preconditioner import inverse_of_nearest, iterati
 from structmat.linear_systems._results import Solutions, Way
 from structmat.linear_systems._scaling import System, norm_or_one, operator_norm
 from structmat.linear_systems._stopping import (
+    ByGradient,
+    ByResidual,
     Measure,
-    by_gradient,
-    by_residual,
     is_as_small_as_rounding,
     relative_residual,
 )
@@ -56,15 +56,15 @@ class ByIteration(NamedTuple):
             system = System.of(A, b, xp)
             if self.least_squares:
                 norm = operator_norm(system.operator, system.b, xp)
-                measure = by_gradient(system.operator, system.b, norm, self.rtol, xp)
-                return _Problem.of(system, None, measure, self, xp, norm).solutions()
+                by_gradient = ByGradient(system.operator, system.b, norm, self.rtol, xp)
+                return _Problem.of(system, None, by_gradient, self, xp, norm).solutions()
             given = M
             if given is not None:
                 M = of_moderate_size(given, system.b, xp)
             elif self.nearest:
                 M = inverse_of_nearest(system.operator, system.b, xp, positive=self.positive)
             on_trial = M is not None and given is None and not self.positive
-            measure = by_residual(system.b, self.rtol, xp)
+            measure = ByResidual.of(system.b, self.rtol, xp)
             return _Problem.of(system, M, measure, self, xp).solutions(on_trial=on_trial)
 
 

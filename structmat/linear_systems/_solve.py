@@ -18,7 +18,7 @@ from structmat._arrays.shapes import broadcast_shapes, concat_last, is_vector
 from structmat._arrays.typing import Array, ArrayLike, DType, Namespace
 from structmat._errors import ArgumentTypeError, ArgumentValueError, warn_caller
 from structmat._krylov import Count
-from structmat.linear_systems._bands import ByBand, is_banded
+from structmat.linear_systems._bands import BandedParts, ByBand
 from structmat.linear_systems._cg import CG
 from structmat.linear_systems._differentiable import Ways, lstsq_with_derivatives, solve_with_derivatives
 from structmat.linear_systems._elimination import ByElimination, BySingularVectors, iterations_before_elimination
@@ -160,8 +160,7 @@ def solve(
     if A.shape[0] != A.shape[1]:
         raise ArgumentValueError(owner, "A", f"must be square, got shape {A.shape}; use lstsq")
     one_of(assume, owner, "assume", ("general", "positive definite"))
-    _require_preconditioner(preconditioner, A)
-    given = preconditioner if isinstance(preconditioner, LinearOperator) else None
+    given = _given_preconditioner(preconditioner, A)
     if isinstance(method, Superfast):
         if given is not None or max_iter is not None:
             text = "a direct factor, Superfast, takes neither a preconditioner nor max_iter"
@@ -170,40 +169,33 @@ def solve(
         rtol = _relative(rtol, question, owner)
         found = _by_asked_factor(question, method, rtol, owner)
         return question.finished(_warned(found, owner, rtol, question.xp))
-    solver = _method(method, assume)
+    krylov = None if method is None else _method(method)
     by_default = method is None and max_iter is None and isinstance(preconditioner, str)
     question = _read(A, b, owner, given)
-    xp = question.xp
     rtol = _relative(rtol, question, owner)
     with suppress(NotImplementedError):
-        found = question.result(question.op.inv_matvec(question.vectors))
-        return question.finished(_warned(found, owner, rtol, xp))
-    iteration = ByIteration(
-        method=solver,
-        rtol=rtol,
-        max_iter=_most_iterations(max_iter, A, owner),
-        positive=assume == "positive definite" or solver._needs_positive_definite,
-        nearest=isinstance(preconditioner, str),
-    )
-    before = iterations_before_elimination(question.op, asked=not by_default) if max_iter is None else None
-    if before:
-        iteration = iteration._replace(max_iter=before)
-    ways = iteration.followed_by(ByElimination(rtol), before)
-    report = _report(iteration, assume, owner, is_dense=before == 0)
-    result, may_serve = None, by_default
-    is_band = by_default and rules_of(xp).untraced(is_banded)(question.op, xp)
-    if is_band:
-        ways = (ByBand(rtol), *ways)
-    elif by_default:
-        result, may_serve = _by_factor(question, iteration)
-    if result is None:
-        tries = () if rules_of(xp).compiles or is_band else ITERATIONS_BEFORE_FACTOR
-        try:
-            result = _by_ways_or_factor(question, iteration, Ways(ways, rtol, report), tries, may_serve=may_serve)
-        except ConvergenceError as error:
-            error.result = question.finished(error.result)
-            raise
-    return question.finished(_warned(result, owner, rtol, xp))
+        x = cast_back(question.op._solve(question.vectors, question.xp), question.dtype, question.xp)
+        return question.finished(_warned(question.result(x), owner, rtol, question.xp))
+    before = None if max_iter is not None else iterations_before_elimination(question.op, asked=not by_default)
+    try:
+        if before == 0:
+            remedy = "A is singular to working precision, use lstsq"
+            ways = Ways((ByBand(rtol), ByElimination(rtol)), rtol, Report(owner, remedy=remedy))
+            result = solve_with_derivatives(question.op, None, question.right, ways, question.xp)
+        else:
+            iteration = ByIteration(
+                method=krylov or (CG() if assume == "positive definite" else GMRES()),
+                rtol=rtol,
+                max_iter=before or _most_iterations(max_iter, A, owner),
+                positive=assume == "positive definite" or (krylov is not None and krylov._needs_positive_definite),
+                nearest=isinstance(preconditioner, str),
+            )
+            ways = Ways(iteration.followed_by(ByElimination(rtol), before), rtol, _report(iteration, assume, owner))
+            result = _by_iteration_or_factor(question, iteration, ways, by_default=by_default)
+    except ConvergenceError as error:
+        error.result = question.finished(error.result)
+        raise
+    return question.finished(_warned(result, owner, rtol, question.xp))
 
 
 def lstsq(
@@ -314,41 +306,55 @@ def _of_least_squares(found: SolveResult, question: _Question, damp: float) -> S
     return question.finished(question.result(found.x, found.iterations) if damp else found)
 
 
-def _by_ways_or_factor(
-    question: _Question, iteration: ByIteration, ways: Ways, tries: tuple[int, ...], *, may_serve: bool
+def _solved(question: _Question, ways: Ways) -> SolveResult:
+    return solve_with_derivatives(question.op, question.preconditioner, question.right, ways, question.xp)
+
+
+def _by_iteration_or_factor(
+    question: _Question, iteration: ByIteration, ways: Ways, *, by_default: bool
 ) -> SolveResult:
-    """Return solutions by iteration, or by a direct factor, where one `may_serve`, once that takes less time.
-
-    `tries` are numbers of iterations. Each time that so many have not sufficed the factor may take as long as they, and
-    the next try takes four times as many, so that neither is waited for much longer than the faster one takes. A
-    solution above `rtol`, at the level of rounding, is kept only where there is no factor, whose solutions have smaller
-    residuals. The last factor may cost whatever it does.
-    """
+    """Return solutions by iteration, or by a band or a direct factor where no way was asked for."""
     xp = question.xp
-
-    def solved(ways: Ways) -> SolveResult:
-        return solve_with_derivatives(question.op, question.preconditioner, question.right, ways, xp)
-
-    for most in tries:
-        if not may_serve or most >= iteration.max_iter:
-            break
-        found = None
-        with suppress(ConvergenceError):
-            found = solved(replace(ways, ways=(iteration._replace(max_iter=most),)))
-            if bool(xp.all(found.residual <= ways.rtol)):
-                return found
-        result, may_serve = _by_factor(question, iteration, after=most if most < tries[-1] else math.inf)
-        if result is not None:
-            return result
-        if found is not None:
-            return found
+    if by_default and rules_of(xp).untraced(BandedParts.of)(question.op, xp) is not None:
+        return _solved(question, replace(ways, ways=(ByBand(ways.rtol), *ways.ways)))
+    result, may_serve = _by_factor(question, iteration) if by_default else (None, False)
+    if result is None and may_serve and not rules_of(xp).compiles:
+        result, may_serve = _by_turns(question, iteration, ways)
+    if result is not None:
+        return result
     try:
-        return solved(ways)
+        return _solved(question, ways)
     except ConvergenceError:
         result = _by_factor(question, iteration, after=math.inf)[0] if may_serve else None
         if result is None:
             raise
         return result
+
+
+def _by_turns(question: _Question, iteration: ByIteration, ways: Ways) -> tuple[SolveResult | None, bool]:
+    """Return solutions by some iterations or a direct factor, and whether a slower factor may serve; None for neither.
+
+    Each time that some iterations have not sufficed the factor may take as long as they, and the next try takes four
+    times as many, so that neither is waited for much longer than the faster one takes. Where a library compiles
+    iteration for each number of iterations, it is made once. A solution above `rtol`, at the level of rounding, is kept
+    only where there is no factor, whose solutions have smaller residuals. The last factor may cost whatever it does.
+    """
+    xp = question.xp
+    for most in ITERATIONS_BEFORE_FACTOR:
+        if most >= iteration.max_iter:
+            break
+        found = None
+        with suppress(ConvergenceError):
+            found = _solved(question, replace(ways, ways=(iteration._replace(max_iter=most),)))
+            if bool(xp.all(found.residual <= ways.rtol)):
+                return found, False
+        is_last = most == ITERATIONS_BEFORE_FACTOR[-1]
+        result, may_serve = _by_factor(question, iteration, after=math.inf if is_last else most)
+        if result is None:
+            result = found
+        if result is not None or not may_serve:
+            return result, False
+    return None, True
 
 
 def _by_factor(question: _Question, settings: ByIteration, *, after: float = 0) -> tuple[SolveResult | None, bool]:
@@ -407,22 +413,23 @@ def require_operator(A: object, owner: str) -> None:
         raise ArgumentTypeError(owner, "A", text)
 
 
-def _require_preconditioner(value: Any, A: LinearOperator) -> None:
-    if value is None or (isinstance(value, LinearOperator) and value.shape == A.shape):
-        return
-    if isinstance(value, LinearOperator):
-        text = f"must have the shape of A, {A.shape}, got {value.shape}"
-        raise ArgumentValueError("solve", "preconditioner", text)
-    if not isinstance(value, str):
+def _given_preconditioner(value: Any, A: LinearOperator) -> LinearOperator | None:
+    """Return the operator that was given as preconditioner, or None, after the check of the argument."""
+    if value is None:
+        return None
+    if isinstance(value, str):
+        one_of(value, "solve", "preconditioner", ("nearest",))
+        return None
+    if not isinstance(value, LinearOperator):
         text = f'must be "nearest", None or an operator, got {type(value).__name__}'
         raise ArgumentTypeError("solve", "preconditioner", text)
-    one_of(value, "solve", "preconditioner", ("nearest",))
+    if value.shape != A.shape:
+        raise ArgumentValueError("solve", "preconditioner", f"must have the shape of A, {A.shape}, got {value.shape}")
+    return value
 
 
-def _method(value: Any, assume: str) -> KrylovMethod:
-    """Return the method that was asked for, or the default of what is known of a matrix."""
-    if value is None:
-        return CG() if assume == "positive definite" else GMRES()
+def _method(value: Any) -> KrylovMethod:
+    """Return the method that was asked for, after the check that it is one."""
     if isinstance(value, KrylovMethod):
         return value
     if isinstance(value, type) and issubclass(value, (KrylovMethod, Superfast)):
@@ -433,10 +440,8 @@ def _method(value: Any, assume: str) -> KrylovMethod:
     raise ArgumentTypeError("solve", "method", text)
 
 
-def _report(settings: ByIteration, assume: str, owner: str, *, is_dense: bool) -> Report:
-    """Return what an error says where a system is not solved, by the dense matrix at once or after iteration."""
-    if is_dense:
-        return Report(owner, remedy="A is singular to working precision, use lstsq")
+def _report(settings: ByIteration, assume: str, owner: str) -> Report:
+    """Return what an error says where iteration does not solve a system."""
     advice = "give a better preconditioner, or use lstsq for a singular matrix"
     if settings.positive:
         other = 'assume="general"' if assume != "general" else "method=GMRES()"
@@ -447,8 +452,7 @@ def _report(settings: ByIteration, assume: str, owner: str, *, is_dense: bool) -
 def _relative(rtol: float | None, question: _Question, owner: str) -> float:
     """Return the relative residual at which to end: the default of the precision where none is given."""
     if rtol is None:
-        precision = precision_of(question.right.dtype, question.xp)
-        return 1e-10 if float(question.xp.finfo(precision).eps) < 1e-10 else 1e-5
+        return 1e-10 if float(question.xp.finfo(question.right.dtype).eps) < 1e-10 else 1e-5
     checked = non_negative(rtol, owner, "rtol")
     if not checked:
         raise ArgumentValueError(owner, "rtol", "must be above zero, got 0")
@@ -498,8 +502,11 @@ def _read(A: LinearOperator, b: ArrayLike, owner: str, M: LinearOperator | None 
         vectors = xp.matrix_transpose(vectors)
         op = op._with_batch_axis(xp) if op.batch_shape else op
         M = M._with_batch_axis(xp) if M is not None and M.batch_shape else M
+    batch = op.batch_shape
+    if not batch and M is None and vectors.dtype == dtype and not op._forces_complex:  # the usual case
+        return _Question(op, M, vectors, vectors, columns, dtype, xp)
     precision = precision_of(dtype, xp)
-    batches = [op.batch_shape, tuple(vectors.shape[:-1])]
+    batches = [batch, tuple(vectors.shape[:-1])]
     numbers = [dtype]
     if M is not None:
         namespace_of(owner, vectors, *M._arrays())
@@ -526,6 +533,8 @@ def _warned(result: SolveResult, owner: str, rtol: float | None, xp: Namespace) 
     if not is_numpy(xp):
         return result
     residuals: Any = result.residual
+    if rtol is not None and (residuals <= rtol).all():
+        return result
     largest = float(np.max(residuals, initial=0.0, where=~np.isnan(residuals)))
     texts = []
     if np.any(np.isnan(residuals)):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
 
 from structmat._arrays.arithmetic import euclidean_norm
 from structmat._arrays.typing import Array, Namespace
@@ -12,9 +13,15 @@ from structmat.operators import LinearOperator
 _ROUNDING_OF_RESIDUAL = 16.0
 """The residual that counts as a rounding error, in units of eps times the norm of A times that of x."""
 
-Measure = Callable[[Array, Array], "tuple[Array, Array]"]
-"""A function of solution and residual that returns, for each right-hand side, a measure of the error, least for the
-best solution, and whether the solution is good enough."""
+
+class Measure(Protocol):
+    """How large an error is, and when it is small enough."""
+
+    is_relative: ClassVar[bool]
+    """Whether the measure is the relative residual."""
+
+    def __call__(self, x: Array, residual: Array) -> tuple[Array, Array]:
+        """Return, for solutions and residuals, a measure that is least for the best one, and whether it is enough."""
 
 
 def relative_residual(residual: Array, b: Array, xp: Namespace) -> Array:
@@ -22,30 +29,51 @@ def relative_residual(residual: Array, b: Array, xp: Namespace) -> Array:
     return euclidean_norm(residual, xp) / norm_or_one(b, xp)[..., 0]
 
 
-def by_residual(b: Array, rtol: float, xp: Namespace) -> Measure:
-    """Return the test that the residual is small beside the right-hand side."""
-    norm_of_b = norm_or_one(b, xp)[..., 0]
+@dataclass(frozen=True)
+class ByResidual:
+    """The test that the residual is small beside the right-hand side."""
 
-    def measure(x: Array, residual: Array) -> tuple[Array, Array]:  # noqa: ARG001
-        relative = euclidean_norm(residual, xp) / norm_of_b
-        return relative, relative <= rtol
+    norm_of_b: Array
+    rtol: float
+    xp: Namespace
 
-    return measure
+    is_relative: ClassVar[bool] = True
+
+    @classmethod
+    def of(cls, b: Array, rtol: float, xp: Namespace) -> ByResidual:
+        """Return the test for right-hand sides along the last axis."""
+        return cls(euclidean_norm(b, xp), rtol, xp)
+
+    def __call__(self, x: Array, residual: Array) -> tuple[Array, Array]:
+        """Return the relative residuals, and which are at most `rtol`."""
+        xp, norm = self.xp, self.norm_of_b
+        relative = euclidean_norm(residual, xp) / xp.where(norm > 0.0, norm, xp.ones_like(norm))
+        return relative, relative <= self.rtol
 
 
-def by_gradient(operator: LinearOperator, b: Array, norm: Array, rtol: float, xp: Namespace) -> Measure:
-    """Return the test of Paige and Saunders: the residual is small, or orthogonal to the range up to the tolerance."""
+@dataclass(frozen=True)
+class ByGradient:
+    """The test of Paige and Saunders: the residual is small, or orthogonal to the range up to the tolerance."""
 
-    def measure(x: Array, residual: Array) -> tuple[Array, Array]:
+    operator: LinearOperator
+    b: Array
+    norm: Array
+    """The norm of the operator."""
+    rtol: float
+    xp: Namespace
+
+    is_relative: ClassVar[bool] = False
+
+    def __call__(self, x: Array, residual: Array) -> tuple[Array, Array]:
+        """Return the norms of the products of the adjoint with residuals, and which are small enough."""
+        xp, rtol = self.xp, self.rtol
         residual_norm = euclidean_norm(residual, xp)
-        norm_of_b = euclidean_norm(b, xp)
-        gradient = euclidean_norm(operator._rmatvec(residual, xp), xp)
+        norm_of_b = euclidean_norm(self.b, xp)
+        gradient = euclidean_norm(self.operator._rmatvec(residual, xp), xp)
         eps = float(xp.finfo(residual_norm.dtype).eps)
-        rounding = _ROUNDING_OF_RESIDUAL * eps * (norm_of_b + norm * euclidean_norm(x, xp))
+        rounding = _ROUNDING_OF_RESIDUAL * eps * (norm_of_b + self.norm * euclidean_norm(x, xp))
         small = residual_norm <= rtol * norm_of_b
-        return gradient, small | (gradient <= norm * (rtol * residual_norm + rounding))
-
-    return measure
+        return gradient, small | (gradient <= self.norm * (rtol * residual_norm + rounding))
 
 
 def is_as_small_as_rounding(A: LinearOperator, x: Array, residual: Array, b: Array, xp: Namespace) -> Array:

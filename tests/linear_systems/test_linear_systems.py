@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
@@ -24,7 +25,7 @@ from structmat.extend import Near, NearCirculant
 from structmat.linear_systems import _differentiable, _gmres, _solve
 from structmat.linear_systems._krylov_method import KrylovMethod
 from structmat.linear_systems._results import Solutions
-from structmat.linear_systems._stopping import by_gradient, is_as_small_as_rounding
+from structmat.linear_systems._stopping import ByGradient, is_as_small_as_rounding
 from structmat.testing._drawing import Vectors
 from structmat.testing.strategies import DTYPES
 from tests import backends
@@ -1199,7 +1200,7 @@ def test_how_small_a_gradient_must_be_does_not_depend_on_the_size_of_the_matrix(
     for size in (2.0**-20, 1.0, 2.0**20):
         for factor, expected in ((0.5, True), (2.0, False)):
             x = (best + factor * change) / size
-            measure = by_gradient(A * size, b, np.asarray(size * norm), 1e-6, numpy_namespace)
+            measure = ByGradient(A * size, b, np.asarray(size * norm), 1e-6, numpy_namespace)
             assert measure(x, b - (A * size) @ x)[1] == expected
 
 
@@ -1217,3 +1218,25 @@ def test_a_solution_in_a_trace_that_is_not_good_enough_is_nan(monkeypatch):
     solutions = Solutions(np.ones((2, 3)), np.array([0.0, 0.5]), np.array([True, False]), 7)
     found = _differentiable._result(solutions, None, np.ones((2, 3)), None, None, numpy_namespace)
     np.testing.assert_array_equal(found.x, [[1.0] * 3, [np.nan] * 3])
+
+
+@pytest.mark.parametrize("n", [64, 256])
+def test_elimination_enters_few_functions(n):
+    """The door, the closed form that there is none of, the band that it is none of, elimination and its judge."""
+    A = sm.Toeplitz(0.9 ** np.arange(n)) + sm.Diagonal(np.linspace(1, 2, n))
+    b = np.ones(n)
+    sm.solve(A, b)
+    entered = []
+
+    def note(frame, event, _):
+        if event == "call" and "structmat" in frame.f_code.co_filename:
+            entered.append(frame.f_code.co_qualname)
+
+    before = sys.getprofile()
+    sys.setprofile(note)
+    try:
+        sm.solve(A, b)
+    finally:
+        sys.setprofile(before)
+    assert "eliminated" in entered
+    assert len(entered) < 150

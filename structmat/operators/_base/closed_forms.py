@@ -37,7 +37,11 @@ class NoClosedFormError(NotImplementedError):
     """
 
     def __init__(self, operator: Any, reason: str = "") -> None:
-        super().__init__(f"no closed form for {operator._described()}" + (f", since {reason}" if reason else ""))
+        super().__init__(operator, reason)
+
+    def __str__(self) -> str:  # made where it is read: most are caught, and another way is taken
+        operator, reason = self.args
+        return f"no closed form for {operator._described()}" + (f", since {reason}" if reason else "")
 
 
 class ClosedForm(NamedTuple):

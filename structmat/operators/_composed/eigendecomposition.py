@@ -382,7 +382,8 @@ class ByEigenvalues(Spectral):
     def _solve(self, b: Array, xp: Namespace) -> Array:
         """Solutions by the eigenvalues, with the derivatives of the system itself, where eigenvectors may have none."""
         rules = rules_of(xp)
-        if not self._arrays() or not rules.is_differentiated([b, *self._arrays()]):
+        arrays = self._arrays()
+        if not arrays or not rules.is_differentiated([b, *arrays]):
             return self._normal(xp)._solve(b, xp)
         constant: Any = self._map(lambda array, _: rules.constant(array))
         given = constant._normal(xp)

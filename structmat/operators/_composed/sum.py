@@ -112,8 +112,13 @@ class Sum(ByEigenvalues, Combination):
         return sum(diagonals[1:], start=diagonals[0])
 
     def _near(self, like: Array, xp: Namespace) -> Near:
-        parts = [term._near(like, xp) for term in self.terms]
-        chosen = next((part.chosen for part in parts if part.chosen is not None), None)
+        parts = []
+        chosen = None
+        for term in self.terms:
+            part = term._near(like, xp)
+            parts.append(part)
+            if chosen is None:
+                chosen = part.chosen
         if chosen is not None:
             return self._near_larger(parts, chosen, like, xp)
         return Near(
@@ -162,13 +167,17 @@ def _noisy_toeplitz(parts: list[Near]) -> tuple[Any, Array | None] | None:
 
     None too where Toeplitz matrices have blocks of different sizes, whose sum is no such matrix.
     """
-    found = [part.noisy_toeplitz() for part in parts]
-    known = [pair for pair in found if pair is not None]
-    if len(known) < len(found):
-        return None
-    matrices, diagonals = ([one for one in each if one is not None] for each in zip(*known, strict=True))
-    d = sum(diagonals[1:], start=diagonals[0]) if diagonals else None
-    T = reduce(add, matrices) if matrices else None
+    T: Any = None
+    d: Any = None
+    for part in parts:
+        known = part.noisy_toeplitz()
+        if known is None:
+            return None
+        matrix, diagonal = known
+        if matrix is not None:
+            T = matrix if T is None else add(T, matrix)
+        if diagonal is not None:
+            d = diagonal if d is None else d + diagonal
     return None if isinstance(T, Sum) else (T, d)
 
 
