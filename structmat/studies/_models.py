@@ -97,10 +97,7 @@ def _built(folder: Path) -> Model:
     from transformers.conversion_mapping import get_model_conversion_mapping  # noqa: PLC0415
     from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key  # noqa: PLC0415
 
-    from structmat.torch._layers.changed_experts import stack_of  # noqa: PLC0415
-    from structmat.torch._layers.linear import has_transposed_weight  # noqa: PLC0415
-    from structmat.torch._model.parameter_names import places_of, unreached_experts  # noqa: PLC0415
-    from structmat.torch._other_tools.calls import reads_weight  # noqa: PLC0415
+    from structmat.torch import linear_weights  # noqa: PLC0415  # it needs torch
 
     config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     kind = getattr(transformers, *(config.architectures or ["architectures"])[:1])
@@ -108,14 +105,13 @@ def _built(folder: Path) -> Model:
         raise TypeError(f"{kind.__name__} is no model")
     with torch.device("meta"):
         model = kind(config)
-    modules = dict(model.named_modules())
-    layers: dict[str, bool] = {}
-    for path, module in modules.items():
-        parent, _, name = path.rpartition(".")
-        is_linear = isinstance(module, torch.nn.Linear) or has_transposed_weight(module)
-        # A module that reads the weight of a layer never calls the layer, and would not notice an adapter.
-        if is_linear and not reads_weight(modules[parent], name):
-            layers[path] = has_transposed_weight(module)
+    weights = linear_weights(model)
+    layers = {path: held.transposed for path, held in weights.items() if held.n_experts is None}
+    stacks = {
+        path: Stack(held.n_experts, held.shape, held.transposed)
+        for path, held in weights.items()
+        if held.n_experts is not None
+    }
     changes, state = get_model_conversion_mapping(model), model.state_dict()
     by_kind = [[each for each in changes if isinstance(each, way)] for way in (WeightRenaming, WeightConverter)]
 
@@ -126,13 +122,6 @@ def _built(folder: Path) -> Model:
             name, converted = key, None
         return "" if converted else name
 
-    stacks = {}
-    for path in unreached_experts(places_of(model)):
-        parent, _, name = path.rpartition(".")
-        held = stack_of(modules[parent], name, "fit_checkpoint")
-        if not held.single:
-            rows, cols = (held.in_features, held.out_features) if held.transposed else held[1:3]
-            stacks[path] = Stack(held.n_experts, (rows, cols), held.transposed)
     converters = {pattern: each for each in by_kind[1] for pattern in each.source_patterns}
 
     def part_of(key: str) -> Part | None:
@@ -143,7 +132,7 @@ def _built(folder: Path) -> Model:
         return _part(key, name, pattern, converters[pattern]) if pattern and name in stacks else None
 
     name = f"{kind.__name__} of transformers {transformers.__version__}"
-    return Model(name, "", {*modules}, layers, loaded_as, stacks, part_of)
+    return Model(name, "", {path for path, _ in model.named_modules()}, layers, loaded_as, stacks, part_of)
 
 
 def _part(key: str, parameter: str, pattern: str, converter: Any) -> Part | None:

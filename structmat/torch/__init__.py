@@ -43,6 +43,7 @@ from structmat.torch._long_convolutions import (
     replace_convolutions,
 )
 from structmat.torch._model.adapt import AdapterSummary, adapt, remove_adapters
+from structmat.torch._model.linear_weights import LinearWeight, linear_weights
 
 __all__ = [
     "AdapterBank",
@@ -56,10 +57,12 @@ __all__ = [
     "FFTConv1d",
     "FFTConv2d",
     "FFTConv3d",
+    "LinearWeight",
     "StackedCDDAdapter",
     "adapt",
     "as_linear_operator",
     "fft_conv",
+    "linear_weights",
     "load_adapter",
     "remove_adapters",
     "replace_convolutions",
