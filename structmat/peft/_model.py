@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from itertools import chain
 from typing import Any
@@ -26,7 +26,6 @@ from torch import nn
 from structmat._adapter_format import FACTOR_KEY, PREFIX, exact_targets
 from structmat._errors import ArgumentTypeError, ArgumentValueError, naming, warn_caller
 from structmat.peft._config import CDDConfig
-from structmat.peft._layers.mixture import NamesOfSamples
 from structmat.peft._layers.tuner_layer import CDDTunerLayer
 from structmat.peft._layers.tuner_linear import CDDTunerLinear
 from structmat.peft._layers.tuner_parameters import CDDTunerParameters
@@ -350,11 +349,15 @@ class CDDModel(BaseTuner):
 
     # ---- mixed batches
 
-    @contextmanager
-    def _enable_peft_forward_hooks(self, *_: Any, **kwargs: Any) -> Iterator[None]:
-        """Hand the names of adapters, one for each sample, to all layers during a forward pass."""
+    def _enable_peft_forward_hooks(self, *_: Any, **kwargs: Any) -> AbstractContextManager[None]:
+        """Return a context in which all layers get the names of adapters, one for each sample, if there are any."""
         names = kwargs.pop("adapter_names", None)
-        handles = [] if names is None else self._hand_out(names, kwargs)
+        return nullcontext() if names is None else self._handing_out(names, kwargs)
+
+    @contextmanager
+    def _handing_out(self, names: Any, options: Mapping[str, Any]) -> Iterator[None]:
+        """Hand names of adapters to all layers during a forward pass."""
+        handles = self._hand_out(names, options)
         try:
             yield
         finally:
@@ -379,7 +382,7 @@ class CDDModel(BaseTuner):
         inside = set(_without_adapters(encoder)) if has_encoder else set()
         handles = []
         for layer in layers:
-            own = NamesOfSamples(name for name in names for _ in range(1 if layer in inside else repeats))
+            own = [name for name in names for _ in range(1 if layer in inside else repeats)]
             handles.append(layer.register_forward_pre_hook(partial(_with_names, own), with_kwargs=True))
         return handles
 

@@ -413,8 +413,6 @@ class AdapterBank:
         finally:
             with batch.lock:
                 batch.enter(before)
-            for stack in self._stacks():
-                stack.forget()
 
     # ---- what the methods share
 
@@ -535,9 +533,7 @@ def _require_samples(batch: CurrentBatch, _: nn.Module, args: tuple[Any, ...], k
         raise ArgumentValueError("AdapterBank.use", "names", text)
     # The last axis of floating-point inputs holds features; the second of several others is that of the tokens.
     axes = (each.shape[:-1] if each.is_floating_point() else each.shape for each in tensors)
-    block.latest.clear()
-    block.latest.update(own[:2].numel() for own in axes)
-    block.tokens.update(block.latest)
+    block.note({own[:2].numel() for own in axes})
 
 
 def _checked_lengths(lengths: Sequence[int] | Tensor, count: int) -> Tensor:

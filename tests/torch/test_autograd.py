@@ -126,7 +126,7 @@ def test_samples_with_changes_of_their_own_are_those_computed_alone(shape, block
         x = torch.randn(*lead, shape[1], dtype=torch.float64, requires_grad=True)
         y = torch.randn(*lead, shape[0], dtype=torch.float64, requires_grad=True)
         dy = torch.randn_like(y)
-        samples = row_changes.Samples(numbers, alphas)
+        samples = row_changes.Samples(numbers, alphas[numbers])
         for inputs in ((y, None, None), (None, weight, bias)):
             wanted = [each for each in (inputs[0], x, *stacks) if each is not None]
             out = apply_change(inputs[0], x, *inputs[1:], stacks, 0.7, samples)
@@ -156,7 +156,7 @@ def test_second_gradients_of_samples_with_changes_of_their_own():
     several = [drawn((3, 5), 2, 3)[0] for _ in range(2)]
     stacks = [torch.stack([v.detach() for v in each]).requires_grad_() for each in zip(*several, strict=True)]
     _, x, y, *_ = drawn((3, 5), 2, 3, (3, 1))
-    samples = row_changes.Samples(torch.tensor([1, 0, 1]), torch.tensor([1.0, 0.5], dtype=torch.float64))
+    samples = row_changes.Samples(torch.tensor([1, 0, 1]), torch.tensor([0.5, 1.0, 0.5], dtype=torch.float64))
 
     def function(y, x, *stacks):
         return apply_change(y, x, None, None, stacks, 0.7, samples)

@@ -148,7 +148,9 @@ class CDDTunerLinear(CDDTunerLayer):
         names = kwargs.pop("adapter_names", None)
         if self._disable_adapters and self.merged_adapters:
             self.unmerge()
-        changes: Sequence[Change] = ()
+        # Read without properties of PEFT and methods of torch, which take time in each layer for each token.
+        modules: Any = self._modules
+        changes: list[Change] = []
         is_mixture = names is not None
         if is_mixture:
             changes = self._changes_of_samples(x, names)
@@ -159,16 +161,18 @@ class CDDTunerLinear(CDDTunerLayer):
             )
             raise ArgumentValueError("CDDTunerLinear", "adapter_names", text)
         elif not self.merged_adapters:
-            # Read without properties of PEFT and methods of ModuleDict, which take time in each layer for each token.
+            adapters: Any = modules["cdd_adapters"]._modules
             active: Any = self._active_adapter
-            adapters: Any = self.cdd_adapters._modules
-            names = [active] if isinstance(active, str) else active
-            changes = [(adapters[name], None) for name in names if name in adapters]
+            for name in (active,) if isinstance(active, str) else active:
+                if name in adapters:
+                    changes.append((adapters[name], None))
         if self._disable_adapters:
-            changes = ()
+            changes = []
         if not torch.compiler.is_compiling():
             self._had_names = is_mixture
-        return self._kind._with_changes(self.get_base_layer(), changes, self.base_layer, x, *args, **kwargs)
+        call: Any = modules["base_layer"]
+        base = self.get_base_layer() if "base_layer" in call._modules else call
+        return self._kind._with_changes(base, changes, call, x, *args, **kwargs)
 
     def _changes_of_samples(self, x: Tensor, names: Sequence[str]) -> list[Change]:
         """Return the changes of a mixed batch, each with the samples that it is for."""

@@ -19,6 +19,7 @@ from structmat.torch._adapters.from_lora import explaining
 from structmat.torch._adapters.options import AdapterOptions
 from structmat.torch._changes.dense import dense_change, wide_dtype
 from structmat.torch._changes.operation import apply_change, fuses
+from structmat.torch._changes.rows import Samples
 from structmat.torch._other_tools.calls import no_fast_path
 
 __all__ = ["VECTOR_DTYPES", "CDDAdapter", "Init", "RowChange", "require_floating"]
@@ -44,19 +45,43 @@ class Vectors(nn.ParameterList):
 
     def forward(self) -> list[Tensor]:
         """Return the vectors."""
-        return list(self)
+        # Iterating over a list of parameters takes eleven microseconds, a tenth of a forward pass of one row. Engines
+        # have tables of their own, which bring what they are asked for, or keep vectors outside of them.
+        own = self._parameters
+        found: list[Any] = list(map(own.__getitem__, own)) if len(own) == len(self) else list(self)
+        return found
 
 
 class RowChange:
     """What can change the outputs of a layer: a `CDDAdapter`, or what stands in its place where samples differ."""
 
-    varies = False
-    """Whether samples have different changes."""
+    vectors: Any
+    """What reads the stored vectors by a call of its method `forward`; stacks of them where samples differ."""
+    alpha: float
+    """What the change is multiplied by; not trained."""
+    product_of_scales: float
+    """What products of the stored vectors are multiplied by besides."""
+    dropout: float
+    """The share of the inputs of the change that is set to zero in training."""
+    training: bool
+    """Whether this is training."""
+    samples: Samples | None = None
+    """Which of the stacked vectors each sample has; None where all have one change."""
+
+    @property
+    def gain(self) -> float:
+        """What products of the stored vectors are multiplied by: `alpha` and all `scales`."""
+        return self.alpha * self.product_of_scales
+
+    @property
+    def varies(self) -> bool:
+        """Whether samples have different changes."""
+        return self.samples is not None
 
     @property
     def drops(self) -> bool:
         """Whether some of the inputs are set to zero now."""
-        return self._share_dropped > 0
+        return self.training and self.dropout > 0
 
     def dropped(self, x: Tensor) -> Tensor:
         """Return the inputs of the change: in training some of those of the layer are set to zero.
@@ -71,7 +96,7 @@ class RowChange:
         Tensor
             `x` itself without dropout.
         """
-        return drop(x, self._share_dropped) if self.drops else x
+        return drop(x, self.dropout) if self.drops else x
 
     def add_to(self, y: Tensor, x: Tensor) -> Tensor:
         """Return `y` plus the change of the rows of `x`.
@@ -96,7 +121,7 @@ class RowChange:
             If `x` is of no floating dtype.
         """
         self._require_rows(y, x)
-        return self._applied(y, self.dropped(x))
+        return apply_change(y, self.dropped(x), None, None, self.vectors.forward(), self.gain, self.samples)
 
     def add_to_outputs_of(self, base: Any, x: Tensor) -> Tensor:
         """Return the outputs of a base layer plus the change: with a plain frozen linear layer in one operation.
@@ -113,22 +138,14 @@ class RowChange:
         Tensor, shape (..., out_features)
             In the dtype of the base's outputs.
         """
-        # With dropout the base and the change have different inputs.
-        if self.drops or not fuses(base, x):
+        # With dropout the base and the change have different inputs. Properties would take time in each layer here.
+        if (self.training and self.dropout > 0) or not fuses(base, x):
             return self.add_to(base(x), x)
-        return self._applied(None, x, base.weight, base.bias)
-
-    @property
-    def _share_dropped(self) -> float:
-        """The share of the inputs that is set to zero now."""
-        raise NotImplementedError
+        gain = self.alpha * self.product_of_scales
+        return apply_change(None, x, base.weight, base.bias, self.vectors.forward(), gain, self.samples)
 
     def _require_rows(self, y: Tensor, x: Tensor) -> None:
         """Refuse inputs or outputs of another shape or kind."""
-        raise NotImplementedError
-
-    def _applied(self, y: Tensor | None, x: Tensor, weight: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
-        """Return `y` plus the change of `x`, as `apply_change` has it; without `y`, plus the product by a weight."""
         raise NotImplementedError
 
 
@@ -273,15 +290,6 @@ class CDDAdapter(RowChange, nn.Module):
         return self.layout.n_parameters
 
     @property
-    def gain(self) -> float:
-        """What products of the stored vectors are multiplied by: `alpha` and all `scales`."""
-        return self.alpha * self.product_of_scales
-
-    @property
-    def _share_dropped(self) -> float:
-        return self.dropout if self.training else 0.0
-
-    @property
     def factors(self) -> list[Tensor]:
         """The vectors of the factors as they are multiplied, `alpha` left out; assign to set them.
 
@@ -424,9 +432,6 @@ class CDDAdapter(RowChange, nn.Module):
                 f"x must have shape (..., {self.in_features}) and y (..., {self.out_features}), "
                 f"got {tuple(x.shape)} and {tuple(y.shape)}",
             )
-
-    def _applied(self, y: Tensor | None, x: Tensor, weight: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
-        return apply_change(y, x, weight, bias, self.vectors.forward(), self.gain)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the change of the rows of `x`.

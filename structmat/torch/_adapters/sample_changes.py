@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 import weakref
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any
@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from structmat._errors import ArgumentValueError
 from structmat.torch._adapters.adapter import CDDAdapter, RowChange, Vectors, require_floating
 from structmat.torch._changes.dense import wide_dtype
-from structmat.torch._changes.operation import apply_change
 from structmat.torch._changes.rows import Samples
 from structmat.torch._other_tools.calls import no_fast_path
 
@@ -28,33 +27,27 @@ class SampleChanges(RowChange):
 
     Parameters
     ----------
-    vectors : sequence of Tensor, shapes (K, ...)
-        Those of K adapters of one layout, stacked.
-    gain : float
-        What products of the vectors are multiplied by.
+    vectors : object with a method forward
+        Which returns those of K adapters of one layout, stacked, of shapes (K, ...).
     samples : Samples
         Which of them each sample has, in the order of the rows of the layer.
-    dropout : float, default 0.0
-        The share of the inputs that is set to zero now.
+    like : CDDAdapter
+        Has the scales and the dropout of all.
+    training : bool
+        Whether this is training.
     """
 
-    varies = True
+    alpha = 1.0  # the samples have their own
 
-    def __init__(self, vectors: Sequence[Tensor], gain: float, samples: Samples, dropout: float = 0.0) -> None:
-        self._vectors = vectors
-        self._gain = gain
-        self._samples = samples
-        self._dropout = dropout
-
-    @property
-    def _share_dropped(self) -> float:
-        return self._dropout
+    def __init__(self, vectors: Any, samples: Samples, like: CDDAdapter, *, training: bool) -> None:
+        self.vectors = vectors
+        self.samples = samples
+        self.product_of_scales = like.product_of_scales
+        self.dropout = like.dropout
+        self.training = training
 
     def _require_rows(self, y: Tensor, x: Tensor) -> None:
         require_floating("AdapterBank", x)
-
-    def _applied(self, y: Tensor | None, x: Tensor, weight: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
-        return apply_change(y, x, weight, bias, self._vectors, self._gain, self._samples)
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,6 +66,15 @@ class Block:
     """How many tokens of all samples together inputs of the model had, in this block."""
     latest: set[int] = field(default_factory=set)
     """The same of the latest forward pass."""
+    known: dict[tuple[Any, ...], Tensor] = field(default_factory=dict)
+    """What `numbers_of` has found for inputs of some shapes, in the latest forward pass."""
+
+    def note(self, tokens: set[int]) -> None:
+        """Note the tokens that inputs of the model have, in the forward pass that begins."""
+        self.tokens.update(tokens)
+        self.latest.clear()
+        self.latest.update(tokens)
+        self.known.clear()
 
 
 class CurrentBatch:
@@ -123,6 +125,17 @@ class CurrentBatch:
         else is refused. A layer that is one of several in a list may have got some of the tokens alone, as experts do:
         there as many rows as samples are no samples, unless the samples have one token each.
         """
+        block = None if torch.compiler.is_compiling() else self.block
+        if block is None:
+            return self._found(x, is_one_of_several=is_one_of_several)
+        key = x.shape, is_one_of_several
+        found = block.known.get(key)
+        if found is None:
+            found = block.known[key] = self._found(x, is_one_of_several=is_one_of_several)
+        return found
+
+    def _found(self, x: Tensor, *, is_one_of_several: bool) -> Tensor:
+        """Return what `numbers_of` does, whatever was asked before."""
         numbers, beams = self.numbers, self.beams
         assert numbers is not None  # noqa: S101  # the caller looks
         count = numbers.shape[0]
@@ -154,7 +167,7 @@ class CurrentBatch:
         return numbers if repeats == 1 else numbers.repeat_interleave(repeats)
 
 
-class AdapterStack(RowChange, nn.Module):
+class AdapterStack(nn.Module):
     """The vectors of many adapters of one layer: it stands in the place of the layer's `CDDAdapter`.
 
     Parameters
@@ -189,14 +202,13 @@ class AdapterStack(RowChange, nn.Module):
         self.vectors = Vectors(stacks)
         self._others = template, batch  # in a tuple, as the template is no part of the model now
         self.is_one_of_several = is_one_of_several
-        self._samples: tuple[Tensor, torch.Size, Samples] | None = None
         # Forward passes that a backward pass may compute again: they live as long as the graph that holds them.
         self._due: weakref.WeakSet[_Forward] = weakref.WeakSet()
         self.train(template.training)
         self.register_forward_pre_hook(no_fast_path)
 
     @property
-    def varies(self) -> bool:  # type: ignore[override]  # it is a constant of the other classes
+    def varies(self) -> bool:
         """Whether samples have different changes now."""
         return self._others[1].numbers is not None
 
@@ -249,10 +261,6 @@ class AdapterStack(RowChange, nn.Module):
             raise ArgumentValueError("AdapterBank", "capacity", text)
         self.alphas = state.to(self.alphas)
 
-    def forget(self) -> None:
-        """Forget which change each sample of a batch has."""
-        self._samples = None
-
     def add_to(self, y: Tensor, x: Tensor) -> Tensor:
         """Add the changes of this batch; where none is announced, return `y` itself."""
         changes = self._changes(x)
@@ -274,24 +282,9 @@ class AdapterStack(RowChange, nn.Module):
             self._require_names_of_forward(batch.block)
         if batch.numbers is None:
             return None
-        stacks = self.vectors.forward()
-        place = stacks[0].device
-        samples = self._samples_of(x, place)
-        return SampleChanges(stacks, template.product_of_scales, samples, template.dropout if self.training else 0.0)
-
-    def _samples_of(self, x: Tensor, place: torch.device) -> Samples:
-        """Return which change each sample has. It is kept until the batch, the shape or an alpha is another."""
-        batch = self._others[1]
-        is_compiling = torch.compiler.is_compiling()
-        kept = None if is_compiling else self._samples
-        if kept is not None and kept[0] is batch.numbers and kept[1] == x.shape:
-            kept[2].alphas = self.alphas.to(place)
-            return kept[2]
-        numbers = batch.numbers_of(x, is_one_of_several=self.is_one_of_several)
-        samples = Samples(numbers.to(place), self.alphas.to(place))
-        if not is_compiling and batch.numbers is not None:
-            self._samples = batch.numbers, x.shape, samples
-        return samples
+        numbers = batch.numbers_of(x, is_one_of_several=self.is_one_of_several).to(x.device)
+        samples = Samples(numbers, self.alphas.to(x.device).index_select(0, numbers))
+        return SampleChanges(self.vectors, samples, template, training=self.training)
 
     # ---- gradient checkpointing, which computes a layer again in the backward pass
 

@@ -15,11 +15,10 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from structmat.torch._changes.dense import change_by_matrices, differentiable_gradients
-from structmat.torch._changes.rows import Samples, Working, change_rows, chunked_change, chunked_gradients, rows_of
-from structmat.torch._other_tools.calls import is_watched
+from structmat.torch._changes.rows import Samples, Working, change_rows, chunked_change, chunked_gradients
 from structmat.torch._other_tools.compilers import for_compilers, has_transforms, sees_operations
 
-__all__ = ["apply_change", "autocast_dtype", "fuses", "have_one_dtype", "without_autocast"]
+__all__ = ["apply_change", "autocast_dtype", "fuses", "get_one_dtype", "without_autocast"]
 
 
 def autocast_dtype(given: Tensor) -> torch.dtype | None:
@@ -37,22 +36,37 @@ def without_autocast(x: Tensor) -> AbstractContextManager[object]:
 
 
 def fuses(base: Any, x: Tensor, classes: Collection[type] = (nn.Linear,)) -> bool:
-    """Whether a base is a plain frozen layer of a class that nobody watches, so that one operation can do it all."""
-    if type(base) not in classes:
+    """Whether a base is a plain frozen layer of a class that nobody watches, so that one operation can do it all.
+
+    Calls are watched by hooks of the module, by those for all modules, of a profiler, say, for which torch has no
+    public names, or by a forward pass of its own.
+    """
+    if type(base) not in classes or "forward" in base.__dict__:
+        return False
+    every = nn.modules.module
+    if (
+        base._forward_hooks
+        or base._forward_pre_hooks
+        or base._backward_hooks
+        or base._backward_pre_hooks
+        or every._global_forward_hooks
+        or every._global_forward_pre_hooks
+        or every._global_backward_hooks
+        or every._global_backward_pre_hooks
+    ):
         return False
     weight, bias = base.weight, base.bias
-    trained = weight.requires_grad or (bias is not None and bias.requires_grad)
-    if trained or type(weight) is not nn.Parameter or is_watched(base):
+    if type(weight) is not nn.Parameter or weight.requires_grad or (bias is not None and bias.requires_grad):
         return False
-    return have_one_dtype(x, weight, bias)
-
-
-def have_one_dtype(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
-    """Return whether inputs, weight and bias have one dtype, or get one from autocast."""
     same = weight.dtype == x.dtype and (bias is None or bias.dtype == x.dtype)
-    dtype = None if same else autocast_dtype(x)
+    return same or get_one_dtype(x, weight, bias)
+
+
+def get_one_dtype(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
+    """Return whether inputs, weight and bias of different dtypes get one from autocast."""
+    dtype = autocast_dtype(x)
     if dtype is None:
-        return same
+        return False
     return autocast_dtype(weight) == dtype and (bias is None or autocast_dtype(bias) == dtype)
 
 
@@ -75,37 +89,39 @@ def apply_change(
     Where samples have different changes, the vectors are stacks of those of several, and `samples` tells which one each
     sample has; `x` holds the rows of one sample after the other, as many of each.
     """
-    dtype = autocast_dtype(x)
+    # Asked here too, as it is off in most forward passes.
+    is_cast = not x.is_meta and torch.is_autocast_enabled(x.device.type)
+    dtype = autocast_dtype(x) if is_cast else None
     if dtype is not None and y is not None and y.dtype != dtype:
         dtype = x.dtype
     operations = sees_operations()
     if not operations and x.numel():
         if torch.is_grad_enabled():
             return _AddedChange.apply(y, x, weight, bias, dtype, gain, samples, *vectors)
-        return _computed(y, x, weight, bias, dtype, vectors, gain, samples)
+        if dtype is None:
+            return chunked_change(y, x, weight, bias, vectors, gain, samples)
+        return _in_dtype(dtype, y, x, weight, bias, vectors, gain, samples)
     if dtype is not None:
         x, weight, bias = x.to(dtype), _cast(weight, dtype), _cast(bias, dtype)
     if operations and for_compilers():
-        numbers, alphas = (None, None) if samples is None else (samples.numbers, samples.alphas)
-        return _compiled_change(y, x, weight, bias, list(vectors), gain, numbers, alphas)
+        numbers, scales = (None, None) if samples is None else (samples.numbers, samples.scales)
+        return _compiled_change(y, x, weight, bias, list(vectors), gain, numbers, scales)
     if operations and (torch.compiler.is_compiling() or torch.jit.is_tracing() or x.numel()):
         return _plainly(y, x, weight, bias, vectors, gain, samples)
     return _unchanged(y, x, weight, bias, vectors)
 
 
-def _computed(
+def _in_dtype(
+    dtype: torch.dtype,
     y: Tensor | None,
     x: Tensor,
     weight: Tensor | None,
     bias: Tensor | None,
-    dtype: torch.dtype | None,
     vectors: Sequence[Tensor],
     gain: float,
     samples: Samples | None,
 ) -> Tensor:
-    """Return the outputs; inputs, weight and bias are used in `dtype`, if one is given."""
-    if dtype is None:
-        return chunked_change(y, x, weight, bias, vectors, gain, samples)
+    """Return the outputs under autocast; inputs, weight and bias are used in `dtype`."""
     with without_autocast(x):
         given = x.to(dtype), _cast(weight, dtype), _cast(bias, dtype)
         return chunked_change(y, *given, vectors, gain, samples)
@@ -136,7 +152,8 @@ def _plainly(
     """The same by plain operations on all rows at once."""
     with without_autocast(x):
         base = linear(x, cast("Tensor", weight), bias) if y is None else y
-        working, rows = Working.of(vectors, gain, x, base, samples), rows_of(x, samples)
+        working = Working.of(vectors, gain, x, base, samples)
+        rows = x.reshape(*((-1,) if samples is None else samples.lead), x.shape[-1])
         if samples is not None or has_transforms(vectors):
             h, scale = change_rows(rows.to(working.dtype), working)
             change = h * scale
@@ -166,7 +183,9 @@ class _AddedChange(torch.autograd.Function):
         ctx.gain, ctx.dtype, ctx.samples = gain, dtype, samples
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(x, weight, *vectors)
-        return _computed(y, x, weight, bias, dtype, vectors, gain, samples)
+        if dtype is None:
+            return chunked_change(y, x, weight, bias, vectors, gain, samples)
+        return _in_dtype(dtype, y, x, weight, bias, vectors, gain, samples)
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -213,7 +232,7 @@ def _differentiable_gradients(
     mutates_args=(),
     schema=(
         "(Tensor? y, Tensor x, Tensor? weight, Tensor? bias, Tensor[] vectors, float gain, "
-        "Tensor? numbers, Tensor? alphas) -> Tensor"
+        "Tensor? numbers, Tensor? scales) -> Tensor"
     ),
 )
 def _compiled_change(
@@ -224,19 +243,19 @@ def _compiled_change(
     vectors: list[Tensor],
     gain: float,
     numbers: Tensor | None,
-    alphas: Tensor | None,
+    scales: Tensor | None,
 ) -> Tensor:
     if not x.numel():
         return _empty(y, x, weight)
     with without_autocast(x):
-        return chunked_change(y, x, weight, bias, vectors, gain, _samples(numbers, alphas))
+        return chunked_change(y, x, weight, bias, vectors, gain, _samples(numbers, scales))
 
 
 @torch.library.custom_op(
     "structmat::change_gradients",
     mutates_args=(),
     schema=(
-        "(Tensor dy, Tensor x, Tensor? weight, Tensor[] vectors, float gain, Tensor? numbers, Tensor? alphas) "
+        "(Tensor dy, Tensor x, Tensor? weight, Tensor[] vectors, float gain, Tensor? numbers, Tensor? scales) "
         "-> Tensor[]"
     ),
 )
@@ -247,17 +266,17 @@ def _compiled_gradients(
     vectors: list[Tensor],
     gain: float,
     numbers: Tensor | None,
-    alphas: Tensor | None,
+    scales: Tensor | None,
 ) -> list[Tensor]:
     if not x.numel():
         return [torch.zeros_like(x), *map(torch.zeros_like, vectors)]
     with without_autocast(x):
-        samples = _samples(numbers, alphas)
+        samples = _samples(numbers, scales)
         return cast("list[Tensor]", chunked_gradients(dy, x, weight, vectors, gain, samples))
 
 
-def _samples(numbers: Tensor | None, alphas: Tensor | None) -> Samples | None:
-    return None if numbers is None else Samples(numbers, cast("Tensor", alphas))
+def _samples(numbers: Tensor | None, scales: Tensor | None) -> Samples | None:
+    return None if numbers is None else Samples(numbers, cast("Tensor", scales))
 
 
 @_compiled_change.register_fake
@@ -271,15 +290,15 @@ def _empty_gradients(_: Tensor, x: Tensor, __: Tensor | None, vectors: list[Tens
 
 
 def _keep_input(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG001 - torch names it
-    y, x, weight, _, vectors, ctx.gain, numbers, alphas = inputs
+    y, x, weight, _, vectors, ctx.gain, numbers, scales = inputs
     ctx.adds = y is not None
-    ctx.save_for_backward(x, weight, numbers, alphas, *vectors)
+    ctx.save_for_backward(x, weight, numbers, scales, *vectors)
 
 
 def _backward(ctx: Any, dy: Tensor) -> tuple[Any, ...]:
-    x, weight, numbers, alphas, *vectors = ctx.saved_tensors
+    x, weight, numbers, scales, *vectors = ctx.saved_tensors
     weight = weight if ctx.needs_input_grad[1] else None
-    dx, *gradients = _compiled_gradients(dy, x, weight, vectors, ctx.gain, numbers, alphas)
+    dx, *gradients = _compiled_gradients(dy, x, weight, vectors, ctx.gain, numbers, scales)
     return dy if ctx.adds else None, dx, None, None, gradients, None, None, None
 
 

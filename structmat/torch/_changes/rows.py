@@ -14,8 +14,7 @@ transforms are done: with them the outputs of 1,024 rows of 2,048 in bfloat16 ta
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import repeat
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -29,7 +28,6 @@ __all__ = [
     "change_rows",
     "chunked_change",
     "chunked_gradients",
-    "rows_of",
 ]
 
 # On a CPU, measured on one and two threads. A chunk has so many elements at most, or it leaves the cache; more threads
@@ -52,17 +50,18 @@ _DEVICE_CHUNK = 2**26
 # ---- some rows
 
 
-class Samples:
+class Samples(NamedTuple):
     """Which of several stacked changes each sample of a batch has."""
 
     numbers: Tensor
     """(S,): the places in the stacks, one for each sample."""
-    alphas: Tensor
-    """(K,): what each of the changes is multiplied by, beside the gain that all have."""
+    scales: Tensor
+    """(S,): what the change of each sample is multiplied by, beside the gain that all have."""
 
-    def __init__(self, numbers: Tensor, alphas: Tensor) -> None:
-        self.numbers = numbers
-        self.alphas = alphas
+    @property
+    def lead(self) -> tuple[int, int]:
+        """The first axes of rows: that of the samples, and that of the rows of each."""
+        return self.numbers.shape[0], -1
 
     def gathered(self, stack: Tensor) -> Tensor:
         """Return the entries of a stack (K, ...) for each sample, with an axis for its rows: (S, 1, ...)."""
@@ -70,7 +69,7 @@ class Samples:
 
     def gains(self, gain: float, dtype: torch.dtype) -> Tensor:
         """Return the gain of each sample, (S, 1, 1)."""
-        return (gain * self.alphas.to(dtype).index_select(0, self.numbers)).view(-1, 1, 1)
+        return (gain * self.scales.to(dtype)).view(-1, 1, 1)
 
 
 class Working(NamedTuple):
@@ -126,12 +125,17 @@ class Working(NamedTuple):
         turned = (grid if grid.ndim == 1 else grid.transpose(-3, -2) for grid in self.grids)
         return [grid.conj().resolve_conj() for grid in turned]
 
-    def chunks(self, adjoints: Sequence[Tensor] = ()) -> Iterator[tuple[Working, Sequence[Tensor]]]:
-        """Return this and its adjoints for each chunk of rows, without an end; or their parts for chunks of samples."""
-        first = self.diagonals[0]
-        if first.ndim == 1 or first.shape[0] <= self.chunk:
-            return repeat((self, adjoints))
-        return self._parts(adjoints)
+    def chunks(self, adjoints: Sequence[Tensor], *tensors: Tensor) -> Iterable[tuple[Any, ...]]:
+        """Return chunks of the rows, or samples, of several tensors.
+
+        Each is a tuple: this with the vectors of the chunk, the adjoints of its circulants, its rows of each tensor.
+        """
+        if tensors[0].shape[0] <= self.chunk:  # for few rows calls that change nothing would count
+            return ((self, adjoints, *tensors),)
+        pieces = zip(*[each.split(self.chunk) for each in tensors], strict=True)
+        if self.diagonals[0].ndim == 1:
+            return ((self, adjoints, *piece) for piece in pieces)
+        return ((*part, *piece) for part, piece in zip(self._parts(adjoints), pieces, strict=True))
 
     def _parts(self, adjoints: Sequence[Tensor]) -> Iterator[tuple[Working, Sequence[Tensor]]]:
         parts = [[each.split(self.chunk) for each in own] for own in (self.diagonals, self.grids, adjoints)]
@@ -270,19 +274,6 @@ def _finished(sums: Sequence[Tensor], vectors: Sequence[Tensor], gain: float, sa
 # ---- all rows
 
 
-def rows_of(x: Tensor, samples: Samples | None) -> Tensor:
-    """Return the rows on the last axis (R, n); or those of each sample, (S, R, n)."""
-    lead = (-1,) if samples is None else (samples.numbers.shape[0], -1)
-    return x.reshape(*lead, x.shape[-1])
-
-
-def _chunks(size: int, *all_rows: Tensor) -> Iterable[tuple[Tensor, ...]]:
-    """Return chunks of rows or samples of several tensors; for few of them calls that change nothing would count."""
-    if all_rows[0].shape[0] <= size:
-        return (all_rows,)
-    return zip(*[each.split(size) for each in all_rows], strict=True)
-
-
 def chunked_change(
     y: Tensor | None,
     x: Tensor,
@@ -293,7 +284,8 @@ def chunked_change(
     samples: Samples | None = None,
 ) -> Tensor:
     """Return ``y + gain D C D x``; or, if `y` is None, ``W x + bias + gain D C D x``. None of them is changed."""
-    rows = rows_of(x, samples)
+    lead = (-1,) if samples is None else samples.lead
+    rows = x.reshape(*lead, x.shape[-1])
     if y is None:
         weight = cast("Tensor", weight)
         alike = samples is None and rows.shape[0] >= min(weight.shape)
@@ -306,10 +298,10 @@ def chunked_change(
         base = out = result.view(out.shape)
     else:
         result = torch.empty_like(y, memory_format=torch.contiguous_format)
-        base, out = rows_of(y, samples), rows_of(result, samples)
+        base = y.reshape(*lead, y.shape[-1])
+        out = result.view(base.shape)
     working = Working.of(vectors, gain, x, base, samples)
-    chunks = _chunks(working.chunk, rows, base, out)
-    for (xs, bases, outs), (part, _) in zip(chunks, working.chunks(), strict=False):
+    for part, _, xs, bases, outs in working.chunks((), rows, base, out):
         h, scale = change_rows(xs, part, overwrite=True)
         torch.addcmul(bases, h, scale, out=outs)  # rounded once, after the addition, where outputs have fewer digits
     return result
@@ -326,7 +318,8 @@ def chunked_gradients(
     needs_x: bool = True,
 ) -> list[Tensor | None]:
     """Return the gradient of `x`, that of the weight's product included, and those of the vectors."""
-    x_rows, dy_rows = rows_of(x, samples), rows_of(dy, samples)
+    lead = (-1,) if samples is None else samples.lead
+    x_rows, dy_rows = x.reshape(*lead, x.shape[-1]), dy.reshape(*lead, dy.shape[-1])
     working = Working.of(vectors, gain, x, dy, samples)
     result = None
     if needs_x:
@@ -335,8 +328,7 @@ def chunked_gradients(
     dx_rows = x_rows if result is None else result.view(x_rows.shape)  # the former only to have as many chunks
     totals: list[Tensor] = []
     of_samples: list[list[Tensor]] = []
-    chunks = _chunks(working.chunk, x_rows, dy_rows, dx_rows)
-    for (xs, dys, dxs), (part, adjoints) in zip(chunks, working.chunks(working.adjoints()), strict=False):
+    for part, adjoints, xs, dys, dxs in working.chunks(working.adjoints(), x_rows, dy_rows, dx_rows):
         kept = _kept_for_gradients(xs, part)
         g, scale, sums = _gradient_rows(dys, part, adjoints, kept)
         if result is not None:

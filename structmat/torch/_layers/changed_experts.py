@@ -24,7 +24,7 @@ from structmat._errors import ArgumentTypeError, ArgumentValueError
 from structmat.torch._adapters.stacked_adapter import StackedCDDAdapter
 from structmat.torch._changes.dense import costs_less_dense, summed, wide_dtype
 from structmat.torch._changes.experts import by_expert, loops_over_experts, rows_by_expert, stacked_change
-from structmat.torch._changes.operation import apply_change, autocast_dtype, have_one_dtype
+from structmat.torch._changes.operation import apply_change, autocast_dtype, get_one_dtype
 from structmat.torch._layers.base_weight import has_own_forward
 from structmat.torch._layers.changed_call import forward_replaced, replaced
 from structmat.torch._other_tools.compilers import sees_operations
@@ -223,7 +223,8 @@ def _looped_product(x: Tensor, weight: Tensor, ends: Tensor, adapters: Sequence[
         y: Tensor | None = None
         for adapter, own in zip(adapters, vectors, strict=True):
             # One operation where the frozen matrix and its first change have the same inputs.
-            if y is None and not adapter.drops and not matrix.requires_grad and have_one_dtype(rows, matrix, None):
+            same = rows.dtype == matrix.dtype or get_one_dtype(rows, matrix, None)
+            if y is None and same and not adapter.drops and not matrix.requires_grad:
                 y = apply_change(None, rows, matrix, None, own[expert], adapter.gain)
             else:
                 y = linear(rows, matrix) if y is None else y

@@ -238,7 +238,9 @@ class CDDLinear(AdaptedLayer):
             raise ArgumentValueError("CDDLinear", "x", text)
         base = self.base
         call = self._own_bias_alone if base is None else base
-        return self._with_changes(base, [(self.adapter, None)], call, x, *args, **kwargs)
+        if args or kwargs or x.is_nested:
+            return self._with_changes(base, [(self.adapter, None)], call, x, *args, **kwargs)
+        return self.adapter.add_to_outputs_of(call, x)
 
     def _own_bias_alone(self, x: Tensor) -> Tensor:
         """Return what a layer without a base adds its change to: its bias, or zeros."""

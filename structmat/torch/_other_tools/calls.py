@@ -1,4 +1,4 @@
-"""Who watches the calls of a module, and who reads the weight of a layer without calling it, where changes are lost."""
+"""Who reads the weight of a layer without calling it, where changes are lost."""
 
 from __future__ import annotations
 
@@ -12,30 +12,12 @@ from structmat._errors import warn_caller
 __all__ = [
     "NESTED",
     "is_never_called",
-    "is_watched",
     "leave_fast_paths",
     "no_fast_path",
     "reads_weight",
     "return_to_fast_paths",
     "watch_calls",
 ]
-
-
-def is_watched(module: Any) -> bool:
-    """Return whether somebody sees the calls of a module: by hooks, or by a forward pass of his own."""
-    own = module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
-    return bool(own) or "forward" in vars(module) or _every_module_is_watched()
-
-
-def _every_module_is_watched() -> bool:
-    """Return whether there are hooks for all modules, of a profiler, say; torch has no public name for them."""
-    hooks = nn.modules.module
-    return bool(
-        hooks._global_forward_hooks
-        or hooks._global_forward_pre_hooks
-        or hooks._global_backward_hooks
-        or hooks._global_backward_pre_hooks
-    )
 
 
 def reads_weight(parent: Any, name: str) -> bool:

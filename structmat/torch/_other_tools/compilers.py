@@ -20,7 +20,14 @@ def sees_operations() -> bool:
     Such tools are compilers, exporters, tracers, `make_fx`, the transforms of torch.func, and derivatives in forward
     mode. They are given plain operations, or one operation that is registered with torch.
     """
-    return is_recorded() or torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+    # `is_recorded` and two more, written out: every forward pass asks this.
+    return (
+        torch.compiler.is_compiling()
+        or torch._C._is_tracing()
+        or torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.PROXY) is not None
+        or torch._C._are_functorch_transforms_active()
+        or forward_ad._current_level >= 0
+    )
 
 
 def is_recorded() -> bool:
