@@ -12,7 +12,6 @@ from statistics import fmean
 from textwrap import fill
 from typing import NamedTuple
 
-import matplotlib.pyplot as plt
 import numpy as np
 from _common import table
 from _fair_plan import FORMS, PROTOCOLS, RATES, RUN, Case, cases, tried
@@ -296,25 +295,6 @@ def rate_curves(rows: list[Row]) -> str:
                     cells = [f"{x:+.1f} ({rate / unit:.1g})" for x, rate in zip(lost, RATES[method], strict=True)]
                     lines.append([name, f"{len(tasks)}, {steps}", LABELS[method].format(size), *cells])
     return table(["layers", "tasks, steps", "trained", *["points (rate)"] * 4], lines, left=3)
-
-
-def figure(found: list[Result], path: Path) -> None:
-    """Draw mean scores against parameters: a line of LoRA's ranks for each place, and D C D on the same layers."""
-    found, (drawing, axes) = averaged(found), plt.subplots(figsize=(6.5, 4), layout="constrained")
-    for color, (places, name) in zip(("tab:blue", "tab:orange", "tab:green"), PLACES.items(), strict=True):
-        if not pick(found, "mean", places):
-            continue
-        for method, sizes in (("cdd", [3]), ("lora", [1, 2, 8])):
-            side = [r for r in pick(found, "mean", places, method) if r.case.size in sizes]
-            side.sort(key=lambda r: r.parameters)
-            x, y, e = zip(*((r.parameters, r.score.mean, r.score.error) for r in side), strict=True)
-            axes.errorbar(x, y, e, fmt="D" if method == "cdd" else "o-", color=color, markersize=6, capsize=2)
-        for size, *at in zip(sizes, x, y, strict=True):
-            axes.annotate(f"r = {size}", at, (4, -12), textcoords="offset points", fontsize=8)
-        axes.annotate(f"LoRA, {name}", at, (10, 0), textcoords="offset points", color=color, va="center")
-    axes.annotate("diamonds: D C D on the same layers", (0.02, 0.95), xycoords="axes fraction")
-    axes.set(xscale="log", xlim=(7e3, 1e6), xlabel="parameters of the adapters", ylabel="mean score of four tasks, %")
-    drawing.savefig(path, dpi=150)
 
 
 def protocol_text(rows: list[Row], found: list[Result]) -> str:

@@ -6,14 +6,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from textwrap import fill
+from typing import TYPE_CHECKING
 
 import matplotlib.pyplot as plt
 import numpy as np
 from _common import table
 from _fair_plan import Case
 from _fair_report import LABELS, TASKS, Mean, Result, Row, mean_of, processor_of, results, trial_scores
-from _few_costs import Costs
 from _few_plan import FOUR_BITS, SIZED, TASKS_OF_THE_STUDY, Sized, cases
+
+if TYPE_CHECKING:
+    from _few_costs import Costs
 
 CDD = next(sized for sized in SIZED if sized.method == "cdd")
 OWN = "its own"

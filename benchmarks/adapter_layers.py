@@ -27,6 +27,9 @@ and six layers, as MiniLM has, or fewer layers of 768 and 2,048 features. With -
 autocast, and with all weights of the base in bfloat16. The table has the median milliseconds of a step with LoRA
 (r = 8) and with D C D on the same layers, and the median of the ratios.
 
+"places" has the same step of two blocks of 768 features, by the layers that are adapted, all of them in turns; beside
+the times are the numbers that are trained and the size of their file.
+
 "experts" has eight experts of the size of OLMoE's, 2,048 features with 1,024 inner ones, whose matrices are two stacked
 parameters; two experts for each token, routed at random. LoRA (r = 8) is PEFT's with `target_parameters`. The table
 has milliseconds added to the frozen experts' forward and backward pass, the gradient of the input included, kept bytes,
@@ -62,6 +65,7 @@ import peft
 import torch
 from _common import begin, finish, in_turns, parser, ratio, shown, table
 from _many_adapters import bank_part
+from safetensors.torch import save
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 from transformers import BertConfig, BertModel, MixtralConfig
@@ -84,6 +88,12 @@ IMAGES = (  # channels, side, samples
     *((128, 16, 8), (320, 16, 4), (640, 16, 2), (1280, 8, 2)),
 )
 TARGETS = {"all linear": ["query", "key", "value", "dense"], "query and value": ["query", "value"]}
+PLACES = {
+    "query and value": ["query", "value"],
+    "first feed-forward": ["intermediate.dense"],
+    "all linear": ["query", "key", "value", "dense"],
+}
+"""The layers to choose from, whose matrices have n x n, 4 n x n and, in the last place, n x 4 n entries too."""
 
 
 class PlainAutograd(nn.Module):
@@ -319,6 +329,35 @@ def encoder_step(model: nn.Module, optimizer: torch.optim.Optimizer, ids: torch.
     optimizer.zero_grad()
 
 
+def places_part(options: argparse.Namespace) -> str:
+    """Return the table of a step by the layers that are adapted, all in turns."""
+    features, count = options.placed
+    torch.manual_seed(0)
+    base, ids = encoder(features, count, 1000), torch.randint(0, 1000, (32, 16))
+    steps, facts = {}, {}
+    for place, targets in PLACES.items():
+        configs = {"LoRA": peft.LoraConfig(r=8, target_modules=targets), "CDD": CDDConfig(target_modules=targets)}
+        for method, config in configs.items():
+            model = peft.get_peft_model(copy.deepcopy(base), config)
+            trained = [p for p in model.parameters() if p.requires_grad]
+            optimizer = torch.optim.AdamW(trained, lr=1e-4)
+            steps[method, place] = partial(encoder_step, model, optimizer, ids, options.dtype == "bfloat16")
+            file = len(save(peft.get_peft_model_state_dict(model)))
+            facts[method, place] = f"{sum(p.numel() for p in trained):,} ({file / 1e3:.0f} kB)"
+    seen = in_turns(steps, options.places_repeats, sample=0.0, limit=60.0)
+    first = "CDD", next(iter(PLACES))
+    lines = []
+    for place in PLACES:
+        ours, lora = ("CDD", place), ("LoRA", place)
+        times = [f"{1e3 * median(seen[each]):.0f}" for each in (ours, lora)]
+        ratios = [f"{ratio(seen, ours, other):.2f}" for other in (lora, first)]
+        lines.append([place, facts[ours], facts[lora], *times, *ratios])
+    head = ["adapted layers", "D C D: numbers (file)", "LoRA r = 8", "D C D, ms", "LoRA, ms", "D C D / LoRA"]
+    text = table([*head, f"D C D / D C D on {first[1]}"], lines)
+    precision = "autocast to bfloat16" if options.dtype == "bfloat16" else "float32"
+    return f"A training step of an encoder of {features} features and {count} blocks, {precision}:\n\n{text}"
+
+
 def encoder_ratios(features: int, count: int, precision: str, options: argparse.Namespace) -> Iterator[list[str]]:
     """Yield, for each choice of layers, the times of a step with LoRA and D C D, and their ratio."""
     torch.manual_seed(0)
@@ -435,6 +474,7 @@ PARTS = {
     "memory": memory_part,
     "convolutions": convolutions_part,
     "steps": steps_part,
+    "places": places_part,
     "experts": experts_part,
     "bank": bank_part,
 }
@@ -448,6 +488,7 @@ def main() -> None:
     options.shapes, options.tokens, options.side, options.repeats, options.turns = SHAPES, 1024, 1024, 9, 5
     options.hidden, options.inner, options.routed = 2048, 1024, (64, 1024)
     options.sides, options.breakdowns = (768, 1024, 2048), 25
+    options.placed, options.places_repeats = (768, 2), 25
     options.images = IMAGES
     options.kept_tokens, options.encoder = (1024, 64), (384, 6, 30_522, 32)
     if options.quick:
@@ -456,6 +497,7 @@ def main() -> None:
         options.kept_tokens, options.encoder = (4,), (32, 1, 100, 4)
         options.shapes, options.tokens, options.side, options.repeats = ((64, 64),), 4, 64, 3
         options.sides, options.breakdowns = (64,), 3
+        options.placed, options.places_repeats = (32, 1), 3
     torch.set_num_threads(1)
     for name in [options.only] if options.only else PARTS:
         title, part = f"{name.capitalize()}, {options.dtype}", PARTS[name](options)

@@ -47,12 +47,20 @@ def main() -> None:
 
 
 def report(options: argparse.Namespace) -> None:
-    from _fair_report import figure, page, read, results  # noqa: PLC0415
+    from _fair_figure import figure  # noqa: PLC0415
+    from _fair_report import page, read, results  # noqa: PLC0415
 
     rows = read(options.out / "fair_adapters.csv")
     parts = page(rows, read(options.out / "fair_adapters_again.csv"))
     finish(options.out, "adapter_accuracy", "Adapters on real tasks", *parts, engines=UNUSED, packages=())
-    figure(results(rows, cases()), options.out / "fair_adapters.png")
+    sys.path.insert(0, str(EXAMPLES))
+    from _few_plan import cases as few_cases  # noqa: PLC0415
+    from _statements import FOUR, of_fair_runs, of_few_parameters, of_readme, summary  # noqa: PLC0415
+
+    few = read(options.out / "few_parameters.csv")
+    found = results(rows, cases())
+    figure([*found, *results(few, few_cases())], FOUR, options.out / "fair_adapters.png")
+    print("", summary(found), *of_fair_runs(rows), *of_few_parameters(few), *of_readme(rows), sep="\n\n")
 
 
 def run(options: argparse.Namespace) -> None:

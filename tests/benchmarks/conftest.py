@@ -18,6 +18,6 @@ def modules():
     finally:
         for folder in folders:
             sys.path.remove(folder)
-        own = ("finetune", "_common", "_fair_", "_few_", "_generation_", "_pair_")
+        own = ("finetune", "_common", "_fair_", "_few_", "_generation_", "_pair_", "_statements")
         for name in [name for name in sys.modules if name.startswith(own)]:
             del sys.modules[name]

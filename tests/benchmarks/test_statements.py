@@ -1,0 +1,59 @@
+"""What README and the pages say of the accuracy of adapters, held to the tables of runs."""
+
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("matplotlib")
+
+ROOT = Path(__file__).parents[2]
+RESULTS = ROOT / "benchmarks/results"
+
+
+def words(text: str) -> str:
+    """Return a text with single spaces."""
+    return " ".join(text.split())
+
+
+@pytest.fixture(scope="module")
+def runs(modules):
+    modules("_statements")  # so that no test is charged for what it imports
+    read = modules("_fair_report").read
+    return {name: read(RESULTS / f"{name}.csv") for name in ("fair_adapters", "fair_adapters_again", "few_parameters")}
+
+
+def missing(page: str, expected: list[str]) -> list[str]:
+    """Return which of the expected texts a page does not have."""
+    text = words((ROOT / page).read_text("utf-8"))
+    return [words(part) for part in expected if words(part) not in text]
+
+
+def test_the_page_on_reproduction_says_what_the_runs_say(modules, runs):
+    of = modules("_statements")
+    found = modules("_fair_report").results(runs["fair_adapters"], modules("_fair_plan").cases())
+    expected = [*of.summary(found).splitlines(), *of.of_fair_runs(runs["fair_adapters"])]
+    assert missing("docs/reproduction.md", expected) == []
+
+
+def test_the_page_on_reproduction_says_what_the_runs_of_few_parameters_say(modules, runs):
+    assert missing("docs/reproduction.md", modules("_statements").of_few_parameters(runs["few_parameters"])) == []
+
+
+def test_readme_says_what_the_runs_say(modules, runs):
+    assert missing("README.md", modules("_statements").of_readme(runs["fair_adapters"])) == []
+
+
+def test_the_tables_of_results_are_those_of_the_runs(modules, runs):
+    parts = modules("_fair_report").page(runs["fair_adapters"], runs["fair_adapters_again"])
+    assert missing("benchmarks/results/adapter_accuracy.md", parts) == []
+
+
+def test_another_score_is_noticed(modules, runs):
+    """A run of D C D that is a point better changes the table."""
+    of, report = modules("_statements"), modules("_fair_report")
+    changed = [dict(row) for row in runs["fair_adapters"]]
+    row = next(r for r in changed if r["method"] == "cdd" and r["places"] == "intermediate" and r["stage"] == "final")
+    row["accuracy"] = f"{float(row['accuracy']) + 0.1:.6f}"
+    assert missing("docs/reproduction.md", of.of_fair_runs(changed)) != []
+    parts = report.page(changed, runs["fair_adapters_again"])
+    assert missing("benchmarks/results/adapter_accuracy.md", parts) != []
