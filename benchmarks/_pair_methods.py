@@ -42,12 +42,15 @@ def clip_by_factors(scales: Sequence[float], adapter: Sequence[Tensor], head: Se
     nn.utils.clip_grads_with_norm_([*adapter, *head], 1.0, norm)
 
 
-def _clipped(encoder: nn.Module, plan: Plan, clip: Callable[..., object] | None) -> Prepared:
+def _clipped(encoder: nn.Module, plan: Plan, method: str, clip: Callable[..., object]) -> Prepared:
+    return replace(EXAMPLE_METHODS[method].prepare(encoder, plan), clip=clip)
+
+
+def _clipped_by_factors(encoder: nn.Module, plan: Plan) -> Prepared:
     prepared = EXAMPLE_METHODS["cdd"].prepare(encoder, plan)
-    if clip is None:
-        adapters = [module for module in encoder.modules() if hasattr(module, "vectors")]
-        clip = partial(clip_by_factors, [*chain.from_iterable(adapter.scales for adapter in adapters)])
-    return replace(prepared, clip=clip)
+    adapters = [module for module in encoder.modules() if hasattr(module, "vectors")]
+    scales = [*chain.from_iterable(adapter.scales for adapter in adapters)]
+    return replace(prepared, clip=partial(clip_by_factors, scales))
 
 
 class Product(nn.Module):
@@ -88,12 +91,14 @@ def _of_products(encoder: nn.Module, plan: Plan, kinds: str) -> Prepared:
     return Prepared(encoder, [{"params": list(trained.values()), "lr": plan.lr}], lambda: trained)
 
 
-_RATES = EXAMPLE_METHODS["cdd"].grid
-METHODS = {
-    "cdd-apart": Method(partial(_clipped, clip=clip_apart), 0.003, _RATES, "adapter and head clipped apart"),
-    "cdd-factors": Method(partial(_clipped, clip=None), 0.003, _RATES, "clipped by the norm of the factors"),
-    "cdd-unclipped": Method(partial(_clipped, clip=clip_not), 0.003, _RATES, "not clipped"),
-    "product-cdc": Method(partial(_of_products, kinds="CDC"), 0.003, _RATES, "C D C"),
-    "product-dc": Method(partial(_of_products, kinds="DC"), 0.003, _RATES, "D C, blocks of {}"),
-    "product-c": Method(partial(_of_products, kinds="C"), 0.003, _RATES, "C, blocks of {}"),
+_RATE, _RATES = 0.003, EXAMPLE_METHODS["cdd"].grid
+_PREPARE = {
+    "cdd-apart": partial(_clipped, method="cdd", clip=clip_apart),
+    "cdd-unclipped": partial(_clipped, method="cdd", clip=clip_not),
+    "cdd-factors": _clipped_by_factors,
+    "lora-apart": partial(_clipped, method="lora", clip=clip_apart),
+    "product-cdc": partial(_of_products, kinds="CDC"),
+    "product-dc": partial(_of_products, kinds="DC"),
+    "product-c": partial(_of_products, kinds="C"),
 }
+METHODS = {name: Method(prepare, _RATE, _RATES, name) for name, prepare in _PREPARE.items()}

@@ -1,4 +1,4 @@
-"""The report of `adapter_pairs.py`: differences to D C D on query and value layers, paired by seed."""
+"""The report of `adapter_pairs.py`: differences to the runs of `fair_adapters.py`, paired by seed."""
 
 from __future__ import annotations
 
@@ -7,52 +7,52 @@ from textwrap import fill
 
 import numpy as np
 from _common import table
-from _fair_plan import Case
+from _fair_plan import RUN, Case
 from _fair_report import TASKS, Mean, Row, mean_of, processor_of, score
-from _pair_plan import ARMS, OURS, Arm
+from _pair_plan import ARMS, Arm
 from scipy.stats import t
 
 LABELS = {
     "cdd": "D C D",
-    "cdd-apart": "adapter and head clipped at 1, each by its own norm",
-    "cdd-factors": "all clipped together at 1, by the norm that the gradients of the factors have",
-    "cdd-unclipped": "not clipped",
+    "cdd-apart": "D C D, adapter and head each clipped at 1 by its own norm",
+    "cdd-unclipped": "D C D, not clipped",
+    "cdd-factors": "D C D, all clipped together at 1 by the norm of the factors' gradients",
+    "lora-apart": "LoRA r = {}, adapter and head each clipped at 1 by its own norm",
     "product-cdc": "C D C",
     "product-dc": "D C, blocks of {}",
     "product-c": "C, blocks of {}",
 }
 QUESTIONS = {
-    "clipping": """**Clipping.** As it is, all gradients are clipped together at a norm of 1, as the Trainer of
-        transformers does by default. All have the best rate of that, 0.1 of the factors.""",
+    "clipping": """**Clipping.** In the study above all gradients are clipped together at a norm of 1, as the Trainer of
+        transformers does by default. Here are differences to that, at the rates that are best with it.""",
     "place": """**The upper layers.** D C D in the first feed-forward layers of the upper four of six blocks, where it
-        has 13,824 numbers as on query and value layers.""",
-    "form": """**Products of as many numbers.** On query and value layers, with 1,152 numbers a layer.""",
+        has 13,824 numbers, minus D C D on query and value layers of all, where it has as many. The rates are the best
+        ones in the first feed-forward layers of all blocks.""",
+    "form": """**Products of as many numbers**, 1,152 for each query and value layer, minus D C D. One trial of each of
+        three rates on held-back rows chose the rate.""",
 }
 
 
-def scores_of(rows: list[Row], arm: Arm) -> dict[str, dict[int, float]]:
-    """Return the scores of the last runs of an arm, by task and seed."""
-    found: dict[str, dict[int, float]] = {}
-    for row in rows:
-        case = Case(row["task"], row["places"], row["method"], int(row["size"]))
-        if row["stage"] == "final" and row["task"] in arm.tasks and case == arm.on(row["task"]):
-            found.setdefault(row["task"], {})[int(row["seed"])] = score(row)
-    return found
+def last_scores(rows: list[Row], case: Case) -> dict[int, float]:
+    """Return the scores of the last runs of a case, by seed."""
+    names = {name: str(value) for name, value in vars(case).items()}
+    own = [row for row in rows if row["stage"] == "final" and all(row[name] == value for name, value in names.items())]
+    return {int(row["seed"]): score(row) for row in own}
 
 
-def gaps(rows: list[Row], arm: Arm) -> dict[str, np.ndarray]:
-    """Return the differences of an arm to D C D as it is, by task, of the seeds that both have."""
-    ours, others = scores_of(rows, OURS), scores_of(rows, arm)
+def gaps(rows: list[Row], fair: list[Row], arm: Arm) -> dict[str, np.ndarray]:
+    """Return the differences of an arm to what it is compared with, by task, of the seeds that have been run."""
     found = {}
-    for task, scores in others.items():
-        seeds = sorted(scores.keys() & ours.get(task, {}).keys())
+    for task in arm.rates:
+        scores, others = last_scores(rows, arm.on(task)), last_scores(fair, arm.baseline(task))
+        seeds = sorted(scores.keys() & others.keys())
         if len(seeds) > 1:
-            found[task] = np.array([scores[seed] - ours[task][seed] for seed in seeds])
+            found[task] = np.array([scores[seed] - others[seed] for seed in seeds])
     return found
 
 
-def over_tasks(found: dict[str, np.ndarray]) -> Mean:
-    """Return the mean difference of these tasks, with the error that the seeds of each task give it."""
+def over_seeds(found: dict[str, np.ndarray]) -> Mean:
+    """Return the mean difference on these tasks, with the error that the seeds of each task give it."""
     means = [mean_of(values) for values in found.values()]
     error = sqrt(sum(mean.error**2 for mean in means)) / len(means)
     free = sum(len(values) - 1 for values in found.values())
@@ -64,48 +64,42 @@ def interval(mean: Mean) -> str:
     return f"{mean.mean:+.2f} ± {mean.half:.2f}".replace("-", "−")
 
 
-def arm_table(rows: list[Row], question: str) -> str:
+def arm_table(rows: list[Row], fair: list[Row], question: str) -> str:
     """Return the table of the arms of a question."""
     lines = []
     for arm in ARMS:
-        found = gaps(rows, arm) if arm is not OURS and arm.question == question else {}
-        if found:
-            own = [
-                row
-                for row in rows
-                if (row["method"], row["places"], row["size"]) == (arm.method, arm.places, str(arm.size))
-            ]
-            rates = {row["task"]: row["lr"] for row in own if row["stage"] == "final"}
-            label = LABELS[arm.method].format(arm.size)
-            each = ", ".join(
-                f"{TASKS[task]} {interval(mean_of(values))} ({rates[task]})" for task, values in found.items()
-            )
-            pairs, tasks = sum(map(len, found.values())), np.array([values.mean() for values in found.values()])
-            lines.append([
-                label, f"{int(own[0]['parameters']):,}", each, pairs, interval(over_tasks(found)),
-                f"± {mean_of(tasks).half:.2f}" if len(tasks) > 2 else "",
-            ])  # fmt: skip
-    head = [
-        "minus D C D as it is",
-        "numbers",
-        "points (rate), ± half of 95 % over seeds",
-        "pairs",
-        "mean",
-        "95 % over tasks",
-    ]
+        found = gaps(rows, fair, arm) if arm.question == question else {}
+        if not found:
+            continue
+        cases = {tuple(map(str, vars(arm.on(task)).values())) for task in found}
+        own = [row for row in rows if tuple(row[name] for name in vars(arm.on(""))) in cases]
+        rates = {row["task"]: row["lr"] for row in own if row["stage"] == "final"}
+        each = [f"{TASKS[task]} {interval(mean_of(values))} ({rates[task]})" for task, values in found.items()]
+        tasks = np.array([values.mean() for values in found.values()])
+        cells = [LABELS[arm.method].format(arm.size), f"{int(own[0]['parameters']):,}", ", ".join(each)]
+        cells += [str(sum(map(len, found.values()))), interval(over_seeds(found))]
+        lines.append([*cells, f"± {mean_of(tasks).half:.1f}" if len(tasks) > 2 else ""])
+    head = ["trained", "numbers", "points, 95 % over seeds (rate)", "pairs", "mean, 95 % over seeds", "95 % over tasks"]
     return table(head, lines, left=3) if lines else ""
 
 
-def page(rows: list[Row]) -> list[str]:
+def repeated(rows: list[Row], fair: list[Row]) -> str:
+    """Return how many runs of the study were repeated by this code, and of how many the answers are the same."""
+    stored = {tuple(row[name] for name in RUN): row for row in fair}
+    both = [(row, stored[key]) for row in rows if (key := tuple(row[name] for name in RUN)) in stored]
+    same = sum(a["right"] == b["right"] for a, b in both)
+    return f"{same} of {len(both)} runs of the study that were repeated by this code gave the same answer for each row."
+
+
+def page(rows: list[Row], fair: list[Row]) -> list[str]:
     """Return the parts of the section."""
     commits, processors = ({of(row) for row in rows} for of in (lambda row: row["commit"], processor_of))
     hours = sum(float(row["seconds"]) for row in rows) / 3600
     parts = [
-        f"""{len(rows)} runs, {hours:.1f} hours of one core of {", ".join(sorted(processors))}, by the code of commit
-        {", ".join(sorted(commits))}, in the protocol of the study above. Where several rates were tried, one trial of
-        each on held-back rows chose."""
+        f"""{len(rows)} runs, {hours:.1f} hours of one core of {", ".join(sorted(processors))}, by the code of
+        {", ".join(sorted(commits))}, and by the protocol of the study above. {repeated(rows, fair)}"""
     ]
     for question, text in QUESTIONS.items():
-        if made := arm_table(rows, question):
+        if made := arm_table(rows, fair, question):
             parts += [text, made]
     return [part if part.startswith("|") else fill(" ".join(part.split()), 118) for part in parts]
