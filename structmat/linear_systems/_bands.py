@@ -1,7 +1,8 @@
-"""Banded matrices: Toeplitz matrices of few lags plus diagonals, and rows of them, solved by LAPACK in O(n) memory."""
+"""Banded matrices: Toeplitz matrices of few lags plus diagonals, and rows of them, by LAPACK in O(n) memory."""
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -9,8 +10,11 @@ import scipy  # its `linalg` is imported on first use
 
 from structmat._arrays.conversion import to_numpy
 from structmat._arrays.libraries import device_of, rules_of
+from structmat._arrays.namespaces import numpy_namespace
 from structmat._arrays.typing import Array, Namespace
+from structmat.linear_systems._logdet_errors import error_of_factor
 from structmat.linear_systems._results import Solutions
+from structmat.linear_systems._stack_members import members, with_flat_batch
 from structmat.linear_systems._stopping import is_as_small_as_rounding, relative_residual
 from structmat.operators import LinearOperator, Toeplitz
 
@@ -22,7 +26,23 @@ if TYPE_CHECKING:
 _WIDEST = 64
 """The most diagonals on either side of the main one for which a matrix counts as banded at every size.
 
-The band is then as fast as dense elimination from 64 rows on, and faster than iteration that ends after 20 steps.
+With 64 a Hermitian band of 512, 1,000 and 2,000 rows is solved in 0.9, 1.5 and 3 ms and a general one in 1.3, 2 and 4;
+elimination and iteration that ends early take 9, 3 to 4 and 5 ms. With 128 a general band takes 5, 4 and 16 ms. For
+10,000 rows 64 diagonals take 14 to 38 ms, and easy systems 9 to 14 by iteration. Determinants of 512 and 1,000 rows
+take 2 and 3 ms in place of 16 and 40, and above as long as other ways.
+"""
+
+_LEAST_OF_STACK = 100
+"""The least rows of the matrices of a stack that are factored as bands one by one.
+
+Each takes 0.1 ms, whatever its size. For 100 matrices of 8 diagonals on either side and 64 rows a solution takes 7 ms,
+as dense ones 4, and a determinant 8 and 12; for 128 rows they take 9 and 22, and 13 and 55.
+"""
+
+_DOMINANT = 0.01
+"""The least dominance of a diagonal by which the error of a determinant is bounded.
+
+To measure it takes four solutions, of tridiagonal matrices of 100,000 rows ten times as long as the factor.
 """
 
 
@@ -51,6 +71,11 @@ class BandedParts(NamedTuple):
             return int(np.max(np.searchsorted(places, places + lag, side="right") - 1 - order))
 
         return width(below), width(above)
+
+    @property
+    def double_precision(self) -> Any:
+        """The dtype of the entries in double precision."""
+        return np.result_type(self.column, self.row, np.float64)
 
     @classmethod
     def of(cls, op: LinearOperator, xp: Namespace) -> BandedParts | None:
@@ -134,6 +159,45 @@ class Band(NamedTuple):
             product[:] = gbmv(n, n, self.below, self.above, 1.0, rows, given)
         return y.reshape(x.shape)
 
+    def logdet(self) -> tuple[Array, Array] | None:
+        """Return the logarithm of the determinant, and how far off it may be; None unless it is positive definite."""
+        if not self.is_hermitian:
+            return None
+        lower = self.rows[self.above :]
+        try:
+            factor = scipy.linalg.cholesky_banded(lower, lower=True, check_finite=False)
+        except np.linalg.LinAlgError:
+            return None
+        diagonal = factor[0].real
+        return 2 * np.sum(np.log(diagonal)), self._error_of(factor)
+
+    def _error_of(self, factor: Numbers) -> Array:
+        """Return how far off the logarithm of the determinant by a Cholesky factor may be.
+
+        The eigenvalues of the matrix with a diagonal of ones are at least what Gershgorin's circles leave of it, its
+        dominance. Where that is not small the norm of the inverse is known, and rounding errors of the factor are at
+        most `width + 2` units of the entries. Else the error is measured, as that of a dense factor.
+        """
+        lower, n = self.rows[self.above :], self.rows.shape[1]
+        of_matrix, of_factor = lower[0].real, factor[0].real
+        beside = np.zeros(n)
+        for k in range(1, len(lower)):
+            moduli = np.abs(lower[k, : n - k])
+            beside[: n - k] += moduli
+            beside[k:] += moduli
+        dominance = 1 - np.max(beside / of_matrix)
+        if dominance >= _DOMINANT:
+            eps = np.finfo(np.float64).eps
+            return eps * ((len(lower) + 1) * math.sqrt(n) / dominance + 2 * np.sum(np.abs(np.log(of_factor))))
+        return error_of_factor(
+            of_matrix,
+            of_factor,
+            lambda columns: scipy.linalg.cho_solve_banded((factor, True), columns, check_finite=False),
+            lambda columns: self.product(columns.T).T,
+            self.rows.dtype,
+            numpy_namespace,
+        )
+
     def solve(self, b: Numbers) -> Numbers:
         """Return the solutions for vectors along the last axis: NaN for a singular matrix.
 
@@ -169,20 +233,68 @@ class ByBand(NamedTuple):
         self, A: LinearOperator, M: LinearOperator | None, b: Array, before: Solutions | None, xp: Namespace
     ) -> Solutions | None:
         """Return solutions as every `Way` does; None where the matrix is no band, or a solution is not good enough."""
-        parts = None if rules_of(xp).is_traced(b) else BandedParts.of(A, xp)
+        parts = None if rules_of(xp).is_traced(b) else parts_of_all(A, xp)
         if parts is None:
             return None
         right = _values(b, xp)
-        band = Band.of(parts, right.dtype)
         with np.errstate(all="ignore"):
-            found = band.solve(right)
-            left = right - band.product(found)
+            if not A.batch_shape:
+                found, left = _solution(parts[0], right)
+            else:
+                found, left = np.empty_like(right), np.empty_like(right)
+                matrices = np.broadcast_to(np.arange(len(parts)).reshape(A.batch_shape), right.shape[:-1])
+                for k, each in enumerate(parts):
+                    is_his = matrices == k
+                    found[is_his], left[is_his] = _solution(each, right[is_his])
         x, residual = (xp.asarray(each, device=device_of(b)) for each in (found, left))
         relative = relative_residual(residual, b, xp)
         done = relative <= self.rtol
         if not bool(xp.all(done)):
             done = done | is_as_small_as_rounding(A, x, residual, b, xp)
         return Solutions(x, relative, done, 0) if bool(xp.all(done)) else None
+
+
+def _solution(parts: BandedParts, b: Numbers) -> tuple[Numbers, Numbers]:
+    """Return the solutions of one matrix for vectors along the last axis, and what they leave of these."""
+    band = Band.of(parts, b.dtype)
+    x = band.solve(b)
+    return x, b - band.product(x)
+
+
+def logdet_by_band(op: LinearOperator, xp: Namespace) -> tuple[Array, Array] | None:
+    """Return logarithms of determinants by Cholesky factors of narrow bands, and how far off each may be.
+
+    They are None where a matrix is no band, or not positive definite, or has derivatives. Numbers are of double
+    precision, of NumPy.
+    """
+    if rules_of(xp).is_differentiated(op._arrays()):
+        return None
+    logs, errors = [], []
+    for parts in parts_of_all(op, xp) or ():
+        with np.errstate(all="ignore"):
+            found = Band.of(parts, parts.double_precision).logdet()
+        if found is None or not np.isfinite(found[0]):
+            return None
+        logs.append(found[0])
+        errors.append(found[1])
+    return (np.reshape(logs, op.batch_shape), np.reshape(errors, op.batch_shape)) if logs else None
+
+
+def parts_of_all(op: LinearOperator, xp: Namespace) -> list[BandedParts] | None:
+    """Return the parts of a matrix, or of each of a stack; None where one is no band, or small ones are many."""
+    if not op.batch_shape:
+        one = BandedParts.of(op, xp)
+        return None if one is None else [one]
+    if op.shape[0] < _LEAST_OF_STACK:
+        return None
+    parts = []
+    flat = with_flat_batch(op, op.batch_shape, xp)
+    for k in range(math.prod(op.batch_shape)):
+        one = BandedParts.of(members(flat, k), xp)
+        if one is None:
+            return None
+        parts.append(one)
+    return parts
 
 
 def _at_lags(values: Numbers, places: Numbers, k: int, first: int) -> Any:

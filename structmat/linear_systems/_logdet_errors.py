@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 
 from structmat._arrays.arithmetic import real_part
 from structmat._arrays.libraries import device_of, rules_of
 from structmat._arrays.linear_algebra import VECTORS, adjoint, measured_error_of_logdet
-from structmat._arrays.typing import Array, Namespace
+from structmat._arrays.typing import Array, DType, Namespace
 from structmat.operators import LinearOperator, Near
 
 _ALL = 32
@@ -36,18 +37,44 @@ def error_of_cholesky(factor: Array, dense: Array, xp: Namespace) -> Array:
     """
     rules = rules_of(xp)
     L, K = (rules.constant(array) for array in (factor, dense))
-    z = _vectors(K.shape[-1], K, xp)
     with rules.unrecorded():
-        scale = xp.sqrt(xp.abs(real_part(xp.linalg.diagonal(K), xp)))[..., None]
-        columns = scale * xp.matrix_transpose(z)
-        x = _by_factor(L, columns, xp)
-        left = xp.matrix_transpose((xp.matmul(K, x) - columns) / scale)
-        measured = measured_error_of_logdet(xp.broadcast_to(z, tuple(left.shape)), left, xp)
-        norms = xp.linalg.vector_norm(scale * x, axis=-2)
-        deviation = xp.sqrt(xp.mean(norms**2, axis=-1))
-        logs = 2 * xp.abs(xp.log(real_part(xp.linalg.diagonal(L), xp)))
-        rounding = math.sqrt(z.shape[-1]) + xp.sum(logs, axis=-1)
-        return measured + _epsilon(deviation, xp) * (deviation + rounding)
+        diagonals = (real_part(xp.linalg.diagonal(array), xp) for array in (K, L))
+        return error_of_factor(
+            *diagonals, lambda columns: _by_factor(L, columns, xp), lambda x: xp.matmul(K, x), K.dtype, xp
+        )
+
+
+def error_of_factor(
+    of_matrix: Array,
+    of_factor: Array,
+    solve: Callable[[Array], Array],
+    product: Callable[[Array], Array],
+    dtype: DType,
+    xp: Namespace,
+) -> Array:
+    """Return the same for any form of a Cholesky factor.
+
+    Parameters
+    ----------
+    of_matrix, of_factor : array, shape (..., n)
+        The diagonals of the matrix and of the factor.
+    solve, product : function
+        The solutions by the factor, and the products with the matrix, of columns.
+    dtype : dtype
+        That of the matrix.
+    xp : namespace
+        Of the arrays.
+    """
+    z = xp.astype(_vectors(of_matrix.shape[-1], of_matrix, xp), dtype)
+    scale = xp.sqrt(xp.abs(of_matrix))[..., None]
+    columns = scale * xp.matrix_transpose(z)
+    x = solve(columns)
+    left = xp.matrix_transpose((product(x) - columns) / scale)
+    measured = measured_error_of_logdet(xp.broadcast_to(z, tuple(left.shape)), left, xp)
+    norms = xp.linalg.vector_norm(scale * x, axis=-2)
+    deviation = xp.sqrt(xp.mean(norms**2, axis=-1))
+    rounding = math.sqrt(z.shape[-1]) + xp.sum(2 * xp.abs(xp.log(of_factor)), axis=-1)
+    return measured + _epsilon(deviation, xp) * (deviation + rounding)
 
 
 def error_of_few_gaps(op: LinearOperator, inverse: LinearOperator, near: Near, factor: Array, xp: Namespace) -> Array:

@@ -18,7 +18,7 @@ from structmat._arrays.shapes import broadcast_shapes, concat_last, is_vector
 from structmat._arrays.typing import Array, ArrayLike, DType, Namespace
 from structmat._errors import ArgumentTypeError, ArgumentValueError, warn_caller
 from structmat._krylov import Count
-from structmat.linear_systems._bands import BandedParts, ByBand
+from structmat.linear_systems._bands import ByBand, parts_of_all
 from structmat.linear_systems._cg import CG
 from structmat.linear_systems._differentiable import Ways, lstsq_with_derivatives, solve_with_derivatives
 from structmat.linear_systems._elimination import ByElimination, BySingularVectors, iterations_before_elimination
@@ -115,7 +115,7 @@ def solve(
     -----
     **Bands.** A Toeplitz matrix that is zero beyond 64 lags plus a diagonal, or rows and columns of it, is solved by
     LAPACK as a band, in O(n) memory: on the CPU, in NumPy and torch, if no method, preconditioner or `max_iter` is
-    asked for.
+    asked for. So is each matrix of a stack of 100 rows or more.
 
     **Direct factor.** The matrix of a series is a positive definite Toeplitz matrix plus a diagonal, of which rows and
     columns may be left out (a `Submatrix`); that of several channels has a `BlockToeplitz` one. For such matrices with
@@ -315,7 +315,7 @@ def _by_iteration_or_factor(
 ) -> SolveResult:
     """Return solutions by iteration, or by a band or a direct factor where no way was asked for."""
     xp = question.xp
-    if by_default and rules_of(xp).untraced(BandedParts.of)(question.op, xp) is not None:
+    if by_default and rules_of(xp).untraced(parts_of_all)(question.op, xp) is not None:
         return _solved(question, replace(ways, ways=(ByBand(ways.rtol), *ways.ways)))
     result, may_serve = _by_factor(question, iteration) if by_default else (None, False)
     if result is None and may_serve and not rules_of(xp).compiles:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import structmat as sm
 from structmat._arrays.libraries import namespace
-from structmat.linear_systems._bands import Band, BandedParts
+from structmat.linear_systems._bands import Band, BandedParts, logdet_by_band, parts_of_all
 from tests import backends
 
 
@@ -80,15 +80,93 @@ def test_bands_are_solved_without_iteration_at_every_size(n, lags):
     assert found.residual < 1e-14
 
 
-def test_memory_is_that_of_the_band():
+@pytest.mark.parametrize("function", [sm.solve, lambda A, b: sm.slogdet(A)], ids=["solve", "slogdet"])
+def test_memory_is_that_of_the_band(function):
     n = 200_000
     A = sm.Toeplitz(np.r_[4.0, 1.0, np.zeros(n - 2)]) + sm.Diagonal(np.linspace(1, 2, n))
     b = np.ones(n)
     tracemalloc.start()
-    sm.solve(A, b)
+    function(A, b)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 16 * b.nbytes
+
+
+@st.composite
+def definite_bands(draw):
+    """Return a positive definite band, of which some rows and columns may be left out."""
+    n = draw(st.integers(2, 50))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    lags = draw(st.integers(0, min(n - 1, 6)))
+    weights = rng.standard_normal(lags + 1) + draw(st.sampled_from([0.0, 1j])) * rng.standard_normal(lags + 1)
+    if draw(st.booleans()):
+        weights = np.ones(lags + 1)  # with eigenvalues near zero
+    c = np.zeros(n, weights.dtype)
+    c[: lags + 1] = [np.vdot(weights[: len(weights) - k], weights[k:]) for k in range(lags + 1)]
+    c[0] = c[0].real
+    A = sm.Toeplitz(c) + sm.Diagonal(10.0 ** draw(st.integers(-10, 1)) * rng.uniform(1, 2, n))
+    if draw(st.booleans()):
+        seen = rng.random(n) < 0.8
+        seen[0] = True
+        A = A[seen][:, seen]
+    return A
+
+
+def logdet_in_long_double(A):
+    """Return the logarithm of the determinant by elimination, of the numbers that the operator holds."""
+    T, d = (A.operator if isinstance(A, sm.Submatrix) else A).terms
+    c, n = T.c.astype(np.clongdouble), T.shape[0]
+    lags = np.arange(n)[:, None] - np.arange(n)
+    K = np.where(lags >= 0, c[np.abs(lags)], c[np.abs(lags)].conj())
+    K[np.arange(n), np.arange(n)] = c[0] + d.d.astype(np.longdouble)
+    if isinstance(A, sm.Submatrix):
+        K = K[A.rows.array][:, A.rows.array]
+    log = np.longdouble(0)
+    for k in range(len(K)):
+        log += np.log(K[k, k].real)
+        K[k + 1 :, k + 1 :] -= np.outer(K[k + 1 :, k] / K[k, k], K[k, k + 1 :])
+    return log
+
+
+@pytest.mark.skipif(np.finfo(np.longdouble).eps > 2e-19, reason="long double is double here")
+@given(definite_bands())
+def test_determinants_are_as_far_off_as_they_say(A):
+    found = sm.slogdet(A)
+    assert found.sign == 1
+    assert abs(found.logabsdet - logdet_in_long_double(A)) <= 4 * found.standard_error
+    assert logdet_by_band(A, namespace(A.to_dense())) is not None or A.shape[0] <= 12 or isinstance(A, sm.Submatrix)
+
+
+def test_determinants_of_bands_take_no_dense_matrix(monkeypatch):
+    monkeypatch.setattr(sm.Toeplitz, "_to_dense", None)
+    n = 1000
+    A = sm.Toeplitz(np.r_[2.0, 1.0, np.zeros(n - 2)]) + sm.Diagonal(np.linspace(1, 2, n))
+    exact = np.sum(
+        np.log(scipy.linalg.cholesky_banded(np.stack([3 + np.linspace(0, 1, n), np.ones(n)]), lower=True)[0])
+    )
+    assert sm.slogdet(A).logabsdet == pytest.approx(2 * exact, rel=1e-14)
+
+
+def test_a_band_that_is_not_definite_has_no_logarithm():
+    A = sm.Toeplitz(np.r_[1.0, 1.0, np.zeros(98)]) + sm.Diagonal(np.linspace(0.0, 0.1, 100))
+    with pytest.raises(np.linalg.LinAlgError, match="not positive definite"):
+        sm.slogdet(A)
+
+
+@pytest.mark.parametrize("n", [20, 150])
+def test_stacks_of_bands_have_the_results_of_each(n):
+    rng = np.random.default_rng(0)
+    c = np.zeros((2, 1, n))
+    c[..., :3] = [[[4.0, 1.0, 0.5]], [[5.0, -1.0, 1.0]]]
+    A = sm.Toeplitz(c) + sm.Diagonal(rng.uniform(1, 2, (3, n)))
+    b = rng.standard_normal((2, 3, n, 2))
+    found, logs = sm.solve(A, b), sm.slogdet(A)
+    assert (parts_of_all(A, namespace(b)) is not None) == (n == 150)
+    assert found.iterations == 0
+    for k in np.ndindex(2, 3):
+        K = A.to_dense()[k]
+        assert np.allclose(found.x[k], np.linalg.solve(K, b[k]), rtol=1e-12)
+        assert np.isclose(logs.logabsdet[k], np.linalg.slogdet(K)[1], rtol=1e-13)
 
 
 @pytest.mark.parametrize("hermitian", [True, False])
