@@ -137,8 +137,8 @@ def slogdet(
     operator keeps the factor for `solve`.
 
     A band of at most 64 diagonals on either side is factored by LAPACK, at every size and in O(n) memory, on the CPU in
-    NumPy and torch where no derivative is asked for. Its error is measured too, or bounded by Gershgorin's circles where
-    the diagonal outweighs the rest of each row.
+    NumPy and torch where no derivative is asked for. Its error is measured too, or bounded by Gershgorin's circles
+    where the diagonal outweighs the rest of each row.
 
     Where that factor is measured to be off by more than 1e-3, up to 2,000 unknowns, a dense factor is made too, and the
     result is that with the smaller error.

@@ -38,9 +38,14 @@ def error_of_cholesky(factor: Array, dense: Array, xp: Namespace) -> Array:
     rules = rules_of(xp)
     L, K = (rules.constant(array) for array in (factor, dense))
     with rules.unrecorded():
-        diagonals = (real_part(xp.linalg.diagonal(array), xp) for array in (K, L))
+        of_matrix, of_factor = (real_part(xp.linalg.diagonal(array), xp) for array in (K, L))
         return error_of_factor(
-            *diagonals, lambda columns: _by_factor(L, columns, xp), lambda x: xp.matmul(K, x), K.dtype, xp
+            of_matrix,
+            of_factor,
+            lambda columns: _by_factor(L, columns, xp),
+            lambda x: xp.matmul(K, x),
+            K.dtype,
+            xp,
         )
 
 
