@@ -112,7 +112,7 @@ def write_command_help() -> None:
     folder = HERE / "_generated"
     folder.mkdir(exist_ok=True)
     environment = {**os.environ, "COLUMNS": "100", "NO_COLOR": "1", "TERM": "dumb"}
-    for words in ((), ("fit",), ("curve",), ("fit-checkpoint",), ("sweep",), ("info",)):
+    for words in ((), ("fit",), ("curve",), ("sweep",), ("info",)):
         arguments = [sys.executable, "-m", "structmat", *words, "--help"]
         text = subprocess.run(arguments, env=environment, check=True, capture_output=True, encoding="utf-8").stdout
         target = folder / f"{'-'.join(('help', *words))}.txt"

@@ -294,8 +294,8 @@ def _set_in_print(ax: Axes, width: str) -> None:
     for each in ax.lines:
         each.set_linewidth(0.6 * each.get_linewidth())
         each.set_markersize(0.6 * each.get_markersize())
-    for each in (ax, *ax.child_axes):
-        each.tick_params(labelsize=_POINTS)
+    for axes in (ax, *ax.child_axes):
+        axes.tick_params(labelsize=_POINTS)
 
 
 def draw_sorted_errors(rows: Sequence[Mapping[str, Any]], *, width: str | None, ax: Axes | None) -> Axes:

@@ -236,7 +236,7 @@ def draw_study(study: Study, ax: Axes | None = None) -> Axes:
     Parameters
     ----------
     study : Study
-        What `structmat.studies.sweep` or `fit_checkpoint` returned.
+        What `structmat.studies.sweep` returned.
     ax : matplotlib.axes.Axes, optional
         Where to draw; by default axes of a new figure, ``ax.figure``.
 

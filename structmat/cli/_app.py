@@ -153,42 +153,39 @@ class FitOptions:
 
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
-class RunOptions:
-    """How a command works through many matrices, and from which checkpoints they may come.
+class CheckpointOptions:
+    """Which changes of a model are the matrices, in place of files of matrices.
 
     Parameters
     ----------
     base
         Checkpoint: a folder, or a file of safetensors or PyTorch (`.bin`, `.pt`).
     tuned
-        The same, tuned: the changes are the matrices.
+        The same, tuned, or a folder of PEFT with an adapter: the changes are the matrices.
+    delta
+        In place of both, a file with the changes themselves, by path of the module.
     targets
         Regular expression, found in the name of a layer, as in `--targets "query|value"`. By default all but
         embeddings.
-    input_second_moment
-        File with the second moments of the inputs; errors are weighted ones then.
-    time_limit
-        Seconds of processor time for each fit; results then depend on the speed of the machine.
-    workers
-        Processes on this machine.
-    scheduler
-        Address of a Dask scheduler to use instead, as in `--scheduler tcp://host:8786`.
-    json
-        Print one JSON object instead of tables.
+    cast
+        Take base and tuned weights of different dtypes.
+    skip_bad
+        Leave out layers whose files are damaged or do not match, and list them.
+    write_adapters
+        Write the best products as adapters for PEFT, one for each odd number of factors. Say it from the first run on.
     """
 
     base: Path | None = None
     tuned: Path | None = None
+    delta: Path | None = None
     targets: str | None = None
-    input_second_moment: Path | None = None
-    time_limit: Seconds | None = None
-    workers: Positive | None = None
-    scheduler: str | None = None
-    json: bool = False
+    cast: bool = False
+    skip_bad: bool = False
+    write_adapters: bool = False
 
 
 _FIT = FitOptions()
-_RUN = RunOptions()
+_CHECKPOINT = CheckpointOptions()
 
 app = App(
     name="structmat",
@@ -419,70 +416,6 @@ def curve(
 
 
 @app.command
-def fit_checkpoint(
-    *,
-    out: Path,
-    delta: Path | None = None,
-    n_factors: Positive = 3,
-    block_size: BlockSize = "min",
-    cast: bool = False,
-    skip_bad: bool = False,
-    rng: NotNegative = 0,
-    options: RunOptions = _RUN,
-) -> None:
-    """Fit the weight changes of a whole model, layer by layer, and write an adapter for PEFT.
-
-    Every finished layer is written to the disk at once: after Ctrl-C or a crash the same command continues.
-    Example: `structmat fit-checkpoint --base base --tuned tuned --out adapter --workers 2`
-
-    Parameters
-    ----------
-    out
-        Folder for the adapter, `results.csv` and `results.png`.
-    delta
-        In place of `--base` and `--tuned`, a file with the changes themselves, by path of the module.
-    n_factors
-        Number of factors, odd; 3 is diagonal, circulant, diagonal.
-    block_size
-        Rows of one circulant block; `min` is the smaller side of each matrix.
-    cast
-        Take base and tuned weights of different dtypes.
-    skip_bad
-        Leave out layers whose files are damaged or do not match, and list them.
-    rng
-        Seed of random numbers.
-    options
-        From which checkpoints, and how the layers are worked through.
-    """
-    from structmat import studies  # noqa: PLC0415  # an extra
-
-    _FIGURE.require()
-    with _resumable("fit-checkpoint", "layers", out, options) as callback:
-        study = studies.fit_checkpoint(
-            out,
-            base=options.base,
-            tuned=options.tuned,
-            delta=delta,
-            targets=options.targets,
-            n_factors=n_factors,
-            block_size=block_size,
-            input_second_moment=options.input_second_moment,
-            cast=cast,
-            rng=rng,
-            time_limit=options.time_limit,
-            workers=options.workers,
-            skip_bad=skip_bad,
-            callback=callback,
-        )
-    totals = {"error": study.total_error(), "svd_error": study.total_error("truncated-svd")}
-    title = f"{options.tuned or delta}: CDD with {n_factors} factors, adapter in {out}"
-    everything = {"out": str(out), **totals, **asdict(study)}
-    text = partial(_output.print_checkpoint, title, study)
-    with _output.printed(partial(_output.print_json, everything) if options.json else text):
-        _draw(lambda _: study.plot().figure, out / _DRAWING, force=True)
-
-
-@app.command
 def sweep(
     *sources: Path,
     out: Path,
@@ -490,67 +423,86 @@ def sweep(
     block_sizes: BlockSizes = ("min",),
     seeds: Positive = 1,
     rng: NotNegative = 0,
+    input_second_moment: Path | None = None,
+    time_limit: Seconds | None = None,
+    workers: Positive | None = None,
+    scheduler: str | None = None,
     x: Literal["share", "parameters", "factors"] = "share",
     width: Literal["column", "page"] | None = None,
-    options: RunOptions = _RUN,
+    json: bool = False,
+    options: CheckpointOptions = _CHECKPOINT,
 ) -> None:
-    """Approximate many matrices by many methods with many settings, at equal numbers of parameters.
+    """Approximate many matrices, or the changes of a model, by many methods at equal numbers of parameters.
 
     Every result is written to the disk at once: after Ctrl-C or a crash the same command continues.
-    Example: `structmat sweep changes/*.npy --n-factors 3,5,9 --out study --workers 2`
+    Example: `structmat sweep --base base --tuned tuned --n-factors 3 5 9 --out study --workers 2 --write-adapters`
 
     Parameters
     ----------
     sources
         Files of matrices, `.npy`, `.npz`, `.mat`, `.csv` or `.safetensors`.
     out
-        Folder of the study, for `results.csv`, `results.tex` and `results.png`. Name all layers and settings again to
-        add to it.
+        Folder of the study, for `results.csv`, `.tex` and `.png`. Name all layers and settings again to add to it.
     n_factors
-        Numbers of factors, as in `--n-factors 3,5,9`.
+        Numbers of factors, as in `--n-factors 3 5 9`.
     block_sizes
-        Sides of the circulant blocks, as in `--block-sizes min,96`; `min` is the smaller side.
+        Sides of the circulant blocks, as in `--block-sizes min 96`; `min` is the smaller side.
     seeds
         Independent searches of each layer, for the spread of their errors; the best counts.
     rng
         Seed of random numbers.
+    input_second_moment
+        Second moment of the inputs of all layers, `.npy`, or of each by its name, `.safetensors`: weighted errors.
+    time_limit
+        Seconds of processor time for all fits of a layer; results then depend on the speed of the machine.
+    workers
+        Processes on this machine.
+    scheduler
+        Address of a Dask scheduler to use instead, as in `--scheduler tcp://host:8786`.
     x
         Horizontal axis of the figure; the share is of the dense matrix.
     width
         Make the figure as wide as a column or a page of a paper.
+    json
+        Print one JSON object instead of tables.
     options
-        From which checkpoints, and how the matrices are worked through.
+        Which changes of a model are the matrices.
     """
     from structmat import studies  # noqa: PLC0415  # an extra
 
     _FIGURE.require()
-    base, tuned = options.base, options.tuned
-    if bool(sources) == (base is not None) or (base is None) != (tuned is None):
-        raise CommandError("name files of matrices, or both --base and --tuned")
-    layers = studies.changes(base, tuned, options.targets) if base and tuned else None
-    with _resumable("sweep", "results", out, options) as callback:
+    o = options
+    if bool(sources) == any(path is not None for path in (o.base, o.tuned, o.delta)):
+        raise CommandError("name files of matrices, or --base and --tuned, or --delta")
+    layers: Mapping[str, Any] = (
+        studies.matrices(*sources, targets=o.targets)
+        if sources
+        else studies.changes(o.base, o.tuned, o.targets, delta=o.delta, cast=o.cast, skip_bad=o.skip_bad)
+    )
+    with _resumable(out, scheduler, quiet=json) as callback:
         study = studies.sweep(
-            studies.matrices(*sources, targets=options.targets) if layers is None else layers,
+            layers,
             out,
             n_factors=n_factors,
             block_sizes=block_sizes,
             seeds=seeds,
             rng=rng,
-            input_second_moment=_moment(options.input_second_moment),
-            time_limit=options.time_limit,
-            workers=options.workers,
+            input_second_moment=_moments(input_second_moment),
+            time_limit=time_limit,
+            write_adapters=o.write_adapters,
+            workers=workers,
             callback=callback,
         )
     drawn = any(row["norm"] and row["n_parameters"] for row in study.rows)  # matrices of zeros are not drawn
     text = partial(_output.print_means, study, f"{'tables and figure' if drawn else 'tables'}: {out}")
     everything = {"out": str(out), **asdict(study), "command": _command(), "versions": versions()}
-    with _output.printed(partial(_output.print_json, everything) if options.json else text):
+    with _output.printed(partial(_output.print_json, everything) if json else text):
         if study.rows:
             with atomic_write(out / _LATEX, force=True) as file:
                 file.write(study.to_latex(command=_command()).encode())
         if drawn:
             _draw(lambda _: study.plot(x=x, width=width).figure, out / _DRAWING, force=True)
-    if study.failed:
+    if study.failed and not o.skip_bad:
         key, why = next(iter(study.failed.items()))
         raise RuntimeError(f"{len(study.failed)} of {len(study.failed) + len(study.rows)} units failed: {key}: {why}")
 
@@ -611,6 +563,15 @@ def _moment(path: Path | None) -> NDArray[Any] | None:
     return moment.ravel() if moment is not None and moment.ndim == 2 and 1 in moment.shape else moment
 
 
+_BY_LAYER = {".safetensors", ".bin", ".pt", ".pth"}
+"""The suffixes of files that hold a second moment for each layer, by its name."""
+
+
+def _moments(path: Path | None) -> NDArray[Any] | Path | None:
+    """Return the second moment of all layers, or the file that has that of each."""
+    return path if path is not None and (path.is_dir() or path.suffix in _BY_LAYER) else _moment(path)
+
+
 def _check_outputs(
     sources: Sequence[Path | None], outputs: Mapping[str, tuple[Path | None, _Output]], *, force: bool
 ) -> None:
@@ -644,10 +605,10 @@ def _command() -> str:
 
 
 @contextlib.contextmanager
-def _resumable(command: str, what: str, out: Path, options: RunOptions) -> Iterator[Callable[[Progress], None]]:
-    """Give the callback that shows how far a study is, and after Ctrl-C say what is done and kept."""
+def _resumable(out: Path, scheduler: str | None, *, quiet: bool) -> Iterator[Callable[[Progress], None]]:
+    """Give the callback that shows how far a sweep is, and after Ctrl-C say what is done and kept."""
     state: Progress | None = None
-    with _output.progress_line(quiet=options.json) as show, _cluster(options.scheduler):
+    with _output.progress_line(quiet=quiet) as show, _cluster(scheduler):
 
         def hear(news: Progress) -> None:
             nonlocal state
@@ -657,8 +618,8 @@ def _resumable(command: str, what: str, out: Path, options: RunOptions) -> Itera
         try:
             yield hear
         except KeyboardInterrupt:
-            done = f"0 {what}" if state is None else f"{state.n_done} of {state.n_units} {what}"
-            sys.stderr.write(f"structmat {command}: {done} are done and kept in {out}; the same command continues\n")
+            done = "0 results" if state is None else f"{state.n_done} of {state.n_units} results"
+            sys.stderr.write(f"structmat sweep: {done} are done and kept in {out}; the same command continues\n")
             raise
 
 

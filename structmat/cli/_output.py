@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from structmat import _progress
-from structmat._files import counted, first_names, printable, shown_error
+from structmat._files import printable, shown_error
 from structmat._progress import Show
 from structmat.fit import baseline_errors
 
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "comparison",
-    "print_checkpoint",
     "print_description",
     "print_fit",
     "print_json",
@@ -35,9 +34,6 @@ __all__ = [
     "say_files",
     "say_lines",
 ]
-
-_SHOWN = 20
-"""The table of a checkpoint shows at most so many layers; all of them stand in `results.csv`."""
 
 
 def progress_line(*, quiet: bool) -> contextlib.AbstractContextManager[Show]:
@@ -105,45 +101,16 @@ def print_fit(title: str, result: FitResult, rows: dict[str, Any]) -> None:
     )
 
 
-def print_checkpoint(title: str, study: studies.Study) -> None:
-    """Print the layers with the smallest and the largest errors, and the error of all layers together."""
-    fits = [row for row in study.rows if row["method"] == "cdd"]
-    svd_errors = {row["layer"]: row["error"] for row in study.rows if row["method"] == "truncated-svd"}
-    changed = sorted((fit for fit in fits if fit["norm"]), key=lambda fit: fit["error"])
-    lines = [
-        [
-            fit["layer"],
-            f"{fit['rows']} x {fit['cols']}",
-            f"{fit['n_parameters']:,}",
-            _error(fit["error"]),
-            _error(svd_errors[fit["layer"]]),
-        ]
-        for fit in changed
-    ]
-    if len(lines) > _SHOWN:
-        lines[_SHOWN // 2 : -_SHOWN // 2] = [[f"... {len(lines) - _SHOWN} between ...", *[""] * 4]]
-    used = sum(fit["n_parameters"] for fit in changed)
-    entries = sum(fit["rows"] * fit["cols"] for fit in changed)
-    totals = [_error(study.total_error(method)) for method in ("cdd", "truncated-svd")]
-    lines.append([f"{counted(len(changed), 'layer')} together", "", f"{used:,}", *totals])
-    say(title)
-    print_table(["layer", "shape", "parameters", "CDD", "truncated SVD"], lines)
-    say(f"{used / entries:.3%} of the parameters of these layers")
-    if len(changed) < len(fits):
-        say(f"not in the adapter: {counted(len(fits) - len(changed), 'layer')} without a change")
-    if study.left_out:
-        names = first_names(study.left_out, 3)
-        say(f"tuned too, but not in the adapter: {counted(len(study.left_out), 'weight')} ({names})")
-    for name, why in study.failed.items():
-        say(f"skipped {name}: {why}")
-
-
 def print_means(study: studies.Study, note: str) -> None:
     """Print the means of a sweep over its layers."""
     if study.rows:
         say_lines(repr(study))
     for text in study.left_out:
         say(f"left out: {text}")
+    for name, why in study.failed.items():
+        say(f"failed: {name}: {why}")
+    for folder in study.adapters:
+        say(f"adapter: {folder}")
     say(note)
 
 

@@ -2,12 +2,14 @@
 
 - `_engine`: any units of work in parallel, their results in one file
 - `_study`: `Study`, the table that a study ends with
-- `_fit_checkpoint`: `fit_checkpoint`, from a tuned model to an adapter
-- `_layer_fit`: the work on one of its layers
-- `_plans`: which layers of files it fits
-- `_models`: which modules these are the weights of
-- `_checkpoint_files`: the weights in the files, by name and piece by piece
 - `_sweep`: `sweep`, many matrices by many methods with many settings
+- `_units`: the work on one matrix
+- `_adapters`: products of the changes of a checkpoint as adapters
+- `_sources`: `matrices` and `changes`, which find matrices in files
+- `_plans`: which layers of checkpoints are fitted
+- `_changes`: the change of one layer
+- `_models`: which modules stored weights belong to
+- `_checkpoint_files`: the weights in the files, by name and piece by piece
 """
 
 from __future__ import annotations
@@ -20,13 +22,13 @@ try:
         if find_spec(library) is None:
             raise ModuleNotFoundError(name=library)  # noqa: TRY301
     from structmat.studies._engine import Progress
-    from structmat.studies._fit_checkpoint import fit_checkpoint
+    from structmat.studies._sources import changes, matrices
     from structmat.studies._study import Study, load_study
-    from structmat.studies._sweep import changes, matrices, sweep
+    from structmat.studies._sweep import sweep
 except ModuleNotFoundError as error:
     if error.name is None or error.name.partition(".")[0] == "structmat":
         raise
     text = f'structmat.studies needs {error.name}, of the extra "studies": pip install "structmat[studies]"'
     raise ImportError(text) from error
 
-__all__ = ["Progress", "Study", "changes", "fit_checkpoint", "load_study", "matrices", "sweep"]
+__all__ = ["Progress", "Study", "changes", "load_study", "matrices", "sweep"]

@@ -70,7 +70,7 @@ _START = f'{{"{_Head._fields[0]}": '.encode()
 
 
 class Progress(NamedTuple):
-    """How far a run is, as handed to the `callback` of `sweep` and `fit_checkpoint`; as a string one line for people.
+    """How far a run is, as handed to the `callback` of `sweep`; as a string one line for people.
 
     Examples
     --------

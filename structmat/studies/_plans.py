@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import json
+import math
 import re
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from structmat._adapter_format import PREFIX
+from structmat._adapter_format import CONFIG, FACTOR_KEY, FACTOR_SCALE, PREFIX, WEIGHTS
 from structmat._errors import ArgumentValueError
 from structmat._files import unwrapped
+from structmat.studies._changes import AnyChange, Change, LowRankChange, ProductChange
 from structmat.studies._checkpoint_files import Checkpoint, CheckpointError, Entry, JoinedEntry
-from structmat.studies._layer_fit import Change
 from structmat.studies._models import Model, Part
 
-__all__ = ["Plan", "is_found", "plan_delta", "plan_pair"]
+__all__ = ["Plan", "is_adapter", "is_found", "plan_adapter", "plan_delta", "plan_pair"]
 
 _WEIGHT = ".weight"
 """The name of the weight of a linear layer is the path of the layer with this at its end."""
@@ -32,10 +34,8 @@ _CONV1D = re.compile(r"(.*\.)?(c_attn|c_proj|c_fc|q_attn)")
 class Plan:
     """What is to be fitted of the files that were given, and what was found out of everything else in them."""
 
-    changes: dict[str, Change] = field(default_factory=dict)
+    changes: dict[str, AnyChange] = field(default_factory=dict)
     """The layers to fit, by path of the module."""
-    transposed: set[str] = field(default_factory=set)
-    """Modules whose weight is stored as inputs by outputs."""
     pairs: list[tuple[Entry, Entry]] = field(default_factory=list)
     """The weights that are not fitted but are in both checkpoints, tuned and base: some may have been tuned too."""
     left_out: list[str] = field(default_factory=list)
@@ -44,12 +44,8 @@ class Plan:
     """What is wrong, by path of the module, or by name of the file if that cannot be read at all."""
     base: str | None = None
     """Name of the base model."""
-    checksums: dict[str, Any] = field(default_factory=dict)
-    """Checksums of the checkpoints, by what each is for: a run that is continued must be given the same ones."""
     seen: list[str] = field(default_factory=list)
     """The modules that could be fitted, whether `targets` chose them or not."""
-    model: str | None = None
-    """The class that the modules are known from, as `Model.name` has it."""
     experts: dict[str, tuple[str, int]] = field(default_factory=dict)
     """Of the layers that are matrices of a stack: the path of the parameter, and the number of the expert."""
     stacks: dict[str, int] = field(default_factory=dict)
@@ -57,7 +53,7 @@ class Plan:
     modules: set[str] | None = None
     """The paths of all modules that have weights, and of those around them; None if only some of them are known."""
 
-    def add(self, name: str, change: Change, *, cast: bool = False) -> None:
+    def add(self, name: str, change: AnyChange, *, cast: bool = False) -> None:
         """Take in a layer that is to be fitted, or what is wrong with it."""
         if name in self.changes:
             self.faults[name] = f"{change} and {self.changes.pop(name)} are both the change of {name}"
@@ -70,12 +66,17 @@ class Plan:
         else:
             self.changes[name] = change
 
+    def turn(self, names: set[str]) -> None:
+        """Take some of the changes for stored as inputs by outputs."""
+        for name, change in self.changes.items():
+            if isinstance(change, Change) and name in names:
+                self.changes[name] = replace(change, transposed=True)
+
 
 def plan_pair(old: Path, new: Path, targets: str | None, model: Model, *, cast: bool) -> Plan:
     """Plan the fit of a tuned checkpoint minus its base, by what is known of their model."""
     base, tuned = _located(old), _located(new)
-    checksums = {"base": base.checksum(), "tuned": tuned.checksum()}
-    plan = Plan(base=str(old), checksums=checksums, model=model.name, modules=model.modules)
+    plan = Plan(base=str(old), modules=model.modules)
     if plan.modules is None:
         plan.modules = {path[: dot.start()] for path in map(unwrapped, tuned) for dot in re.finditer(r"\.", path)}
     tied = {side: _tied(side) if targets is None else set() for side in (base, tuned)}
@@ -101,8 +102,8 @@ def plan_pair(old: Path, new: Path, targets: str | None, model: Model, *, cast: 
             plan.faults[name] = f"{after}: {base.path} has no such weight"
         else:
             plan.left_out.append(key)
-    plan.transposed = _stored_by_inputs(plan, tuned, model)
-    plan.transposed |= {name for name, (path, _) in plan.experts.items() if model.stacks[path].transposed}
+    plan.turn(_stored_by_inputs(plan, tuned, model))
+    plan.turn({name for name, (path, _) in plan.experts.items() if model.stacks[path].transposed})
     alone = set(base) - set(partners.values()) - tied[base]
     for key in sorted(alone):
         name = model.layer_of(key)
@@ -221,10 +222,89 @@ def _lost_layer(name: str, base: Checkpoint, key: str, tuned: Checkpoint) -> dic
     return {name: f"{entry}: {tuned.path} has no such weight"} if len(entry.shape) == 2 else {}
 
 
+def is_adapter(path: Path) -> bool:
+    """Tell whether a folder holds an adapter in the format of PEFT, and no model."""
+    return (path / CONFIG).is_file()
+
+
+def plan_adapter(old: Path, folder: Path, targets: str | None, model: Model) -> Plan:
+    """Plan the fit of the changes that an adapter of LoRA, or one of this package, makes in a base."""
+    base, adapter = _located(old), _located(folder / WEIGHTS)
+    try:
+        settings = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        kind, found = settings["peft_type"], _LAYERS_OF_ADAPTER[settings["peft_type"]](adapter, settings)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        text = (
+            f"holds no adapter of {' or '.join(_LAYERS_OF_ADAPTER)} that can be read ({type(error).__name__}: {error})"
+        )
+        raise CheckpointError(f"{folder / CONFIG} {text}") from error
+    plan = Plan(base=str(old), modules=model.modules)
+    layers = {model.layer_of(key) or _module_of(key): base.entry(key) for key in base}
+    used = set()
+    for name, (change, keys) in found.items():
+        used |= set(keys)
+        plan.seen.append(name)
+        if targets is not None and not is_found(targets, name):
+            continue
+        if name not in layers:
+            plan.faults[name] = f"{change}: {base.path} has no layer of this name"
+        elif sorted(layers[name].shape) != sorted(change.shape):
+            plan.faults[name] = (
+                f"{change} is a change of shape {change.shape}, but {layers[name]} is {layers[name].shape}"
+            )
+        else:
+            plan.add(name, change)
+    plan.left_out += [key for key in adapter if key not in used]
+    if not found:
+        raise CheckpointError(f"{folder}: the adapter of {kind} changes no linear layer")
+    return plan
+
+
+_Found = dict[str, tuple[AnyChange, tuple[str, ...]]]
+"""By path of the layer its change, and the names of the weights that make it."""
+
+
+def _low_rank_layers(adapter: Checkpoint, settings: Mapping[str, Any]) -> _Found:
+    """Return what an adapter of LoRA changes."""
+    if settings.get("use_dora"):
+        raise ValueError("a change by DoRA depends on the norms of the columns of the base: merge it")
+    found: _Found = {}
+    for key in adapter:
+        path, mark, _ = key.removeprefix(PREFIX).rpartition(".lora_A.weight")
+        other = key.replace(".lora_A.weight", ".lora_B.weight")
+        if not mark or other not in adapter.entries or len(adapter.entries[other].shape) != 2:
+            continue
+        right, left = adapter.entry(key), adapter.entry(other)
+        alphas = settings.get("alpha_pattern") or {}
+        own = next((alphas[each] for each in alphas if re.match(rf"(.*\.)?({each})$", path)), settings["lora_alpha"])
+        rank = right.shape[0]
+        scale = float(own) / (math.sqrt(rank) if settings.get("use_rslora") else rank)
+        found[path] = LowRankChange(left, right, scale), (key, other)
+    return found
+
+
+def _product_layers(adapter: Checkpoint, settings: Mapping[str, Any]) -> _Found:
+    """Return what an adapter of this package changes."""
+    vectors: dict[str, dict[int, str]] = {}
+    for key in adapter:
+        match = FACTOR_KEY.match(key)
+        if match and match["parameter"] is None:
+            vectors.setdefault(match["path"], {})[int(match["index"])] = key
+    scales = float(settings.get("alpha", 1.0)), float(settings.get("factor_scale", FACTOR_SCALE))
+    return {
+        path: (ProductChange(tuple(adapter.entry(own[i]) for i in sorted(own)), *scales), tuple(own.values()))
+        for path, own in vectors.items()
+    }
+
+
+_LAYERS_OF_ADAPTER = {"LORA": _low_rank_layers, "CDD": _product_layers}
+"""What adapters change, by their kind as PEFT names it."""
+
+
 def plan_delta(path: Path, targets: str | None) -> Plan:
     """Plan the fit of changes that stand in a file, by name of the module or of its weight."""
     deltas = _located(path)
-    plan = Plan(checksums={"delta": deltas.checksum()})
+    plan = Plan()
     for key in deltas:
         name = _module_of(key).removeprefix(PREFIX)
         if key in deltas.faults:

@@ -63,7 +63,7 @@ _SETTING = ("method", "block_size", "n_factors")
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Study:
-    """The results of a sweep or of a fit of a checkpoint, complete or so far.
+    """The results of a sweep, complete or so far.
 
     Attributes
     ----------
@@ -79,12 +79,14 @@ class Study:
     failed : mapping of str to str
         Why rows could not be computed, by layer or by layer and setting.
     left_out : tuple of str
-        What is not part of the study, and never will be: weights that were tuned but cannot be part of an adapter,
-        and settings that there are not.
+        What is not part of the study, and never will be: weights that were tuned but are in no adapter, and settings
+        that there are not.
+    adapters : tuple of str
+        The folders of adapters that were written.
 
     See Also
     --------
-    sweep, fit_checkpoint : Return one.
+    sweep : Returns one.
     load_study : Reads one.
 
     Examples
@@ -102,6 +104,7 @@ class Study:
     rows: tuple[Mapping[str, Any], ...]
     failed: Mapping[str, str] = field(default_factory=dict)
     left_out: tuple[str, ...] = ()
+    adapters: tuple[str, ...] = ()
 
     def to_pandas(self) -> Any:
         """Return the table.
@@ -158,7 +161,8 @@ class Study:
         layers[["n_searches", "error"]] = found["error"].agg(["size", "min"])
         layers[["median_error", "largest_error"]] = found["error"].agg(["median", "max"])
         layers[["stopped", *_TIMES]] = found[["stopped", *_TIMES]].sum()
-        layers["square"], layers["residual"] = layers["norm"] ** 2, (layers["norm"] * layers["error"]) ** 2
+        relative = layers["norm"] / (layers["norm"].max() or 1.0)  # whose squares do not overflow
+        layers["square"], layers["residual"] = relative**2, (relative * layers["error"]) ** 2
         of_setting = layers.groupby([*_SETTING], sort=False)
         named = {"layers": ("error", "size"), "n_searches": ("n_searches", "max")}
         named |= {name: (name, "mean") for name in ("n_parameters", "share", "error")}
@@ -221,23 +225,6 @@ class Study:
             block_size=layouts[0].block_size,
             weighted=best[0]["weighted"],
         )
-
-    def total_error(self, method: str = "cdd") -> float:
-        """Return the relative error of all layers together, by one method.
-
-        Parameters
-        ----------
-        method : str, default "cdd"
-            The method.
-
-        Returns
-        -------
-        float
-            The norm of all residuals over that of all matrices.
-        """
-        rows = [row for row in self.rows if row["method"] == method]
-        whole = math.hypot(*(row["norm"] for row in rows))
-        return math.hypot(*(row["error"] * row["norm"] for row in rows)) / whole if whole else 0.0
 
     def to_latex(self, *, command: str | None = None) -> str:
         """Return the table of `means` for a paper, with the rules of the package booktabs.
@@ -356,11 +343,12 @@ def _baselines(rows: Sequence[Mapping[str, Any]], numbers: Sequence[int]) -> dic
     """Return parameters and errors of other families for each number of factors; NaN where one has no member."""
     found = {(row["method"], row["n_factors"]): row for row in rows}
     none = {"n_parameters": 0, "error": np.nan}
-    return {
-        name: tuple(np.array([found.get((name, number), none)[of] for number in numbers]) for of in none)
-        for name in BASELINES
-        if any(row["method"] == name for row in rows)
-    }
+
+    def column(method: str, name: str) -> Any:
+        return np.array([found.get((method, number), none)[name] for number in numbers])
+
+    names = [name for name in BASELINES if any(row["method"] == name for row in rows)]
+    return {name: (column(name, "n_parameters"), column(name, "error")) for name in names}
 
 
 def _lines(means: Any, rows: Sequence[Mapping[str, Any]], x: str) -> tuple[list[Any], dict[str, tuple[Any, Any]]]:

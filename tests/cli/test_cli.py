@@ -20,9 +20,8 @@ from scipy.io import savemat
 import structmat as sm
 from structmat import _progress
 from structmat.cli import _output, main
-from structmat.cli._output import print_checkpoint
 from structmat.fit import error_curve, fit_cdd
-from structmat.studies import Study, load_study
+from structmat.studies import load_study
 
 W = np.random.default_rng(0).standard_normal((9, 6))
 PNG, PDF = b"\x89PNG", b"%PDF"
@@ -74,16 +73,16 @@ def cli(capfd, monkeypatch):
 
 def test_help_fits_one_screen(cli, monkeypatch):
     monkeypatch.setenv("COLUMNS", "100")
-    for name in ("fit", "curve", "fit-checkpoint", "sweep", "info"):
+    for name in ("fit", "curve", "sweep", "info"):
         status, out, err = cli(name, "--help")
         assert (status, err) == (0, "")
-        assert len(out.splitlines()) <= 40
+        assert len(out.splitlines()) <= (60 if name == "sweep" else 40)
         assert "--json" in out
         assert "--no-" not in out
     assert cli("--version") == (0, f"structmat {sm.__version__}\n", "")
     status, out, _ = cli()
     assert status == 0
-    assert all(name in out for name in ("fit", "curve", "fit-checkpoint", "sweep", "info", "--install-completion"))
+    assert all(name in out for name in ("fit", "curve", "sweep", "info", "--install-completion"))
 
 
 def test_fit(cli, folder):
@@ -179,45 +178,42 @@ def test_a_curve_is_written_as_a_table(cli, folder):
 
 
 @pytest.mark.filterwarnings("default")
-def test_fit_checkpoint(cli, folder):
+def test_a_sweep_over_a_checkpoint_writes_adapters(cli, folder):
     rng = np.random.default_rng(0)
-    base = {f"layers.{i}.up.weight": rng.standard_normal((6, 4)) for i in range(25)} | {"norm.weight": np.ones(4)}
+    base = {f"layers.{i}.up.weight": rng.standard_normal((6, 4)) for i in range(5)} | {"norm.weight": np.ones(4)}
     tuned = {key: weight + rng.standard_normal(weight.shape) for key, weight in base.items()}
     tuned["layers.3.up.weight"] = base["layers.3.up.weight"]
     save_file(base, "base.safetensors")
     save_file(tuned, "tuned.safetensors")
-    sources = ("--base", "base.safetensors", "--tuned", "tuned.safetensors", "--out", "adapter")
-    status, out, err = cli("fit-checkpoint", *sources)
+    sources = ("--base", "base.safetensors", "--tuned", "tuned.safetensors", "--write-adapters", "--out", "study")
+    status, out, err = cli("sweep", *sources)
     assert (status, err) == (0, "")
-    for text in ("24 layers together", "... 4 between ...", "1 layer without a change", "1 weight (norm.weight)"):
+    for text in (
+        "Study of 4 layers",
+        "layers.3.up does not change",
+        "norm.weight was tuned too",
+        "adapter: study/adapter-3",
+    ):
         assert text in out
-    names = ["adapter_config.json", "adapter_model.safetensors", "results.csv", "results.jsonl", "results.png"]
-    assert sorted(path.name for path in Path("adapter").glob("[ar]*")) == names
-    status, out, _ = cli("fit-checkpoint", *sources, "--json")  # all of it is there
-    assert status == 0
-    assert json.loads(out)["rows"] == [dict(row) for row in load_study("adapter").rows]
+    names = ["adapter-3", "results.csv", "results.jsonl", "results.png", "results.tex"]
+    assert sorted(path.name for path in Path("study").glob("[ar]*")) == names
+    assert {path.name for path in Path("study/adapter-3").iterdir()} == {
+        "adapter_config.json",
+        "adapter_model.safetensors",
+    }
+    status, out, _ = cli("sweep", *sources, "--json")  # all of it is there
+    assert (status, json.loads(out)["adapters"]) == (0, ["study/adapter-3"])
+    assert json.loads(out)["rows"] == [dict(row) for row in load_study("study").rows]
     Path("config.json").write_text('{"model_type": "unheard"}')
-    status, out, err = cli("fit-checkpoint", *sources[:-1], "other", "--targets", "layers.0.up")
+    status, out, err = cli("sweep", *sources[:-1], "other", "--targets", "layers.0.up")
     assert (status, err.count("\n")) == (0, 1)
-    assert err.startswith("structmat fit-checkpoint: warning: fit_checkpoint: the modules of unheard are not known")
+    assert err.startswith("structmat sweep: warning: changes: the modules of unheard are not known")
     Path("config.json").unlink()
     Path("tuned.safetensors").write_bytes(b"x" * 99)
-    status, out, err = cli("fit-checkpoint", *sources)
+    status, out, err = cli("sweep", *sources)
     assert (status, out, err.count("\n")) == (1, "", 1)
-    assert err.startswith("structmat fit-checkpoint: error: ")
+    assert err.startswith("structmat sweep: error: ")
     assert "tuned.safetensors is no complete safetensors file" in err
-
-
-def test_the_rows_of_a_layer_are_found_by_their_names_in_any_order(capsys):
-    row = {"rows": 6, "cols": 4, "norm": 1.0, "n_parameters": 16}
-    fits = [{**row, "layer": name, "method": "cdd", "error": error} for name, error in (("a", 0.25), ("b", 0.5))]
-    svds = [{**fit, "method": "truncated-svd", "error": fit["error"] + 0.125} for fit in fits]
-    print_checkpoint("title", Study((fits[0], svds[0], fits[1], svds[1])))
-    told = capsys.readouterr().out
-    assert [line.split()[-2:] for line in told.splitlines()[2:4]] == [["0.2500", "0.3750"], ["0.5000", "0.6250"]]
-    for rows in ((*svds, *fits), (*fits, *svds[::-1])):
-        print_checkpoint("title", Study(rows))
-        assert capsys.readouterr().out == told
 
 
 def test_sweep(cli, folder):
@@ -227,6 +223,9 @@ def test_sweep(cli, folder):
     assert f"Study of 2 layers, {count} rows" in out
     assert "has no member with so few parameters" in out
     assert Path("study/results.png").read_bytes().startswith(PNG)
+    command = b"structmat sweep two.npz --n-factors 3,4 --block-sizes min,3 --out study"
+    assert command in Path("study/results.png").read_bytes()
+    assert Path("study/results.tex").read_bytes().splitlines()[2] == b"% " + command
     np.save("zero.npy", np.zeros((4, 4)))
     assert cli("sweep", "zero.npy", "--out", "zero")[1].endswith("tables: zero\n")  # nothing to draw
     weighted = ("sweep", "W.npy", "square.npy", "--out", "other", "--json", "--input-second-moment", "S6.npy")
@@ -291,16 +290,15 @@ REFUSED = [
     ("curve W.npy --n-factors 3.0", 2, "--n-factors: must be an integer, got '3.0'"),
     ("curve W.npy --n-factors 3,4", 2, "--n-factors: must be odd"),
     ("info foreign.npy", 1, "foreign.npy is no .npy"),
-    ("fit-checkpoint --out out", 1, "base and tuned, or delta alone, must be given, got none"),
-    ("fit-checkpoint --delta plain.safetensors --out out --n-factors 4", 2, "--n-factors: must be odd"),
-    ("fit-checkpoint --delta plain.safetensors --out out --targets (", 2, "--targets: must be a regular expression"),
-    ("fit-checkpoint --delta plain.safetensors --out out --workers three", 2, "--workers: must be an integer"),
-    ("fit-checkpoint --delta plain.safetensors --out lora", 1, "lora/adapter_config.json: the file exists, and no"),
+    ("sweep --base a --out out", 1, "base and tuned, or delta alone, must be given, got base"),
+    ("sweep --delta plain.safetensors --out out --targets (", 2, "--targets: must be a regular expression"),
+    ("sweep --delta plain.safetensors --out out --workers three", 2, "--workers: must be an integer"),
     ("sweep W.npy --out mine", 1, "mine/results.csv: the file exists, and no results.jsonl says that a run wrote it"),
-    ("fit-checkpoint --delta none.npy --out out", 1, "none.npy"),
-    ("fit-checkpoint --delta plain.safetensors --out W.npy", 1, "W.npy: File exists"),
-    ("sweep --out out", 2, "name files of matrices, or both --base and --tuned"),
-    ("sweep W.npy --base a --tuned b --out out", 2, "name files of matrices, or both --base and --tuned"),
+    ("sweep --delta none.npy --out out", 1, "none.npy"),
+    ("sweep --delta plain.safetensors --out W.npy", 1, "W.npy: File exists"),
+    ("sweep W.npy --write-adapters --out out", 1, "layers: must be changes of a checkpoint"),
+    ("sweep --out out", 2, "name files of matrices, or --base and --tuned, or --delta"),
+    ("sweep W.npy --base a --tuned b --out out", 2, "name files of matrices, or --base and --tuned, or --delta"),
     ("sweep zz.npz --out out", 1, "zz.npz: No such file"),
     ("sweep W.npy --n-factors 4 --out out", 1, "there is nothing to do"),
     ("sweep W.npy --out out --block-sizes 1x", 2, "--block-sizes: must be an integer or min, got '1x'"),
@@ -468,7 +466,7 @@ ENDS_WITH = [
     ("curve missing.npy --plot o.png", "matplotlib", "files"),
     *[
         (f"{command} --out o", library, "files" if library == "matplotlib" else "studies")
-        for command in ("sweep missing.npy", "fit-checkpoint --delta missing.safetensors")
+        for command in ("sweep missing.npy",)
         for library in ("pandas", "matplotlib", "safetensors", "joblib", "filelock", "threadpoolctl")
     ],
     ("sweep W.npy --out o --scheduler tcp://localhost:1", "distributed", "studies"),

@@ -101,7 +101,7 @@ RELATED: dict[str, tuple[str, ...]] = {
     "structmat/_adapter_format.py": ("studies/test_checkpoints.py", "torch/test_files.py"),
     "structmat/studies": ("studies/test_engine.py", "studies/test_sweep.py", "studies/test_checkpoint*.py"),
     "structmat/studies/_checkpoint_files.py": ("studies/test_checkpoint_files.py", "studies/test_checkpoints.py"),
-    "structmat/studies/_fit_checkpoint.py": ("studies/test_checkpoint_experts.py", "studies/test_checkpoints.py"),
+    "structmat/studies/_adapters.py": ("studies/test_checkpoint_experts.py", "studies/test_checkpoints.py"),
     "structmat/studies/_sweep.py": ("studies/test_sweep.py",),
 }
 """For a file or a folder of the package, the tests of its subject: patterns of paths below ``tests``, in the order in

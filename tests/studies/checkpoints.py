@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 import structmat as sm
+from structmat.studies import changes, sweep
 
 N, LAYERS = 16, 3
 KINDS = {"attn.q": (N, N), "mlp.up": (2 * N, N), "mlp.down": (N, 2 * N)}
@@ -59,3 +61,25 @@ def make(folder, dtype="float32", **options):
     """Write base and tuned; return the arguments that name them."""
     base, tuned = weights(dtype)
     return {"base": write(folder / "base", base, **options), "tuned": write(folder / "tuned", tuned, **options)}
+
+
+def fit_checkpoint(out, *, n_factors=3, block_size="min", rng=0, **options):
+    """Fit the changes of a checkpoint by one number of factors, and write an adapter into `ADAPTER` of the folder."""
+    find = {name: options.pop(name) for name in [*options] if name in inspect.signature(changes).parameters}
+    sizes = {"n_factors": [n_factors], "block_sizes": [block_size], "methods": ["cdd", "truncated-svd"]}
+    return sweep(changes(**find), out, **sizes, rng=rng, write_adapters=True, **options)
+
+
+ADAPTER = "adapter-3"
+
+
+def tuned_too(study):
+    """Return the names of the weights that were tuned, but are in no adapter."""
+    found = [text.partition(" was tuned too")[::2] for text in study.left_out]
+    return {name for name, rest in found if rest}
+
+
+def together(study, method="cdd"):
+    """Return the error of all layers together."""
+    means = study.means()
+    return float(means[means["method"] == method]["together"].iloc[0])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from types import SimpleNamespace
 
 
@@ -24,9 +23,4 @@ def rows(study):
 
 def adapter(out):
     """Return the files of an adapter."""
-    return [(out / name).read_bytes() for name in ("adapter_model.safetensors", "adapter_config.json")]
-
-
-def settings(out):
-    """Return the first line of the table of a run."""
-    return json.loads((out / "results.jsonl").read_text().splitlines()[0])["settings"]
+    return [(out / "adapter-3" / name).read_bytes() for name in ("adapter_model.safetensors", "adapter_config.json")]

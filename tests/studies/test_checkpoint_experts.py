@@ -15,11 +15,11 @@ from safetensors.torch import load_file, save_file
 
 import structmat as sm
 from structmat.peft import CDDTunerParameters
-from structmat.studies import fit_checkpoint
+from structmat.studies._changes import Change
 from structmat.studies._checkpoint_files import Checkpoint, CheckpointError, JoinedEntry
-from structmat.studies._layer_fit import Change
 from tests.peft import tiny
 from tests.peft.tiny import logits
+from tests.studies.checkpoints import ADAPTER, fit_checkpoint, tuned_too
 
 pytestmark = [*tiny.QUIET, pytest.mark.filterwarnings("ignore:.*does not match the ratio implicitly set")]
 
@@ -47,7 +47,9 @@ def sources(folder: Any) -> dict[str, Any]:
 
 
 def adapter(folder: Any) -> tuple[bytes, bytes]:
-    return tuple((folder / name).read_bytes() for name in ("adapter_config.json", "adapter_model.safetensors"))
+    return tuple(
+        (folder / ADAPTER / name).read_bytes() for name in ("adapter_config.json", "adapter_model.safetensors")
+    )
 
 
 @pytest.mark.parametrize(
@@ -63,14 +65,14 @@ def test_the_adapter_makes_the_tuned_model_whatever_the_files_hold(tmp_path, kin
     """As the Hub has them, one matrix for each projection of each expert; stacked; transposed."""
     tuned = write(tmp_path, kind, stacked=stacked)
     study = fit_checkpoint(tmp_path / "out", **sources(tmp_path))
-    assert study.left_out == ()
+    assert tuned_too(study) == set()
     rows = {row["layer"]: row for row in study.rows if row["method"] == "cdd" and row["norm"]}
     assert set(rows) == {f"{LAST}.{name}.{expert}" for name in NAMES for expert in (0, 2, 3)}
     assert max(row["error"] for row in rows.values()) < 1e-5
-    settings = json.loads((tmp_path / "out" / "adapter_config.json").read_text())
+    settings = json.loads((tmp_path / "out" / ADAPTER / "adapter_config.json").read_text())
     assert settings["target_parameters"] == [f"{LAST}.{name}" for name in sorted(NAMES)]
     assert settings["target_modules"] == []
-    model = peft.PeftModel.from_pretrained(tiny.model(kind), tmp_path / "out", is_trainable=True)
+    model = peft.PeftModel.from_pretrained(tiny.model(kind), tmp_path / "out" / ADAPTER, is_trainable=True)
     assert [type(each) for each in model.modules() if hasattr(each, "cdd_adapters")] == [CDDTunerParameters]
     torch.testing.assert_close(logits(kind, model), logits(kind, tuned), rtol=1e-4, atol=1e-5)
     (layer,) = (each for each in model.modules() if isinstance(each, CDDTunerParameters))
@@ -93,7 +95,7 @@ def test_a_run_that_ended_early_goes_on_with_the_next_expert(tmp_path):
     seen.clear()
     fit_checkpoint(tmp_path / "out", **sources(tmp_path), targets=rf"{LAST}", callback=lambda p: seen.append(p.n_done))
     assert seen[0] >= 3
-    assert seen[-1] == 9  # four experts, two parameters, and all that is not fitted
+    assert seen[-1] == 13  # three experts, two parameters, two methods, and all that is not fitted
     fit_checkpoint(tmp_path / "whole", **sources(tmp_path), targets=rf"{LAST}")
     assert adapter(tmp_path / "whole") == adapter(tmp_path / "out")
 
@@ -101,11 +103,13 @@ def test_a_run_that_ended_early_goes_on_with_the_next_expert(tmp_path):
 def test_targets_choose_experts_and_others_are_told(tmp_path):
     write(tmp_path, "mixtral")
     study = fit_checkpoint(tmp_path / "out", **sources(tmp_path), targets=r"experts\.down_proj\.[02]$")
-    assert {row["layer"].removeprefix("model.layers.") for row in study.rows} == {
-        f"{i}.mlp.experts.down_proj.{expert}" for i in range(2) for expert in (0, 2)
+    chosen = {f"model.layers.1.mlp.experts.down_proj.{expert}" for expert in (0, 2)}
+    assert {row["layer"] for row in study.rows} == chosen
+    assert {text for text in study.left_out if text.endswith("change")} == {
+        f"{name.replace('layers.1', 'layers.0')} does not change" for name in chosen
     }
     prefix = "model.layers.1.block_sparse_moe.experts"
-    assert set(study.left_out) == {
+    assert tuned_too(study) == {
         f"{prefix}.3.w2.weight",
         *(f"{prefix}.{e}.{w}.weight" for e in (0, 2, 3) for w in ("w1", "w3")),
     }
@@ -128,7 +132,7 @@ def test_bad_experts_are_told_by_file_and_key_or_skipped(tmp_path):
     assert set(study.failed) == {f"{LAST}.gate_up_proj.0", f"{LAST}.down_proj.2", f"{LAST}.gate_up_proj.3"}
     assert "has shape (3, 3), but" in study.failed[f"{LAST}.down_proj.2"]
     assert "are no parts of one matrix" in study.failed[f"{LAST}.gate_up_proj.3"]
-    model = peft.PeftModel.from_pretrained(tiny.model("mixtral"), tmp_path / "out")
+    model = peft.PeftModel.from_pretrained(tiny.model("mixtral"), tmp_path / "out" / ADAPTER)
     (layer,) = (each for each in model.modules() if isinstance(each, CDDTunerParameters))
     changed = {name: change.dense().flatten(1).any(1).tolist() for name, change in layer.changes("default").items()}
     assert changed == {"down_proj": [True, False, False, True], "gate_up_proj": [False, False, True, False]}
@@ -141,9 +145,9 @@ def test_a_file_of_changes_of_stacks(tmp_path):
     stacks = {"mlp.experts.up_proj": torch.from_numpy(changes), "conv.weight": torch.ones(2, 2, 2)}
     save_file(stacks, tmp_path / "delta.safetensors")
     study = fit_checkpoint(tmp_path / "out", delta=tmp_path / "delta.safetensors")
-    assert study.left_out == ("conv.weight",)
+    assert tuned_too(study) == {"conv.weight"}
     assert [row["layer"] for row in study.rows[::2]] == [f"mlp.experts.up_proj.{i}" for i in range(3)]
-    found = load_file(tmp_path / "out" / "adapter_model.safetensors")
+    found = load_file(tmp_path / "out" / ADAPTER / "adapter_model.safetensors")
     shapes = {key: tuple(value.shape) for key, value in found.items()}
     key = "base_model.model.mlp.experts.cdd_adapters.up_proj.vectors"
     assert shapes == {f"{key}.0": (3, 8), f"{key}.1": (3, 1, 1, 8), f"{key}.2": (3, 8)}

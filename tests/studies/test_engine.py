@@ -162,19 +162,19 @@ def files(tmp_path_factory):
 
 
 def arguments(kind, files, out, workers):
-    source = ["--delta", files / "delta.safetensors"] if kind == "fit-checkpoint" else [files / "w.npz"]
-    return [*map(str, [kind, *source, "--out", out, "--workers", workers])]
+    source = ["--delta", files / "delta.safetensors", "--write-adapters"] if kind == "adapters" else [files / "w.npz"]
+    return [*map(str, ["sweep", *source, "--out", out, "--workers", workers])]
 
 
 def outcome(kind, out):
     found = sorted(rows(load_study(out)), key=str)  # workers end in any order
-    return found, adapter(out) if kind == "fit-checkpoint" else None
+    return found, adapter(out) if kind == "adapters" else None
 
 
 @pytest.fixture(scope="module")
 def whole(files, tmp_path_factory):
     found = {}
-    for kind in ("fit-checkpoint", "sweep"):
+    for kind in ("adapters", "matrices"):
         out = tmp_path_factory.mktemp("whole") / kind
         assert main(arguments(kind, files, out, 1)) == 0
         found[kind] = outcome(kind, out)
@@ -184,10 +184,10 @@ def whole(files, tmp_path_factory):
 @pytest.mark.parametrize(
     ("how", "kind", "workers"),
     [
-        (signal.SIGKILL, "fit-checkpoint", 2),
-        (signal.SIGKILL, "sweep", 1),
-        (signal.SIGINT, "fit-checkpoint", 1),
-        (signal.SIGINT, "sweep", 2),
+        (signal.SIGKILL, "adapters", 2),
+        (signal.SIGKILL, "matrices", 1),
+        (signal.SIGINT, "adapters", 1),
+        (signal.SIGINT, "matrices", 2),
     ],
 )
 def test_a_run_that_was_ended_at_any_moment_ends_as_one_that_was_not(tmp_path, files, whole, kind, workers, how):
@@ -208,7 +208,7 @@ def test_a_run_that_was_ended_at_any_moment_ends_as_one_that_was_not(tmp_path, f
         if how == signal.SIGINT and process.returncode:
             assert process.returncode == 130, err
             kept = rf"\d+ of \d+ \w+ are done and kept in {re.escape(str(out))}; the same command continues"
-            told = rf"structmat {kind}: {kept}\nstructmat {kind}: interrupted\n"
+            told = rf"structmat sweep: {kept}\nstructmat sweep: interrupted\n"
             assert re.fullmatch(told, LEAKED.sub("", err)), err
     assert main(given) == 0
     assert outcome(kind, out) == whole[kind]
@@ -216,6 +216,6 @@ def test_a_run_that_was_ended_at_any_moment_ends_as_one_that_was_not(tmp_path, f
 
 def test_a_scheduler_that_is_not_there_is_one_line(tmp_path, files, capsys):
     pytest.importorskip("distributed")
-    assert main([*arguments("sweep", files, tmp_path / "out", 1), "--scheduler", "tcp://127.0.0.1:9"]) == 1
+    assert main([*arguments("matrices", files, tmp_path / "out", 1), "--scheduler", "tcp://127.0.0.1:9"]) == 1
     told = "structmat sweep: error: --scheduler: there is no Dask scheduler at tcp://127.0.0.1:9\n"
     assert capsys.readouterr().err == told

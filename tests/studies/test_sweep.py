@@ -13,7 +13,7 @@ from safetensors.numpy import save_file
 import structmat as sm
 from structmat.cli import main
 from structmat.fit import baseline_errors, error_curve, fit_cdd
-from structmat.studies import Study, changes, load_study, matrices, sweep
+from structmat.studies import Study, _units, changes, load_study, matrices, sweep
 from structmat.studies import _sweep as module
 from structmat.studies._study import COLUMNS
 from tests.studies.outcomes import rows
@@ -57,7 +57,7 @@ def test_rows_have_what_each_method_gives_by_itself(study):
 def short(monkeypatch):
     """Fits of few steps, in this process."""
     made = partial(error_curve, max_iter=8, restarts=1)
-    monkeypatch.setattr(module, "error_curve", made)
+    monkeypatch.setattr(_units, "error_curve", made)
     return made
 
 
@@ -279,7 +279,7 @@ def test_changes_between_checkpoints(tmp_path):
     np.testing.assert_array_equal(found["0.up"].matrix(), LAYERS["wide"] * 3 - LAYERS["wide"])
     study = sweep(found, tmp_path / "out", methods=["cdd"])
     assert ([row["layer"] for row in study.rows], study.left_out) == (["0.up"], ("0.same does not change",))
-    for wrong, text in (("x", "no matrix has a name in which 'x' is found"), ("(", "must be a regular expression")):
+    for wrong, text in (("x", "targets must match a layer, got 'x'"), ("(", "must be a regular expression")):
         with pytest.raises(ValueError, match=text):
             changes(tmp_path / "base.safetensors", tmp_path / "tuned.safetensors", wrong)
 
