@@ -311,12 +311,20 @@ class CDDModel(BaseTuner):
         for path, layer in layers.items():
             with naming(path):
                 layer.require_own_weight()
-        owners = Counter(p for module in self.model.modules() for p in module._parameters.values() if p is not None)
+        owners: Counter[Any] = Counter()
+        for module in self.model.modules():
+            owners.update(module._parameters.values())
         for layer in layers.values():
-            names = {name for adapter in layer.cdd_adapters for name in layer.changes(adapter)}
-            places = {name: owner_of(layer.get_base_layer(), name) for name in names}
-            # Quantised layers may call their weight by another name.
-            layer.shared_weights = {name for name, place in places.items() if owners[getattr(*place, None)] > 1}
+            layer.shared_weights = set()
+            if layer.quantization_backend is not None:  # it keeps its weight, which may have another name
+                continue
+            base = layer.get_base_layer()
+            for adapter in layer.cdd_adapters:
+                for _, names in layer._parts(adapter, base):
+                    for name in names:
+                        module, own = owner_of(base, name)
+                        if owners[getattr(module, own)] > 1:
+                            layer.shared_weights.add(name)
 
     def merge_adapter(self, adapter_names: list[str] | None = None, safe_merge: bool = False) -> None:
         """Merge adapters into the weights of all layers, or of none of them if an error comes.

@@ -6,14 +6,14 @@ from structmat.torch._adapters.adapter import Init
 from structmat.torch._adapters.from_lora import explaining
 from structmat.torch._adapters.options import AdapterOptions
 from structmat.torch._adapters.sample_changes import SampleChanges, is_computed_again
-from structmat.torch._changes.dense import dense_change, wide_dtype
+from structmat.torch._changes.dense import weight_plus_change, wide_dtype
 from structmat.torch._changes.rows import Samples
 from structmat.torch._files.folder import naming_damage, require_finite, require_one_product
 from structmat.torch._files.low_bits import require_known_bits, unpacked_state
 from structmat.torch._files.replacement import Replacement, taking_values
 from structmat.torch._layers import AdaptedLayer, Change, kind_of
-from structmat.torch._layers.base_weight import dtype_and_device, own_weight, owner_of, require_whole, weight_plus
-from structmat.torch._layers.changed_experts import Stack, call_changed, laid_out, stack_of
+from structmat.torch._layers.base_weight import dtype_and_device, own_weight, owner_of, require_whole, stored_as
+from structmat.torch._layers.changed_experts import Stack, as_matrices, call_changed, laid_out, stack_of
 from structmat.torch._model.model_state import as_before_on_error
 from structmat.torch._model.parameter_names import parameters_meant, places_of, text_of_unreached, unreached_experts
 from structmat.torch._model.targets import adaptable_layers, is_left_out, near_names, text_of_adaptable
@@ -38,8 +38,8 @@ __all__ = [
     "Stack",
     "adaptable_layers",
     "as_before_on_error",
+    "as_matrices",
     "call_changed",
-    "dense_change",
     "dtype_and_device",
     "explaining",
     "is_computed_again",
@@ -63,6 +63,7 @@ __all__ = [
     "require_whole",
     "return_to_fast_paths",
     "stack_of",
+    "stored_as",
     "taking_values",
     "text_of_adaptable",
     "text_of_unreached",
@@ -70,6 +71,6 @@ __all__ = [
     "unreached_experts",
     "unwrapped_model",
     "watch_calls",
-    "weight_plus",
+    "weight_plus_change",
     "wide_dtype",
 ]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import nullcontext
-from typing import NamedTuple
+from functools import partial
+from operator import attrgetter
+from typing import Any, NamedTuple
 
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer, check_adapters_to_merge
@@ -14,31 +16,36 @@ from torch import Tensor, nn
 from structmat._errors import ArgumentValueError
 from structmat.peft._config import CDDConfig
 from structmat.torch import CDDAdapter
-from structmat.torch._for_peft import as_before_on_error, dense_change, dtype_and_device, owner_of, wide_dtype
+from structmat.torch._for_peft import (
+    as_before_on_error,
+    dtype_and_device,
+    owner_of,
+    stored_as,
+    weight_plus_change,
+)
 
 __all__ = ["CDDTunerLayer", "Merged"]
+
+_is_meta = attrgetter("is_meta")
 
 
 class Merged(NamedTuple):
     """A change as it was merged, with copies of the vectors: the adapter may be another one when it is unmerged."""
 
-    shape: tuple[int, int]
-    """Of the change."""
     vectors: list[Tensor]
     gain: float
-    before: Tensor | None
-    """The weight before, unless the layer is quantised."""
+    before: Mapping[str, Tensor]
+    """The weights by name, as they were before; those of a quantised layer are not kept."""
 
     @classmethod
-    def of(cls, adapter: CDDAdapter, before: Tensor | None) -> Merged:
+    def of(cls, adapter: CDDAdapter, weights: Mapping[str, Tensor]) -> Merged:
         """Keep the change that an adapter makes now."""
         copies = [vector.detach().clone() for vector in adapter.vectors.forward()]
-        return cls(adapter.layout.shape, copies, adapter.gain, before)
+        return cls(copies, adapter.gain, weights)
 
-    def change(self, expert: int | None = None) -> Tensor:
-        """Return the change as a dense matrix; of vectors of several experts that of one, or all of them stacked."""
-        own = self.vectors if expert is None else [vector[expert] for vector in self.vectors]
-        return dense_change(self.shape, own, self.gain, wide_dtype(*own))
+    def plus(self, sign: int = 1) -> Callable[[Tensor], Tensor]:
+        """Return what adds the change to a matrix, or takes it off."""
+        return partial(weight_plus_change, vectors=self.vectors, gain=sign * self.gain)
 
 
 class CDDTunerLayer(nn.Module, BaseTunerLayer):
@@ -51,16 +58,19 @@ class CDDTunerLayer(nn.Module, BaseTunerLayer):
     """The changes by name of the adapter."""
     cdd_alpha: dict[str, float]
     """What they are multiplied by, unless scaled."""
-    shared_weights: set[str]
-    """The names of the weights that other modules of the model have too: they keep them when this is merged."""
+    shared_weights: set[str] | None
+    """The names of the weights that other modules of the model have too: they keep them when this is merged.
+
+    The model says so where it merges, after it has asked `require_own_weight`; None everywhere else.
+    """
 
     def __init__(self, base_layer: nn.Module) -> None:
         super().__init__()
         self.base_layer = base_layer
         self._disable_adapters = False
         self.merged_adapters: list[str] = []
-        self._merged: list[dict[str, Merged]] = []  # by name of the weight, for each of the merged adapters
-        self.shared_weights = set()
+        self._merged: list[list[Merged]] = []  # the changes of each of the merged adapters
+        self.shared_weights = None
         self._shared: dict[str, nn.Parameter] = {}  # while a merged layer has a weight of its own: the shared one
         self.cast_input_dtype_enabled = True
         self.cdd_adapters = nn.ModuleDict()
@@ -98,20 +108,34 @@ class CDDTunerLayer(nn.Module, BaseTunerLayer):
         """Refuse to merge where the change would be lost."""
         raise NotImplementedError
 
-    def _weight_of(self, name: str) -> Tensor:
-        """Return a weight of the base layer; of a quantised one, its values."""
-        module, own = owner_of(self.get_base_layer(), name)
-        weight: Tensor = getattr(module, own).data
-        return weight
-
-    def _assign_weight(self, name: str, value: Tensor) -> None:
-        """Set the values of a weight of the base layer, which stays the same parameter."""
-        module, own = owner_of(self.get_base_layer(), name)
-        getattr(module, own).data = value
-
-    def _plus(self, name: str, weight: Tensor, merged: Merged, sign: int = 1) -> Tensor:
-        """Return a weight plus a change, or minus it, in the layout of the base layer."""
+    def _parts(self, adapter: str, base: nn.Module) -> Sequence[tuple[CDDAdapter, tuple[str, ...]]]:
+        """Return the changes of one adapter, each with the names of the weights that one sum changes."""
         raise NotImplementedError
+
+    def _summed(self, base: Any, weights: Mapping[str, Tensor], merged: Merged, sign: int = 1) -> dict[str, Tensor]:
+        """Return weights plus a change, or minus it, in the layouts of the base layer."""
+        raise NotImplementedError
+
+    def _weights(self, base: Any, names: Iterable[str]) -> dict[str, Tensor]:
+        """Return weights of the base layer by name; of a quantised one, their values."""
+        if self.quantization_backend is not None:
+            return {name: self.get_base_weight() for name in names}
+        weights = {}
+        for name in names:
+            module, own = owner_of(base, name)
+            weights[name] = getattr(module, own).data
+        return weights
+
+    def _assign(self, base: Any, values: Mapping[str, Tensor]) -> None:
+        """Set the values of weights of the base layer, which stay the same parameters."""
+        if self.quantization_backend is not None:
+            for value in values.values():
+                self.set_base_weight(value)
+            return
+        for name, value in values.items():
+            module, own = owner_of(base, name)
+            weight = getattr(module, own)
+            weight.data = stored_as(weight, value)
 
     # ---- merging
 
@@ -136,30 +160,40 @@ class CDDTunerLayer(nn.Module, BaseTunerLayer):
             If the layer is quantised in a way that cannot be merged, computes its weight, or has a part of it, as in
             FSDP and in ZeRO-3 of DeepSpeed, outside of ``deepspeed.zero.GatheredParameters``.
         """
-        self.require_own_weight()
+        shared, self.shared_weights = self.shared_weights, None
+        if shared is None:
+            self.require_own_weight()
         # In inference mode the merged weight would become a tensor that autograd refuses for good.
         with torch.inference_mode(mode=False), torch.no_grad():
             own = [name for name in check_adapters_to_merge(self, adapter_names) if name in self.cdd_adapters]
             # One is merged whole or not at all.
             with as_before_on_error(self) if len(own) > 1 else nullcontext():
                 for name in own:
-                    self._merge_one(name, safe=safe_merge)
+                    self._merge_one(name, shared or (), safe=safe_merge)
 
-    def _merge_one(self, name: str, *, safe: bool) -> None:
+    def _merge_one(self, name: str, shared: Collection[str], *, safe: bool) -> None:
         """Merge one adapter: all of its changes, or none if one is refused."""
-        kept, sums = {}, {}
-        for weight_name, adapter in self.changes(name).items():
-            weight = self._weight_of(weight_name)
-            if weight.is_meta:
+        base = self.get_base_layer()
+        kept: list[Merged] = []
+        sums: dict[str, Tensor] = {}
+        for adapter, names in self._parts(name, base):
+            weights = self._weights(base, names)
+            if any(map(_is_meta, weights.values())):
                 text = "the weight is on the device meta, without values: merge before offloading"
                 raise ArgumentValueError(type(self).__name__, None, text)
-            record = Merged.of(adapter, weight if self.quantization_backend is None else None)
-            merged = self._plus(weight_name, weight, record)
+            kept.append(Merged.of(adapter, weights))
+            sums |= self._summed(base, weights, kept[-1])
+            if self.quantization_backend is not None:
+                kept[-1] = kept[-1]._replace(before=dict.fromkeys(names))
+        for merged in sums.values():
             if safe and not torch.isfinite(merged).all():
                 raise ValueError(f"NaNs detected in the merged weights. The adapter {name} seems to be broken")
-            kept[weight_name], sums[weight_name] = record, merged
-        for weight_name, merged in sums.items():
-            self._set_weight(weight_name, merged)
+        # Where other modules share an old weight, the layer gets a parameter of its own.
+        for weight_name in {*shared} & sums.keys() - self._shared.keys():
+            module, own = owner_of(base, weight_name)
+            self._shared[weight_name] = old = getattr(module, own)
+            setattr(module, own, nn.Parameter(old.data, requires_grad=old.requires_grad))
+        self._assign(base, sums)
         self._merged.append(kept)
         self.merged_adapters.append(name)
 
@@ -171,11 +205,11 @@ class CDDTunerLayer(nn.Module, BaseTunerLayer):
         if not self.merged:
             warnings.warn("Already unmerged. Nothing to do.", stacklevel=2)
         with torch.inference_mode(mode=False), torch.no_grad():
+            base = self.get_base_layer()
             while self.merged_adapters:
                 self.merged_adapters.pop()
-                for name, merged in self._merged.pop().items():
-                    self._unmerge_one(name, merged)
-            base = self.get_base_layer()
+                for merged in self._merged.pop():
+                    self._unmerge_one(base, merged)
             for name, shared in self._shared.items():
                 module, own = owner_of(base, name)
                 weight = getattr(module, own)
@@ -183,28 +217,22 @@ class CDDTunerLayer(nn.Module, BaseTunerLayer):
                     setattr(module, own, shared)
             self._shared.clear()
 
-    def _unmerge_one(self, name: str, merged: Merged) -> None:
-        """Take one change out of a weight."""
-        weight, before = self._weight_of(name), merged.before
-        # The old weight comes back bit for bit, unless the merged one is another now: somebody may have loaded or
-        # cast it, or merged into it by a layer that shares it. Then the change is subtracted.
-        expected = weight if before is None else self._plus(name, before, merged).to(weight)
-        if before is not None and torch.allclose(expected, weight, rtol=0, atol=0, equal_nan=True):
-            self._assign_weight(name, before.to(weight))
-        else:
-            self._assign_weight(name, self._plus(name, weight, merged, sign=-1))
-
-    def _set_weight(self, name: str, merged: Tensor) -> None:
-        """Put a merged weight into the base layer.
-
-        Where other modules share the old weight, the layer gets a parameter of its own.
-        """
-        if self.quantization_backend is None and name in self.shared_weights and name not in self._shared:
-            module, own = owner_of(self.get_base_layer(), name)
-            self._shared[name] = old = getattr(module, own)
-            setattr(module, own, nn.Parameter(merged, requires_grad=old.requires_grad))
-        else:
-            self._assign_weight(name, merged)
+    def _unmerge_one(self, base: Any, merged: Merged) -> None:
+        """Take one change out of the weights."""
+        weights = self._weights(base, merged.before)
+        if self.quantization_backend is not None:
+            self._assign(base, self._summed(base, weights, merged, sign=-1))
+            return
+        # Old weights come back bit for bit, unless a merged one is another now: somebody may have loaded or cast it, or
+        # merged into it by a layer that shares it. Then the change is subtracted.
+        expected = self._summed(base, merged.before, merged)
+        restored: dict[str, Tensor] = {}
+        for name, weight in weights.items():
+            if torch.allclose(expected[name].to(weight), weight, rtol=0, atol=0, equal_nan=True):
+                restored[name] = merged.before[name].to(weight)
+        if len(restored) < len(weights):
+            restored = self._summed(base, weights, merged, sign=-1) | restored
+        self._assign(base, restored)
 
     # ---- scaling
 

@@ -28,7 +28,6 @@ from structmat.torch._for_peft import (
     kind_of,
     own_weight,
     require_whole,
-    weight_plus,
 )
 
 __all__ = ["CDDTunerLinear"]
@@ -267,17 +266,12 @@ class CDDTunerLinear(CDDTunerLayer):
         found: Any = self.cdd_adapters._modules.get(adapter)
         return {} if found is None else dict.fromkeys(self._kind._weight_names(self.get_base_layer()), found)
 
-    def _weight_of(self, name: str) -> Tensor:
-        return super()._weight_of(name) if self.quantization_backend is None else self.get_base_weight()
+    def _parts(self, adapter: str, base: nn.Module) -> Sequence[tuple[CDDAdapter, tuple[str, ...]]]:
+        found: Any = self.cdd_adapters._modules.get(adapter)
+        return [] if found is None else [(found, self._kind._weight_names(base))]
 
-    def _assign_weight(self, name: str, value: Tensor) -> None:
-        if self.quantization_backend is None:
-            super()._assign_weight(name, value)
-        else:
-            self.set_base_weight(value)
-
-    def _plus(self, name: str, weight: Tensor, merged: Merged, sign: int = 1) -> Tensor:
-        return weight_plus(weight, self._kind._pieces(self.get_base_layer(), sign * merged.change())[name])
+    def _summed(self, base: Any, weights: Mapping[str, Tensor], merged: Merged, sign: int = 1) -> dict[str, Tensor]:
+        return self._kind._summed(base, weights, merged.plus(sign))
 
     def supports_lora_conversion(self, adapter_name: str = "default") -> bool:
         """Return whether `peft.convert_to_lora` works: for linear layers it does.

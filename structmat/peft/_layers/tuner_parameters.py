@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,12 +15,13 @@ from structmat.torch import StackedCDDAdapter
 from structmat.torch._for_peft import (
     AdapterOptions,
     Stack,
+    as_matrices,
     call_changed,
     is_never_called,
     laid_out,
     own_weight,
     stack_of,
-    weight_plus,
+    weight_plus_change,
 )
 
 __all__ = ["CDDTunerParameters"]
@@ -195,16 +196,19 @@ class CDDTunerParameters(CDDTunerLayer):
         """
         return laid_out(self._stack(parameter), self.changes(adapter)[parameter].dense())
 
-    def _plus(self, name: str, weight: Tensor, merged: Merged, sign: int = 1) -> Tensor:
-        stack = self._stack(name)
-        if stack.single:
-            return weight_plus(weight, sign * merged.change(0))
+    def _parts(self, adapter: str, base: nn.Module) -> Sequence[tuple[StackedCDDAdapter, tuple[str, ...]]]:
+        return [(change, (name,)) for name, change in self.changes(adapter).items()]
+
+    def _summed(self, base: Any, weights: Mapping[str, Tensor], merged: Merged, sign: int = 1) -> dict[str, Tensor]:
+        ((name, weight),) = weights.items()
         total = torch.empty_like(weight)
-        # One expert at a time: a dense change of all would take twice the memory of weights in half precision.
-        for expert, (own, before) in enumerate(zip(total, weight, strict=True)):
-            change = sign * merged.change(expert)
-            own.copy_(weight_plus(before, change.T if stack.transposed else change))
-        return total
+        stack = self._stack(name)
+        places = zip(as_matrices(stack, total), as_matrices(stack, weight), strict=True)
+        # One expert at a time: sums in float32 would take twice the memory of weights in half precision.
+        for expert, (own, matrix) in enumerate(places):
+            vectors = [vector[expert] for vector in merged.vectors]
+            own.copy_(weight_plus_change(matrix, vectors, sign * merged.gain))
+        return {name: total}
 
     def require_own_weight(self) -> None:
         """Refuse to merge where the change would be lost.

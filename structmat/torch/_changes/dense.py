@@ -81,10 +81,12 @@ def dense_change(shape: tuple[int, int], vectors: Sequence[Tensor], gain: float,
 
 
 def weight_plus_change(weight: Tensor, vectors: Sequence[Tensor], gain: float) -> Tensor:
-    """Return ``W + gain D C D ... D``, computed in the weight's dtype."""
+    """Return ``W + gain D C D ... D``, in the weight's dtype; computed in float32 at least, and rounded once."""
+    dtype = wide_dtype(weight, *vectors)
+    wide = weight.to(dtype)
     if len(vectors) == 3:
-        return _sum_of_three(weight, weight.shape, weight.dtype, vectors, gain)
-    return weight + change_as_matrix(vectors, gain, weight.dtype)
+        return _sum_of_three(wide, weight.shape, dtype, vectors, gain).to(weight.dtype)
+    return (wide + change_as_matrix(vectors, gain, dtype)).to(weight.dtype)
 
 
 # ---- three factors, entry by entry
@@ -94,7 +96,7 @@ def _sum_of_three(
     weight: Tensor | None, shape: Sequence[int], dtype: torch.dtype, vectors: Sequence[Tensor], gain: float
 ) -> Tensor:
     """Return a weight plus ``gain D C D``, or the change alone, in pieces that are computed in a cache."""
-    left, circulants, right = (vector.to(dtype) for vector in vectors)
+    left, circulants, right = [vector.to(dtype) for vector in vectors]
     *lead, rows, cols = shape
     *_, p, q, b = circulants.shape
     is_cropped = bool(lead) and rows < p * b
@@ -238,7 +240,7 @@ class _Sum(torch.autograd.Function):
         ctx.gain = gain
         ctx.dtype = wide_dtype(*vectors, weight)
         ctx.save_for_backward(*vectors)
-        return weight_plus_change(weight.to(ctx.dtype), vectors, gain).to(weight.dtype)
+        return weight_plus_change(weight, vectors, gain)
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:

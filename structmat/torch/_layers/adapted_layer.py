@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar, TypeAlias
 
+import torch
 from torch import Tensor, nn
 
 from structmat._errors import ArgumentTypeError, ArgumentValueError
 from structmat.operators import LinearOperator
 from structmat.torch._adapters.adapter import CDDAdapter
+from structmat.torch._changes.dense import weight_plus_change
 from structmat.torch._layers.adapted_module import AdaptedModule
-from structmat.torch._layers.base_weight import dtype_and_device, merged_weight, multiplies_by_weight, own_weight
+from structmat.torch._layers.base_weight import dtype_and_device, merged_parameter, multiplies_by_weight, own_weight
 from structmat.torch._other_tools.calls import is_never_called
 from structmat.torch._other_tools.nested_tensors import rows_of_nested
 
@@ -130,9 +132,9 @@ class AdaptedLayer(AdaptedModule):
         return ("weight",)
 
     @classmethod
-    def _pieces(cls, base: Any, change: Tensor) -> dict[str, Tensor]:
-        """Return a change (out_features, in_features) as changes of parameters, in their layouts, by name."""
-        return {"weight": cls._laid_out(base, change)}
+    def _summed(cls, base: Any, weights: Mapping[str, Tensor], plus: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
+        """Return the weights of a base with a change, which `plus` adds to a matrix (out_features, in_features)."""
+        return {name: plus(weight) for name, weight in weights.items()}
 
     @classmethod
     def _laid_out(cls, base: Any, change: Tensor) -> Tensor:
@@ -183,11 +185,13 @@ class AdaptedLayer(AdaptedModule):
         if not self._multiplies_by_weight(self.base, (self.in_features, self.out_features)):
             text = f"the weight of {type(self.base).__name__} is not what it multiplies by"
             raise ArgumentTypeError(owner, None, text)
-        change = self.adapter.dense(next(iter(weights.values())).dtype)
-        if is_never_called(self) and change.any():
+        if is_never_called(self) and self.adapter.dense().any():
             raise ArgumentValueError(owner, None, "the layer was never called: its weight alone is read, unchanged")
-        pieces = self._pieces(self.base, change)
-        return {name: merged_weight(weight, pieces[name], owner) for name, weight in weights.items()}
+        plus = partial(weight_plus_change, vectors=self.adapter.vectors.forward(), gain=self.adapter.gain)
+        # In inference mode the new weights would become tensors that autograd refuses for good.
+        with torch.inference_mode(mode=False), torch.no_grad():
+            sums = self._summed(self.base, weights, plus)
+            return {name: merged_parameter(weight, sums[name], owner) for name, weight in weights.items()}
 
 
 class ShowingLayer(AdaptedLayer):

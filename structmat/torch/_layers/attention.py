@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -108,9 +108,10 @@ class CDDMultiheadAttention(ShowingLayer):
         return {name: getattr(*owner_of(base, name)) for name in cls._weight_names(base)}
 
     @classmethod
-    def _pieces(cls, base: Any, change: Tensor) -> dict[str, Tensor]:
-        weights = cls._weights(base)
-        rows = change.split([len(weight) for weight in weights.values()])
+    def _summed(cls, base: Any, weights: Mapping[str, Tensor], plus: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
+        columns, _ = cls._features(base)
+        matrix = plus(torch.cat([pad(weight, (0, columns - weight.shape[1])) for weight in weights.values()]))
+        rows = matrix.split([len(weight) for weight in weights.values()])
         return {name: piece[:, : weight.shape[1]] for (name, weight), piece in zip(weights.items(), rows, strict=True)}
 
     @classmethod
@@ -153,14 +154,15 @@ class CDDMultiheadAttention(ShowingLayer):
     @classmethod
     def _sums(cls, base: Any, adapters: Sequence[CDDAdapter]) -> dict[str, Tensor]:
         """Return the sums of the weights of a base and some changes, by the names of the weights."""
-        columns, _ = cls._features(base)
-        weights = cls._weights(base).values()
-        matrix = torch.cat([pad(weight, (0, columns - weight.shape[1])) for weight in weights])
-        with without_autocast(matrix):
-            for adapter in adapters:
-                *others, right = adapter.vectors.forward()
-                matrix = summed(matrix, [*others, adapter.dropped(right)], adapter.gain)
-        return cls._pieces(base, matrix)
+
+        def plus(matrix: Tensor) -> Tensor:
+            with without_autocast(matrix):
+                for adapter in adapters:
+                    *others, right = adapter.vectors.forward()
+                    matrix = summed(matrix, [*others, adapter.dropped(right)], adapter.gain)
+            return matrix
+
+        return cls._summed(base, cls._weights(base), plus)
 
     @classmethod
     def _of_samples(cls, base: Any, changes: Sequence[Change], given: dict[str, Any]) -> tuple[Tensor, Tensor | None]:

@@ -10,19 +10,17 @@ import torch
 from torch import Tensor, nn
 
 from structmat._errors import ArgumentTypeError, ArgumentValueError
-from structmat.torch._changes.dense import wide_dtype
 from structmat.torch._other_tools.engines import is_gathered, split_by
 
 __all__ = [
     "dtype_and_device",
-    "has_computed_weight",
     "has_own_forward",
-    "merged_weight",
+    "merged_parameter",
     "multiplies_by_weight",
     "own_weight",
     "owner_of",
     "require_whole",
-    "weight_plus",
+    "stored_as",
 ]
 
 
@@ -30,12 +28,6 @@ def owner_of(base: nn.Module, name: str) -> tuple[nn.Module, str]:
     """Return the module that has a parameter itself, and its name there; `name` may be a path such as "out.weight"."""
     path, _, own = name.rpartition(".")
     return base.get_submodule(path), own
-
-
-def has_computed_weight(base: Any, name: str = "weight") -> bool:
-    """Return whether a base computes its weight from other parameters, as with weight_norm or pruning."""
-    stored = name in base._parameters or name in base._buffers
-    return not stored and isinstance(getattr(base, name, None), Tensor)
 
 
 def own_weight(base: Any, owner: str, name: str = "weight", *, overwrite: bool = False) -> Tensor:
@@ -57,7 +49,8 @@ def own_weight(base: Any, owner: str, name: str = "weight", *, overwrite: bool =
     weight: Any = getattr(base, name, None)
     require_whole(base, owner, name, overwrite=overwrite)
     problem = ""
-    if has_computed_weight(base, name):
+    is_stored = name in base._parameters or name in base._buffers
+    if not is_stored and isinstance(weight, Tensor):
         problem = "is no parameter, as after weight_norm or pruning; remove these before merging"
     elif not _is_plain(weight):
         kind = type(weight.data).__name__ if isinstance(weight, Tensor) else type(weight).__name__
@@ -78,8 +71,8 @@ def own_weight(base: Any, owner: str, name: str = "weight", *, overwrite: bool =
 
 def require_whole(base: Any, owner: str, name: str = "weight", *, overwrite: bool = False) -> None:
     """Refuse a base whose parameters are split among processes, unless the one to be overwritten is gathered now."""
-    engine = "" if overwrite and is_gathered(base, name) else split_by(base)
-    if engine:
+    engine = split_by(base)
+    if engine and not (overwrite and is_gathered(base, name)):
         text = (
             f"the {name} of {type(base).__name__} is split among processes by {engine}, which keeps its own: save the "
             "adapter, and merge it after loading it into a model that is not split"
@@ -161,23 +154,20 @@ def dtype_and_device(base: nn.Module) -> dict[str, Any]:
     return found
 
 
-def weight_plus(weight: Tensor, change: Tensor) -> Tensor:
-    """Return a weight plus a change of the same layout, computed in float32 at least and rounded once."""
-    wide = weight.to(wide_dtype(weight))
-    return (wide + change.to(wide)).to(weight.dtype)
+def stored_as(weight: Tensor, value: Tensor) -> Tensor:
+    """Return a value with memory of its own, in the order in which a weight is stored."""
+    is_alone = value.stride() == weight.stride() and value.untyped_storage().nbytes() == value.nbytes
+    return value if is_alone else torch.empty_like(weight).copy_(value)
 
 
-def merged_weight(weight: Tensor, change: Tensor, owner: str) -> nn.Parameter:
-    """Return a new frozen parameter: a weight plus a change of the same layout.
+def merged_parameter(weight: Tensor, merged: Tensor, owner: str) -> nn.Parameter:
+    """Return the new frozen parameter that takes the place of a weight.
 
     Raises
     ------
     ValueError
         If it held NaN or infinity.
     """
-    # In inference mode the new weight would become a tensor that autograd refuses for good.
-    with torch.inference_mode(mode=False), torch.no_grad():
-        merged = weight_plus(weight, change)
-        if not torch.isfinite(merged).all():
-            raise ArgumentValueError(owner, None, "NaN or infinity in the merged weight; the adapter is broken")
-        return nn.Parameter(merged, requires_grad=False)
+    if not torch.isfinite(merged).all():
+        raise ArgumentValueError(owner, None, "NaN or infinity in the merged weight; the adapter is broken")
+    return nn.Parameter(stored_as(weight, merged), requires_grad=False)

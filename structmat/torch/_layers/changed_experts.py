@@ -30,7 +30,7 @@ from structmat.torch._layers.changed_call import forward_replaced, replaced
 from structmat.torch._other_tools.compilers import sees_operations
 from structmat.torch._other_tools.engines import within_fsdp
 
-__all__ = ["Stack", "call_changed", "laid_out", "stack_of"]
+__all__ = ["Stack", "as_matrices", "call_changed", "laid_out", "stack_of"]
 
 
 class Stack(NamedTuple):
@@ -71,6 +71,13 @@ def stack_of(module: nn.Module, name: str, owner: str) -> Stack:
     n_experts, rows, columns = shape
     sizes = (columns, rows) if transposed else (rows, columns)
     return Stack(n_experts, *sizes, transposed=transposed)
+
+
+def as_matrices(stack: Stack, parameter: Tensor) -> Tensor:
+    """Return a parameter as matrices (experts, out_features, in_features)."""
+    if stack.single:
+        return parameter[None]
+    return parameter.transpose(1, 2) if stack.transposed else parameter
 
 
 def laid_out(stack: Stack, changes: Tensor) -> Tensor:
@@ -122,20 +129,13 @@ def _sums(module: nn.Module, changes: Changes) -> dict[str, Tensor]:
     found = {}
     for name, adapters in changes.items():
         stack = stack_of(module, name, "CDDExperts")
-        total = _matrices(module, name, stack)
+        parameter: Any = module._parameters[name]
+        total = as_matrices(stack, parameter)
         for adapter in adapters:
             *others, right = adapter.vectors.forward()
             total = summed(total, [*others, adapter.dropped(right)], adapter.gain)
         found[name] = laid_out(stack, total).contiguous()
     return found
-
-
-def _matrices(module: nn.Module, name: str, stack: Stack) -> Tensor:
-    """Return a parameter as matrices (experts, out_features, in_features)."""
-    parameter: Any = module._parameters[name]
-    if stack.single:
-        return parameter[None]
-    return parameter.transpose(1, 2) if stack.transposed else parameter
 
 
 # ---- by the interface of transformers
@@ -197,7 +197,8 @@ def _changed_experts(
 
 def _product(module: Any, changes: Changes, name: str, x: Tensor, ids: Tensor, ends: Tensor) -> Tensor:
     """Return the products of rows, which lie together by their experts `ids`, by changed matrices of a parameter."""
-    weight, adapters = _matrices(module, name, stack_of(module, name, "CDDExperts")), changes.get(name, ())
+    stack, adapters = stack_of(module, name, "CDDExperts"), changes.get(name, ())
+    weight = as_matrices(stack, module._parameters[name])
     if autocast_dtype(x) is None:
         x = x.to(weight.dtype)
     if loops_over_experts(x):

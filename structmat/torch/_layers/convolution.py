@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from math import prod
 from typing import Any
 
@@ -100,17 +101,38 @@ class CDDConv(ShowingLayer):
         # The sum with a weight of half precision would lose digits of the change.
         if adapter.drops or base.weight.element_size() < 4 or not fuses(call, x, _CLASSES):
             return cls._add(base, adapter, call(x), x)
-        return _convolved(base, x, _changed_kernel(base, adapter, base.weight), base.bias)
+        return _convolved(base, x, cls._changed_kernel(base, adapter), base.bias)
 
     @classmethod
     def _add(cls, base: Any, adapter: CDDAdapter, y: Tensor, x: Tensor) -> Tensor:
         _require_axes(base, x)
-        kernel = _changed_kernel(base, adapter)
+        vectors = adapter.vectors.forward()
+        nothing = torch.zeros((), dtype=wide_dtype(*vectors), device=vectors[0].device).expand(_matrix_shape(base))
+        with without_autocast(vectors[0]):
+            kernel = _as_kernel(base, summed(nothing, vectors, adapter.gain))
         return (y + _convolved(base, adapter.dropped(x), kernel.to(x.dtype), None)).to(y.dtype)
+
+    @classmethod
+    def _summed(cls, base: Any, weights: Mapping[str, Tensor], plus: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
+        matrix = weights["weight"].movedim((0, 1), (_split(base), -1)).reshape(_matrix_shape(base))
+        return {"weight": _as_kernel(base, plus(matrix))}
 
     @classmethod
     def _laid_out(cls, base: Any, change: Tensor) -> Tensor:
         return _as_kernel(base, change)
+
+    @classmethod
+    def _changed_kernel(cls, base: Any, adapter: CDDAdapter) -> Tensor:
+        """Return the weight plus the change; differentiable."""
+        vectors = adapter.vectors.forward()
+        with without_autocast(vectors[0]):
+            plus = partial(summed, vectors=vectors, gain=adapter.gain)
+            kernel = cls._summed(base, {"weight": base.weight}, plus)["weight"]
+        # Outputs are stored as the kernel is: with the channels last, say. Sums are stored as their first term, also
+        # where `torch.vmap` maps over the vectors, and a copy into a tensor is refused. Strides of axes of length one
+        # are those of the weight too: torch chooses by them among algorithms that round otherwise.
+        nothing = torch.zeros_like(base.weight)
+        return (nothing + kernel).as_strided(nothing.shape, nothing.stride())
 
     @classmethod
     def _multiplies_by_weight(cls, base: Any, features: tuple[int, int]) -> bool:
@@ -193,22 +215,3 @@ def _as_kernel(base: Any, matrix: Tensor) -> Tensor:
     s, sizes = _split(base), base.kernel_size
     apart = matrix.reshape(*sizes[:s], base.out_channels, *sizes[s:], base.in_channels // base.groups)
     return apart.movedim((s, -1), (0, 1))
-
-
-def _changed_kernel(base: Any, adapter: CDDAdapter, weight: Tensor | None = None) -> Tensor:
-    """Return a weight plus the change, or the change alone, as a kernel; differentiable."""
-    vectors = adapter.vectors.forward()
-    if weight is None:
-        nothing = torch.zeros((), dtype=wide_dtype(*vectors), device=vectors[0].device)
-        matrix = nothing.expand(_matrix_shape(base))
-    else:
-        matrix = weight.movedim((0, 1), (_split(base), -1)).reshape(_matrix_shape(base))
-    with without_autocast(vectors[0]):
-        kernel = _as_kernel(base, summed(matrix, vectors, adapter.gain))
-    if weight is None:
-        return kernel
-    # Outputs are stored as the kernel is: with the channels last, say. Sums are stored as their first term, also where
-    # `torch.vmap` maps over the vectors, and a copy into a tensor is refused. Strides of axes of length one are those
-    # of the weight too: torch chooses by them among algorithms that round otherwise.
-    nothing = torch.zeros_like(weight)
-    return (nothing + kernel).as_strided(nothing.shape, nothing.stride())

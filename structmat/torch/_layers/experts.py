@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
+import torch
 from torch import nn
 
 from structmat._errors import ArgumentTypeError, ArgumentValueError
 from structmat.operators import LinearOperator
 from structmat.torch._adapters.adapter import CDDAdapter
 from structmat.torch._adapters.stacked_adapter import StackedCDDAdapter
+from structmat.torch._changes.dense import weight_plus_change
 from structmat.torch._layers.adapted_module import AdaptedModule
-from structmat.torch._layers.base_weight import dtype_and_device, merged_weight, own_weight
-from structmat.torch._layers.changed_experts import call_changed, laid_out, stack_of
+from structmat.torch._layers.base_weight import dtype_and_device, merged_parameter, own_weight
+from structmat.torch._layers.changed_experts import as_matrices, call_changed, laid_out, stack_of
 from structmat.torch._other_tools.calls import is_never_called
 
 __all__ = ["CDDExperts"]
@@ -172,10 +174,12 @@ class CDDExperts(AdaptedModule):
                     "CDDExperts", None, "the vectors are on the device meta: merge before offloading"
                 )
             weight = own_weight(self.base, "CDDExperts", name)
-            dense = adapter.dense(weight.dtype)
-            if is_never_called(self) and dense.any():
+            if is_never_called(self) and adapter.dense().any():
                 text = "the module was never called: its parameters alone are read, unchanged"
                 raise ArgumentValueError("CDDExperts", None, text)
-            change = laid_out(stack_of(self.base, name, "CDDExperts"), dense)
-            merged[name] = merged_weight(weight, change, "CDDExperts")
+            stack = stack_of(self.base, name, "CDDExperts")
+            # In inference mode the new weight would become a tensor that autograd refuses for good.
+            with torch.inference_mode(mode=False), torch.no_grad():
+                total = weight_plus_change(as_matrices(stack, weight), adapter.vectors.forward(), adapter.gain)
+                merged[name] = merged_parameter(weight, laid_out(stack, total), "CDDExperts")
         return merged

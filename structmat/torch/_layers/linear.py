@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import wraps
 from typing import Any, TypeVar
 
@@ -146,6 +146,11 @@ class CDDLinear(AdaptedLayer):
     @classmethod
     def _outputs(cls, base: Any, adapter: CDDAdapter, x: Tensor, call: Callable[[Tensor], Tensor]) -> Tensor:
         return adapter.add_to_outputs_of(call, x)
+
+    @classmethod
+    def _summed(cls, base: Any, weights: Mapping[str, Tensor], plus: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
+        weight = weights["weight"]
+        return {"weight": plus(weight.T).T if has_transposed_weight(base) else plus(weight)}
 
     @classmethod
     def _laid_out(cls, base: Any, change: Tensor) -> Tensor:
