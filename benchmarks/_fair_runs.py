@@ -132,7 +132,8 @@ class Bench:
             tested = rows[order[protocol.rows :]]
         rows, tested = rows[order[: protocol.rows]], tested[: protocol.test_rows if test else protocol.held_back]
         same = {name: getattr(protocol, name) for name in ("epochs", "batch", "head_lr", "max_tokens")}
-        settings = Settings(**same, model=self.model, test_rows=None, device="cpu", autocast=True)
+        usual = {"test_rows": None, "device": "cpu", "autocast": True, "clipped_apart": False}
+        settings = Settings(**same, **usual, model=self.model)
         if case.method.startswith(("cdd", "scales", "product")):  # rates are those of factors, not of trained vectors
             lr /= FACTOR_SCALE
         run = Run(task, case.method, lr, seed, protocol.rows, size=case.size, places=case.places)

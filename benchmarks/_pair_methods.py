@@ -12,19 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from finetune.methods import METHODS as EXAMPLE_METHODS
-from finetune.methods import PLACES, Method, Plan, Prepared
+from finetune.methods import PLACES, Method, Plan, Prepared, clip_apart
 from structmat._adapter_format import FACTOR_SCALE
 from structmat.torch import adapt
 
 PLACES["upper-intermediate"] = tuple(f"layer.{i}.intermediate.dense" for i in range(2, 6))
 """The first feed-forward layers of the upper four of six blocks, where D C D has as many numbers as on query and value
 layers of all blocks."""
-
-
-def clip_apart(adapter: Sequence[Tensor], head: Sequence[Tensor]) -> None:
-    """Clip the gradients of the adapter at 1 by their own norm, and those of the head by theirs."""
-    for parameters in (adapter, head):
-        nn.utils.clip_grad_norm_(parameters, 1.0)
 
 
 def clip_not(adapter: Sequence[Tensor], head: Sequence[Tensor]) -> None:

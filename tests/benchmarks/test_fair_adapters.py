@@ -87,6 +87,16 @@ def test_a_killed_run_goes_on_and_gives_the_same_numbers(modules, runs, model, t
     assert len(trained) == 2
 
 
+def test_runs_of_the_study_clip_all_gradients_together(modules, runs, model, tmp_path, monkeypatch):
+    """As all of them did, whatever the example does by itself."""
+    plan, settings = modules("_fair_plan"), []
+    made, protocol = bench(runs, plan, tmp_path / "fair_adapters.csv", model)
+    monkeypatch.setattr(runs, "fit", lambda _model, _prepared, _run, used, **_: settings.append(used))
+    made.run(plan.Case("sst2", "query-value", "lora", 1), protocol, "final", 0.01, 0)
+    assert [used.clipped_apart for used in settings] == [False]
+    assert runs.Settings(None, 1, 8, 0.01, 5, None, "cpu").clipped_apart
+
+
 def test_scores_of_two_classes(runs):
     labels, predicted = np.array([1, 1, 1, 0, 0, 0, 0, 1]), np.array([1, 1, 0, 0, 0, 1, 0, 1])
     found = runs.scores(predicted, labels, bits=True)

@@ -26,7 +26,17 @@ from peft import (
 from peft.tuners.c3a.layer import BlockCircularConvolution, C3ALayer
 from torch import Tensor, nn
 
-__all__ = ["METHODS", "PLACES", "Method", "Plan", "Prepared", "nearest_rank", "prepare_peft"]
+__all__ = [
+    "METHODS",
+    "PLACES",
+    "Method",
+    "Plan",
+    "Prepared",
+    "clip_apart",
+    "clip_together",
+    "nearest_rank",
+    "prepare_peft",
+]
 
 PLACES = {
     "query-value": ("query", "value"),
@@ -66,6 +76,12 @@ class Plan:
         return list(PLACES[self.places])
 
 
+def clip_apart(adapter: Sequence[Tensor], head: Sequence[Tensor]) -> None:
+    """Clip the gradients of the adapter at a norm of 1, and those of the head at a norm of 1."""
+    for parameters in (adapter, head):
+        nn.utils.clip_grad_norm_(parameters, 1.0)
+
+
 def clip_together(adapter: Sequence[Tensor], head: Sequence[Tensor]) -> None:
     """Clip all gradients together at a norm of 1, as the Trainer of transformers does by default."""
     nn.utils.clip_grad_norm_([*adapter, *head], 1.0)
@@ -84,8 +100,8 @@ class Prepared:
     """What is added to the loss: nothing, for most."""
     after_step: Callable[[int], Any] = lambda _: None
     """Called with the number of steps done, while the gradients are still there."""
-    clip: Callable[[Sequence[Tensor], Sequence[Tensor]], Any] = clip_together
-    """Called before each step with the parameters of the groups and with those of the head."""
+    clip: Callable[[Sequence[Tensor], Sequence[Tensor]], Any] | None = None
+    """Clips the gradients of the parameters of the groups and of the head, where not the way of the settings does."""
 
 
 @dataclass(frozen=True)

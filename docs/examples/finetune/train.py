@@ -20,7 +20,7 @@ from torch.nn.functional import cross_entropy
 
 from finetune.data import ExampleError, Rows, batches
 from finetune.encoder import Classifier, load_encoder
-from finetune.methods import METHODS, Plan, Prepared
+from finetune.methods import METHODS, Plan, Prepared, clip_apart, clip_together
 
 __all__ = [
     "DivergedError",
@@ -56,6 +56,8 @@ class Settings:
     device: str
     autocast: bool = False
     """Whether the encoder multiplies matrices in bfloat16; all weights, the head and the optimiser stay in float32."""
+    clipped_apart: bool = True
+    """Whether the gradients of the adapter and of the head are clipped each by its own norm, or all together."""
 
     def precision(self) -> torch.autocast:
         """Return the context that the encoder runs in."""
@@ -146,6 +148,9 @@ def fit(
 ) -> tuple[list[float], list[float]]:
     """Train by AdamW, the rate rising over the first 6 % of the steps and falling to zero over the rest.
 
+    The gradients of the adapter and of the head are clipped at 1, each by its own norm: those of circulants and
+    diagonals are so long that a common norm would shrink the head's, which costs half a point of accuracy.
+
     With `embeddings`, those of all rows, the head alone. Returns the seconds and the loss of every step.
     """
     head_lr = settings.head_lr if prepared.groups else run.lr
@@ -153,6 +158,7 @@ def fit(
     groups = [*prepared.groups, {"params": head, "lr": head_lr}]
     optimizer = torch.optim.AdamW(groups, weight_decay=0.01)
     adapter = [p for group in prepared.groups for p in group["params"]]
+    clip = prepared.clip or (clip_apart if settings.clipped_apart else clip_together)
     steps = settings.epochs * math.ceil(len(rows) / settings.batch)
     schedule = rising_then_falling(optimizer, steps)
     order = torch.Generator().manual_seed(run.seed)
@@ -168,7 +174,7 @@ def fit(
             loss = batch_loss(model, tokens, rows.labels[index], embedded, settings)
             optimizer.zero_grad()
             (loss + prepared.penalty()).backward()
-            prepared.clip(adapter, head)
+            clip(adapter, head)
             optimizer.step()
             schedule.step()
             prepared.after_step(len(seconds) + 1)
