@@ -21,8 +21,9 @@ Fits
     an `ErrorCurve`.
 Linear systems
     `solve` and `lstsq` take any operator: they use its closed form, or iterate where it has none, by the methods `CG`,
-    `GMRES` or `LSMR`, and return a `SolveResult`; `slogdet` estimates log-determinants, with a standard error. Series
-    have a direct factor, `Superfast`. What does not converge is a `ConvergenceError`.
+    `GMRES` or `LSMR`, and return a `SolveResult`; `slogdet` estimates log-determinants, with a standard error;
+    `posterior_variances` returns how uncertain a measured process is, `PosteriorVariances`. Series have a direct
+    factor, `Superfast`. What does not converge is a `ConvergenceError`.
 Modules
     `structmat.operators`, `structmat.fit`, `structmat.linear_systems` (all of the above), `structmat.preconditioners`
     (circulants for Toeplitz systems), `structmat.sampling` (stationary Gaussian processes), `structmat.extend` (for
@@ -57,10 +58,12 @@ if TYPE_CHECKING:
         GMRES,
         LSMR,
         ConvergenceError,
+        PosteriorVariances,
         SlogdetEstimate,
         SolveResult,
         Superfast,
         lstsq,
+        posterior_variances,
         slogdet,
         solve,
     )
@@ -129,6 +132,7 @@ __all__ = [
     "MultilevelCirculant",
     "MultilevelToeplitz",
     "PhaseMaskFit",
+    "PosteriorVariances",
     "Prepared",
     "Product",
     "Scaled",
@@ -150,6 +154,7 @@ __all__ = [
     "laplacian",
     "linear_systems",
     "lstsq",
+    "posterior_variances",
     "preconditioners",
     "sampling",
     "show_config",
@@ -176,8 +181,9 @@ _MODULES_OF_NAMES = dict.fromkeys(
 )
 _MODULES_OF_NAMES |= dict.fromkeys(
     (
-        *("CG", "GMRES", "LSMR", "ConvergenceError", "SlogdetEstimate", "SolveResult", "Superfast"),
-        *("lstsq", "slogdet", "solve"),
+        *("CG", "GMRES", "LSMR", "ConvergenceError", "PosteriorVariances", "SlogdetEstimate"),
+        *("SolveResult", "Superfast"),
+        *("lstsq", "posterior_variances", "slogdet", "solve"),
     ),
     "linear_systems",
 )

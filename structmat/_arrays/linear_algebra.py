@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from structmat._arrays.arithmetic import conjugate, real_part
@@ -95,6 +97,14 @@ def cholesky_factors(matrices: Array, xp: Namespace) -> Array:
     return rules_of(xp).cholesky_factors(matrices)
 
 
+def solutions_by_cholesky(L: Array, columns: Array, xp: Namespace) -> Array:
+    """Return the solutions of systems with the matrices of lower triangular Cholesky factors."""
+    rules = rules_of(xp)
+    first = rules.triangular_solutions(L, columns)
+    upper = xp.flip(adjoint(L, xp), axis=(-2, -1))  # which is lower triangular
+    return xp.flip(rules.triangular_solutions(upper, xp.flip(first, axis=-2)), axis=-2)
+
+
 VECTORS = 4
 """The random vectors by which errors of factors, and norms of inverses, are measured.
 
@@ -129,6 +139,33 @@ def measured_error_of_logdet(z: Array, left: Array, xp: Namespace) -> Array:
     spread = xp.var(traces, axis=-1, correction=1) / z.shape[-2]
     square = xp.mean(xp.linalg.vector_norm(left, axis=-1) ** 2, axis=-1)
     return xp.sqrt(xp.mean(traces, axis=-1) ** 2 + spread) + square / 2
+
+
+def rows_for_error(there: Any) -> Any:
+    """Return some rows of a mask of NumPy for `error_of_variances`, the same in every call: of either kind a few."""
+    random = np.random.default_rng(0)
+    kinds = (np.flatnonzero(there), np.flatnonzero(~there))
+    return np.concatenate([random.permutation(rows)[:VECTORS] for rows in kinds])
+
+
+def error_of_variances(found: Array, whole: Array, b: Array, x: Array, left: Array, xp: Namespace) -> Array:
+    """Return how far off some posterior variances are: the largest difference from ``whole - b^H K^-1 b``.
+
+    With the residual r of a solution x of ``K x = b`` that is ``whole - b^H x - x^H r``, up to the square of the error
+    of x. Its own rounding error, that of the whole, is added.
+
+    Parameters
+    ----------
+    found : array, shape (k,)
+        The variances.
+    whole : array, shape (k,)
+        What b explains a part of.
+    b, x, left : array, shape (k, n)
+        As above, `left` being r.
+    """
+    explained = real_part(xp.sum(xp.conj(b) * x + xp.conj(x) * left, axis=-1), xp)
+    error = xp.abs(found - (whole - explained)) + float(xp.finfo(found.dtype).eps) * whole
+    return xp.max(error, axis=-1)
 
 
 def singular_values(matrices: Array, xp: Namespace) -> Array:

@@ -42,6 +42,7 @@ from structmat._toeplitz_systems.superfast import (
     RankError,
     SeriesFactor,
     SuperfastFactor,
+    series_variances,
 )
 from structmat._toeplitz_systems.system import ToeplitzSystem
 from structmat._toeplitz_systems.triangular import accepted_power, as_lower, triangle
@@ -68,6 +69,7 @@ __all__ = [
     "inverse_vectors",
     "log_determinants",
     "schur",
+    "series_variances",
     "solutions",
     "triangle",
 ]

@@ -9,7 +9,7 @@ import numpy as np
 
 from structmat._arrays.arithmetic import real_part
 from structmat._arrays.libraries import device_of, rules_of
-from structmat._arrays.linear_algebra import VECTORS, adjoint, measured_error_of_logdet
+from structmat._arrays.linear_algebra import VECTORS, measured_error_of_logdet, solutions_by_cholesky
 from structmat._arrays.typing import Array, DType, Namespace
 from structmat.operators import LinearOperator, Near
 
@@ -42,7 +42,7 @@ def error_of_cholesky(factor: Array, dense: Array, xp: Namespace) -> Array:
         return error_of_factor(
             of_matrix,
             of_factor,
-            lambda columns: _by_factor(L, columns, xp),
+            lambda columns: solutions_by_cholesky(L, columns, xp),
             lambda x: xp.matmul(K, x),
             K.dtype,
             xp,
@@ -106,7 +106,7 @@ def error_of_few_gaps(op: LinearOperator, inverse: LinearOperator, near: Near, f
         op, inverse = (A._with_batch_axis(xp) for A in (op, inverse))
         x = inverse._matvec(near.chosen._scattered(z, xp), xp)
         of_others = xp.matrix_transpose(others._gathered(x, xp))
-        weights = xp.matrix_transpose(_by_factor(L, of_others, xp))
+        weights = xp.matrix_transpose(solutions_by_cholesky(L, of_others, xp))
         x = near.chosen._gathered(x - inverse._matvec(others._scattered(weights, xp), xp), xp)
         return measured_error_of_logdet(z, op._matvec(x, xp) - z, xp)
 
@@ -117,14 +117,6 @@ def rounding_of(log: Array, n: int, xp: Namespace) -> Array:
     It knows nothing of the condition number: the numbers themselves are as far off as rounding errors of the largest.
     """
     return _epsilon(log, xp) * (n + xp.abs(rules_of(xp).constant(log)))
-
-
-def _by_factor(L: Array, columns: Array, xp: Namespace) -> Array:
-    """Return the solutions of systems with the matrix of these Cholesky factors."""
-    rules = rules_of(xp)
-    first = rules.triangular_solutions(L, columns)
-    upper = xp.flip(adjoint(L, xp), axis=(-2, -1))  # which is lower triangular
-    return xp.flip(rules.triangular_solutions(upper, xp.flip(first, axis=-2)), axis=-2)
 
 
 def _vectors(n: int, like: Array, xp: Namespace) -> Array:

@@ -197,7 +197,7 @@ class _Refusal(Parametrised):
     text: str
 
 
-class _Series(NamedTuple):
+class Series(NamedTuple):
     """An operator read as the chosen rows and columns of a Toeplitz matrix plus a diagonal."""
 
     op: LinearOperator
@@ -379,11 +379,11 @@ def _logdet_on_host(
     """Return the same where values are not known yet, or for stacks that would be compiled one by one."""
     rules = rules_of(xp)
     if method is not None:
-        series = _read(op, owner, xp)
+        series = series_of(op, owner, xp)
         with _explained(method, owner):
             return series.logdet_on_host(method, strict=not rules.compiles)
     try:
-        series = _read(op, owner, xp)
+        series = series_of(op, owner, xp)
     except ArgumentError:
         return None
     if series.is_alone:
@@ -401,9 +401,9 @@ def _logdet_on_host(
         raise np.linalg.LinAlgError(f"{owner}: {error}, or the matrix is not Hermitian") from error
 
 
-def _readable(op: LinearOperator, owner: str, xp: Namespace) -> _Series:
+def _readable(op: LinearOperator, owner: str, xp: Namespace) -> Series:
     """Return an operator as a series whose factor its library makes, or raise an error that says why it does not."""
-    series = _read(op, owner, xp)
+    series = series_of(op, owner, xp)
     like = series.c
     if op.batch_shape:
         raise ArgumentTypeError(owner, "A", f"must be one matrix for method Superfast, got {op!r}")
@@ -416,7 +416,7 @@ def _readable(op: LinearOperator, owner: str, xp: Namespace) -> _Series:
     return series
 
 
-def _read(op: LinearOperator, owner: str, xp: Namespace) -> _Series:
+def series_of(op: LinearOperator, owner: str, xp: Namespace) -> Series:
     """Return an operator as a series, or each of a stack, or raise an error that says why it is none."""
     arrays = op._arrays()
     parts: Any = None
@@ -436,7 +436,7 @@ def _read(op: LinearOperator, owner: str, xp: Namespace) -> _Series:
     entries = concat_last([diagonal, column[..., 1:]], xp)
     of_adjoint = concat_last([conjugate(diagonal, xp), adjoint[..., 1:]], xp)
     is_hermitian = equals_adjoint(entries, of_adjoint, xp, core=1)
-    return _Series(op, c, noise, d is None and chosen is None, chosen, is_hermitian, xp)
+    return Series(op, c, noise, d is None and chosen is None, chosen, is_hermitian, xp)
 
 
 def _first_columns(T: Toeplitz | BlockToeplitz, xp: Namespace) -> tuple[Array, Array]:
@@ -449,7 +449,7 @@ def _first_columns(T: Toeplitz | BlockToeplitz, xp: Namespace) -> tuple[Array, A
     return column, adjoint
 
 
-def _work_of_iteration(series: _Series, systems: int, *, positive: bool) -> float:
+def _work_of_iteration(series: Series, systems: int, *, positive: bool) -> float:
     """Return the work for each point that a factor may take to be faster than iteration for some systems.
 
     It is zero where none is, and infinite for many systems, or for a prepared operator, of which there may be many.

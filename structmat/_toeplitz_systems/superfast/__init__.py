@@ -48,7 +48,8 @@ correlations by FFTs for large ones, over all nodes of a level together. Solutio
 
 **Where.** `tree`, `matrix` (K by its products), `bases`, `ways` (what is left in the nodes, and the ways up and down
 through them), `factorisation`, `factor`, `inverse_sums`; `band` and `band_inverse` the same for bands; `diagonal_sums`
-is what both take for derivatives. `derivatives` has the rules, for either kind; `solver` chooses between them and is
+is what both take for derivatives. `conditional` has posterior variances by either, `posterior` for their users.
+`derivatives` has the rules, for either kind; `solver` chooses between them and is
 what others use, `on_host` the same where values are not known yet; `batches` has what all share.
 
 References
@@ -67,6 +68,7 @@ from structmat._toeplitz_systems.superfast.bases import RankError
 from structmat._toeplitz_systems.superfast.derivatives import SeriesFactor
 from structmat._toeplitz_systems.superfast.matrix import NoisyToeplitz
 from structmat._toeplitz_systems.superfast.on_host import LogDeterminantOnHost
+from structmat._toeplitz_systems.superfast.posterior import series_variances
 from structmat._toeplitz_systems.superfast.solver import SuperfastFactor
 
-__all__ = ["LogDeterminantOnHost", "NoisyToeplitz", "RankError", "SeriesFactor", "SuperfastFactor"]
+__all__ = ["LogDeterminantOnHost", "NoisyToeplitz", "RankError", "SeriesFactor", "SuperfastFactor", "series_variances"]

@@ -20,6 +20,7 @@ from structmat._arrays.typing import Array, Namespace
 from structmat._parametrised import Parametrised
 from structmat._toeplitz_systems.superfast.band_inverse import band_inverse_sums
 from structmat._toeplitz_systems.superfast.batches import CHUNK
+from structmat._toeplitz_systems.superfast.conditional import by_band
 from structmat._toeplitz_systems.superfast.matrix import NoisyToeplitz
 
 if TYPE_CHECKING:
@@ -115,6 +116,10 @@ class BandFactor(Parametrised):
         results = [((n * channels,), self.lower.dtype), ((n,), there.dtype)]
         sums, diagonal = on_host(found, results, [self.lower, self._places(xp)], xp)
         return sums, diagonal
+
+    def variances(self, K: NoisyToeplitz, noise: Numbers) -> Numbers:
+        """Return the posterior variances of all rows."""
+        return by_band(K, self.lag, noise)
 
     def _places(self, xp: Namespace) -> Array:
         """Return the places with as many axes as the factor, as `on_host` takes arrays."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 from structmat._arrays.arithmetic import real_part
 from structmat._arrays.libraries import rules_of
@@ -49,6 +49,12 @@ class SeriesFactor(Protocol):
         """Return the sums along the diagonals of ``M K^-1 M``, ``sum(i, Z[i, i + k])`` for each k, and its diagonal.
 
         Sums of the transposes of blocks are in the order of the first block column of K.
+        """
+
+    def variances(self, K: NoisyToeplitz, noise: Any) -> Any:
+        """Return the posterior variances of all rows of NumPy, of which a part of the diagonal of K is the noise.
+
+        The factor was made for that, by `SuperfastFactor`.
         """
 
     def _map(self, function: Callable[[Array, int], Array]) -> Self:

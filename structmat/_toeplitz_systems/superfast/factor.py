@@ -8,9 +8,11 @@ from typing import Any
 from structmat._arrays.dtypes import is_complex
 from structmat._arrays.typing import Array, Namespace
 from structmat._parametrised import Parametrised
+from structmat._toeplitz_systems.superfast.conditional import by_tree
 from structmat._toeplitz_systems.superfast.inverse_sums import inverse_sums
+from structmat._toeplitz_systems.superfast.matrix import NoisyToeplitz
 from structmat._toeplitz_systems.superfast.tree import Tree
-from structmat._toeplitz_systems.superfast.ways import Nodes, Ways
+from structmat._toeplitz_systems.superfast.ways import Beside, Nodes, Ways
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -36,6 +38,8 @@ class Factor(Parametrised):
     """For each step with pairs what they are joined to."""
     lasts: tuple[Nodes, ...]
     """For each step where the last node is joined with the tail what they are joined to."""
+    beside: Beside | None = None
+    """What posterior variances take beside the inverse; None where it is not kept."""
 
     @property
     def H(self) -> Factor:
@@ -56,6 +60,11 @@ class Factor(Parametrised):
         """Return the sums along the diagonals of ``M K^-1 M``, ``sum(i, Z[i, i + k])`` for each k, and its diagonal."""
         sums, diagonal = inverse_sums(self.ways, there, xp)
         return sums / self.unit, diagonal / self.unit
+
+    def variances(self, K: NoisyToeplitz, noise: Any) -> Any:
+        """Return the posterior variances of all rows, where the factor has kept what they take."""
+        assert self.beside is not None  # noqa: S101  # it is kept where variances are to be asked for
+        return by_tree(K, self.ways, self.beside, float(self.unit), noise)
 
     # The product with the inverse
 

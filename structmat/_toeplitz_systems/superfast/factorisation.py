@@ -25,15 +25,7 @@ from structmat._toeplitz_systems.superfast.batches import (
 from structmat._toeplitz_systems.superfast.factor import Factor
 from structmat._toeplitz_systems.superfast.matrix import NoisyToeplitz
 from structmat._toeplitz_systems.superfast.tree import Join, Tree
-from structmat._toeplitz_systems.superfast.ways import Nodes
-
-
-class _Rest(NamedTuple):
-    """What is left of nodes after their own variables were eliminated."""
-
-    matrix: Array
-    seen: Array
-    """Other nodes are coupled with these variables by this matrix times T at the skeleton points."""
+from structmat._toeplitz_systems.superfast.ways import Beside, Neighbours, Nodes, Rest
 
 
 class _Eliminated(NamedTuple):
@@ -42,7 +34,7 @@ class _Eliminated(NamedTuple):
     logs: Array
     """The logarithms of the determinants of what was eliminated, one for each node."""
     rest: Any
-    """What is left of each, a `_Rest`; None at the root, where nothing is."""
+    """What is left of each, a `Rest`; None at the root, where nothing is."""
     N: Array
     V: Array | None
     """Both as in `Nodes`."""
@@ -58,15 +50,26 @@ class Factorisation:
     xp: Namespace
     equal: bool = False
     """Whether all rows are there and have the same noise, so that all nodes of a level but the tail are equal."""
+    keeps_beside: bool = False
+    """Whether the factor keeps what posterior variances take, which is for NumPy alone."""
 
     def __call__(self, K: NoisyToeplitz, levels: list[Level]) -> tuple[Factor, Array]:
-        factor = factorised(K, self.tree, self.tolerance, levels, self.xp, equal=self.equal)
+        factor = factorised(
+            K, self.tree, self.tolerance, levels, self.xp, equal=self.equal, keeps_beside=self.keeps_beside
+        )
         overlooked, error = _measured(K, factor, self.xp)
         return factor._replaced(error=error), overlooked
 
 
 def factorised(
-    K: NoisyToeplitz, tree: Tree, tolerance: float, levels: list[Level], xp: Namespace, *, equal: bool
+    K: NoisyToeplitz,
+    tree: Tree,
+    tolerance: float,
+    levels: list[Level],
+    xp: Namespace,
+    *,
+    equal: bool,
+    keeps_beside: bool = False,
 ) -> Factor:
     """Return the factor of K by its bases; where nodes are equal, one of each level is computed."""
     unit = largest_modulus(K.c, xp)
@@ -80,23 +83,35 @@ def factorised(
     del of_leaves  # so that what is left of leaves is not kept
     pairs: list[Nodes] = []
     lasts: list[Nodes] = []
+    neighbours: list[list[Neighbours | None]] = []
+
+    def met(left: Rest, right: Rest, S: Array, above: Basis | None) -> Neighbours | None:
+        return Neighbours(left, right, S, None if above is None else above.matrix) if keeps_beside else None
+
     for step, level, above in zip(tree.steps, levels, levels[1:], strict=False):
         last = _last_of(full, xp) if step.odd else None
+        of_pairs = of_last = None
         if step.pairs:
             S = _coupling(t, level.full, level.full, step.size, tree.channels, xp)
-            log, full, N, V = _joined(*_pairs_of(full, step), S, above.full, xp, equal=equal)
+            both = _pairs_of(full, step)
+            of_pairs = met(*both, S, above.full)
+            log, full, N, V = _joined(*both, S, above.full, xp, equal=equal)
             logs.append(log)
             pairs.append(Nodes(N, V))
         if last is not None and tail is not None:
             S = _coupling(t, level.full, level.tail, step.size, tree.channels, xp)
+            of_last = met(last, tail, S, above.tail)
             log, tail, N, V = _joined(last, tail, S, above.tail, xp)
             logs.append(log)
             lasts.append(Nodes(N, V))
         elif last is not None:
             tail = last
+        neighbours.append([of_pairs, of_last])
     logdet = sum(xp.sum(log) for log in logs) + xp.sum(there) * xp.log(unit)
     units = xp.where(there > 0.0, unit, xp.ones_like(there))
-    return Factor(tree, tolerance, unit, units, logdet, xp.zeros_like(logdet), leaves, tuple(pairs), tuple(lasts))
+    beside = Beside(levels[0], neighbours) if keeps_beside else None
+    error = xp.zeros_like(logdet)
+    return Factor(tree, tolerance, unit, units, logdet, error, leaves, tuple(pairs), tuple(lasts), beside)
 
 
 def _measured(K: NoisyToeplitz, factor: Factor, xp: Namespace) -> tuple[Array, Array]:
@@ -171,33 +186,33 @@ def _coupling(t: Array, left: Any, right: Any, size: int, channels: int, xp: Nam
     return conjugate(entries(t, size + q[None, :], p[:, None], channels, xp), xp)
 
 
-def _pairs_of(rest: _Rest, step: Join) -> tuple[_Rest, _Rest]:
+def _pairs_of(rest: Rest, step: Join) -> tuple[Rest, Rest]:
     """Return the left and the right ones of pairs."""
-    left = _Rest(*(each[: 2 * step.pairs : 2, ...] for each in rest))
-    right = _Rest(*(each[1 : 2 * step.pairs : 2, ...] for each in rest))
+    left = Rest(*(each[: 2 * step.pairs : 2, ...] for each in rest))
+    right = Rest(*(each[1 : 2 * step.pairs : 2, ...] for each in rest))
     return left, right
 
 
-def _last_of(rest: _Rest, xp: Namespace) -> _Rest:
+def _last_of(rest: Rest, xp: Namespace) -> Rest:
     """Return what is left of the last node, a copy, so that what is left of all others is not kept with it."""
-    return _Rest(*(xp.asarray(each[-1:, ...], copy=True) for each in rest))
+    return Rest(*(xp.asarray(each[-1:, ...], copy=True) for each in rest))
 
 
 def _joined(
-    first: _Rest, last: _Rest, S: Array, above: Basis | None, xp: Namespace, *, equal: bool = False
+    first: Rest, last: Rest, S: Array, above: Basis | None, xp: Namespace, *, equal: bool = False
 ) -> _Eliminated:
     """Return what comes of nodes that are joined two by two, computed in parts that stay in the caches."""
     count = first.matrix.shape[0]
     width = S.shape[0] + S.shape[1]
     found = []
     for some in [_ONE] if equal else parts_of(count, width**2, S, xp):
-        left, right = (_Rest(rest.matrix[some, ...], rest.seen[some, ...]) for rest in (first, last))
+        left, right = (Rest(rest.matrix[some, ...], rest.seen[some, ...]) for rest in (first, last))
         found.append(_joined_at_once(left, right, S, above, xp))
     joined: _Eliminated = joined_parts(found, xp)
     return _repeated(joined, count, xp) if equal else joined
 
 
-def _joined_at_once(first: _Rest, last: _Rest, S: Array, above: Basis | None, xp: Namespace) -> _Eliminated:
+def _joined_at_once(first: Rest, last: Rest, S: Array, above: Basis | None, xp: Namespace) -> _Eliminated:
     block = xp.matmul(xp.matmul(first.seen, S), adjoint(last.seen, xp))
     upper = xp.concat([first.matrix, block], axis=-1)
     lower = xp.concat([adjoint(block, xp), last.matrix], axis=-1)
@@ -221,7 +236,7 @@ def _repeated(one: _Eliminated, count: int, xp: Namespace) -> _Eliminated:
     def every(array: Array) -> Array:
         return xp.broadcast_to(array, (count, *array.shape[1:]))
 
-    rest = None if one.rest is None else _Rest(*map(every, one.rest))
+    rest = None if one.rest is None else Rest(*map(every, one.rest))
     return _Eliminated(every(one.logs), rest, every(one.N), None if one.V is None else every(one.V))
 
 
@@ -243,7 +258,7 @@ def _eliminated(K: Array, U: Array | None, xp: Namespace) -> _Eliminated:
     L_11 = L[..., own:, own:]
     N = xp.matmul(inverse_of_lower(L_22, xp), Q_adjoint[..., :own, :])
     V = Q_adjoint[..., own:, :] - xp.matmul(X, N)
-    rest = _Rest(xp.matmul(L_11, adjoint(L_11, xp)), xp.asarray(R[..., :seen, :], copy=True))  # R has more rows
+    rest = Rest(xp.matmul(L_11, adjoint(L_11, xp)), xp.asarray(R[..., :seen, :], copy=True))  # R has more rows
     return _Eliminated(_logs_of(L_22, xp), rest, N, V)
 
 

@@ -113,6 +113,8 @@ class SuperfastFactor:
         rank. Default: whether the library differentiates the matrix now.
     most_work : float, optional
         What it may take for each point, in units of `work_of`. Default: what it is worth where nothing else serves.
+    with_variances : bool, default False
+        Whether `variances` will be asked for; of NumPy alone.
 
     Raises
     ------
@@ -134,6 +136,7 @@ class SuperfastFactor:
         factor: SeriesFactor | None = None,
         with_derivatives: bool | None = None,
         most_work: float = math.inf,
+        with_variances: bool = False,
     ) -> None:
         self._xp = xp
         self._rules = rules_of(xp)
@@ -147,7 +150,7 @@ class SuperfastFactor:
             if with_derivatives is None:
                 with_derivatives = self._rules.is_differentiated(self.matrix._arrays())
             tolerances = sorted({max(each, rounded) for each in tried})
-            purpose = _Purpose(with_derivatives, most_work)
+            purpose = _Purpose(with_derivatives, most_work, with_variances)
             factor = _factor_of(self.matrix, tolerances, rank, purpose, xp)
         self.factor: SeriesFactor = factor
         """The factor itself, without derivatives."""
@@ -161,6 +164,16 @@ class SuperfastFactor:
     def error(self) -> Array:
         """How far off `logdet` may be, as was measured by products with K."""
         return self.factor.error
+
+    def variances(self, noise: Array) -> Array:
+        """Return the posterior variances of all rows, of NumPy, where they were to be asked for.
+
+        Parameters
+        ----------
+        noise : array, shape (n,)
+            The part of the diagonal that is noise, zero for rows that are missing; the rest belongs to the process.
+        """
+        return self.factor.variances(self.matrix, noise)
 
     def solve(self, b: Array, rtol: float = 1e-13) -> Array:
         """Return x with ``K x = b`` along the last axis, in double precision, with a relative residual up to `rtol`.
@@ -180,6 +193,8 @@ class _Purpose(NamedTuple):
     """Whether derivatives of the log-determinant will be asked for."""
     most_work: float
     """What it may take for each point."""
+    with_variances: bool
+    """Whether posterior variances will be asked for."""
 
 
 def _factor_of(
@@ -210,7 +225,7 @@ def _untraced(
         if best is not None and work == MOST_WORK and tree.n > MOST_ROWS:
             return best
         tighter = [each for each in some if best is None or each < best.tolerance]
-        bounds = [_Bounds(each, tolerances[-1], rank, work * tree.n) for each in tighter]
+        bounds = [_Bounds(each, tolerances[-1], rank, work * tree.n, purpose.with_variances) for each in tighter]
         found: SeriesFactor | None = None
         if band is not None and bounds and tolerances[0] in some and band.pays(work):
             found = _tree_or_band(band, bounds[0], K, tree, xp, refusals)
@@ -339,6 +354,8 @@ class _Bounds(NamedTuple):
     """The largest rank."""
     work: float
     """The most work, as `work_of` counts it."""
+    with_variances: bool
+    """Whether the factor keeps what posterior variances take."""
 
 
 def _within(bounds: _Bounds, K: NoisyToeplitz, c: Any, tree: Tree, xp: Namespace) -> Factor:
@@ -375,7 +392,7 @@ def _by_bases(found: list[Level], bounds: _Bounds, K: NoisyToeplitz, tree: Tree,
     if rules.compiles:
         found = of_round_ranks(found)
     try:
-        factorisation = Factorisation(tree, tolerance, xp, _are_equal(K, xp))
+        factorisation = Factorisation(tree, tolerance, xp, _are_equal(K, xp), bounds.with_variances)
         factor, overlooked = rules.compiled(factorisation)(K, moved(found, K.c, xp))
     except (np.linalg.LinAlgError, RuntimeError) as error:  # the latter of torch
         raise _not_definite("a leading section is not") from error

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from structmat._arrays.typing import Array, Namespace
 from structmat._parametrised import Parametrised
+from structmat._toeplitz_systems.superfast.bases import Level
 from structmat._toeplitz_systems.superfast.batches import adjoint, joined_parts
 from structmat._toeplitz_systems.superfast.tree import Join, Tree
 
@@ -30,6 +31,34 @@ class Nodes(Parametrised):
         """Return the variables of the nodes by their right-hand sides, and by those that are left over, from above."""
         x = xp.matmul(adjoint(self.N, xp), xp.matmul(self.N, b))
         return x if outer is None else x + xp.matmul(adjoint(self.V, xp), outer)
+
+
+class Rest(NamedTuple):
+    """What is left of nodes after their own variables were eliminated."""
+
+    matrix: Array
+    seen: Array
+    """Other nodes are coupled with these variables by this matrix times T at the skeleton points."""
+
+
+class Neighbours(NamedTuple):
+    """Nodes that are joined two by two, as they are before."""
+
+    left: Rest
+    right: Rest
+    coupling: Array
+    """The entries of T between the skeleton points of both."""
+    above: Array | None
+    """What interpolates the skeleton points of both from those of the node they are joined to; None at the root."""
+
+
+class Beside(NamedTuple):
+    """What posterior variances take beside the inverse, in units of the factor."""
+
+    leaves: Level
+    """The bases of the leaves."""
+    neighbours: list[list[Neighbours | None]]
+    """For each step of the tree the pairs, and the last node with the tail; None where there are none."""
 
 
 class Ways(NamedTuple):
