@@ -77,8 +77,9 @@ def solve(
     rtol : float, optional
         Iteration ends where ``norm(b - A x) <= rtol * norm(b)``. Default: 1e-10, in single precision 1e-5.
     max_iter : int, optional
-        The most iterations. Default: ten times n, at most 10,000. Up to 2,000 unknowns instead half of n, at least 100;
-        what is not solved by then is solved by elimination of the dense matrix. Up to 512 unknowns, where that is the
+        The most iterations. Default: ten times n, at most 10,000. Up to 2,000 unknowns instead half of n, at least 100,
+        or 50 where these show too little progress (not in JAX); what is not solved by then is solved by elimination of
+        the dense matrix. Up to 512 unknowns, where that is the
         fastest way, there are none, unless a method or a preconditioner is asked for.
 
     Returns

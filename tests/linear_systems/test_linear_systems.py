@@ -1240,3 +1240,11 @@ def test_elimination_enters_few_functions(n):
         sys.setprofile(before)
     assert "eliminated" in entered
     assert len(entered) < 150
+
+
+def test_what_makes_no_progress_is_eliminated_after_a_trial():
+    rng, n = np.random.default_rng(0), 600
+    A = sm.Toeplitz(rng.standard_normal(n), rng.standard_normal(n)) + sm.Diagonal(rng.standard_normal(n))
+    found = sm.solve(A, rng.standard_normal(n))
+    assert found.iterations <= 50
+    assert found.residual < 1e-10
