@@ -31,6 +31,7 @@ extensions = [
     "sphinx_design",
     "sphinx_gallery.gen_gallery",
     "api_pages",
+    "gallery_figures",
     "plain_pages",
 ]
 if os.environ.get("DOCS_ONLINE"):

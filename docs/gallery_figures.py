@@ -1,4 +1,6 @@
-"""The figures of the gallery: the size of their text, and figures that pyplot does not manage (`structmat.plot`)."""
+"""The figures of the gallery: where they stand, the size of their text, and those that pyplot does not manage."""
+
+from pathlib import Path
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
@@ -19,3 +21,18 @@ def scrape(block, block_vars, gallery_conf):
     value.savefig(path, dpi=120)
     block_vars["example_globals"]["___"] = None
     return figure_rst([path], gallery_conf["src_dir"])
+
+
+def show_first(app, name, source):
+    """Put the first figure of a page of the gallery below its introduction, so that the page begins with a picture."""
+    path = Path(app.env.doc2path(name))
+    picture = path.parent / "images" / f"sphx_glr_{path.stem}_001.png"
+    if path.name.startswith("plot_") and picture.exists():
+        shown = f".. image:: images/{picture.name}\n   :alt: What the page draws.\n   :class: first-picture\n\n"
+        introduction, code, rest = source[0].partition(".. GENERATED FROM PYTHON SOURCE LINES")
+        source[0] = f"{introduction}{shown}{code}{rest}"
+
+
+def setup(app):
+    app.connect("source-read", show_first)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
