@@ -1,4 +1,4 @@
-"""One line that says how far long work is: on the terminal of the command, and in a notebook without being asked."""
+"""One line that says how far long work is: of the command, and where people work in Python themselves."""
 
 from __future__ import annotations
 
@@ -19,7 +19,6 @@ __all__ = [
     "State",
     "clock_time",
     "lasting_line",
-    "notebook_line",
     "progress_line",
     "show_state",
     "shown_progress",
@@ -38,10 +37,13 @@ class State(Protocol):
 
 
 _DELAY = 2.0
-"""Seconds of work before a notebook shows anything."""
+"""Seconds of work before a notebook or a session shows anything without being asked."""
 
 _PATIENCE = 5.0
-"""Seconds of work after which one line says how far it is, where stderr is no terminal."""
+"""Seconds of work after which a first line says how far it is, where stderr is no terminal."""
+
+_INTERVAL = 60.0
+"""Seconds between such lines."""
 
 
 @contextlib.contextmanager
@@ -72,23 +74,25 @@ def progress_line(console: Console, *, hidden: bool, delay: float = 0.0) -> Iter
 
 
 def lasting_line(console: Console) -> contextlib.AbstractContextManager[Show]:
-    """Show how far the work is in one line: one that changes on a terminal, else one that stays."""
+    """Show how far the work is in one line that changes on a terminal, else in one now and then."""
     if console.is_terminal or console.is_jupyter:
         return progress_line(console, hidden=False)
-    return _single_line()
+    return _lines_now_and_then()
 
 
 @contextlib.contextmanager
-def _single_line() -> Iterator[Show]:
-    """Give a function that says how far the work is once, if it takes long."""
-    said, begun = False, time.monotonic()
+def _lines_now_and_then() -> Iterator[Show]:
+    """Give a function that says how far the work is if it takes long, and then once a minute."""
+    begun = time.monotonic()
+    due = begun + _PATIENCE
 
     def show(text: str, left: float | None) -> None:
-        nonlocal said
-        if not said and time.monotonic() - begun >= _PATIENCE:
-            said = True
+        nonlocal due
+        now = time.monotonic()
+        if now >= due:
+            due = now + _INTERVAL
             rest = "" if left is None else f", {clock_time(left)} left"
-            sys.stderr.write(f"structmat: working: {printable(text)}{rest}\n")
+            sys.stderr.write(f"structmat: {clock_time(now - begun)}: {printable(text)}{rest}\n")
 
     yield show
 
@@ -101,19 +105,19 @@ def clock_time(seconds: float) -> str:
 
 @contextlib.contextmanager
 def shown_progress(
-    callback: Callable[[Any], object] | None, progress: bool
+    callback: Callable[[Any], object] | None, progress: bool | None
 ) -> Iterator[Callable[[Any], object] | None]:
-    """Give the callback of the user, after a line on stderr that shows the state too if that is asked for."""
-    if not progress:
-        with notebook_line(callback) as heard:
-            yield heard
+    """Give the callback of the user, or with it what shows the state on stderr.
+
+    Without an answer in `progress` that is in a notebook, and on the terminal of a session of Python, where there is no
+    callback; a script shows nothing unless it asks.
+    """
+    console = _console(progress) if progress or (progress is None and callback is None) else None
+    if console is None:
+        yield callback
         return
-    try:
-        from rich.console import Console  # noqa: PLC0415  # an extra
-    except ModuleNotFoundError as error:
-        text = 'progress=True needs rich, of the extra "studies": pip install "structmat[studies]"'
-        raise ImportError(text) from error
-    with lasting_line(Console(stderr=True)) as show:
+    line = lasting_line(console) if progress else progress_line(console, hidden=False, delay=_DELAY)
+    with line as show:
 
         def hear(state: Any) -> object:
             show_state(show, state)
@@ -122,19 +126,23 @@ def shown_progress(
         yield hear
 
 
-@contextlib.contextmanager
-def notebook_line(
-    callback: Callable[[Any], object] | None,
-) -> Iterator[Callable[[Any], object] | None]:
-    """Give the callback of the user or, in a notebook without one, a function that shows the state of the work."""
-    if callback is None and "IPython" in sys.modules and find_spec("rich") and find_spec("ipywidgets"):
-        from rich.console import Console  # noqa: PLC0415
-
-        if (console := Console()).is_jupyter:
-            with progress_line(console, hidden=False, delay=_DELAY) as show:
-                yield lambda state: show_state(show, state)
-            return
-    yield callback
+def _console(asked: bool | None) -> Console | None:
+    """Return where progress is shown, or nothing where it was not asked for and nobody looks."""
+    if not (asked or "IPython" in sys.modules or hasattr(sys, "ps1")):
+        return None
+    try:
+        from rich.console import Console  # noqa: PLC0415  # an extra
+    except ModuleNotFoundError as error:
+        if not asked:
+            return None
+        text = 'progress=True needs rich, of the extra "studies": pip install "structmat[studies]"'
+        raise ImportError(text) from error
+    console = Console(stderr=True)
+    if asked:
+        return console
+    if console.is_jupyter:
+        return console if find_spec("ipywidgets") else None  # without these a line cannot change
+    return console if console.is_terminal else None
 
 
 def show_state(show: Show, state: State) -> None:

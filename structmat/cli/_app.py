@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import importlib
 import inspect
 import io
@@ -15,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from functools import partial
+from json import loads
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TypeAlias
 
@@ -23,6 +25,7 @@ from cyclopts import App, CycloptsError, Parameter, Token
 from cyclopts.validators import Number
 
 import structmat
+from structmat._adapter_format import CONFIG, WEIGHTS
 from structmat._files import atomic_write, check_output, one_line, printable, require_safetensors, versions
 from structmat._progress import show_state
 from structmat.cli import _output
@@ -32,7 +35,8 @@ from structmat.io import describe, load_matrix, save
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from structmat.studies import Progress
+    from structmat.fit import ErrorCurve
+    from structmat.studies import Progress, Study
 
 __all__ = ["app", "run"]
 
@@ -51,6 +55,15 @@ _FAULTS = (OSError, ValueError, TypeError, ArithmeticError, ImportError, MemoryE
 
 _running: ContextVar[tuple[str, ...]] = ContextVar("_running", default=())
 """The arguments of the command that runs, for the files that it writes."""
+
+_written: ContextVar[tuple[Path, ...]] = ContextVar("_written", default=())
+"""The files that it has written so far."""
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+"""The numbers of the errors of a full disk."""
+
+_LISTS = ("--n-factors", "--block-sizes")
+"""The options whose value is a list, with commas or spaces between."""
 
 
 _SECONDS_OF_UNIT = {"s": 1, "m": 60, "h": 3600}
@@ -206,9 +219,10 @@ def run(arguments: Sequence[str]) -> int:
     owner = " ".join(["structmat", *(name for name in arguments[:1] if name in app)])
     command: Callable[..., Any] | None = None
     _running.set(tuple(arguments))
+    _written.set(())
     try:
         _refuse_empty(arguments)
-        command, bound, _ = app.parse_args(list(arguments), print_error=False, exit_on_error=False)
+        command, bound, _ = app.parse_args(_with_commas(arguments), print_error=False, exit_on_error=False)
         with warnings.catch_warnings():
             warnings.showwarning = partial(_warn, owner)
             command(*bound.args, **bound.kwargs)
@@ -241,6 +255,21 @@ def _refuse_empty(arguments: Sequence[str]) -> None:
             raise CommandError(f"{argument.rstrip('=') or before}: must not be empty")
 
 
+def _with_commas(arguments: Sequence[str]) -> list[str]:
+    """Return arguments in which the numbers of a list are one value: ``3 5`` after `--n-factors` becomes ``3,5``."""
+    found: list[str] = []
+    option = ""
+    for argument in arguments:
+        numbers = all(part.isdecimal() or part in {"min", ""} for part in argument.split(","))
+        if option and found[-1] != option and numbers:
+            found[-1] = f"{found[-1].rstrip(',')},{argument.strip(',')}"
+            continue
+        if not (option and found[-1] == option and numbers):
+            option = argument if argument in _LISTS else ""
+        found.append(argument.rstrip(",") if option and argument != option else argument)
+    return found
+
+
 def _told(error: BaseException, command: Callable[..., Any] | None) -> tuple[str, int]:
     """Return the text of an error and the exit status: that of wrong usage if an option of the command is to blame."""
     if isinstance(error, structmat.ArgumentError):
@@ -251,10 +280,27 @@ def _told(error: BaseException, command: Callable[..., Any] | None) -> tuple[str
     if isinstance(error, FileExistsError) and command is not None and "force" in _options(command):
         return f"{error.filename} exists; --force replaces it", _USAGE
     if isinstance(error, OSError) and error.filename:
-        return f"{os.fspath(error.filename)}: {error.strerror}", _FAILURE
+        rest = _whole(error.filename) if error.errno in _FULL else ""
+        return f"{os.fspath(error.filename)}: {error.strerror}{rest}", _FAILURE
     if isinstance(error, MemoryError):
         return "there is not enough memory for it", _FAILURE
     return one_line(error), _FAILURE
+
+
+def _whole(path: str) -> str:
+    """Return what is whole after a disk was full when a file was written, as the end of a sentence."""
+    if path.endswith(".jsonl"):
+        return "; results that are done are whole, and the same command continues"
+    others = ", ".join(map(str, _written.get()))
+    verb = "is" if len(_written.get()) == 1 else "are"
+    return f"; nothing of it is written{f', and {others} {verb} whole' if others else ''}"
+
+
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Note a file that is whole after the block."""
+    yield
+    _written.set((*_written.get(), path))
 
 
 def _options(command: Callable[..., Any]) -> set[str]:
@@ -324,7 +370,8 @@ def fit(
         show = partial(_output.print_fit, f"{W.name}{', weighted errors' if weighted else ''}", result, rows)
     with _output.printed(show):
         if out is not None:
-            save(result, out, metadata={"source": printable(W.name)}, force=o.force)
+            with _writing(out):
+                save(result, out, metadata={"source": printable(W.name)}, force=o.force)
         if plot is not None:
             shown = matrix if weights is None else np.where(weights > 0, matrix, np.nan)
             _draw(lambda module: module.fit_figure(shown, result), plot, force=o.force)
@@ -404,11 +451,8 @@ def curve(
     with _output.printed(show):
         if plot is not None:
             _draw(lambda _: found.plot(x=x, width=width).figure, plot, force=o.force)
-        if table is not None and table.suffix.lower() == ".csv":
-            found.to_csv(table, force=o.force)
-        elif table is not None:
-            with atomic_write(table, force=o.force) as file:
-                file.write(found.to_latex(command=_command()).encode())
+        if table is not None:
+            _write_table(found, table, force=o.force)
     if not o.json:
         _output.say_files({"figure": plot, "table": table})
     if found.ended == "interrupted":
@@ -498,8 +542,7 @@ def sweep(
     everything = {"out": str(out), **asdict(study), "command": _command(), "versions": versions()}
     with _output.printed(partial(_output.print_json, everything) if json else text):
         if study.rows:
-            with atomic_write(out / _LATEX, force=True) as file:
-                file.write(study.to_latex(command=_command()).encode())
+            _write_table(study, out / _LATEX, force=True)
         if drawn:
             _draw(lambda _: study.plot(x=x, width=width).figure, out / _DRAWING, force=True)
     if study.failed and not o.skip_bad:
@@ -509,16 +552,26 @@ def sweep(
 
 @app.command
 def info(file: Path, /, *, json: bool = False) -> None:
-    """Describe a saved operator or fit, or list the arrays of a file of matrices.
+    """Describe a saved operator or fit, or a study or an adapter, or list the arrays of a file of matrices.
 
     Parameters
     ----------
     file
-        A file that `structmat fit --out` or `structmat.io.save` wrote, or a file of matrices.
+        A file that `structmat fit --out` or `structmat.io.save` wrote, a file of matrices, or a folder that
+        `structmat sweep` wrote.
     json
         Print one JSON object instead of a table.
     """
-    description = describe(file)
+    if (file / "results.jsonl").is_file():
+        from structmat import studies  # noqa: PLC0415  # an extra
+
+        study = studies.load_study(file)
+        show = partial(_output.print_json, asdict(study)) if json else partial(_output.say_lines, repr(study))
+        show()
+        return
+    description = describe(file / WEIGHTS if (file / CONFIG).is_file() else file)
+    if (file / CONFIG).is_file():
+        description |= {"adapter": loads((file / CONFIG).read_text(encoding="utf-8"))}
     if json:
         _output.print_json(description)
     else:
@@ -591,12 +644,22 @@ def _check_outputs(
 
 def _draw(figure: Callable[[Any], Any], path: Path, *, force: bool) -> None:
     """Draw a figure to a file."""
-    with atomic_write(path, force=force) as file:
+    with _writing(path), atomic_write(path, force=force) as file:
         form = path.suffix[1:].lower()
         made_by = ", ".join(f"{name} {version}" for name, version in versions().items())
         # What these formats call the description of a picture.
         text = {"pdf": "Subject"}.get(form, "Description")
         figure(_plot()).savefig(file, format=form, metadata={text: f"{_command()} ({made_by})"})
+
+
+def _write_table(found: ErrorCurve | Study, path: Path, *, force: bool) -> None:
+    """Write a table as CSV or for LaTeX, by the end of the file's name."""
+    with _writing(path):
+        if path.suffix.lower() == ".csv":
+            found.to_csv(path, force=force)
+            return
+        with atomic_write(path, force=force) as file:
+            file.write(found.to_latex(command=_command()).encode())
 
 
 def _command() -> str:

@@ -117,8 +117,10 @@ def print_means(study: studies.Study, note: str) -> None:
 def print_description(description: dict[str, Any]) -> None:
     """Print what `structmat.io.describe` found."""
     tensors, metadata, fit = description["tensors"], description["metadata"], description.get("fit", {})
-    facts = {name: value for name, value in description.items() if name not in {"tensors", "metadata", "fit"}}
+    adapter = description.get("adapter", {})
+    facts = {name: value for name, value in description.items() if not isinstance(value, dict)}
     facts |= {f"fit: {name}": value for name, value in fit.items()} | {f"note: {k}": v for k, v in metadata.items()}
+    facts |= {f"adapter: {name}": f"{value}" for name, value in adapter.items() if value is not None}
     for name, value in facts.items():
         shown = f"{value:,}" if isinstance(value, int) else value
         text = " x ".join(map(str, value)) if isinstance(value, list) else shown

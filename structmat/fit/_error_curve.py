@@ -103,7 +103,7 @@ def error_curve(
     seeds: int = 1,
     workers: int | None = None,
     baselines: bool | Iterable[str] = True,
-    progress: bool = False,
+    progress: bool | None = None,
     callback: Callable[[CurveProgress], object] | None = None,
     on_interrupt: Literal["raise", "return"] = "raise",
     **fit_options: Any,
@@ -145,8 +145,9 @@ def error_curve(
         Whether to compute the baselines, or the names of some: ``"truncated-svd"`` (the best case of LoRA),
         ``"cdd-in-blocks"`` (products of five factors in blocks that hold a truncated SVD), ``"block-circulant"`` (of
         C3A), ``"sparse-fourier"`` (of FourierFT) and ``"monarch"``.
-    progress : bool, default False
-        Whether to show on stderr how far the work is; needs `rich`. A notebook shows it without being asked.
+    progress : bool, optional
+        Whether to show on stderr how far the work is; needs `rich`. By default only in notebooks and in sessions of
+        Python on a terminal, after two seconds, and not where there is a callback.
     callback : callable, optional
         Called with a `CurveProgress` whenever the running fit reports. It may raise `StopIteration` to end the curve.
         Searches in other processes do not report.
@@ -204,6 +205,7 @@ def error_curve(
     workers = None if workers is None else integer(workers, _OWNER, "workers")
     families = _families(baselines, weighted=input_second_moment is not None)
     options: dict[str, Any] = {"block_size": block_size, **fit_options, "input_second_moment": input_second_moment}
+    options["progress"] = False  # that of the curve is shown
     options["on_interrupt"] = one_of(on_interrupt, _OWNER, "on_interrupt", ("raise", "return"))
     optional_function(callback, _OWNER, "callback")
     known = _known(start, matrix.shape)

@@ -24,7 +24,7 @@ from structmat._arguments import (
 from structmat._arrays.conversion import from_numpy, to_numpy
 from structmat._arrays.dtypes import dtype_name
 from structmat._errors import ArgumentError, ArgumentTypeError, ArgumentValueError
-from structmat._progress import notebook_line
+from structmat._progress import shown_progress
 from structmat.fit._control import Control, FitProgress
 from structmat.fit._matrices import (
     column_roots,
@@ -64,6 +64,7 @@ def fit_cdd(
     max_iter: int = 5000,
     tol: float = 1e-7,
     time_limit: float | None = None,
+    progress: bool | None = None,
     callback: Callable[[FitProgress], object] | None = None,
     on_interrupt: Literal["raise", "return"] = "raise",
 ) -> FitResult:
@@ -117,9 +118,12 @@ def fit_cdd(
         never worse than these. With more than three factors the search goes on until the limit, in ever longer runs,
         and a longer limit runs the same steps further; without random starting points it ends when all runs have
         converged. By default a fixed amount of work: seconds to minutes, by side and `n_factors`.
+    progress : bool, optional
+        Whether to show on stderr how far the work is; needs `rich`. By default only in notebooks and in sessions of
+        Python on a terminal, after two seconds, and not where there is a callback.
     callback : callable, optional
         Called with a `FitProgress` after every iteration. It may raise `StopIteration` to end the fit: the best so far
-        is returned. Without one, a notebook with `rich` and `ipywidgets` shows the state after two seconds.
+        is returned.
     on_interrupt : {"raise", "return"}, default "raise"
         What `KeyboardInterrupt`, by Ctrl-C or from the callback, does. "return" ends the fit as a time limit does, and
         returns the best so far, of which `FitResult.status` says "interrupted".
@@ -205,7 +209,7 @@ def fit_cdd(
     # The entries are scaled to a largest one near one: then no square of them over- or underflows.
     exponent = largest_exponent(values)
     problem = Problem(scale_by_power_of_two(values, -exponent), layout, values.dtype, inputs, weights)
-    with notebook_line(control.callback) as control.callback:
+    with shown_progress(control.callback, progress) as control.callback:
         found = _fitted(problem, control, generator, [one.scaled(-exponent) for one in known])
 
     vectors = found.scaled(exponent).vectors

@@ -27,7 +27,7 @@ from structmat._arrays.dtypes import complex_partner, precision_of
 from structmat._arrays.libraries import device_of, is_array, namespace
 from structmat._errors import ArgumentTypeError, ArgumentValueError
 from structmat._files import counted
-from structmat._progress import notebook_line
+from structmat._progress import shown_progress
 from structmat.fit._control import Control, FitProgress, StoppableSearch
 from structmat.fit._lbfgs import lbfgs
 from structmat.fit._levenberg_marquardt import levenberg_marquardt
@@ -190,8 +190,8 @@ def fit_phase_masks(
         Bytes that the matrices of a step of second order may take: two of ``(n_masks N)^2`` numbers of 8 bytes, 0.3 GB
         for 64 ports and 66 masks, 4.4 GB for 128 ports. Beyond it all steps are those of L-BFGS.
     callback : callable, optional
-        Called with a `FitProgress` after every iteration. It may raise `StopIteration` to end the fit. Without one, a
-        notebook with `rich` and `ipywidgets` shows the state after two seconds.
+        Called with a `FitProgress` after every iteration. It may raise `StopIteration` to end the fit. Without one,
+        notebooks and sessions of Python on a terminal show the state after two seconds.
     on_interrupt : {"raise", "return"}, default "raise"
         What `KeyboardInterrupt` does: "return" ends the fit as a time limit does.
 
@@ -270,7 +270,7 @@ def fit_phase_masks(
     objective = device.objective(values)
     starts = device.starts(given=phases is not None, most=most, rng=generator)
     search = PhaseMaskSearch(objective, control, starts, bound=device.least_error(values), memory_limit=limit)
-    with notebook_line(control.callback) as control.callback:
+    with shown_progress(control.callback, None) as control.callback:
         found = search.result()
 
     best = np.asarray(found.vectors[0])

@@ -98,7 +98,7 @@ class Progress(NamedTuple):
     """An estimate of the seconds to its end; None before a unit is done."""
 
     def __str__(self) -> str:
-        text = f"{self.n_done} of {self.n_units}"
+        text = f"{self.n_done} of {self.n_units} ({self.n_done / max(self.n_units, 1):.0%})"
         if self.record and self.record["rows"]:
             row = self.record["rows"][-1]
             text += f", error {row['error']:.4f} by {row['method']}, {counted(row['n_factors'], 'factor')}"

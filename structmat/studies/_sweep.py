@@ -52,7 +52,7 @@ def sweep(
     seeds: int = 1,
     write_adapters: bool = False,
     workers: int | None = None,
-    progress: bool = False,
+    progress: bool | None = None,
     callback: Callable[[Progress], object] | None = None,
 ) -> Study:
     """Approximate many matrices by many methods with many settings, in a folder that keeps all finished results.
@@ -94,8 +94,9 @@ def sweep(
     workers : int, optional
         Processes on this machine; by default as `joblib.parallel_config` around the call says,
         such as ``parallel_config(backend="dask")`` for a cluster of Dask; without one this process does everything.
-    progress : bool, default False
-        Whether to show on stderr how far the work is; needs `rich`. A notebook shows it without being asked.
+    progress : bool, optional
+        Whether to show on stderr how far the work is; needs `rich`. By default only in notebooks and in sessions of
+        Python on a terminal, after two seconds, and not where there is a callback.
     callback : callable, optional
         Called with a `Progress` at the start and when a unit is done.
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import inspect
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -249,6 +251,59 @@ def test_info(cli, folder, name):
     assert all(array in out for array in sm.io.describe(name)["tensors"])
 
 
+def test_info_of_the_folders_that_a_sweep_writes(cli, folder):
+    save_file({"up.weight": W}, "delta.safetensors")
+    assert cli("sweep", "--delta", "delta.safetensors", "--write-adapters", "--out", "study")[0] == 0
+    status, out, err = cli("info", "study")
+    assert (status, err) == (0, "")
+    assert out.splitlines()[:5] == repr(load_study("study")).splitlines()[:5]
+    status, out, _ = cli("info", "study", "--json")
+    assert (status, json.loads(out)["rows"]) == (0, [dict(row) for row in load_study("study").rows])
+    status, out, _ = cli("info", "study/adapter-3")
+    assert (status, "up.cdd_adapters.vectors.0" in out, "n factors" in out) == (0, True, True)
+    status, _, err = cli("info", "mine")
+    assert (status, err.count("\n")) == (1, 1)
+
+
+def test_numbers_of_factors_are_lists_with_commas_or_spaces(cli, folder):
+    for numbers in (("3,5",), ("3", "5"), ("3,", "5"), ("3", ",5")):
+        status, out, err = cli("curve", "square.npy", "--n-factors", *numbers, "--restarts", 0, "--json")
+        assert (status, err, json.loads(out)["n_factors"]) == (0, "", [3, 5])
+    for before, after in (((), ("W.npy",)), (("W.npy",), ())):
+        status, out, _ = cli(
+            "sweep", *before, "--block-sizes", "min", "2", "--n-factors", "3", *after, "--out", "study", "--json"
+        )
+        assert (status, {row["block_size"] for row in json.loads(out)["rows"]}) == (0, {"min", 2})
+
+
+def test_a_full_disk_says_which_files_are_whole(cli, folder, monkeypatch):
+    """And of a sweep that what is done is kept."""
+    inner = os.fsync
+    left = [1]
+
+    def full(number):
+        if left[0] == 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        left[0] -= 1
+        inner(number)
+
+    monkeypatch.setattr(os, "fsync", full)
+    status, _, err = cli("fit", "W.npy", "--out", "f.safetensors", "--plot", "f.png")
+    told = (
+        "structmat fit: error: f.png: No space left on device; nothing of it is written, and f.safetensors is whole\n"
+    )
+    assert (status, err) == (1, told)
+    assert sm.io.load("f.safetensors").error > 0
+    assert not Path("f.png").exists()
+    left[0] = 3
+    status, _, err = cli("sweep", "W.npy", "--out", "study")
+    kept = "results that are done are whole, and the same command continues"
+    assert (status, err) == (1, f"structmat sweep: error: study/results.jsonl: No space left on device; {kept}\n")
+    assert len(load_study("study").rows) == 2
+    left[0] = 100
+    assert cli("sweep", "W.npy", "--out", "study")[0] == 0
+
+
 # What is refused
 
 REFUSED = [
@@ -397,16 +452,28 @@ def test_progress_is_one_line_that_goes_away(folder):
     assert text.count("\n") <= 2
 
 
-def test_without_a_terminal_long_work_says_once_how_far_it_is(capsys, monkeypatch):
-    for patience, said in ((0.0, "structmat: working: 3 factors, 0:01:05 left\n"), (60.0, "")):
-        monkeypatch.setattr(_progress, "_PATIENCE", patience)
-        with _output.progress_line(quiet=False) as show:
+def test_without_a_terminal_long_work_says_now_and_then_how_far_it_is(capsys, monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(_progress.time, "monotonic", lambda: clock[0])
+    with _output.progress_line(quiet=False) as show:
+        for clock[0] in (0.0, 4.0, 5.0, 30.0, 66.0, 125.0):
             show("3 factors", 65.0)
-            show("5 factors", 60.0)
-        assert capsys.readouterr() == ("", said)
+    said = [f"structmat: {when}: 3 factors, 0:01:05 left\n" for when in ("0:00:05", "0:01:06")]
+    assert capsys.readouterr() == ("", "".join(said))
     with _output.progress_line(quiet=True) as show:
         show("3 factors", None)
     assert capsys.readouterr() == ("", "")
+
+
+def test_a_line_of_a_sweep_says_case_share_and_time(cli, folder, monkeypatch):
+    monkeypatch.setattr(_progress, "_PATIENCE", 0.0)
+    monkeypatch.setattr(_progress, "_INTERVAL", 0.0)
+    _, _, err = cli("sweep", "square.npy", "--out", "study")
+    first, *_, last = err.splitlines()
+    assert first == "structmat: 0:00:00: 0 of 6 (0%)"
+    assert re.fullmatch(
+        r"structmat: \d:\d\d:\d\d: 6 of 6 \(100%\),.* square [a-z-]+, 3 factors, blocks of min, 0:00:00 left", last
+    )
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals")

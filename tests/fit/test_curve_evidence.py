@@ -304,4 +304,4 @@ def test_progress_is_shown_in_python(capsys, monkeypatch):
     pytest.importorskip("rich")
     monkeypatch.setattr("structmat._progress._PATIENCE", 0.0)
     error_curve(W, [3, 5], seeds=2, progress=True, **SHORT)
-    assert capsys.readouterr().err.startswith("structmat: working: search 1 of 2, 3 factors (1 of 2), best error ")
+    assert capsys.readouterr().err.startswith("structmat: 0:00:00: search 1 of 2, 3 factors (1 of 2), best error ")

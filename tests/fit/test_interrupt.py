@@ -203,3 +203,34 @@ def test_a_notebook_shows_how_far_a_fit_is(monkeypatch, call):
     monkeypatch.setattr(_progress, "find_spec", lambda name: name == "rich")
     call()
     assert len(delays) == 1  # nothing to show it with
+    monkeypatch.setattr(_progress, "find_spec", lambda name: True)
+    call(progress=False)
+    assert len(delays) == 1
+
+
+@pytest.mark.parametrize("call", [lambda **o: fit_cdd(W, rng=0, **o), lambda **o: error_curve(W, [3], rng=0, **o)])
+def test_a_session_on_a_terminal_shows_how_far_a_fit_is_and_a_script_does_not(monkeypatch, capsys, call):
+    shown = []
+
+    @contextlib.contextmanager
+    def line(console, *, hidden, delay=0.0):
+        yield lambda text, left: shown.append(text)
+
+    rich = pytest.importorskip("rich.console")
+    monkeypatch.setattr(_progress, "progress_line", line)
+    monkeypatch.setattr(rich.Console, "is_terminal", True)
+    monkeypatch.delattr(sys, "ps1", raising=False)
+    call()
+    assert not shown  # a script
+    monkeypatch.setattr(sys, "ps1", ">>> ", raising=False)
+    call()
+    assert "best error 0." in shown[-1]
+    shown.clear()
+    call(callback=lambda _: None)
+    assert not shown
+    call(progress=True, callback=lambda _: None)
+    assert shown
+    monkeypatch.setattr(rich.Console, "is_terminal", False)
+    shown.clear()
+    call()
+    assert (shown, capsys.readouterr().err) == ([], "")

@@ -225,7 +225,7 @@ def test_progress_is_shown_in_python(tmp_path, capsys, monkeypatch):
     pytest.importorskip("rich")
     monkeypatch.setattr("structmat._progress._PATIENCE", 0.0)
     sweep(LAYERS, tmp_path, methods=["truncated-svd"], progress=True)
-    assert capsys.readouterr().err.startswith("structmat: working: 0 of 2")
+    assert capsys.readouterr().err.startswith("structmat: 0:00:00: 0 of 2")
 
 
 @pytest.mark.parametrize(("width", "inches"), [("column", 3.4), ("page", 7.0)])
