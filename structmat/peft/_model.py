@@ -40,6 +40,7 @@ from structmat.peft._target_parameters import (
     without_wrappers,
 )
 from structmat.torch._for_peft import (
+    Place,
     adaptable_layers,
     as_before_on_error,
     is_left_out,
@@ -47,7 +48,6 @@ from structmat.torch._for_peft import (
     kind_of,
     leave_fast_paths,
     near_names,
-    owner_of,
     places_of,
     reads_weight,
     require_alone,
@@ -131,9 +131,10 @@ class CDDModel(BaseTuner):
         """
         config = self.peft_config[adapter_name]
         # With a state dict PEFT takes the targets from its keys.
+        places = places_of(model)
         if state_dict is None:
-            take_over_parameters(model, config)
-        _warn_of_unknown(model, config)
+            take_over_parameters(model, config, places)
+        _warn_of_unknown(model, config, places)
         try:
             with as_before_on_error(model):
                 super().inject_adapter(model, adapter_name, autocast_adapter_dtype, low_cpu_mem_usage, state_dict)
@@ -307,24 +308,17 @@ class CDDModel(BaseTuner):
     def _check_merge_allowed(self) -> None:
         """Refuse what cannot be merged before the first layer is, and find the weights that have to be untied."""
         super()._check_merge_allowed()
-        layers = {path: each for path, each in self.model.named_modules() if isinstance(each, CDDTunerLayer)}
-        for path, layer in layers.items():
-            with naming(path):
-                layer.require_own_weight()
         owners: Counter[Any] = Counter()
         for module in self.model.modules():
             owners.update(module._parameters.values())
-        for layer in layers.values():
-            layer.shared_weights = set()
-            if layer.quantization_backend is not None:  # it keeps its weight, which may have another name
-                continue
-            base = layer.get_base_layer()
-            for adapter in layer.cdd_adapters:
-                for _, names in layer._parts(adapter, base):
-                    for name in names:
-                        module, own = owner_of(base, name)
-                        if owners[getattr(module, own)] > 1:
-                            layer.shared_weights.add(name)
+        for path, layer in self.model.named_modules():
+            if isinstance(layer, CDDTunerLayer):
+                with naming(path):
+                    weights = layer.require_own_weight()
+                layer.shared_weights = set()
+                for name, weight in weights.items():
+                    if owners[weight] > 1:
+                        layer.shared_weights.add(name)
 
     def merge_adapter(self, adapter_names: list[str] | None = None, safe_merge: bool = False) -> None:
         """Merge adapters into the weights of all layers, or of none of them if an error comes.
@@ -407,21 +401,25 @@ def _with_names(names: Sequence[str], _: nn.Module, args: Any, kwargs: dict[str,
     return args, {**kwargs, "adapter_names": names}
 
 
-def _warn_of_unknown(model: nn.Module, config: CDDConfig) -> None:
+def _warn_of_unknown(model: nn.Module, config: CDDConfig, places: Mapping[str, Place]) -> None:
     """Warn of names of targets that nothing has beside others that something has, for layers that are trained."""
     if config.inference_mode:
         return
-    experts = unreached_experts(places_of(model))
-    modules = [*(path for path, _ in model.named_modules()), *chain.from_iterable(experts.values())]
-    parameters = list(chain.from_iterable(own_parameters(path, each) for path, each in model.named_modules()))
-    for argument, targets, kind, paths in (
-        ("target_modules", config.target_modules, "module", modules),
-        ("target_parameters", config.target_parameters, "parameter", parameters),
+    modules = dict(model.named_modules())
+    experts = unreached_experts(places)
+    for argument, targets, kind in (
+        ("target_modules", config.target_modules, "module"),
+        ("target_parameters", config.target_parameters, "parameter"),
     ):
-        names = () if targets is None or isinstance(targets, str) else targets
-        unknown = sorted(name for name in names if not matching([name], paths))
+        if not targets or isinstance(targets, str):
+            continue
+        if kind == "module":
+            paths = [*modules, *chain.from_iterable(experts.values())]
+        else:
+            paths = list(chain.from_iterable(own_parameters(path, each) for path, each in modules.items()))
+        unknown = sorted([name for name in targets if not matching([name], paths)])
         # Where nothing has any of the names, PEFT tells of it.
-        if 0 < len(unknown) < len(names):
+        if 0 < len(unknown) < len(targets):
             text = f"{argument}: no {kind} has the names {', '.join(unknown)}{near_names(unknown, paths)}"
             warn_caller(text, RuntimeWarning, through=("peft",))
 
@@ -442,7 +440,7 @@ def _require_adaptable(target: nn.Module, model: nn.Module, quantization: dict[s
             "`torch.nn.MultiheadAttention`, and `torch.nn.Conv1d`, `torch.nn.Conv2d` and `torch.nn.Conv3d`, without a "
             "forward pass of their own."
         )
-    elif any(parameter.is_complex() for parameter in base.parameters()):
+    elif [parameter for parameter in base.parameters() if parameter.is_complex()]:
         problem = "has complex weights; the vectors of an adapter are real."
     elif is_tensor_parallel(base, model):
         problem = (

@@ -6,7 +6,7 @@ Names such as "gate_proj", "w1" or "gate" mean these too, as PEFT has it for LoR
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from itertools import chain
 from typing import Any
@@ -20,6 +20,7 @@ from structmat._errors import ArgumentError, warn_caller
 from structmat.peft._config import CDDConfig
 from structmat.peft._layers.tuner_layer import CDDTunerLayer
 from structmat.torch._for_peft import (
+    Place,
     is_tensor_parallel,
     parameters_meant,
     places_of,
@@ -54,7 +55,8 @@ def without_wrappers(path: str) -> str:
 def matching(names: Iterable[str], paths: Iterable[str]) -> list[str]:
     """Return the paths that are one of some names, or end with one, as PEFT compares them."""
     chosen = set(names)
-    return [path for path in paths if path in chosen or any(path.endswith(f".{name}") for name in chosen)]
+    ends = tuple([f".{name}" for name in chosen])
+    return [path for path in paths if path in chosen or path.endswith(ends)]
 
 
 def own_parameters(path: str, module: nn.Module) -> dict[str, str]:
@@ -74,10 +76,10 @@ def is_excluded(config: CDDConfig, path: str) -> bool:
     return any(isinstance(check_target_module_exists(config, each), _ExcludedModule) for each in paths)
 
 
-def take_over_parameters(model: nn.Module, config: CDDConfig) -> None:
+def take_over_parameters(model: nn.Module, config: CDDConfig, places: Mapping[str, Place]) -> None:
     """Add the parameters that `target_modules` mean to `target_parameters`, in place.
 
-    Names that mean nothing else leave `target_modules`.
+    Names that mean nothing else leave `target_modules`. `places` are those of the model.
 
     Raises
     ------
@@ -89,7 +91,7 @@ def take_over_parameters(model: nn.Module, config: CDDConfig) -> None:
     RuntimeWarning
         If parameters are meant that cannot be adapted, such as quantised ones.
     """
-    meant = _meant_by_modules(model, config)
+    meant = _meant_by_modules(model, config, places)
     refused = {path for path in meant if not _is_adaptable(model, path)}
     chosen = [path for path in meant if path not in refused]
     if refused:
@@ -98,7 +100,7 @@ def take_over_parameters(model: nn.Module, config: CDDConfig) -> None:
         return
     parameters = [without_wrappers(path) for path, _ in model.named_parameters()]
     config.target_parameters = sorted({*(config.target_parameters or ()), *_short_names(chosen, parameters)})
-    _drop_names_of_parameters(model, config)
+    _drop_names_of_parameters(model, config, places)
 
 
 def keep_meaning(model: nn.Module, config: CDDConfig) -> None:
@@ -130,11 +132,11 @@ def _asked(config: CDDConfig) -> CDDConfig:
     return config
 
 
-def _meant_by_modules(model: nn.Module, config: CDDConfig) -> list[str]:
+def _meant_by_modules(model: nn.Module, config: CDDConfig, places: Mapping[str, Place]) -> list[str]:
     """Return the paths, in the plain model, of the parameters that `target_modules` mean."""
     if config.target_modules is None:  # then the targets are those that PEFT knows for the architecture
         return []
-    asked, places = _asked(config), places_of(model)
+    asked = _asked(config)
 
     def means(name: str) -> bool:
         return bool(check_target_module_exists(asked, name))
@@ -185,10 +187,10 @@ def _module_paths(model: nn.Module) -> list[str]:
     return [without_wrappers(path) for path, each in model.named_modules() if path and not is_router(each)]
 
 
-def _drop_names_of_parameters(model: nn.Module, config: CDDConfig) -> None:
+def _drop_names_of_parameters(model: nn.Module, config: CDDConfig, places: Mapping[str, Place]) -> None:
     """Take names that no module has, but parameters that are adapted, out of `target_modules`."""
     paths = _module_paths(model)
-    plain = [*chain.from_iterable(unreached_experts(places_of(model)).values()), *_router_paths(model)]
+    plain = [*chain.from_iterable(unreached_experts(places).values()), *_router_paths(model)]
     targets = config.target_modules
     if isinstance(targets, str):
         if targets.lower() != INCLUDE_LINEAR_LAYERS_SHORTHAND:

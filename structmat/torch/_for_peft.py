@@ -11,11 +11,17 @@ from structmat.torch._changes.rows import Samples
 from structmat.torch._files.folder import naming_damage, require_finite, require_one_product
 from structmat.torch._files.low_bits import require_known_bits, unpacked_state
 from structmat.torch._files.replacement import Replacement, taking_values
-from structmat.torch._layers import AdaptedLayer, Change, kind_of
+from structmat.torch._layers import KINDS, AdaptedLayer, Change, kind_of
 from structmat.torch._layers.base_weight import dtype_and_device, own_weight, owner_of, require_whole, stored_as
 from structmat.torch._layers.changed_experts import Stack, as_matrices, call_changed, laid_out, stack_of
 from structmat.torch._model.model_state import as_before_on_error
-from structmat.torch._model.parameter_names import parameters_meant, places_of, text_of_unreached, unreached_experts
+from structmat.torch._model.parameter_names import (
+    Place,
+    parameters_meant,
+    places_of,
+    text_of_unreached,
+    unreached_experts,
+)
 from structmat.torch._model.targets import adaptable_layers, is_left_out, near_names, text_of_adaptable
 from structmat.torch._model.wrapping import require_alone
 from structmat.torch._other_tools.calls import (
@@ -28,10 +34,12 @@ from structmat.torch._other_tools.calls import (
 from structmat.torch._other_tools.engines import is_tensor_parallel, unwrapped_model
 
 __all__ = [
+    "KINDS",
     "AdaptedLayer",
     "AdapterOptions",
     "Change",
     "Init",
+    "Place",
     "Replacement",
     "SampleChanges",
     "Samples",

@@ -55,3 +55,17 @@ def test_a_forward_pass_calls_fifteen_functions() -> None:
 def test_a_forward_pass_of_four_layers_in_peft_calls_ninety() -> None:
     model, x = adapted(), torch.randn(5, 16)
     assert calls(lambda: model(x)) < 90
+
+
+def test_adapting_four_layers_in_peft_calls_seven_hundred() -> None:
+    assert calls(adapted) < 700
+
+
+def test_merging_and_unmerging_four_layers_in_peft_calls_three_hundred() -> None:
+    model = adapted()
+
+    def merge_and_unmerge() -> None:
+        model.merge_adapter()
+        model.unmerge_adapter()
+
+    assert calls(merge_and_unmerge) < 300

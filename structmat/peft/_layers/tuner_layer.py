@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import nullcontext
-from functools import partial
 from operator import attrgetter
 from typing import Any, NamedTuple
 
@@ -21,7 +20,6 @@ from structmat.torch._for_peft import (
     dtype_and_device,
     owner_of,
     stored_as,
-    weight_plus_change,
 )
 
 __all__ = ["CDDTunerLayer", "Merged"]
@@ -34,18 +32,8 @@ class Merged(NamedTuple):
 
     vectors: list[Tensor]
     gain: float
-    before: Mapping[str, Tensor]
+    before: Mapping[str, Any]
     """The weights by name, as they were before; those of a quantised layer are not kept."""
-
-    @classmethod
-    def of(cls, adapter: CDDAdapter, weights: Mapping[str, Tensor]) -> Merged:
-        """Keep the change that an adapter makes now."""
-        copies = [vector.detach().clone() for vector in adapter.vectors.forward()]
-        return cls(copies, adapter.gain, weights)
-
-    def plus(self, sign: int = 1) -> Callable[[Tensor], Tensor]:
-        """Return what adds the change to a matrix, or takes it off."""
-        return partial(weight_plus_change, vectors=self.vectors, gain=sign * self.gain)
 
 
 class CDDTunerLayer(nn.Module, BaseTunerLayer):
@@ -104,8 +92,8 @@ class CDDTunerLayer(nn.Module, BaseTunerLayer):
         """
         raise NotImplementedError
 
-    def require_own_weight(self) -> None:
-        """Refuse to merge where the change would be lost."""
+    def require_own_weight(self) -> dict[str, Tensor]:
+        """Return the weights to merge into, by name; refuse where the change would be lost."""
         raise NotImplementedError
 
     def _parts(self, adapter: str, base: nn.Module) -> Sequence[tuple[CDDAdapter, tuple[str, ...]]]:
@@ -134,8 +122,7 @@ class CDDTunerLayer(nn.Module, BaseTunerLayer):
             return
         for name, value in values.items():
             module, own = owner_of(base, name)
-            weight = getattr(module, own)
-            weight.data = stored_as(weight, value)
+            getattr(module, own).data = value
 
     # ---- merging
 
@@ -181,10 +168,11 @@ class CDDTunerLayer(nn.Module, BaseTunerLayer):
             if any(map(_is_meta, weights.values())):
                 text = "the weight is on the device meta, without values: merge before offloading"
                 raise ArgumentValueError(type(self).__name__, None, text)
-            kept.append(Merged.of(adapter, weights))
-            sums |= self._summed(base, weights, kept[-1])
-            if self.quantization_backend is not None:
-                kept[-1] = kept[-1]._replace(before=dict.fromkeys(names))
+            copies = [vector.detach().clone() for vector in adapter.vectors.forward()]
+            record = Merged(copies, adapter.gain, weights)
+            for weight_name, merged in self._summed(base, weights, record).items():
+                sums[weight_name] = stored_as(weights[weight_name], merged)
+            kept.append(record if self.quantization_backend is None else record._replace(before=dict.fromkeys(names)))
         for merged in sums.values():
             if safe and not torch.isfinite(merged).all():
                 raise ValueError(f"NaNs detected in the merged weights. The adapter {name} seems to be broken")
@@ -231,7 +219,8 @@ class CDDTunerLayer(nn.Module, BaseTunerLayer):
             if torch.allclose(expected[name].to(weight), weight, rtol=0, atol=0, equal_nan=True):
                 restored[name] = merged.before[name].to(weight)
         if len(restored) < len(weights):
-            restored = self._summed(base, weights, merged, sign=-1) | restored
+            for name, value in self._summed(base, weights, merged, sign=-1).items():
+                restored.setdefault(name, stored_as(weights[name], value))
         self._assign(base, restored)
 
     # ---- scaling

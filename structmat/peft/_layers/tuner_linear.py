@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from structmat.peft._layers.mixture import changes_at_once
 from structmat.peft._layers.tuner_layer import CDDTunerLayer, Merged
 from structmat.torch import CDDAdapter, CDDLinear
 from structmat.torch._for_peft import (
+    KINDS,
     AdaptedLayer,
     AdapterOptions,
     Change,
@@ -28,6 +30,7 @@ from structmat.torch._for_peft import (
     kind_of,
     own_weight,
     require_whole,
+    weight_plus_change,
 )
 
 __all__ = ["CDDTunerLinear"]
@@ -82,7 +85,7 @@ class CDDTunerLinear(CDDTunerLayer):
         if None in features:
             text = f"must have features, as a linear layer has, got {type(inner).__name__}"
             raise ArgumentTypeError("CDDTunerLinear", "base_layer", text)
-        self.in_features, self.out_features = (int(size) for size in features)
+        self.in_features, self.out_features = map(int, features)
         self._kind = kind or CDDLinear
         self._had_names = False
         if base_layer is not inner and not self._kind._calls_base:
@@ -196,12 +199,6 @@ class CDDTunerLinear(CDDTunerLayer):
             changes.append((adapters[name], samples_of_it))
         return changes
 
-    def __getattr__(self, name: str) -> Any:
-        kind = self.__dict__.get("_kind")
-        if kind is not None and name in kind._shown:
-            return getattr(self.get_base_layer(), name)
-        return super().__getattr__(name)
-
     # ---- merging
 
     def get_delta_weight(self, adapter: str) -> Tensor:
@@ -219,8 +216,13 @@ class CDDTunerLinear(CDDTunerLayer):
         """
         return self._kind._laid_out(self.get_base_layer(), self.cdd_adapters[adapter].dense())
 
-    def require_own_weight(self) -> None:
-        """Refuse to merge where the change would be lost.
+    def require_own_weight(self) -> dict[str, Tensor]:
+        """Return the weights to merge into; refuse where the change would be lost.
+
+        Returns
+        -------
+        dict of str to Tensor
+            By name; none of a quantised layer, which keeps its own.
 
         Raises
         ------
@@ -232,12 +234,13 @@ class CDDTunerLinear(CDDTunerLayer):
         """
         base = self.get_base_layer()
         backend = self.quantization_backend
+        weights: dict[str, Tensor] = {}
         problem = ""
         if isinstance(base, TrainableTokensWrapper):
             problem = "the layer has the trained rows of a tied embedding, by trainable_token_indices; save it unmerged"
         elif backend is None:
             for name in self._kind._weight_names(base):
-                own_weight(base, "CDDTunerLinear", name, overwrite=True)
+                weights[name] = own_weight(base, "CDDTunerLinear", name, overwrite=True)
             if not self._kind._multiplies_by_weight(base, (self.in_features, self.out_features)):
                 problem = f"the weight of {type(base).__name__} is not what it multiplies by"
         else:
@@ -249,6 +252,7 @@ class CDDTunerLinear(CDDTunerLayer):
         if is_never_called(self) and any(adapter.dense().any() for adapter in self.cdd_adapters.values()):
             text = "the layer was never called: its weight alone is read, so that a merged change would be a new one"
             raise ArgumentValueError("CDDTunerLinear", None, text)
+        return weights
 
     def changes(self, adapter: str) -> Mapping[str, CDDAdapter]:
         """Return the change of one adapter, by the names of the base layer's weights that it is a change of.
@@ -271,7 +275,8 @@ class CDDTunerLinear(CDDTunerLayer):
         return [] if found is None else [(found, self._kind._weight_names(base))]
 
     def _summed(self, base: Any, weights: Mapping[str, Tensor], merged: Merged, sign: int = 1) -> dict[str, Tensor]:
-        return self._kind._summed(base, weights, merged.plus(sign))
+        plus = partial(weight_plus_change, vectors=merged.vectors, gain=sign * merged.gain)
+        return self._kind._summed(base, weights, plus)
 
     def supports_lora_conversion(self, adapter_name: str = "default") -> bool:
         """Return whether `peft.convert_to_lora` works: for linear layers it does.
@@ -297,3 +302,21 @@ class CDDTunerLinear(CDDTunerLayer):
             Such as ``quantization_backend='torchao'``.
         """
         return quantization_extra_repr(self)
+
+
+def _shown(name: str) -> property:
+    """Return an attribute that modules around read from the layer in the place of a base of some kinds."""
+
+    def read(layer: CDDTunerLinear) -> Any:
+        if name not in layer._kind._shown:
+            raise AttributeError(name)
+        return getattr(layer.get_base_layer(), name)
+
+    return property(read)
+
+
+# A method __getattr__ would be called for each module that a forward pass reads.
+for _kind in KINDS:
+    for _name in _kind._shown:
+        if not hasattr(CDDTunerLinear, _name):
+            setattr(CDDTunerLinear, _name, _shown(_name))

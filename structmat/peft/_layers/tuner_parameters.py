@@ -210,8 +210,13 @@ class CDDTunerParameters(CDDTunerLayer):
             own.copy_(weight_plus_change(matrix, vectors, sign * merged.gain))
         return {name: total}
 
-    def require_own_weight(self) -> None:
-        """Refuse to merge where the change would be lost.
+    def require_own_weight(self) -> dict[str, Tensor]:
+        """Return the parameters to merge into; refuse where the change would be lost.
+
+        Returns
+        -------
+        dict of str to Tensor
+            By name.
 
         Raises
         ------
@@ -220,11 +225,12 @@ class CDDTunerParameters(CDDTunerLayer):
         TypeError
             If a parameter is quantised, computed from others, or split among processes by FSDP or ZeRO-3 of DeepSpeed.
         """
-        for name in self._names():
-            own_weight(self.get_base_layer(), "CDDTunerParameters", name, overwrite=True)
+        base = self.get_base_layer()
+        weights = {name: own_weight(base, "CDDTunerParameters", name, overwrite=True) for name in self._names()}
         changes = [change for adapter in self.cdd_adapters for change in self.changes(adapter).values()]
         if is_never_called(self) and any(change.dense().any() for change in changes):
             text = (
                 "the module was never called: its parameters alone are read, so that a merged change would be a new one"
             )
             raise ArgumentValueError("CDDTunerParameters", None, text)
+        return weights

@@ -265,7 +265,7 @@ class CDDAdapter(RowChange, nn.Module):
         self._init: Init = init
         # In inference mode they would become tensors that autograd refuses for good, and that nobody may write into.
         with torch.inference_mode(mode=False):
-            self.vectors = Vectors(torch.empty(size, dtype=dtype, device=device) for size in self.vector_shapes)
+            self.vectors = Vectors([torch.empty(size, dtype=dtype, device=device) for size in self.vector_shapes])
             self.reset_parameters()
         self.register_forward_pre_hook(no_fast_path)
 

@@ -44,7 +44,7 @@ class AdapterOptions:
     @classmethod
     def names(cls) -> tuple[str, ...]:
         """Return the names of all options."""
-        return tuple(option.name for option in fields(cls))
+        return tuple(cls.__dataclass_fields__)
 
     @classmethod
     def checked(cls, values: Mapping[str, Any], owner: str) -> Self:
@@ -64,5 +64,8 @@ class AdapterOptions:
         ValueError, TypeError
             If a value is none that the option may have.
         """
-        checks = {option.name: option.metadata["check"] for option in fields(cls)}
-        return cls(**{name: check(values[name], owner, name) for name, check in checks.items()})
+        given = {}
+        for option in fields(cls):
+            check = option.metadata["check"]
+            given[option.name] = check(values[option.name], owner, option.name)
+        return cls(**given)

@@ -96,7 +96,8 @@ def _sum_of_three(
     weight: Tensor | None, shape: Sequence[int], dtype: torch.dtype, vectors: Sequence[Tensor], gain: float
 ) -> Tensor:
     """Return a weight plus ``gain D C D``, or the change alone, in pieces that are computed in a cache."""
-    left, circulants, right = [vector.to(dtype) for vector in vectors]
+    left, circulants, right = vectors
+    left, circulants, right = left.to(dtype), circulants.to(dtype), right.to(dtype)
     *lead, rows, cols = shape
     *_, p, q, b = circulants.shape
     is_cropped = bool(lead) and rows < p * b

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from operator import attrgetter
 from typing import Any, ClassVar, TypeAlias
 
 import torch
@@ -18,7 +19,7 @@ from structmat.torch._layers.base_weight import dtype_and_device, merged_paramet
 from structmat.torch._other_tools.calls import is_never_called
 from structmat.torch._other_tools.nested_tensors import rows_of_nested
 
-__all__ = ["AdaptedLayer", "Change", "ShowingLayer"]
+__all__ = ["AdaptedLayer", "Change"]
 
 Change: TypeAlias = tuple[CDDAdapter, Tensor | None]
 """A change, and the samples of a batch that it is for, by their numbers; None for all of them."""
@@ -40,6 +41,12 @@ class AdaptedLayer(AdaptedModule):
     """How many of the last axes of inputs one row of outputs is made of, where each row is made by itself."""
     _shown: ClassVar[frozenset[str]] = frozenset()
     """The names of attributes of a base that modules around read from the layer in its place."""
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        # A method __getattr__ would be called for each module and parameter that a forward pass reads.
+        for name in cls._shown:
+            setattr(cls, name, property(attrgetter(f"base.{name}")))
 
     def __init__(self, base: nn.Module | None, in_features: int, out_features: int, **options: Any) -> None:
         super().__init__()
@@ -192,16 +199,6 @@ class AdaptedLayer(AdaptedModule):
         with torch.inference_mode(mode=False), torch.no_grad():
             sums = self._summed(self.base, weights, plus)
             return {name: merged_parameter(weight, sums[name], owner) for name, weight in weights.items()}
-
-
-class ShowingLayer(AdaptedLayer):
-    """An adapted layer from which modules around read attributes of the base, those in `_shown`.
-
-    Python asks for them by a method of the class, which costs every forward pass time: linear layers do without.
-    """
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.base, name) if name in self._shown else super().__getattr__(name)
 
 
 def _called(base: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], x: Tensor) -> Any:

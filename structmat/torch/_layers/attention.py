@@ -15,7 +15,7 @@ from structmat._errors import ArgumentTypeError, ArgumentValueError
 from structmat.torch._adapters.adapter import CDDAdapter
 from structmat.torch._changes.dense import summed
 from structmat.torch._changes.operation import without_autocast
-from structmat.torch._layers.adapted_layer import Change, ShowingLayer
+from structmat.torch._layers.adapted_layer import AdaptedLayer, Change
 from structmat.torch._layers.base_weight import owner_of
 from structmat.torch._layers.changed_call import forward_replaced, replaced
 from structmat.torch._other_tools.compilers import sees_operations
@@ -28,7 +28,7 @@ _IN = ("q_proj_weight", "k_proj_weight", "v_proj_weight")
 _CALL = inspect.signature(nn.MultiheadAttention.forward)
 
 
-class CDDMultiheadAttention(ShowingLayer):
+class CDDMultiheadAttention(AdaptedLayer):
     """A frozen attention module of torch and a trainable change ``alpha D C D`` of its projections.
 
     The weights of queries, keys, values and outputs, on top of each other, are changed as one matrix of

@@ -14,7 +14,7 @@ from structmat._errors import ArgumentTypeError, ArgumentValueError
 from structmat.torch._adapters.adapter import CDDAdapter
 from structmat.torch._changes.dense import summed, wide_dtype
 from structmat.torch._changes.operation import fuses, without_autocast
-from structmat.torch._layers.adapted_layer import ShowingLayer
+from structmat.torch._layers.adapted_layer import AdaptedLayer
 from structmat.torch._long_convolutions.layers import FFTConv1d, FFTConv2d, FFTConv3d
 from structmat.torch._other_tools.engines import within_fsdp
 
@@ -25,7 +25,7 @@ _FORWARDS = {(each.forward, each._conv_forward) for each in (*_CLASSES, FFTConv1
 """The passes of classes that convolve with their weight as it is."""
 
 
-class CDDConv(ShowingLayer):
+class CDDConv(AdaptedLayer):
     """A frozen convolution and a trainable change ``alpha D C D`` of its kernel.
 
     Parameters

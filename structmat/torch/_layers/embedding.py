@@ -10,12 +10,12 @@ from torch import Tensor, nn
 from structmat._errors import ArgumentTypeError, ArgumentValueError
 from structmat.torch._adapters.adapter import CDDAdapter
 from structmat.torch._changes.dense import wide_dtype
-from structmat.torch._layers.adapted_layer import ShowingLayer
+from structmat.torch._layers.adapted_layer import AdaptedLayer
 
 __all__ = ["CDDEmbedding"]
 
 
-class CDDEmbedding(ShowingLayer):
+class CDDEmbedding(AdaptedLayer):
     """A frozen embedding and a trainable change ``alpha D C D`` of its table, of which rows are gathered.
 
     Parameters

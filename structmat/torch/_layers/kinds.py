@@ -18,7 +18,10 @@ KINDS: tuple[type[AdaptedLayer], ...] = (CDDLinear, CDDConv, CDDEmbedding, CDDMu
 
 def kind_of(module: Any) -> type[AdaptedLayer] | None:
     """Return the kind of layer that a module can be the base of; None if there is none."""
-    return next((kind for kind in KINDS if kind._recognises(module)), None)
+    for kind in KINDS:
+        if kind._recognises(module):
+            return kind
+    return None
 
 
 def kind_to_wrap(module: Any) -> type[AdaptedLayer]:

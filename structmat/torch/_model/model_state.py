@@ -43,14 +43,23 @@ class ModelState:
     def __init__(self, model: nn.Module, *, whole: bool = True) -> None:
         self.model = model
         self._names = None if whole else _STRUCTURE
-        self._attributes = [(module, _attributes(module, self._names)) for module in model.modules()]
-        self._buffers = [
-            (module, name, buffer)
-            for module in model.modules()
-            for name, buffer in module._buffers.items()
-            if name not in module._non_persistent_buffers_set
-        ]
-        self._alphas = [(module, module.alpha) for module in model.modules() if isinstance(module, CDDAdapter)]
+        self._attributes: list[tuple[nn.Module, dict[str, tuple[Any, Any]]]] = []
+        self._buffers: list[tuple[nn.Module, str, Tensor | None]] = []
+        self._alphas: list[tuple[CDDAdapter, float]] = []
+        # All in one loop: every attribute of every module is asked for, of which functions would be half of the time.
+        for module in model.modules():
+            own = vars(module)
+            kept: dict[str, tuple[Any, Any]] = {}
+            for name in own if whole else _STRUCTURE:
+                if name in own:
+                    value = own[name]
+                    kept[name] = value, value.copy() if isinstance(value, _COLLECTIONS) else None
+            self._attributes.append((module, kept))
+            for name, buffer in module._buffers.items():
+                if name not in module._non_persistent_buffers_set:
+                    self._buffers.append((module, name, buffer))
+            if isinstance(module, CDDAdapter):
+                self._alphas.append((module, module.alpha))
         self._parameters = [(each, each.data, each.requires_grad, each.grad) for each in model.parameters()]
         self._values: dict[int, tuple[Tensor, Tensor]] = {}
 
@@ -156,14 +165,6 @@ def as_before_at_the_end(model: nn.Module, owner: str) -> Iterator[ModelState]:
             "values for it, and stays so: train or load before the block or after it"
         )
         raise RuntimeError(text)
-
-
-def _attributes(module: nn.Module, names: Sequence[str] | None) -> dict[str, tuple[Any, Any]]:
-    """Return attributes of a module by name, each beside a copy of its entries if it is a collection."""
-    own = vars(module)
-    chosen = own if names is None else [name for name in names if name in own]
-    # Asked of every attribute of every module, so that a function of its own would be half of what merging calls.
-    return {name: (own[name], own[name].copy() if isinstance(own[name], _COLLECTIONS) else None) for name in chosen}
 
 
 def _memory(tensor: Tensor) -> tuple[Any, ...]:

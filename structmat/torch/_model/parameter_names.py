@@ -50,8 +50,12 @@ def places_of(model: nn.Module) -> dict[str, Place]:
     are no layers.
     """
     found: dict[str, Place] = {}
-    for path, module, adapted in _plain_modules(model, ""):
-        names = [name for name, parameter in module.named_parameters(recurse=False) if _holds_matrices(name, parameter)]
+    for path, module, adapted in _plain_modules(model):
+        names = [
+            name
+            for name, parameter in module.named_parameters(recurse=False)
+            if len(getattr(parameter, "ds_shape", parameter.shape)) in {2, 3} and not name.endswith("bias")
+        ]
         # Layers are adapted as such; a router is one too, whose class has a name of its own.
         if not names or hasattr(module, "in_features") or kind_of(module) is not None:
             continue
@@ -67,26 +71,24 @@ def places_of(model: nn.Module) -> dict[str, Place]:
     return found
 
 
-def _holds_matrices(name: str, parameter: nn.Parameter) -> bool:
-    """Return whether a parameter may be a matrix or a stack of these, as far as its name and its axes tell."""
-    return len(getattr(parameter, "ds_shape", parameter.shape)) in {2, 3} and not name.endswith("bias")
-
-
-def _plain_modules(module: nn.Module, path: str) -> Iterator[tuple[str, nn.Module, set[str]]]:
+def _plain_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module, set[str]]]:
     """Yield the modules of the plain model with their paths in it, and which parameters of each are adapted."""
-    if isinstance(module, AdaptedModule):
-        if module.base is not None:
-            inside = _plain_modules(module.base, path)
-            own_path, own, _ = next(inside)
-            yield own_path, own, set(module._changes())
-            yield from inside
-        return
-    if isinstance(module, CDDAdapter):
-        return
-    yield path, module, set()
-    for name, child in module.named_children():
+    following: list[tuple[str, nn.Module]] = [("", model)]
+    while following:
+        path, module = following.pop()
+        adapted: set[str] = set()
+        if isinstance(module, AdaptedModule):
+            adapted = set(module._changes())
+            module = module.base
+        if module is None or isinstance(module, CDDAdapter):
+            continue
+        yield path, module, adapted
         # The layers of PEFT have their bases under this name.
-        yield from _plain_modules(child, f"{path}.{name}".strip(".") if name != "base_layer" else path)
+        children = [
+            (f"{path}.{name}".strip(".") if name != "base_layer" else path, child)
+            for name, child in module.named_children()
+        ]
+        following += reversed(children)
 
 
 def parameters_meant(

@@ -58,10 +58,12 @@ def split_by(module: nn.Module) -> str:
     Engines gather the parameters for a forward pass and put tensors of their own back afterwards. A new parameter that
     somebody put in the place of an old one would be lost then.
     """
-    if any(hasattr(parameter, "ds_id") for parameter in module.parameters()):
-        return "DeepSpeed ZeRO-3"
-    if any(getattr(each, "_is_fsdp_managed_module", False) for each in module.modules()):
-        return "FSDP"
+    for parameter in module.parameters():
+        if hasattr(parameter, "ds_id"):
+            return "DeepSpeed ZeRO-3"
+    for each in module.modules():
+        if getattr(each, "_is_fsdp_managed_module", False):
+            return "FSDP"
     return ""
 
 
