@@ -47,7 +47,17 @@ K = sm.Toeplitz(matern(np.arange(n)))
 mean = K @ (K + noise**2 * sm.Identity(n)).solve(measured)
 print(f"root mean square error: measurements {noise}, posterior mean {np.sqrt(np.mean((mean - truth) ** 2)):.2f}")
 
+# %%
+# The band
+# --------
+# :func:`~structmat.posterior_variances` says how uncertain the mean is at all points: within two standard deviations
+# lie about 95 % of the truth.
+
+deviation = np.sqrt(sm.posterior_variances(K, noise**2).variances)
+print(f"within the band: {np.mean(np.abs(truth - mean) < 2 * deviation):.0%}")
+
 figure, ax = plt.subplots(figsize=(9, 4), layout="constrained")
+ax.fill_between(np.arange(n), mean - 2 * deviation, mean + 2 * deviation, color="#D55E00", alpha=0.25, linewidth=0)
 ax.plot(measured, ".", color="0.8", markersize=2, label="measurements")
 ax.plot(truth, color="black", linewidth=1.4, label="truth")
 ax.plot(mean, color="#D55E00", linewidth=2, linestyle="--", label="posterior mean")
