@@ -5,7 +5,7 @@ import pytest
 
 import structmat as sm
 from structmat.fit import BASELINES, baseline_errors
-from structmat.studies._layer_fit import weighted_norm
+from structmat.studies._changes import weighted_norm
 from tests.fit.matrices import matrix, svd_error
 
 
