@@ -93,6 +93,5 @@ _PREPARE = {
     "lora-apart": partial(_clipped, method="lora", clip=clip_apart),
     "product-cdc": partial(_of_products, kinds="CDC"),
     "product-dc": partial(_of_products, kinds="DC"),
-    "product-c": partial(_of_products, kinds="C"),
 }
 METHODS = {name: Method(prepare, _RATE, _RATES, name) for name, prepare in _PREPARE.items()}

@@ -12,11 +12,13 @@ from dataclasses import replace
 import numpy as np
 from _common import table
 from _fair_plan import PROTOCOLS, RATES, Case, cases
-from _fair_report import Result, Row, mean_of, pick, results, trial_scores
+from _fair_report import TASKS, Result, Row, mean_of, pick, results, trial_scores
 from _few_plan import FOUR_BITS
 from _few_plan import cases as few_cases
 from _few_report import CDD, of_cdd, on_common_tasks, standings
 from _few_report import label as few_label
+from _pair_plan import ARMS
+from _pair_report import gaps, over_seeds
 
 FOUR = ("goemotions", "sst2", "banking77", "cola")
 """The tasks on which all methods on query and value layers have been run."""
@@ -214,3 +216,71 @@ def of_readme(rows: list[Row]) -> list[str]:
         {WORDS[len(two.tasks)]} tasks, with the 95 % interval over tasks), nor from rank eight ({eight} points in
         {WORDS[len(eight.tasks)]}), which has {eight.parameters[1] / eight.parameters[0]:.1f} times the parameters."""
     ]
+
+
+def of_pairs(rows: list[Row], fair: list[Row]) -> dict[str, str]:
+    """Return what each arm of `adapter_pairs.py` changes, in points, by its method and places."""
+    found = {}
+    for arm in ARMS:
+        of_tasks = gaps(rows, fair, arm)
+        if of_tasks:
+            name = f"{arm.method}, {arm.places}"
+            mean = over_seeds(of_tasks)
+            each = ", ".join(f"{TASKS[task]} {signed(float(values.mean()))}" for task, values in of_tasks.items())
+            pairs = sum(map(len, of_tasks.values()))
+            found[name] = f"{signed(mean.mean, 2)} ± {mean.half:.2f} ({each}; {pairs} pairs)"
+    return found
+
+
+def places_table(found: list[Result], costs: str) -> str:
+    """Return the guide's table of the layers to choose from, with times and files from the page of costs."""
+    lines, seven = [], (*FOUR, *HELD_OUT)
+    names = {"query-value": "query and value", "intermediate": "first feed-forward", "all-linear": "all linear"}
+    for place, name in names.items():
+        times, file = [], ""
+        for precision in ("float32", "bfloat16"):
+            section = costs.partition(f"## Places, {precision}\n")[2].partition("\n## ")[0]
+            line = next(line for line in section.splitlines() if line.startswith(f"| {name} |"))
+            cells = [cell.strip() for cell in line.strip("|").split("|")]
+            times.append(f"{cells[6]}, {cells[5]}")
+            file = cells[1].partition("(")[2].rstrip(")")
+        parameters = mean_score(found, HELD_OUT, ours(place))[1]
+        scores = []
+        for tasks in (seven, HELD_OUT):
+            whole = mean_score(found, tasks, ours(place))
+            other = place != "query-value" and whole
+            gap = f" ({Gap(found, tasks, ours(place), ours('query-value'))})" if other else ""
+            scores.append(f"{whole[0]:.1f}{gap}" if whole else "")
+        lines.append([name, f"{parameters:,}", file, *times, *scores])
+    head = ["adapted layers", "parameters in MiniLM", "file, two blocks of 768", "step, float32", "step, bfloat16"]
+    return table([*head, "mean of seven tasks, %", "of three"], lines)
+
+
+def of_clipping(rows: list[Row], fair: list[Row]) -> list[str]:
+    """Return the sentences on how gradients are clipped."""
+    points = of_pairs(rows, fair)
+    return [
+        f"clipped at 1 each by its own norm, D C D gains {points['cdd-apart, query-value']}",
+        f"not clipped {points['cdd-unclipped, query-value']}",
+        f"LoRA r = 2, each by its own norm, {points['lora-apart, query-value']}",
+    ]
+
+
+def of_forms(rows: list[Row], fair: list[Row]) -> list[str]:
+    """Return the sentences on the upper layers and on products of as many numbers."""
+    points, found = of_pairs(rows, fair), results(fair, cases())
+    c3a = Gap(found, ("goemotions", "banking77"), ("query-value", "c3a-corrected", 128), ours("query-value"))
+    each = f"GoEmotions {c3a.of('goemotions')}, BANKING77 {c3a.of('banking77')}; {c3a.values.size} pairs"
+    return [
+        f"in the first feed-forward layers of the upper four blocks {points['cdd, upper-intermediate']}",
+        f"C D C {points['product-cdc, query-value']}",
+        f"D C with blocks of 192 {points['product-dc, query-value']}",
+        f"C3A, block circulants alone, with blocks of 128 {signed(c3a.mean, 2)} ± {c3a.over_seeds:.2f} ({each})",
+    ]
+
+
+def of_the_guide(rows: list[Row], fair: list[Row], costs: str) -> list[str]:
+    """Return what the guide says of the layers to adapt, and of clipping."""
+    lost = over_seeds(gaps(rows, fair, next(arm for arm in ARMS if arm.method == "cdd-apart")))
+    cost = f"which costs {lost.mean:.1f} ± {lost.half:.1f} points in trials"
+    return [*places_table(results(fair, cases()), costs).splitlines(), cost]

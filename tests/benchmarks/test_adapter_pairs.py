@@ -30,7 +30,7 @@ def test_products_of_diagonals_and_circulants_are_those_of_an_adapted_layer(meth
     assert torch.allclose(product(x), layer(x), atol=1e-5)
 
 
-@pytest.mark.parametrize(("kinds", "block"), [("CDC", 12), ("DC", 6), ("C", 4)])
+@pytest.mark.parametrize(("kinds", "block"), [("CDC", 12), ("DC", 6)])
 def test_products_have_three_numbers_a_column_and_their_first_factor_learns(methods, kinds, block):
     torch.manual_seed(0)
     base = torch.nn.Linear(12, 12).requires_grad_(requires_grad=False)

@@ -19,7 +19,8 @@ def words(text: str) -> str:
 def runs(modules):
     modules("_statements")  # so that no test is charged for what it imports
     read = modules("_fair_report").read
-    return {name: read(RESULTS / f"{name}.csv") for name in ("fair_adapters", "fair_adapters_again", "few_parameters")}
+    names = ("fair_adapters", "fair_adapters_again", "few_parameters", "adapter_pairs")
+    return {name: read(RESULTS / f"{name}.csv") for name in names}
 
 
 def missing(page: str, expected: list[str]) -> list[str]:
@@ -39,12 +40,23 @@ def test_the_page_on_reproduction_says_what_the_runs_of_few_parameters_say(modul
     assert missing("docs/reproduction.md", modules("_statements").of_few_parameters(runs["few_parameters"])) == []
 
 
+def test_the_guide_says_what_the_runs_say_of_the_layers_to_adapt(modules, runs):
+    costs = (RESULTS / "adapter_costs.md").read_text("utf-8")
+    expected = modules("_statements").of_the_guide(runs["adapter_pairs"], runs["fair_adapters"], costs)
+    assert missing("docs/guide/fine_tuning.md", expected) == []
+
+
+def test_all_runs_that_differ_in_one_thing_name_their_code(runs):
+    assert {row["commit"] for row in runs["adapter_pairs"]} == {"5d87da70c0af", "6b1d93282a24"}
+
+
 def test_readme_says_what_the_runs_say(modules, runs):
     assert missing("README.md", modules("_statements").of_readme(runs["fair_adapters"])) == []
 
 
 def test_the_tables_of_results_are_those_of_the_runs(modules, runs):
     parts = modules("_fair_report").page(runs["fair_adapters"], runs["fair_adapters_again"])
+    parts += modules("_pair_report").page(runs["adapter_pairs"], runs["fair_adapters"])
     assert missing("benchmarks/results/adapter_accuracy.md", parts) == []
 
 
