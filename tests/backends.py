@@ -16,6 +16,15 @@ import pytest
 from structmat._fourier import engines
 from tests.operators.outsiders import OUTSIDERS
 
+COMPILE = {"jax"}
+"""The libraries that compile each operation for each shape, and whose arrays cannot be changed."""
+
+SLOW = {*COMPILE, "array_api_strict"}
+"""The libraries on which laws keep to one entry of each class.
+
+Array_api_strict compares each call with the standard, which takes longer than the operations themselves.
+"""
+
 
 @dataclass(frozen=True)
 class Backend:
@@ -27,13 +36,11 @@ class Backend:
     to_numpy: Callable[[Any], np.ndarray]
     examples: int
     half: Any = None
-    compiles: bool = False  # each operation anew for each shape, so that a law keeps to few of them
-    checks_calls: bool = False  # against the array API standard, which takes longer than the operations themselves
 
     @property
-    def is_slow(self) -> bool:
-        """Whether laws keep to one entry of each class."""
-        return self.compiles or self.checks_calls
+    def compiles(self) -> bool:
+        """Whether it compiles each operation anew for each shape, so that a law keeps to few of them."""
+        return self.name in COMPILE
 
     def dtype(self, name: str) -> Any:
         return getattr(self.xp, name)
@@ -57,7 +64,7 @@ def _jax() -> Backend:
     register = importlib.import_module("structmat.jax").register_operator
     for kind in OUTSIDERS:
         register(kind)
-    return Backend("jax", jax.numpy, jax.numpy.asarray, np.asarray, examples=1, half="bfloat16", compiles=True)
+    return Backend("jax", jax.numpy, jax.numpy.asarray, np.asarray, examples=1, half="bfloat16")
 
 
 def _strict() -> Backend:
@@ -68,7 +75,6 @@ def _strict() -> Backend:
         lambda a: strict.asarray(np.array(a)),
         lambda a: np.asarray(a._array),
         examples=4,
-        checks_calls=True,
     )
 
 

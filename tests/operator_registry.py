@@ -7,7 +7,7 @@ gains a row.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -22,7 +22,7 @@ from structmat.testing._drawing import Sample, Vectors
 from structmat.testing._kinds import KINDS, Kind
 from structmat.testing._references import diagonal_matrix, wide
 from structmat.testing.strategies import samples
-from tests.backends import ENGINES, by_engine
+from tests.backends import COMPILE, ENGINES, SLOW, TESTED, by_engine
 from tests.operators.outsiders import DirectSum, ToeplitzPlusHankel
 
 FIXED = (("float32", (), 1), ("complex128", (2,), 2))
@@ -211,10 +211,33 @@ def each(entries: list[Entry]) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("entry", entries, ids=lambda entry: entry.name)
 
 
+def on_libraries(
+    entries: list[Entry], *, libraries: Collection[str] = TESTED, compiled: Collection[str] | None = None
+) -> pytest.MarkDecorator:
+    """Run a test with libraries on entries, without variants where that takes long.
+
+    Where a test takes many small steps, `compiled` names the entries on which it runs with libraries that compile each
+    of these for each shape: of JAX this would take minutes, and the laws of linear algebra hold it to the rest.
+    """
+    cases = [
+        pytest.param(library, entry, id=f"{library}-{entry.name}")
+        for library in TESTED
+        if library in libraries
+        for entry in entries
+        if library not in SLOW or not entry.is_variant or entry.name == "Prepared Circulant"
+        if compiled is None or library not in COMPILE or entry.name in compiled
+    ]
+    return pytest.mark.parametrize(("backend", "entry"), cases, indirect=["backend"])
+
+
 every_entry = each(REGISTRY)
+
+every_entry_of_few_compiled = on_libraries(REGISTRY, compiled=["Circulant"])
+
+every_entry_where_nothing_compiles = on_libraries(REGISTRY, compiled=())
 
 every_class = each([entry for entry in REGISTRY if not entry.is_variant])
 """For what takes seconds for each of them, and depends on the class alone."""
 
 every_entry_of_the_package = each([entry for entry in REGISTRY if not entry.is_own])
-"""For files, which hold operators of the package alone."""
+"""For descriptions of files, which hold operators of the package alone."""

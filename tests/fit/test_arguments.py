@@ -5,16 +5,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from structmat._errors import ArgumentError
+from structmat import ArgumentError
 from structmat.fit import error_curve, factorize_cdd, fit_cdd, fit_phase_masks
 from structmat.operators import CDDProduct
 from structmat.studies import sweep
+from tests.cases import in_one_test
 
 W = np.random.default_rng(0).standard_normal((4, 6))
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.complex128])
+@in_one_test("bad", [np.nan, np.inf, -np.inf])
+@in_one_test("dtype", [np.float16, np.float32, np.float64, np.complex128])
 def test_non_finite_entries(bad, dtype):
     matrix = W.astype(dtype)
     matrix[2, 3] = bad
@@ -22,16 +23,14 @@ def test_non_finite_entries(bad, dtype):
         fit_cdd(matrix)
 
 
-@pytest.mark.parametrize(
-    "matrix", [np.zeros((0, 3)), np.zeros((3, 0)), np.zeros(4), np.zeros((2, 2, 2)), [], [1.0], 3.0]
-)
+@in_one_test("matrix", [np.zeros((0, 3)), np.zeros((3, 0)), np.zeros(4), np.zeros((2, 2, 2)), [], [1.0], 3.0])
 def test_not_a_matrix(matrix):
     with pytest.raises(ValueError, match=r"fit_cdd: W must be a non-empty matrix .* got shape \("):
         fit_cdd(matrix)
 
 
-@pytest.mark.parametrize("function", [fit_cdd, error_curve, factorize_cdd])
-@pytest.mark.parametrize("batch", [(3,), (2, 3)])
+@in_one_test("function", [fit_cdd, error_curve, factorize_cdd])
+@in_one_test("batch", [(3,), (2, 3)])
 def test_a_stack_is_told_to_come_one_by_one(function, batch):
     stack = np.ones((*batch, 4, 4))
     with pytest.raises(ValueError, match="of a stack pass one matrix after the other, such as W") as caught:
@@ -51,8 +50,8 @@ def test_not_numbers(matrix):
 SQUARE = W[:, :4]
 
 
-@pytest.mark.parametrize(
-    ("matrix", "n_factors", "block_size", "message"),
+@in_one_test(
+    "matrix, n_factors, block_size, message",
     [
         (SQUARE, 0, "min", "at least 1, got 0"),
         (SQUARE, -3, "min", "at least 1, got -3"),
@@ -67,8 +66,8 @@ def test_numbers_of_factors(matrix, n_factors, block_size, message):
         fit_cdd(matrix, n_factors, block_size=block_size)
 
 
-@pytest.mark.parametrize(
-    ("start", "error", "message"),
+@in_one_test(
+    "start, error, message",
     [
         ("random", TypeError, r"start must be a CDDProduct or a FitResult, got 'random'"),
         (CDDProduct.from_vectors(*np.ones((3, 5))), ValueError, r"start must have shape \(4, 4\), got \(5, 5\)"),
@@ -89,8 +88,8 @@ def test_bad_starts(start, error, message):
         fit_cdd(SQUARE, 5, start=start)
 
 
-@pytest.mark.parametrize(
-    ("weights", "message"),
+@in_one_test(
+    "weights, message",
     [
         (np.ones(3), r"must have shape \(4,\) or \(4, 4\), got \(3,\)"),
         (np.ones((4, 3)), r"must have shape"),
@@ -156,8 +155,8 @@ def test_fits_whose_products_overflow_are_refused(n_factors):
     assert fit_cdd(narrow / np.float16(8), n_factors, rng=0, max_iter=50, restarts=1).error < 0.9
 
 
-@pytest.mark.parametrize(
-    ("call", "text"),
+@in_one_test(
+    "call, text",
     [
         (lambda: fit_cdd("W.npy"), "got 'W.npy': structmat.io.load_matrix reads files"),
         (lambda: error_curve(Path("W.npy"), [3]), "structmat.io.load_matrix reads files"),

@@ -13,6 +13,7 @@ from structmat.fit._baselines import _block_circulant as block_circulant
 from structmat.fit._baselines import _monarch as monarch
 from structmat.fit._baselines import _sparse_fourier as sparse_fourier
 from structmat.fit._baselines import _truncated_svd as truncated_svd
+from tests.cases import in_one_test
 from tests.fit.matrices import matrix, relative, svd_error
 
 SHAPES = [(1, 1), (1, 5), (6, 6), (7, 7), (8, 12), (12, 8), (9, 16), (16, 16)]
@@ -43,15 +44,15 @@ def test_the_error_never_rises_and_the_budget_is_kept(name, shape, kind, seed):
     assert BASELINES[name](W, []) == []
 
 
-@pytest.mark.parametrize("name", BASELINES)
-@pytest.mark.parametrize("shape", [(6, 6), (4, 6)])
+@in_one_test("name", BASELINES)
+@in_one_test("shape", [(6, 6), (4, 6)])
 def test_the_zero_matrix_is_fitted(name, shape):
     assert [m.error for m in BASELINES[name](np.zeros(shape), [0, 7, 100])] == [0.0, 0.0, 0.0]
 
 
-@pytest.mark.parametrize("name", ["truncated-svd", "block-circulant", "sparse-fourier"])
+@in_one_test("name", ["truncated-svd", "block-circulant", "sparse-fourier"])
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("kind", ["float64", "complex128"])
+@in_one_test("kind", ["float64", "complex128"])
 def test_enough_parameters_give_the_matrix(name, shape, kind):
     enough = min(shape) * sum(shape)
     assert BASELINES[name](random_matrix(shape, kind), [enough])[0].error < 1e-14
@@ -149,9 +150,7 @@ def random_monarch(rows, cols, g, rng):
     return left[outer] @ right[inner]
 
 
-@pytest.mark.parametrize(
-    ("rows", "cols", "g"), [(4, 4, 2), (9, 9, 3), (16, 16, 4), (8, 12, 4), (12, 8, 2), (16, 16, 2)]
-)
+@in_one_test("rows, cols, g", [(4, 4, 2), (9, 9, 3), (16, 16, 4), (8, 12, 4), (12, 8, 2), (16, 16, 2)])
 def test_monarch_matrices_are_found(rows, cols, g):
     W = random_monarch(rows, cols, g, np.random.default_rng(1))
     got = monarch(W, [g * (rows + cols)])[0]
@@ -174,8 +173,8 @@ def test_without_a_common_divisor_there_is_no_monarch_matrix():
     assert monarch(random_matrix((9, 16), "float64"), [1000]) == [(0, 1.0)]
 
 
-@pytest.mark.parametrize("shape", [(12, 12), (14, 9), (7, 12)])
-@pytest.mark.parametrize("k", [2, 3, 4])
+@in_one_test("shape", [(12, 12), (14, 9), (7, 12)])
+@in_one_test("k", [2, 3, 4])
 def test_five_factors_in_blocks_hold_the_truncated_svd(shape, k):
     W = random_matrix(shape, "float64")
     layout = sm.CDDLayout(shape, 5, -(-min(shape) // k))

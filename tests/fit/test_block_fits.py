@@ -3,11 +3,10 @@
 import numpy as np
 import pytest
 
+from structmat import BlockCirculant, Circulant, Diagonal
 from structmat.fit import fit_cdd
 from structmat.operators import CDDLayout, CDDProduct
-from structmat.operators._blocks.block_circulant import BlockCirculant
-from structmat.operators._families.circulants import Circulant
-from structmat.operators._families.diagonal import Diagonal
+from tests.cases import in_one_test
 from tests.fit.matrices import closed_form_errors, matrix, planted_operator, relative
 
 QUICK = {"max_iter": 40, "restarts": 1, "rng": 3}
@@ -54,7 +53,7 @@ def test_a_search_begins_with_alternating_least_squares():
 
 
 @pytest.mark.parametrize(("shape", "block_size"), GRIDS)
-@pytest.mark.parametrize("real", [True, False])
+@in_one_test("real", [True, False])
 def test_a_member_given_as_the_start_is_returned(shape, block_size, real):
     for own, wanted in ((3, 3), (3, 5), (5, 5), (5, 7)):
         kind, rng = "signs" if real else "phases", np.random.default_rng(0)
@@ -106,7 +105,7 @@ def test_zero_and_scales():
     assert errors == pytest.approx([errors[0]] * 3, rel=1e-2)
 
 
-@pytest.mark.parametrize(("shape", "block_size"), GRIDS)
+@in_one_test("shape, block_size", GRIDS)
 def test_a_fit_needs_no_random_starts(shape, block_size):
     W = matrix(shape)
     fit = fit_cdd(W, 5, block_size=block_size, restarts=0, max_iter=20, rng=0)

@@ -6,6 +6,7 @@ import pytest
 import structmat as sm
 from structmat.fit import BASELINES, baseline_errors
 from structmat.studies._changes import weighted_norm
+from tests.cases import in_one_test
 from tests.fit.matrices import matrix, svd_error
 
 
@@ -30,8 +31,8 @@ def test_all_baselines_are_compared_by_name():
     assert list(baseline_errors(W, [20], input_second_moment=np.ones(12))) == ["truncated-svd"]
 
 
-@pytest.mark.parametrize("scale", [1e-300, 1.0, 1e300])
-@pytest.mark.parametrize("real", [True, False])
+@in_one_test("scale", [1e-300, 1.0, 1e300])
+@in_one_test("real", [True, False])
 def test_scales_do_not_matter(scale, real):
     W = matrix((6, 4), real=real)
     assert truncated_svd_error(W * scale, 2) == pytest.approx(svd_error(W, 2))
@@ -69,8 +70,8 @@ def test_the_ends_of_the_ranks():
     assert truncated_svd_error(low_rank, 2) < 1e-14
 
 
-@pytest.mark.parametrize(
-    ("call", "argument"),
+@in_one_test(
+    "call, argument",
     [
         (lambda: baseline_errors(np.ones(3), [1]), "W"),
         (lambda: baseline_errors([[np.nan]], [1]), "W"),

@@ -13,6 +13,7 @@ import structmat as sm
 from structmat.fit import _error_curve as module
 from structmat.fit import error_curve
 from structmat.fit._curve_bounds import degrees_of_freedom, factors_by_counting
+from tests.cases import in_one_test
 
 W = np.random.default_rng(0).standard_normal((8, 8))
 LARGER = np.random.default_rng(0).standard_normal((12, 12))
@@ -204,11 +205,11 @@ def test_processes_give_the_same_curve():
 # What is possible
 
 
-@pytest.mark.parametrize(
-    ("shape", "block_size", "n_factors"),
+@in_one_test(
+    "shape, block_size, n_factors",
     [((6, 6), "min", 2), ((6, 6), "min", 5), ((6, 6), 3, 3), ((6, 4), 2, 3), ((4, 8), "min", 5), ((5, 5), 3, 3)],
 )
-@pytest.mark.parametrize("dtype", [float, complex])
+@in_one_test("dtype", [float, complex])
 def test_degrees_of_freedom_are_the_rank_of_the_derivative(shape, block_size, n_factors, dtype):
     """Over the real and the complex numbers; where the blocks do not divide the sides it is only a bound."""
     rng = np.random.default_rng(1)

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from structmat import fit_cdd
 from structmat.fit._alternation import iteration, with_best_circulant
 from structmat.fit._block_grid import BlockGrid, Factors, residual_norm2
+from tests.cases import in_one_test
 from tests.fit.matrices import dense_of_grid, normal, planted
 
 
@@ -73,7 +74,7 @@ def test_error_is_the_weighted_one_and_never_above_closed_forms(problem):
         assert result.error <= weighted_norm(M, W - form) / norm + 1e-9
 
 
-@pytest.mark.parametrize("real", [True, False])
+@in_one_test("real", [True, False])
 @pytest.mark.parametrize(("shape", "m"), [((32, 32), 32), ((64, 64), 64), ((40, 60), 20), ((48, 96), 48)])
 def test_planted_product_comes_back_with_thirty_percent_missing(shape, m, real):
     rng = np.random.default_rng(5)
@@ -134,8 +135,8 @@ def test_missing_rows_and_observed_zeros():
 SQUARE = np.arange(16.0).reshape(4, 4)
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
+@in_one_test(
+    "options, message",
     [
         (
             {"entry_weights": np.ones((4, 3))},

@@ -17,6 +17,7 @@ from structmat._files import shown_error
 from structmat.fit import CurveProgress, FitProgress, error_curve, fit_cdd
 from structmat.fit import _error_curve as module
 from structmat.fit._search import GAINS_LITTLE
+from tests.cases import in_one_test
 
 RNG = np.random.default_rng(0)
 SQUARE, WIDE = RNG.standard_normal((6, 6)), RNG.standard_normal((4, 6))
@@ -169,7 +170,7 @@ def test_wrong_arguments_are_named(fake, arguments, kind, text):
     assert fake == []
 
 
-@pytest.mark.parametrize(
+@in_one_test(
     "arguments",
     [
         {"n_factors": [2]},
@@ -372,7 +373,7 @@ SPECIAL = {
 
 
 @pytest.mark.parametrize("name", SPECIAL)
-@pytest.mark.parametrize("limits", [{"restarts": 1, "max_iter": 10}, {"time_limit": 0.0}], ids=["short", "no time"])
+@in_one_test("limits", [{"restarts": 1, "max_iter": 10}, {"time_limit": 0.0}])
 def test_curves_of_special_matrices_are_sound(name, limits):
     W = SPECIAL[name]
     curve = error_curve(W, 4, rng=0, **limits)

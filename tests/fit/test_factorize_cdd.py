@@ -10,6 +10,7 @@ import structmat as sm
 from structmat import factorize_cdd
 from structmat.fit._exact_products import Mixing, cyclic_band
 from structmat.fit._linear_factors import _null_sequences, factor_real_sequences, linear_factors
+from tests.cases import in_one_test
 
 
 def gaussian(rng, *shape, real=False):
@@ -250,8 +251,8 @@ def test_tensors_in_tensors_out():
     assert torch.linalg.norm(dense - W) <= 1e-10 * torch.linalg.norm(W)
 
 
-@pytest.mark.parametrize(
-    ("W", "options", "error", "message"),
+@in_one_test(
+    "W, options, error, message",
     [
         (np.ones((2, 3)), {}, ValueError, r"W must be square, got shape \(2, 3\)"),
         (np.ones(3), {}, ValueError, r"W must be a non-empty matrix"),

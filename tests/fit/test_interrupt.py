@@ -15,6 +15,7 @@ from structmat.fit import _error_curve as curve_module
 from structmat.fit import _three_factor_search as three_factors
 from structmat.fit import error_curve, fit_cdd
 from structmat.fit._objective import Objective
+from tests.cases import in_one_test
 from tests.fit.matrices import closed_form_errors
 
 W = np.random.default_rng(0).standard_normal((12, 12))
@@ -121,8 +122,8 @@ def test_nothing_is_lost_while_a_start_is_built(monkeypatch, n_factors, place):
 
 
 @pytest.mark.parametrize("weights", [None, np.arange(1.0, 13.0), np.diag(np.arange(1.0, 13.0)) + 1.0])
-@pytest.mark.parametrize("n_factors", [3, 5])
-@pytest.mark.parametrize("after", [1, 40, 320])
+@in_one_test("n_factors", [3, 5])
+@in_one_test("after", [1, 40, 320])
 def test_the_run_so_far_is_kept_from_inside_an_iteration(n_factors, after, weights):
     hear = Interrupting(after)
     options = {"input_second_moment": weights, "rng": 0, "tol": 0.0}

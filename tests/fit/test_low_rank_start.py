@@ -13,6 +13,7 @@ from structmat.fit._matrices import truncated_svd
 from structmat.fit._problem import Problem
 from structmat.fit._search import Candidate, Search
 from structmat.operators import CDDLayout, CDDProduct
+from tests.cases import in_one_test
 from tests.fit.matrices import normal, relative, svd_error
 
 EPS = np.finfo(np.float64).eps
@@ -84,8 +85,8 @@ def test_rectangles_of_rank_two(pair, data):
     assert off.sum() <= (whole if blocks == 1 and whole > 1 else 0)
 
 
-@pytest.mark.parametrize("real", [True, False])
-@pytest.mark.parametrize("tiny", [1e-100, 1e-170, 1e-300, 5e-324])
+@in_one_test("real", [True, False])
+@in_one_test("tiny", [1e-100, 1e-170, 1e-300, 5e-324])
 def test_rows_whose_squares_vanish(tiny, real):
     rng = np.random.default_rng(0)
     A, B = normal(rng, (2, 8, 2), real=real)
@@ -95,8 +96,8 @@ def test_rows_whose_squares_vanish(tiny, real):
     np.testing.assert_allclose(op.to_dense(), A @ B.T, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("real", [True, False])
-@pytest.mark.parametrize("shape", [(12, 21), (21, 12), (13, 13), (20, 9)])
+@in_one_test("real", [True, False])
+@in_one_test("shape", [(12, 21), (21, 12), (13, 13), (20, 9)])
 def test_as_many_terms_as_the_smaller_side_has_blocks(shape, real):
     rng = np.random.default_rng(1)
     W = normal(rng, shape, real=real)
@@ -134,8 +135,8 @@ def test_truncated(n, real):
         assert reached == pytest.approx(np.linalg.norm(values[2:]), rel=1e-9)
 
 
-@pytest.mark.parametrize(
-    ("shape", "n_factors", "how"),
+@in_one_test(
+    "shape, n_factors, how",
     [
         ((14, 14), 5, {}),
         ((14, 14), 6, {}),
@@ -145,7 +146,7 @@ def test_truncated(n, real):
         ((8, 15), 5, {"block_size": 12}),
     ],
 )
-@pytest.mark.parametrize("real", [True, False])
+@in_one_test("real", [True, False])
 def test_fits_are_never_worse(shape, n_factors, how, real):
     """The matrix has rank two but for noise; no time is left for anything but closed forms."""
     rng = np.random.default_rng(2)

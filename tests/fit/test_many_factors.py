@@ -10,12 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.linalg import circulant
 
+from structmat import Circulant, Diagonal
 from structmat.fit import _search, fit_cdd
 from structmat.fit._control import Control
 from structmat.fit._problem import Problem
 from structmat.operators import CDDLayout, CDDProduct
-from structmat.operators._families.circulants import Circulant
-from structmat.operators._families.diagonal import Diagonal
 from tests.fit.matrices import closed_form_errors, matrix, matrix_of, planted, relative, svd_error
 
 QUICK = {"max_iter": 150, "restarts": 2}

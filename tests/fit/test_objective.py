@@ -12,6 +12,7 @@ from structmat.fit import fit_cdd
 from structmat.fit._matrices import truncated_svd
 from structmat.fit._objective import Objective
 from structmat.operators import CDDLayout
+from tests.cases import in_one_test
 from tests.fit.matrices import dense_product, normal
 
 
@@ -127,7 +128,7 @@ def test_a_zero_factor_makes_all_zero():
 
 
 @pytest.mark.parametrize("real", [True, False])
-@pytest.mark.parametrize(
+@in_one_test(
     "layout",
     [
         CDDLayout((1, 1), 1),
@@ -138,7 +139,6 @@ def test_a_zero_factor_makes_all_zero():
         CDDLayout((6, 6), 5, 2),
         CDDLayout((4, 2), 5, 1),
     ],
-    ids=str,
 )
 def test_random_starts_are_isometries_of_entries_of_one_size(layout, real):
     dtype = np.dtype(np.float32 if real else np.complex64)

@@ -18,6 +18,7 @@ import structmat.io
 from structmat.fit import phase_mask_product
 from structmat.fit._phase_masks import _device
 from structmat.fit._phase_objective import PhaseObjective
+from tests.cases import in_one_test
 
 
 def dense_product(phases: np.ndarray, mixing: list[np.ndarray]) -> np.ndarray:
@@ -132,7 +133,7 @@ NAMED = {
 }
 
 
-@pytest.mark.parametrize("name", NAMED)
+@in_one_test("name", NAMED)
 def test_matrices_with_structure_are_reproduced_as_well(name: str) -> None:
     fit = sm.fit_phase_masks(NAMED[name], rng=1)
     np.testing.assert_allclose(fit.operator.to_dense(), NAMED[name], atol=1e-10)

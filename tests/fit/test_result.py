@@ -5,11 +5,9 @@ import json
 import numpy as np
 import pytest
 
+from structmat import BlockCirculant, Circulant, Diagonal
 from structmat.fit import FitProgress, FitResult, fit_cdd
 from structmat.operators import CDDProduct
-from structmat.operators._blocks.block_circulant import BlockCirculant
-from structmat.operators._families.circulants import Circulant
-from structmat.operators._families.diagonal import Diagonal
 
 
 @pytest.fixture(scope="module")

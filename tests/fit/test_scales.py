@@ -6,6 +6,7 @@ import scipy.linalg
 
 from structmat import factorize_cdd, fit_cdd
 from structmat.fit import baseline_errors
+from tests.cases import in_one_test
 from tests.fit.matrices import matrix as normal_matrix
 
 DTYPES = [np.float32, np.float64, np.complex64, np.complex128]
@@ -74,7 +75,7 @@ def test_factorisations_whose_products_overflow_are_refused():
     "options", [{"n_factors": 1}, {"n_factors": 2}, {"n_factors": 3}, {"n_factors": 5}], ids=["1", "2", "3", "5"]
 )
 @pytest.mark.parametrize("scale", ["smallest", "tiny", "huge", "largest"])
-@pytest.mark.parametrize("dtype", DTYPES)
+@in_one_test("dtype", DTYPES)
 def test_errors_of_fits_are_those_of_their_products(dtype, scale, options):
     info = np.finfo(dtype)
     exponent = {

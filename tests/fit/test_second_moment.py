@@ -5,6 +5,7 @@ import pytest
 
 from structmat.fit import fit_cdd
 from structmat.operators import CDDProduct
+from tests.cases import in_one_test
 
 QUICK = {"max_iter": 100, "restarts": 1, "rng": 4}
 N = 8
@@ -55,8 +56,8 @@ def test_more_factors_are_never_worse_than_three_under_weights_of_columns():
     assert long <= short * (1 + 1e-9)
 
 
-@pytest.mark.parametrize("kind", ["vector", "full", "singular"])
-@pytest.mark.parametrize("real", [True, False])
+@in_one_test("kind", ["vector", "full", "singular"])
+@in_one_test("real", [True, False])
 def test_never_worse_than_weighted_rank_one_whatever_the_time(kind, real):
     W, S = problem(kind, real=real)
     values, vectors = np.linalg.eigh(np.diag(S) if S.ndim == 1 else S)

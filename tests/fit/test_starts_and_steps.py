@@ -8,6 +8,7 @@ from structmat.fit._block_grid import BlockGrid, Factors, residual_norm2
 from structmat.fit._closed_forms import CLOSED_FORMS
 from structmat.fit._synchronisation import shift_synchronisation_start
 from structmat.fit._three_factor_search import _random_start
+from tests.cases import in_one_test
 from tests.fit.matrices import closed_form_errors, dense_of_grid, normal, planted
 
 SHAPES = [((6, 6), 6), ((11, 17), 6), ((5, 9), 2), ((4, 7), 1), ((1, 5), 5), ((300, 310), 300)]
@@ -22,7 +23,7 @@ def problem(request):
 
 
 @pytest.mark.parametrize("bounds", [(0, None), (1, 4), (4, 4)])
-@pytest.mark.parametrize(("shape", "block_size"), [*SHAPES, ((2000, 600), 100)])
+@in_one_test("shape, block_size", [*SHAPES, ((2000, 600), 100)])
 def test_chunks_cover_every_row_once(bounds, shape, block_size):
     grid = BlockGrid(np.ones(shape), block_size)
     start, stop = bounds[0], grid.m if bounds[1] is None else min(bounds[1], grid.m)
@@ -79,7 +80,7 @@ def test_rank_one_of_a_flat_spectrum():
 
 
 @pytest.mark.parametrize("kind", ["uniform", "phases", "complex normal"])
-@pytest.mark.parametrize("m", [1, 2, 3, 8, 31])
+@in_one_test("m", [1, 2, 3, 8, 31])
 def test_synchronisation_alone_finds_a_product(kind, m):
     """Without padding the start is the product itself: phases and magnitudes are both exact."""
     W, _ = planted(kind, np.random.default_rng(m), (2 * m, 3 * m), m)
@@ -100,8 +101,8 @@ def test_scaling_moves_powers_of_two_only():
     assert max(sizes) < 5 * min(sizes)
 
 
-@pytest.mark.parametrize("share", [0.9, 0.3, 1e-3])
-@pytest.mark.parametrize("real", [True, False])
+@in_one_test("share", [0.9, 0.3, 1e-3])
+@in_one_test("real", [True, False])
 def test_the_best_factor_under_a_bound_on_the_spread(real, share):
     """One multiplier of the spread makes the gradient vanish, and the bound is met."""
     rng = np.random.default_rng(0)

@@ -28,6 +28,7 @@ from structmat._fourier.plans import Convolution
 from structmat._fourier.spectra import from_spectrum, spectrum
 from structmat.extend import plan_of_parts
 from tests.backends import Backend
+from tests.cases import in_one_test
 
 
 def test_embedded_lengths_are_fast() -> None:
@@ -54,8 +55,8 @@ def test_embedded_lengths(n: int) -> None:
         np.testing.assert_array_equal(kernel[len(kernel) - n + 1 :], c[1:])
 
 
-@pytest.mark.parametrize("size", [None, 1, 400, 10**6])
-@pytest.mark.parametrize("rows", [0, 1, 1100])
+@in_one_test("size", [None, 1, 400, 10**6])
+@in_one_test("rows", [0, 1, 1100])
 def test_chunks_of_any_size_are_the_whole(rows: int, size: int | None) -> None:
     seen = []
 
@@ -99,8 +100,8 @@ def test_batches_are_convolved_as_their_vectors(length: int) -> None:
         np.testing.assert_allclose(ducc_convolution(kernel, x[:count]), wanted[:count], atol=1e-3)
 
 
-@pytest.mark.parametrize(("xp", "zeros"), [(numpy_namespace, np.zeros), (torch_namespace, torch.zeros)])
-@pytest.mark.parametrize("shape", [(0, 4), (0, 3, 4), (3, 0, 4)])
+@in_one_test("xp, zeros", [(numpy_namespace, np.zeros), (torch_namespace, torch.zeros)])
+@in_one_test("shape", [(0, 4), (0, 3, 4), (3, 0, 4)])
 def test_transforms_of_no_vectors_have_the_shape_and_dtype_of_others(xp: Any, zeros: Any, shape: Any) -> None:
     none, some = zeros(shape), zeros(tuple(max(n, 1) for n in shape))
     for transform in (
@@ -220,8 +221,8 @@ def test_a_product_by_one_call_makes_no_plan(n: int, makes: bool, dtype: str, mo
 
 
 @pytest.mark.usefixtures("engine")
-@pytest.mark.parametrize("dtype", ["float32", "float64", "complex64", "complex128"])
-@pytest.mark.parametrize("n", [1, 2, 300, 2000, 8192, 20000])
+@in_one_test("dtype", ["float32", "float64", "complex64", "complex128"])
+@in_one_test("n", [1, 2, 300, 2000, 8192, 20000])
 def test_steps_return_arrays_of_their_own(n: int, dtype: str) -> None:
     """And leave the vectors as they are, also where what is multiplied or kept is a part of a longer vector."""
     rng = np.random.default_rng(n)

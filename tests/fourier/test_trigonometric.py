@@ -17,6 +17,7 @@ from structmat._fourier import chunks, trigonometric
 from structmat._fourier.diagonals import diagonal_by_transform
 from structmat._fourier.trigonometric import INVERSES, GridTransform, trigonometric_transform
 from tests.backends import Backend, on
+from tests.cases import in_one_test
 
 LENGTHS = (1, 2, 3, 4, 7, 8, 9, 30, 31, 64, 305)
 TO_COMPILE = (1, 5, 6)
@@ -66,7 +67,7 @@ def test_lengths_with_large_prime_factors_go_by_stored_matrices(
     assert len(stored) == 6
 
 
-@pytest.mark.parametrize("kind", INVERSES)
+@in_one_test("kind", INVERSES)
 def test_any_axis_and_no_vectors(kind: str) -> None:
     x = np.random.default_rng(0).standard_normal((3, 4, 5))
     for axis in (-1, -2, -3):
@@ -140,7 +141,7 @@ EIGENVECTORS = {
 
 
 @on("numpy", "torch")
-@pytest.mark.parametrize("make", EIGENVECTORS.values(), ids=EIGENVECTORS)
+@in_one_test("make", EIGENVECTORS.values())
 def test_diagonals_of_matrices_with_such_eigenvectors(backend: Backend, make: Any) -> None:
     rng = np.random.default_rng(0)
     for n, axes in ((1, None), (2, None), (5, None), ((3, 4), None), ((3, 4), 1), ((2, 3, 2), (0, 2))):
@@ -166,7 +167,7 @@ def test_transposes_are_inverses(kind: Any) -> None:
 
 
 @pytest.mark.parametrize("n", [2, 3, 4, 7])
-@pytest.mark.parametrize("kind", INVERSES)
+@in_one_test("kind", INVERSES)
 def test_diagonals_are_sums_of_eigenvalues_with_the_squares_of_the_transform(kind, n):
     transform = trigonometric_transform(np.eye(n), kind, numpy_namespace).T
     values = np.random.default_rng(n).standard_normal((2, n))

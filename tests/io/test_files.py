@@ -27,7 +27,7 @@ from structmat import _files, io
 from structmat._arrays.dtypes import dtype_name
 from structmat.fit import fit_cdd
 from structmat.io import _operators
-from tests.operator_registry import every_entry_of_the_package
+from tests.operator_registry import REGISTRY, every_entry_of_the_package, on_libraries
 
 once = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 DAMAGE_MESSAGE = r"broken\.safetensors"
@@ -86,7 +86,7 @@ def nested_operator(dtype="float32", seed=0):
 # Round trips
 
 
-@every_entry_of_the_package
+@on_libraries([entry for entry in REGISTRY if not entry.is_own])
 @given(data=st.data())
 @settings(parent=once, max_examples=6)
 def test_round_trip_of_every_operator_on_every_library(entry, backend, tmp_path, data):

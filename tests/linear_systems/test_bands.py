@@ -14,6 +14,7 @@ import structmat as sm
 from structmat._arrays.libraries import namespace
 from structmat.linear_systems._bands import Band, BandedParts, logdet_by_band, parts_of_all
 from tests import backends
+from tests.cases import in_one_test
 
 
 @st.composite
@@ -70,8 +71,8 @@ def test_bands_have_the_products_and_entries_of_the_matrix(system):
     assert np.allclose(band.product(eye).T, K, rtol=0, atol=4e-15 * np.abs(K).max())
 
 
-@pytest.mark.parametrize("n", [10, 100, 2000, 5000])
-@pytest.mark.parametrize("lags", [1, 3])
+@in_one_test("n", [10, 100, 2000, 5000])
+@in_one_test("lags", [1, 3])
 def test_bands_are_solved_without_iteration_at_every_size(n, lags):
     c = np.where(np.arange(n) <= lags, 0.5 ** np.arange(n), 0.0)
     A = sm.Toeplitz(c) + sm.Diagonal(np.linspace(1, 2, n))

@@ -15,6 +15,7 @@ from structmat._arrays.linear_algebra import equals_adjoint, is_hermitian
 from structmat._arrays.namespaces import numpy_namespace
 from tests import backends
 from tests.backends import Backend
+from tests.cases import in_one_test
 
 N = 6
 LARGEST = 4.0
@@ -52,9 +53,9 @@ def counts_as_hermitian(question: Callable[[], Any]) -> bool:
     return True
 
 
-@pytest.mark.parametrize("column", [COLUMN, WAVES], ids=["real", "complex"])
+@in_one_test("column", [COLUMN, WAVES])
 @pytest.mark.parametrize("scale", [1.0, 2.0**-1000, 2.0**1019])
-@pytest.mark.parametrize(("units", "expected"), [(0, True), (20, True), (50, True), (100, False), (1e4, False)])
+@in_one_test("units, expected", [(0, True), (20, True), (50, True), (100, False), (1e4, False)])
 def test_all_that_ask_get_one_answer(units: float, expected: bool, scale: float, column: np.ndarray) -> None:
     """A matrix whose first row is off by so many units of eps, of numbers of every size."""
     r = column.conj().copy()
@@ -79,8 +80,8 @@ def test_imaginary_parts_on_the_diagonal_are_compared_with_the_whole_matrix(unit
         assert counts_as_hermitian(question) == expected
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf])
-@pytest.mark.parametrize("place", ["column", "row", "both"])
+@in_one_test("value", [np.nan, np.inf])
+@in_one_test("place", ["column", "row", "both"])
 def test_what_is_not_finite_is_reported_as_such(place: str, value: float) -> None:
     c, r = COLUMN.copy(), COLUMN.copy()
     r[1] += LARGEST / 8  # which no rounding explains

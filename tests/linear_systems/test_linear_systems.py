@@ -30,6 +30,7 @@ from structmat.testing._drawing import Vectors
 from structmat.testing.strategies import DTYPES
 from tests import backends
 from tests.backends import along_last_axis, on
+from tests.cases import in_one_test
 from tests.operator_registry import REGISTRY
 
 
@@ -484,8 +485,8 @@ def test_least_squares_and_what_does_not_converge_in_jax():
         lstsq(A, jnp.full(6, np.nan))
 
 
-@pytest.mark.parametrize(
-    ("call", "error", "message"),
+@in_one_test(
+    "call, error, message",
     [
         (lambda A: solve(np.eye(3), np.ones(3)), TypeError, "solve: A must be a structmat operator, got ndarray"),
         (lambda A: solve(sm.Toeplitz([1.0], [1.0, 2.0]), [1.0]), ValueError, "A must be square, .*lstsq"),
@@ -690,7 +691,7 @@ def drawn(dtype: Any = torch.float64) -> tuple[Any, ...]:
 
 @pytest.mark.parametrize("function", FUNCTIONS, ids=lambda function: function.__name__)
 @pytest.mark.parametrize("transform", TRANSFORMS)
-@pytest.mark.parametrize("dtype", [torch.float64, torch.complex128], ids=str)
+@in_one_test("dtype", [torch.float64, torch.complex128])
 def test_transforms_are_those_of_the_dense_solution(function, transform, dtype):
     found, expected = (TRANSFORMS[transform](f, drawn(dtype)) for f in (function, dense(function)))
     torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-8)
@@ -727,9 +728,9 @@ def test_operators_without_arrays():
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.complex128], ids=str)
-@pytest.mark.parametrize("shape", [(5, 3), (3, 5), (5, 5)])
-@pytest.mark.parametrize("transform", TRANSFORMS)
-@pytest.mark.parametrize("max_iter", [None, 1000])
+@in_one_test("shape", [(5, 3), (3, 5), (5, 5)])
+@in_one_test("transform", TRANSFORMS)
+@in_one_test("max_iter", [None, 1000])
 def test_least_squares_have_derivatives(dtype, shape, transform, max_iter):
     """Of tall, wide and square matrices of full rank those of the pseudo-inverse."""
     rows, cols = shape
@@ -938,8 +939,8 @@ BY: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("kind", ["all", "gaps"])
-@pytest.mark.parametrize("n", [10, 90])
-@pytest.mark.parametrize("way", BY)
+@in_one_test("n", [10, 90])
+@in_one_test("way", BY)
 def test_solutions_are_accepted_by_their_backward_errors(way, n, kind):
     """Where LAPACK's are at the level of rounding; a residual above `rtol` comes with a warning."""
     b = np.sin(np.arange(n) ** 2.0)
@@ -1157,8 +1158,8 @@ def test_bad_damping(call, error, text):
     np.testing.assert_array_equal(sm.lstsq(A, b, damp=0).x, sm.lstsq(A, b).x)
 
 
-@pytest.mark.parametrize("turn", [0.0, 0.3j], ids=["real", "complex"])
-@pytest.mark.parametrize("method", [sm.CG(), sm.GMRES(), sm.LSMR()], ids=lambda method: type(method).__name__)
+@in_one_test("turn", [0.0, 0.3j])
+@in_one_test("method", [sm.CG(), sm.GMRES(), sm.LSMR()])
 def test_a_method_ends_by_itself_where_it_has_what_is_asked_for(method, turn):
     """Solutions that are not good enough are improved by further passes, which hide how a method itself has ended."""
     n = 60

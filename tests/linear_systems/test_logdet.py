@@ -16,6 +16,7 @@ from structmat._arrays.linear_algebra import measured_error_of_logdet
 from structmat._arrays.namespaces import numpy_namespace
 from structmat.linear_systems._lanczos import is_settled
 from tests import backends
+from tests.cases import in_one_test
 
 RNG = np.random.default_rng(0)
 OBSERVED = RNG.random(60) < 0.85
@@ -102,8 +103,8 @@ COVARIANCES = {
 }
 
 
-@pytest.mark.parametrize("n", [3, 40, 300])
-@pytest.mark.parametrize("name", COVARIANCES)
+@in_one_test("n", [3, 40, 300])
+@in_one_test("name", COVARIANCES)
 def test_errors_of_closed_forms_are_true(name: str, n: int) -> None:
     """They are never zero, at most four times too small, and not much larger than the true ones of like matrices."""
     ratios = []
@@ -259,7 +260,7 @@ ONE_MATRIX_EACH = {
 
 
 @pytest.mark.parametrize("options", [{}, {"n_probes": 2, "rng": 0}, {"method": sm.Superfast()}])
-@pytest.mark.parametrize("name", ONE_MATRIX_EACH)
+@in_one_test("name", ONE_MATRIX_EACH)
 def test_results_are_scalars_as_of_numpy_and_signs_have_the_dtype_of_the_matrix(name: str, options: Any) -> None:
     A = ONE_MATRIX_EACH[name]
     if "method" in options and name in {"closed form", "closed form, real", "blocks"}:
@@ -369,8 +370,8 @@ T = sm.Toeplitz(0.9 ** np.arange(30))
 UNEVEN = sm.Toeplitz(np.arange(4.0), np.arange(4.0) ** 2) + sm.Diagonal(np.arange(4.0))
 
 
-@pytest.mark.parametrize(
-    ("op", "options", "error", "message"),
+@in_one_test(
+    "op, options, error, message",
     [
         (np.eye(3), {}, TypeError, r"slogdet: A must be a structmat operator, got ndarray"),
         (T[:, :20], {}, ValueError, r"slogdet: A must be square, got shape \(30, 20\)"),

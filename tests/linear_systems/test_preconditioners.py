@@ -10,6 +10,7 @@ import scipy.sparse.linalg as spla
 import structmat as sm
 from structmat.testing._drawing import Vectors
 from tests.backends import Backend
+from tests.cases import in_one_test
 
 rng = np.random.default_rng(7)
 
@@ -17,8 +18,8 @@ rng = np.random.default_rng(7)
 PRECONDITIONERS = ["chan", "strang"]
 
 
-@pytest.mark.parametrize("kind", PRECONDITIONERS)
-@pytest.mark.parametrize("n", [1, 2, 7, 8])
+@in_one_test("kind", PRECONDITIONERS)
+@in_one_test("n", [1, 2, 7, 8])
 def test_preconditioners_of_a_circulant_are_the_circulant(kind: str, n: int) -> None:
     C = sm.Circulant(rng.standard_normal(n) + 1j * rng.standard_normal(n) + 5 * (np.arange(n) == 0))
     dense = C.to_dense()
@@ -26,8 +27,8 @@ def test_preconditioners_of_a_circulant_are_the_circulant(kind: str, n: int) -> 
     np.testing.assert_allclose(made.c, C.c, atol=1e-12)
 
 
-@pytest.mark.parametrize("kind", PRECONDITIONERS)
-@pytest.mark.parametrize(("dtype", "scale"), [("float32", 1e-30), ("float32", 1e30), ("complex128", 1e250)])
+@in_one_test("kind", PRECONDITIONERS)
+@in_one_test("dtype, scale", [("float32", 1e-30), ("float32", 1e30), ("complex128", 1e250)])
 def test_preconditioners_of_extreme_multiples_are_multiples(kind: str, dtype: str, scale: float) -> None:
     column = rng.standard_normal(8) + 5.0 * (np.arange(8) == 0)
     make = getattr(sm.preconditioners, kind)
@@ -35,8 +36,8 @@ def test_preconditioners_of_extreme_multiples_are_multiples(kind: str, dtype: st
     np.testing.assert_allclose(scaled, make(sm.Toeplitz(column)).c, rtol=0, atol=1e-5 if dtype == "float32" else 1e-13)
 
 
-@pytest.mark.parametrize("dtype", ["float64", "complex128"])
-@pytest.mark.parametrize("n", [1, 2, 5, 8, 31])
+@in_one_test("dtype", ["float64", "complex128"])
+@in_one_test("n", [1, 2, 5, 8, 31])
 def test_chans_circulant_is_the_nearest(n: int, dtype: str) -> None:
     column, row = Vectors(n, dtype)(2, n)
     T = scipy.linalg.toeplitz(column, np.r_[column[:1], row[1:]])
@@ -45,8 +46,8 @@ def test_chans_circulant_is_the_nearest(n: int, dtype: str) -> None:
     np.testing.assert_allclose(made, sm.Circulant.nearest(T).c, atol=1e-12)
 
 
-@pytest.mark.parametrize("dtype", ["float64", "complex128"])
-@pytest.mark.parametrize("n", [1, 2, 3, 4, 7, 8])
+@in_one_test("dtype", ["float64", "complex128"])
+@in_one_test("n", [1, 2, 3, 4, 7, 8])
 def test_strangs_circulant_has_the_diagonals_near_the_main_one(n: int, dtype: str) -> None:
     """Of the two that lie n / 2 from it the mean, so that the circulant of a Hermitian matrix is Hermitian."""
     column, row = Vectors(n, dtype)(2, n)

@@ -17,9 +17,10 @@ import pytest
 import structmat
 import structmat as sm
 from structmat._arrays.conversion import on_host
-from structmat._arrays.libraries import device_of, namespace, rules_of
+from structmat._arrays.libraries import namespace, rules_of
 from structmat._parametrised import Parametrised
 from structmat._rules import Solver
+from structmat.extend import device_of
 from tests import backends
 
 

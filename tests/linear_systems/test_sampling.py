@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from scipy.signal import correlate
 
 import structmat as sm
-from structmat._errors import ArgumentTypeError, ArgumentValueError
+from structmat import ArgumentTypeError, ArgumentValueError
 from structmat._fourier.embedding import fast_length
 from structmat.sampling import conditional_mean, sample_conditional, sample_stationary
+from tests.cases import in_one_test
 
 
 class UnitNoise(np.random.Generator):
@@ -158,8 +159,8 @@ def test_seeds_libraries_and_dtypes(backend):
     assert backend.to_numpy(narrow).dtype == np.float32
 
 
-@pytest.mark.parametrize(
-    ("arguments", "error", "message"),
+@in_one_test(
+    "arguments, error, message",
     [
         ((np.exp,), ArgumentValueError, "shape must be given for a covariance that is a function"),
         ((np.ones(3), 4), ArgumentValueError, r"covariance must have the shape of the grid, \(4,\), got \(3,\)"),

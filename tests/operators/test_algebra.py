@@ -17,6 +17,7 @@ import structmat as sm
 from structmat.testing._drawing import Vectors
 from structmat.testing._references import circulant_matrix
 from tests.backends import Backend, on
+from tests.cases import in_one_test
 from tests.operator_registry import PLAIN, REGISTRY, Entry
 from tests.operators.outsiders import ToeplitzPlusHankel
 
@@ -308,7 +309,7 @@ def test_a_closed_form_method_goes_through_products_and_regularised_sums() -> No
     np.testing.assert_allclose(A.matvec(A.inv_matvec(b)), b, atol=1e-11)
 
 
-@pytest.mark.parametrize("op", [C, D, S, banded, B, R, DCD, T, H, L, K, C + D, T @ H, T.inv(), sm.Identity(n)])
+@in_one_test("op", [C, D, S, banded, B, R, DCD, T, H, L, K, C + D, T @ H, T.inv(), sm.Identity(n)])
 def test_signs_and_fractions_do_what_they_do_to_arrays(op: sm.LinearOperator) -> None:
     dense, third = op.to_dense(), Fraction(1, 3)
     assert +op is op
@@ -340,8 +341,8 @@ def test_the_power_zero_keeps_library_batch_and_dtype(backend: Backend) -> None:
         np.testing.assert_array_equal(backend.to_numpy(zero), np.broadcast_to(np.eye(op.shape[0]), one.shape))
 
 
-@pytest.mark.parametrize("widths", [(1, 3), (3, 1), (2, 4), (2, 2)])
-@pytest.mark.parametrize("starts", [(0, 0), (-1, -1), (0, 2)])
+@in_one_test("widths", [(1, 3), (3, 1), (2, 4), (2, 2)])
+@in_one_test("starts", [(0, 0), (-1, -1), (0, 2)])
 def test_sums_of_bands_of_any_width(widths: tuple[int, int], starts: tuple[int, int]) -> None:
     """Bands that begin at the same diagonal may still end at different ones, and entries of one would be broadcast."""
     A, B = (sm.BandedCirculant(np.arange(1.0, m + 1), 5, start) for m, start in zip(widths, starts, strict=True))

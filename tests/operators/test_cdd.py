@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 import structmat as sm
 from tests.backends import Backend
+from tests.cases import in_one_test
 
 
 @st.composite
@@ -112,8 +113,8 @@ def test_a_product_of_spectra_or_small_grids_has_a_layout() -> None:
         np.testing.assert_allclose(layout.vectors_of(product)[1], c[None, None])
 
 
-@pytest.mark.parametrize(
-    ("arguments", "error", "argument", "text"),
+@in_one_test(
+    "arguments, error, argument, text",
     [
         (((3,),), TypeError, "shape", r"must be \(rows, cols\), got \(3,\)"),
         ((5,), TypeError, "shape", "got 5"),

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 import structmat as sm
 from structmat.testing._drawing import Sample, Vectors
 from tests.backends import Backend, along_last_axis, on
-from tests.operator_registry import REGISTRY, Entry, each, every_entry
-from tests.operators.test_laws import check, skip_most_where_each_shape_compiles
+from tests.cases import in_one_test
+from tests.operator_registry import REGISTRY, Entry, each, every_entry_where_nothing_compiles, on_libraries
+from tests.operators.test_laws import check
 
 rng = np.random.default_rng(11)
 
@@ -76,8 +77,8 @@ def test_condition_numbers_of_singular_matrices_are_infinite(backend: Backend) -
     np.testing.assert_array_equal(backend.to_numpy(D.cond()), [np.inf, np.inf, 2.5, np.nan])
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64", "complex64", "complex128"])
-@pytest.mark.parametrize("k", [1, 2, 101, 2**24 + 1, 2**53 + 1, 10**30 + 1, -1, -(10**30) - 1])
+@in_one_test("dtype", ["float32", "float64", "complex64", "complex128"])
+@in_one_test("k", [1, 2, 101, 2**24 + 1, 2**53 + 1, 10**30 + 1, -1, -(10**30) - 1])
 def test_integer_powers_of_roots_of_unity_are_exact(backend, dtype, k):
     """They are what a float cannot hold the exponent of, and what most rounding errors of powers show in."""
     shift = backend.asarray(np.array([0.0, 1.0, 0.0, 0.0], dtype))
@@ -118,9 +119,9 @@ NORMAL: dict[str, Any] = {
 """Operators with functions of their eigenvalues, which are distinct, as those of SciPy lose digits elsewhere."""
 
 
-@pytest.mark.parametrize("dtype", ["float64", "complex128"])
 @pytest.mark.parametrize("kind", NORMAL)
-@pytest.mark.parametrize("function", [np.cos, np.sqrt, np.log, np.abs, np.reciprocal], ids=lambda f: f.__name__)
+@in_one_test("dtype", ["float64", "complex128"])
+@in_one_test("function", [np.cos, np.sqrt, np.log, np.abs, np.reciprocal])
 def test_functions_of_eigenvalues_are_those_of_scipy(kind: str, function: Any, dtype: str) -> None:
     op = NORMAL[kind](Vectors(3, dtype))
     found, expected = op.funm(function), scipy.linalg.funm(op.to_dense(), function)
@@ -171,11 +172,9 @@ def skip_flushed(backend: Backend) -> None:
         pytest.skip("XLA flushes subnormal numbers to zero")
 
 
-@pytest.mark.parametrize("dtype", ["float64", "complex128"])
-@every_entry
+@every_entry_where_nothing_compiles  # XLA flushes subnormal numbers to zero
+@in_one_test("dtype", ["float64", "complex128"])
 def test_quotients_are_not_made_by_reciprocals(backend: Backend, entry: Entry, dtype: str) -> None:
-    skip_flushed(backend)
-
     def law(op: Any, dense: np.ndarray, sample: Sample, v: Vectors) -> None:
         for factor in (SUBNORMAL, 3.0):
             divisors = [factor, factor + 0j, np.float64(factor)]
@@ -190,8 +189,8 @@ def test_quotients_are_not_made_by_reciprocals(backend: Backend, entry: Entry, d
     check(backend, entry, law, dtype=dtype)
 
 
-@pytest.mark.parametrize("kind", [sm.Circulant, sm.Diagonal, sm.Toeplitz], ids=lambda k: k.__name__)
-@pytest.mark.parametrize("divisor", [3, 3.0, np.float32(0.1), 1e-310, 2 - 1j], ids=repr)
+@in_one_test("kind", [sm.Circulant, sm.Diagonal, sm.Toeplitz])
+@in_one_test("divisor", [3, 3.0, np.float32(0.1), 1e-310, 2 - 1j])
 def test_quotients_are_those_of_the_entries(kind: Any, divisor: Any) -> None:
     entries = np.array([2e-310, 1.0, -0.7, 0.3])
     entries = entries * 1e-300 if divisor == 1e-310 else entries
@@ -199,11 +198,9 @@ def test_quotients_are_those_of_the_entries(kind: Any, divisor: Any) -> None:
     np.testing.assert_allclose((kind(entries) / divisor)._arrays()[0], entries / divisor, rtol=rounding)
 
 
-@pytest.mark.parametrize("scale", [SUBNORMAL, TINY, HUGE])
-@each(SOLVED)
+@on_libraries(SOLVED, compiled=())  # XLA flushes subnormal numbers to zero
+@in_one_test("scale", [SUBNORMAL, TINY, HUGE])
 def test_solutions_do_not_depend_on_the_scale(backend: Backend, entry: Entry, scale: float) -> None:
-    skip_flushed(backend)
-
     def law(op: Any, dense: np.ndarray, sample: Sample, v: Vectors) -> None:
         if op.dtype is None or np.max(np.linalg.cond(dense)) > 100:
             return
@@ -237,9 +234,9 @@ def test_real_matrices_are_solved_for_complex_right_hand_sides(backend: Backend,
     check(backend, entry, law, dtype="float64")
 
 
-@pytest.mark.parametrize("complex_", [False, True])
-@pytest.mark.parametrize("scale", [5e-310, 2.0**1022])
-@pytest.mark.parametrize("n", [4, 200, 251])
+@in_one_test("complex_", [False, True])
+@in_one_test("scale", [5e-310, 2.0**1022])
+@in_one_test("n", [4, 200, 251])
 def test_sums_beyond_the_range_do_not_spoil_solutions(n: int, scale: float, complex_: bool) -> None:
     rng = np.random.default_rng(n)
     c, b = rng.uniform(-1, 1, (2, n)) + (1j * rng.uniform(-0.5, 0.5, (2, n)) if complex_ else 0)
@@ -252,10 +249,8 @@ def test_sums_beyond_the_range_do_not_spoil_solutions(n: int, scale: float, comp
 WITH_NORM = [entry for entry in REGISTRY if "norm" in entry.closed_forms]
 
 
-@each(WITH_NORM)
+@on_libraries(WITH_NORM, compiled=["Circulant"])
 def test_norms_of_extreme_multiples(backend: Backend, entry: Entry) -> None:
-    skip_most_where_each_shape_compiles(backend, entry)
-
     def law(op: Any, dense: np.ndarray, sample: Sample, v: Vectors) -> None:
         single = sample.dtype.name in {"float32", "complex64"}
         for scale in (1e-25, 1e25) if single else (1e-200, 1e200):
@@ -325,9 +320,9 @@ def test_gradients_of_norms_of_products() -> None:
     assert torch.autograd.gradcheck(norms, (d, c, e))
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64", "complex64", "complex128"])
-@pytest.mark.parametrize("make", [sm.Diagonal, sm.Circulant])
-@pytest.mark.parametrize("end", ["max", "smallest_normal", "smallest_subnormal"])
+@in_one_test("dtype", ["float32", "float64", "complex64", "complex128"])
+@in_one_test("make", [sm.Diagonal, sm.Circulant])
+@in_one_test("end", ["max", "smallest_normal", "smallest_subnormal"])
 def test_norms_at_the_ends_of_the_range(make: Any, dtype: str, end: str) -> None:
     value = getattr(np.finfo(dtype), end)
     assert make(np.array([value], dtype)).norm() == value
@@ -337,10 +332,8 @@ def test_norms_at_the_ends_of_the_range(make: Any, dtype: str, end: str) -> None
 WITH_DET = [entry for entry in REGISTRY if "slogdet" in entry.closed_forms and entry.name != "Identity"]
 
 
-@each(WITH_DET)
+@on_libraries(WITH_DET, compiled=["Circulant"])
 def test_slogdet_of_extreme_multiples(backend: Backend, entry: Entry) -> None:
-    skip_most_where_each_shape_compiles(backend, entry)
-
     def law(op: Any, dense: np.ndarray, sample: Sample, v: Vectors) -> None:
         if not np.all(np.linalg.cond(dense) < 1e3):
             return
@@ -401,8 +394,8 @@ def test_large_blocks_have_the_determinant_of_their_dense_matrix(backend: Backen
     np.testing.assert_allclose(backend.to_numpy(unit.det()), expected.sign, rtol=1e-9)
 
 
-@pytest.mark.parametrize("dtype", ["float64", "complex128"])
-@pytest.mark.parametrize("b", [1, 2, 3, 4])
+@in_one_test("dtype", ["float64", "complex128"])
+@in_one_test("b", [1, 2, 3, 4])
 def test_singular_blocks(backend: Backend, b: int, dtype: str) -> None:
     if backend.compiles and b != 3:
         pytest.skip("compiles for each size")
@@ -491,7 +484,7 @@ def test_a_root_of_a_clearly_negative_eigenvalue_is_complex() -> None:
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 64, 97, 1000, 10_007, 65_536, 100_003])
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@in_one_test("dtype", ["float32", "float64"])
 def test_zeros_of_the_spectrum_are_found_behind_their_rounding(backend: Backend, n: int, dtype: str) -> None:
     """The entries are rounded, transformed back, and rounded again, as in any computed matrix."""
     if backend.compiles and n not in {97, 100_003}:
@@ -520,9 +513,8 @@ def test_rank_of_blocks_is_that_of_their_dense_matrix(seed: int, dtype: str) -> 
 
 
 @pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")  # as NumPy does
-@each(WITH_PINV)
+@on_libraries(WITH_PINV, compiled=["Circulant"])
 def test_nan_is_not_hidden(backend: Backend, entry: Entry) -> None:
-    skip_most_where_each_shape_compiles(backend, entry)
     samples = (entry.draw(Vectors(seed, "float64")) for seed in range(5, 50))
     sample = next(sample for sample in samples if sample.make(np.array).dtype is not None)
 
@@ -560,8 +552,8 @@ def test_infinities_leave_the_cut_off_alone(backend: Backend) -> None:
             sm.Diagonal(backend.asarray(np.array([np.nan, 0.0]))).solve(backend.asarray(np.ones(2)))
 
 
-@pytest.mark.parametrize("rtol", [-1e-3, float("nan"), float("inf")])
-@pytest.mark.parametrize("op", [sm.Diagonal([1.0, 0.0]), sm.Circulant([1.0, 2.0]).prepare(), 2 * sm.Identity(2)])
+@in_one_test("rtol", [-1e-3, float("nan"), float("inf")])
+@in_one_test("op", [sm.Diagonal([1.0, 0.0]), sm.Circulant([1.0, 2.0]).prepare(), 2 * sm.Identity(2)])
 def test_cut_offs_are_finite_and_not_negative(op: sm.LinearOperator, rtol: float) -> None:
     name = type(op).__name__
     for method in (op.pinv, op.rank, lambda **given: op.lstsq(np.ones(2), **given)):

@@ -12,6 +12,7 @@ import pytest
 
 import structmat as sm
 from tests.backends import Backend, get, on
+from tests.cases import in_one_test
 
 rng = np.random.default_rng(11)
 
@@ -113,7 +114,7 @@ def test_half_precision_does_not_overflow_on_the_way(backend: Backend, half: Any
                 assert bool(backend.xp.isfinite(a).all())
 
 
-@pytest.mark.parametrize("function", ["inv", "pinv", "sqrtm", "expm", "logm"])
+@in_one_test("function", ["inv", "pinv", "sqrtm", "expm", "logm"])
 def test_functions_of_operators_in_half_precision_keep_it(backend: Backend, half: Any, function: str) -> None:
     if backend.compiles:
         pytest.skip("compiles too much")
@@ -172,8 +173,8 @@ def as_double(value: Any, backend: Backend) -> np.ndarray:
     return np.asarray(value) if backend.name == "numpy" else np.asarray(backend.to_numpy(value.to(xp.complex128)))
 
 
-@pytest.mark.parametrize("name", MAKERS)
-@pytest.mark.parametrize(("library", "half"), [("numpy", "float16"), ("torch", "bfloat16")])
+@in_one_test("name", MAKERS)
+@in_one_test("library, half", [("numpy", "float16"), ("torch", "bfloat16")])
 def test_results_are_as_good_as_the_widest_part(library: str, half: str, name: str) -> None:
     backend, (count, make) = get(library), MAKERS[name]
     reference, x = make(*VECTORS[:count]), np.arange(5.0)
@@ -221,7 +222,7 @@ def test_quotients_are_computed_in_the_precision_of_the_operator(backend: Backen
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "complex64"])
-@pytest.mark.parametrize("kind", ["float32", "float64", "complex64", "complex128", "int8", "int64", "bool"])
+@in_one_test("kind", ["float32", "float64", "complex64", "complex128", "int8", "int64", "bool"])
 def test_scalars_of_numpy_promote_as_in_numpy(dtype: str, kind: str) -> None:
     factor, values = np.dtype(kind).type(1), np.ones(4, dtype)
     for op in (*(make(values) for make in KINDS.values()), sm.Circulant(values).prepare()):
@@ -235,7 +236,7 @@ def test_scalars_of_numpy_promote_as_in_numpy(dtype: str, kind: str) -> None:
     assert (2.0 * sm.Circulant(values)).dtype == dtype
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64", "complex128"])
+@in_one_test("dtype", ["float32", "float64", "complex128"])
 @on("numpy", "torch", "array_api_strict")
 def test_a_multiple_of_the_identity_takes_the_precision_of_its_neighbours(backend: Backend, dtype: str) -> None:
     c = np.array([2.0, 0.1, 0.3])

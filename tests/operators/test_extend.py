@@ -16,6 +16,7 @@ from structmat.operators import Constant
 from structmat.operators._base.hooks import HOOKS, Hooks
 from structmat.testing._drawing import Vectors
 from tests import backends
+from tests.cases import in_one_test
 from tests.operators import outsiders
 from tests.operators.outsiders import DirectSum, ToeplitzPlusHankel
 
@@ -75,7 +76,7 @@ BASES = [f"_families.{name}" for name in ("any_circulant", "diagonal_by_transfor
 """What several families share."""
 
 
-@pytest.mark.parametrize("module", [*own_operators(), *BASES])
+@in_one_test("module", [*own_operators(), *BASES])
 def test_an_own_operator_takes_of_the_base_what_anyone_is_offered(module: str) -> None:
     needed = {
         name
@@ -109,8 +110,8 @@ def test_outsiders_import_nothing_else() -> None:
 
 
 @backends.on("numpy", "torch", "array_api_strict")
-@pytest.mark.parametrize("dtype", ["float64", "complex128"])
-@pytest.mark.parametrize("n", [1, 2, 3, 6, 7])
+@in_one_test("dtype", ["float64", "complex128"])
+@in_one_test("n", [1, 2, 3, 6, 7])
 def test_the_circulant_near_a_toeplitz_plus_hankel_matrix_is_the_nearest(
     backend: backends.Backend, n: int, dtype: str
 ) -> None:

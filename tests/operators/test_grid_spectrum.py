@@ -16,6 +16,7 @@ import structmat as sm
 from structmat._arrays.namespaces import numpy_namespace
 from structmat.operators._families.grid_spectrum import GridSpectrum
 from tests.backends import Backend
+from tests.cases import in_one_test
 
 xp = numpy_namespace
 
@@ -59,7 +60,7 @@ def test_half_of_the_eigenvalues_determines_all(sizes: tuple[int, ...], real: bo
         np.testing.assert_allclose(found.product(x, xp), product.reshape(count, 2, -1), atol=1e-13 * size)
 
 
-@pytest.mark.parametrize("sizes", SIZES)
+@in_one_test("sizes", SIZES)
 def test_pairs_are_told(sizes: tuple[int, ...]) -> None:
     rng, partner = np.random.default_rng(0), negatives(sizes)
     k = np.arange(len(partner))
@@ -73,7 +74,7 @@ def test_pairs_are_told(sizes: tuple[int, ...]) -> None:
 
 
 @pytest.mark.parametrize("sizes", SIZES)
-@pytest.mark.parametrize("function", ["sqrtm", "logm", "expm"])
+@in_one_test("function", ["sqrtm", "logm", "expm"])
 def test_functions_of_a_real_matrix_are_real_where_they_can_be(sizes: tuple[int, ...], function: str) -> None:
     """Negative eigenvalues in pairs get conjugate values, although both are on the branch cut."""
     rng, partner = np.random.default_rng(1), negatives(sizes)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 import structmat as sm
 from tests import backends
 from tests.backends import on
+from tests.cases import in_one_test
 
 INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
 LIBRARIES = ("numpy", "torch", "jax", "array_api_strict")
@@ -129,7 +130,7 @@ def test_what_is_no_index_is_refused_alike_in_any_library(backend: Any, case: st
     assert_refused(sm.Toeplitz(np.ones(200)), backend.asarray(index), error, text)
 
 
-@pytest.mark.parametrize("case", ONLY_PYTHON)
+@in_one_test("case", ONLY_PYTHON)
 def test_what_is_no_index_of_python_is_refused(case: str) -> None:
     assert_refused(sm.Toeplitz(np.ones(200)), *ONLY_PYTHON[case])
 

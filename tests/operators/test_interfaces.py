@@ -24,6 +24,7 @@ import structmat as sm
 from structmat.extend import closed_forms
 from structmat.operators._base import combination
 from structmat.testing._drawing import Vectors
+from tests.cases import in_one_test
 from tests.operator_registry import PLAIN, Entry, each, every_entry
 
 rng = np.random.default_rng(3)
@@ -156,7 +157,7 @@ def test_bridges_to_scipy_can_be_pickled(entry: Entry) -> None:
 
 
 @each(PLAIN)
-@pytest.mark.parametrize("dtype", ["float64", "complex128"])
+@in_one_test("dtype", ["float64", "complex128"])
 def test_a_prepared_operator_has_all_that_its_operator_has(entry: Entry, dtype: str) -> None:
     op, _ = drawn(entry, dtype)
     P = op.prepare()
@@ -225,8 +226,8 @@ def test_a_spectrum_is_never_stale() -> None:
     np.testing.assert_allclose(C.matvec(np.eye(5)[0]), c, atol=1e-14)
 
 
-@pytest.mark.parametrize("kind", [sm.Circulant, sm.Toeplitz, sm.Hankel, lambda c: sm.BlockCirculant(c[None, None])])
-@pytest.mark.parametrize("dtype", ["float32", "complex128"])
+@in_one_test("kind", [sm.Circulant, sm.Toeplitz, sm.Hankel, lambda c: sm.BlockCirculant(c[None, None])])
+@in_one_test("dtype", ["float32", "complex128"])
 def test_a_dense_matrix_takes_the_memory_of_one(kind: Any, dtype: str) -> None:
     op = kind(np.ones(700, dtype))
     op.to_dense()
@@ -242,8 +243,8 @@ def test_a_dense_matrix_takes_the_memory_of_one(kind: Any, dtype: str) -> None:
 T = sm.Toeplitz(rng.standard_normal(4), rng.standard_normal(3))
 
 
-@pytest.mark.parametrize(
-    ("index", "error", "message"),
+@in_one_test(
+    "index, error, message",
     [
         (4, IndexError, r"^Toeplitz\[i, j\]: 4 is none of the 4 rows or columns"),
         ((0, 3), IndexError, "3 is none of the 3"),
@@ -262,7 +263,6 @@ T = sm.Toeplitz(rng.standard_normal(4), rng.standard_normal(3))
         (slice(1.0, 2), TypeError, r"got slice\(1\.0, 2, None\)"),
         ((), TypeError, "takes rows and columns, got 0 indices"),
     ],
-    ids=str,
 )
 def test_other_indices_are_refused(index: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):

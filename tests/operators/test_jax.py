@@ -13,6 +13,7 @@ import scipy.linalg
 import structmat as sm
 from structmat.testing._drawing import Vectors
 from tests import backends
+from tests.cases import in_one_test
 from tests.operator_registry import (
     FUNCTIONS,
     REGISTRY,
@@ -147,7 +148,7 @@ def test_gradients_of_blocks_of_one_and_where_singular_values_coincide() -> None
 
 
 @every_entry
-@pytest.mark.parametrize("leaf", PLACEHOLDERS, ids=lambda v: type(v).__name__)
+@in_one_test("leaf", PLACEHOLDERS)
 def test_leaves_may_become_anything(entry: Entry, leaf: Any) -> None:
     op, _ = drawn(entry)
     leaves, structure = jax.tree.flatten(op)

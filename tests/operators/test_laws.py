@@ -18,15 +18,17 @@ import structmat as sm
 from structmat._arrays.libraries import namespace
 from structmat.testing._drawing import Sample, Vectors
 from structmat.testing._matrix_laws import MATRIX_LAWS, Pair
-from tests.backends import Backend
+from tests.backends import COMPILE, Backend
 from tests.operator_registry import (
     CLOSED_FORMS,
     NEED_SQUARE,
     REGISTRY,
     Entry,
     arguments_of,
-    each,
     every_entry,
+    every_entry_of_few_compiled,
+    every_entry_where_nothing_compiles,
+    on_libraries,
 )
 from tests.operators.outsiders import ToeplitzPlusHankel
 
@@ -46,8 +48,6 @@ def check(backend: Backend, entry: Entry, law: Any, dtype: str | None = None) ->
     def run(sample: Sample, seed: int) -> None:
         law(sample.make(backend.asarray), sample.dense, sample, Vectors(seed, sample.dtype.name))
 
-    if backend.is_slow and entry.is_variant and entry.name != "Prepared Circulant":
-        pytest.skip("a variant, of a class that another entry shows")
     if backend.compiles:  # on one sample of a few fixed shapes, so that laws share what is compiled
         seed = zlib.crc32(law.__qualname__.encode())
         run(entry.fixed_sample(seed, seed + REGISTRY.index(entry), dtype=dtype), seed)
@@ -66,12 +66,6 @@ def assert_close(actual: np.ndarray, expected: np.ndarray, *magnitudes: np.ndarr
     assert np.max(np.abs(actual - expected), initial=0) <= bound
 
 
-def skip_most_where_each_shape_compiles(backend: Backend, entry: Entry) -> None:
-    """For laws whose many small steps would take JAX minutes; the laws of linear algebra hold it to the rest."""
-    if backend.compiles and entry.name != "Circulant":
-        pytest.skip("compiles too much")
-
-
 def single(sample: Sample) -> bool:
     return sample.dtype.name in {"float32", "complex64"}
 
@@ -80,11 +74,12 @@ def is_neutral(op: sm.LinearOperator) -> bool:
     return op.dtype is None
 
 
-GROUPS = {
+TRACED = {
     "products": ("description", "vectors", "batches", "no vectors", "complex vectors", "columns"),
     "arithmetic": ("transposes", "arithmetic", "identities"),
-    "linear algebra": ("entries", "inverses", "eigenvalues", "functions"),
+    "linear algebra": ("entries", "inverses", "functions"),
 }
+"""The laws that JAX traces together: it would compile each operation for each shape."""
 EAGER = {"eigenvalues"}
 """The laws that look at values before they are done, so that JAX cannot trace them."""
 NAMES = {"fro": "norm(fro)", "nuc": "norm(nuc)", 1: "norm(1)", 2: "norm(2)", np.inf: "norm(inf)"}
@@ -111,39 +106,54 @@ class Deferred(Pair):
             super().near(name, np.asarray(value), *expected, **options)
 
 
-def test_every_law_is_in_a_group() -> None:
-    assert sorted(sum(GROUPS.values(), ())) == sorted(MATRIX_LAWS)
-
-
-@pytest.mark.filterwarnings("ignore::scipy.linalg.LinAlgWarning")  # of lost digits, as the public checks do
-@every_entry
-@pytest.mark.parametrize("group", GROUPS)
-def test_the_laws_of_the_public_checks_hold(backend: Backend, entry: Entry, group: str) -> None:
-    names = GROUPS[group]
-    xp = namespace(backend.asarray(np.ones(1)))
+def without_closed_form(xp: Any, entry: Entry, skipped: set[str]) -> set[str]:
+    """Return what the laws have skipped though the entry claims a closed form of it."""
     known = entry.closed_forms | {NAMES[ord] for ord in entry.norms if "norm" in entry.closed_forms}
+    # array_api_strict follows a standard that has no general eigenvalues
+    return skipped & (known if hasattr(xp.linalg, "eig") else known - {"eig", "eigvals"})
+
+
+of_lost_digits = pytest.mark.filterwarnings("ignore::scipy.linalg.LinAlgWarning")  # as the public checks do
+
+
+@of_lost_digits
+@every_entry_where_nothing_compiles
+def test_the_laws_of_the_public_checks_hold(backend: Backend, entry: Entry) -> None:
+    xp = namespace(backend.asarray(np.ones(1)))
 
     def law(op: Any, dense: np.ndarray, sample: Sample, v: Vectors) -> None:
         pair = Pair(op, dense, v.rng, None, xp)
-        traced = [name for name in names if name not in EAGER] if backend.compiles else []
-        for name in names:
-            if name not in traced:
-                MATRIX_LAWS[name](pair)
-        if traced:  # as one function, where JAX would compile each operation for each shape
-            together = Deferred(op, dense, v.rng, None, xp)
-            together.compare(importlib.import_module("jax").jit(lambda: together.of_laws(traced))())
-            pair.skipped |= together.skipped
-        # array_api_strict follows a standard that has no general eigenvalues
-        missing = known if hasattr(xp.linalg, "eig") else known - {"eig", "eigvals"}
-        assert not pair.skipped & missing
+        for each in MATRIX_LAWS.values():
+            each(pair)
+        assert not without_closed_form(xp, entry, pair.skipped)
 
     check(backend, entry, law)
 
 
-@every_entry
+def test_every_law_is_traced_or_eager() -> None:
+    assert sorted([*sum(TRACED.values(), ()), *EAGER]) == sorted(MATRIX_LAWS)
+
+
+@of_lost_digits
+@on_libraries(REGISTRY, libraries=COMPILE)
+@pytest.mark.parametrize("group", TRACED)
+def test_the_laws_of_the_public_checks_hold_in_a_trace(backend: Backend, entry: Entry, group: str) -> None:
+    xp = namespace(backend.asarray(np.ones(1)))
+
+    def law(op: Any, dense: np.ndarray, sample: Sample, v: Vectors) -> None:
+        pair = Pair(op, dense, v.rng, None, xp)
+        for name in EAGER if group == "linear algebra" else ():
+            MATRIX_LAWS[name](pair)
+        together = Deferred(op, dense, v.rng, None, xp)
+        together.compare(importlib.import_module("jax").jit(lambda: together.of_laws(TRACED[group]))())
+        assert not without_closed_form(xp, entry, pair.skipped | together.skipped)
+
+    check(backend, entry, law)
+
+
+@every_entry_of_few_compiled
 def test_what_others_ask_of_parts_holds_for_stacks(backend: Backend, entry: Entry) -> None:
     """Such as products of squared moduli with columns, by which diagonals of functions are computed."""
-    skip_most_where_each_shape_compiles(backend, entry)
     (others,) = [law for law in sm.testing.laws() if law.name == "other hooks"]
 
     def law(op: Any, dense: np.ndarray, sample: Sample, v: Vectors) -> None:
@@ -152,10 +162,8 @@ def test_what_others_ask_of_parts_holds_for_stacks(backend: Backend, entry: Entr
     check(backend, entry, law)
 
 
-@every_entry
+@every_entry_of_few_compiled
 def test_entries_and_blocks_are_those_of_the_dense_matrix(backend: Backend, entry: Entry) -> None:
-    skip_most_where_each_shape_compiles(backend, entry)
-
     def law(op: Any, dense: np.ndarray, sample: Sample, v: Vectors) -> None:
         def same(index: Any, found: Any) -> None:
             found = np.asarray(found) if is_neutral(op) else backend.to_numpy(found)
@@ -187,7 +195,7 @@ def test_entries_and_blocks_are_those_of_the_dense_matrix(backend: Backend, entr
     check(backend, entry, law)
 
 
-@each([e for e in REGISTRY if {"Multilevel", "Multiplier", "Grid"} & {*re.findall("[A-Z][a-z]+", e.name)}])
+@on_libraries([e for e in REGISTRY if {"Multilevel", "Multiplier", "Grid"} & {*re.findall("[A-Z][a-z]+", e.name)}])
 def test_products_on_grids_are_those_of_vectors(backend: Backend, entry: Entry) -> None:
     def law(op: Any, dense: np.ndarray, sample: Sample, v: Vectors) -> None:
         rows, cols = (op.operator if isinstance(op, sm.Prepared) else op)._grids
@@ -213,10 +221,8 @@ def test_the_identity_is_taken_in(entry: Entry) -> None:
         assert type(op + 2 * sm.Identity(rows)) is type(op)  # so that a regularised system keeps its closed forms
 
 
-@every_entry
+@every_entry_of_few_compiled
 def test_mixed_precision_is_computed_in_the_wider_one(backend: Backend, entry: Entry) -> None:
-    skip_most_where_each_shape_compiles(backend, entry)
-
     def law(op: Any, dense: np.ndarray, sample: Sample, v: Vectors) -> None:
         x = v(dense.shape[-1]).astype("float64")
         y = backend.to_numpy(op.matvec(backend.asarray(x)))
@@ -227,10 +233,8 @@ def test_mixed_precision_is_computed_in_the_wider_one(backend: Backend, entry: E
     check(backend, entry, law, dtype="float32")
 
 
-@every_entry
+@every_entry_of_few_compiled
 def test_half_precision_is_computed_in_single_and_cast_back(backend: Backend, half: Any, entry: Entry) -> None:
-    skip_most_where_each_shape_compiles(backend, entry)
-
     def law(op: Any, dense: np.ndarray, sample: Sample, v: Vectors) -> None:
         if is_neutral(op) or any("complex" in str(array.dtype) for array in op._arrays()):
             return  # a spectrum: complex numbers have no half precision
@@ -248,11 +252,8 @@ def test_half_precision_is_computed_in_single_and_cast_back(backend: Backend, ha
     check(backend, entry, law, dtype="float32")
 
 
-@every_entry
+@every_entry_where_nothing_compiles
 def test_inputs_are_never_written_to(backend: Backend, entry: Entry) -> None:
-    if backend.compiles:
-        pytest.skip("its arrays cannot be written to")
-
     def law(op: Any, dense: np.ndarray, sample: Sample, v: Vectors) -> None:
         kept: list[tuple[Any, np.ndarray]] = []
 
@@ -269,10 +270,8 @@ def test_inputs_are_never_written_to(backend: Backend, entry: Entry) -> None:
     check(backend, entry, law)
 
 
-@every_entry
+@every_entry_of_few_compiled
 def test_integers_are_promoted_not_truncated(backend: Backend, entry: Entry) -> None:
-    skip_most_where_each_shape_compiles(backend, entry)
-
     def law(op: Any, dense: np.ndarray, sample: Sample, v: Vectors) -> None:
         x = v.rng.integers(-5, 6, dense.shape[-1])
         y = backend.to_numpy(op.matvec(backend.asarray(x)))
@@ -284,10 +283,8 @@ def test_integers_are_promoted_not_truncated(backend: Backend, entry: Entry) -> 
     check(backend, entry, law)
 
 
-@every_entry
+@every_entry_of_few_compiled
 def test_complex_copies(backend: Backend, entry: Entry) -> None:
-    skip_most_where_each_shape_compiles(backend, entry)
-
     def law(op: Any, dense: np.ndarray, sample: Sample, v: Vectors) -> None:
         if is_neutral(op):
             return
@@ -301,10 +298,8 @@ def test_complex_copies(backend: Backend, entry: Entry) -> None:
     check(backend, entry, law)
 
 
-@every_entry
+@every_entry_where_nothing_compiles
 def test_stacks_of_no_matrices(backend: Backend, entry: Entry) -> None:
-    if backend.compiles:
-        pytest.skip("compiles every method anew, for shapes that the other libraries check")
     sample = entry.draw(Vectors(3, "float64", (17,)))
 
     def stack(count: int) -> Any:
@@ -362,11 +357,8 @@ def of_normal_matrix(function: Any, dense: np.ndarray) -> np.ndarray:
     return np.reshape([(Z * function(np.diag(T))) @ Z.conj().T for T, Z in found], dense.shape)
 
 
-@every_entry
+@on_libraries([entry for entry in REGISTRY if "sqrtm" in entry.closed_forms])
 def test_matrix_functions(backend: Backend, entry: Entry) -> None:
-    if "sqrtm" not in entry.closed_forms:
-        pytest.skip("no closed form, held by the test above")
-
     def law(op: Any, dense: np.ndarray, sample: Sample, v: Vectors) -> None:
         loose = 2e-3 if single(sample) else 1e-10
 

@@ -12,6 +12,7 @@ import pytest
 import structmat as sm
 from structmat.extend import LinearOperator, compose
 from tests import backends
+from tests.cases import in_one_test
 from tests.operators.outsiders import DirectSum, ToeplitzPlusHankel
 
 
@@ -93,7 +94,7 @@ def test_operators_of_ones_own_have_every_law_with_all_others(backend: backends.
         sm.testing.check_operator(operator, dense, rng=np.random.default_rng(2))
 
 
-@pytest.mark.parametrize("order", list(permutations(range(3))))
+@in_one_test("order", list(permutations(range(3))))
 def test_two_terms_that_a_third_one_holds_become_one_with_it_whatever_the_brackets(order: tuple[int, ...]) -> None:
     """A Toeplitz matrix and a Hankel matrix are two terms, until the sum of such matrices takes in both."""
     terms = (sm.Toeplitz(C), sm.Hankel(C), toeplitz_plus_hankel(np.asarray))

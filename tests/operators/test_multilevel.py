@@ -7,7 +7,8 @@ import scipy.ndimage
 import scipy.signal
 
 import structmat as sm
-from structmat._errors import ArgumentTypeError, ArgumentValueError
+from structmat import ArgumentTypeError, ArgumentValueError
+from tests.cases import in_one_test
 
 GRID = sm.MultilevelCirculant(np.arange(6.0), (2, 3))
 
@@ -31,8 +32,8 @@ def test_separable_kernels_are_kronecker_products(backend):
     np.testing.assert_allclose(backend.to_numpy(C.to_dense()), want, atol=1e-13)
 
 
-@pytest.mark.parametrize(
-    ("make", "error", "message"),
+@in_one_test(
+    "make, error, message",
     [
         (lambda: sm.MultilevelCirculant(np.ones((2, 3)), (2, 3)), ArgumentValueError, "use .*from_kernel"),
         (lambda: sm.MultilevelToeplitz(np.ones((3, 5)), (2, 3)), ArgumentValueError, "use .*from_offsets"),
@@ -52,8 +53,8 @@ def test_bad_arguments(make, error, message):
         make()
 
 
-@pytest.mark.parametrize("method", ["solve", "lstsq", "matmat", "rmatvec", "inv_matvec"])
-@pytest.mark.parametrize("batch", [(), (4,), (2, 4)])
+@in_one_test("method", ["solve", "lstsq", "matmat", "rmatvec", "inv_matvec"])
+@in_one_test("batch", [(), (4,), (2, 4)])
 def test_an_image_is_told_how_to_become_a_vector(method, batch):
     """And what the error says gives the product with the image."""
     C = sm.MultilevelCirculant(np.array([5.0, 1.0, -1.0, 0.5, 0.0, 2.0]), (2, 3))

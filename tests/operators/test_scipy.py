@@ -12,6 +12,7 @@ import scipy.linalg
 import scipy.sparse.linalg as spla
 
 import structmat as sm
+from tests.cases import in_one_test
 
 rng = np.random.default_rng(7)
 
@@ -21,7 +22,7 @@ def positive(n: int) -> Any:
     return sm.Circulant((c + np.roll(c[::-1], 1)) / 2) + sm.Diagonal(1 + rng.random(n))
 
 
-@pytest.mark.parametrize(
+@in_one_test(
     "solver", ["cg", "cgs", "bicg", "bicgstab", "gmres", "lgmres", "gcrotmk", "minres", "qmr", "tfqmr", "lsqr", "lsmr"]
 )
 def test_solvers_take_operators_as_they_are(solver: str) -> None:
@@ -217,8 +218,8 @@ def test_other_libraries_and_threads():
     np.testing.assert_array_equal(sm.scipy.matmul_toeplitz(x, x, workers=2), sm.scipy.matmul_toeplitz(x, x))
 
 
-@pytest.mark.parametrize("n", [1, 3, 4, 7])
-@pytest.mark.parametrize("mode", ["full", "same", "valid"])
+@in_one_test("n", [1, 3, 4, 7])
+@in_one_test("mode", ["full", "same", "valid"])
 def test_convolution_matrix(n, mode):
     """The recipe of the page: constants of the diagonals, and the rows that are kept."""
     a = np.array([1.0, 2.0, -1.0, 0.5])

@@ -13,6 +13,7 @@ import torch
 
 import structmat as sm
 from tests.backends import Backend, on
+from tests.cases import in_one_test
 
 BOUNDARIES = ("reflect", "zero", "odd", "wrap")
 
@@ -72,8 +73,8 @@ def symmetrised(kernel: np.ndarray, boundary: Any) -> np.ndarray:
     return kernel
 
 
-@pytest.mark.parametrize(("boundary", "name"), [("reflect", "neumann"), ("zero", "dirichlet"), ("wrap", "periodic")])
-@pytest.mark.parametrize("shape", [(5,), (4, 3), (3, 4, 5)])
+@in_one_test("boundary, name", [("reflect", "neumann"), ("zero", "dirichlet"), ("wrap", "periodic")])
+@in_one_test("shape", [(5,), (4, 3), (3, 4, 5)])
 def test_laplacians_are_those_of_scipy(shape: tuple[int, ...], boundary: Any, name: str) -> None:
     theirs = scipy.sparse.linalg.LaplacianNd(shape, boundary_conditions=name).toarray()
     L = sm.laplacian(shape, boundary)

@@ -15,6 +15,7 @@ import pytest
 from _pytest.doctest import DoctestItem
 
 import structmat as sm
+from tests.cases import in_one_test
 from tests.docs.test_docs import load
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -88,8 +89,8 @@ def test_operators_of_jax_are_pytrees_without_an_import() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-@pytest.mark.parametrize(
-    ("file", "is_inherited"),
+@in_one_test(
+    "file, is_of_another",
     [
         (Path(sm.__file__), False),
         (Path(sm.__file__).parent / "linear_systems/_results.py", False),
@@ -99,12 +100,12 @@ def test_operators_of_jax_are_pytrees_without_an_import() -> None:
         (Path(sm.__file__).parent.with_name("structmat_other") / "module.py", True),
     ],
 )
-def test_doctests_of_other_libraries_do_not_run(file: Path | None, is_inherited: bool) -> None:
+def test_doctests_of_other_libraries_do_not_run(file: Path | None, is_of_another: bool) -> None:
     """As that of the error of NumPy which ours derives from; the folder of a clone may have the package's name."""
     item = object.__new__(DoctestItem)
     item.name = "structmat.linear_systems.ConvergenceError"
     item.dtest = doctest.DocTest([], {}, item.name, None if file is None else str(file), 0, "")
-    assert load(ROOT / "conftest.py").inherited(item) is is_inherited
+    assert load(ROOT / "conftest.py").of_another_library(item) is is_of_another
 
 
 @pytest.mark.slow

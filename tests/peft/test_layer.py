@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from tests.cases import in_one_test
+
 torch = pytest.importorskip("torch")
 pytest.importorskip("peft")
 transformers = pytest.importorskip("transformers")
@@ -151,8 +153,8 @@ class TestKinds:
                 add(nn.Sequential(base), ["0"])
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
-@pytest.mark.parametrize("autocast_adapter_dtype", [True, False])
+@in_one_test("dtype", [torch.float16, torch.bfloat16, torch.float64])
+@in_one_test("autocast_adapter_dtype", [True, False])
 def test_dtypes(dtype: torch.dtype, autocast_adapter_dtype: bool) -> None:
     config = CDDConfig(target_modules=["0"], init_weights=False)
     base = nn.Sequential(nn.Linear(8, 8)).to(dtype)
@@ -216,8 +218,8 @@ def deleted(layers: list[CDDTunerLinear]) -> None:
         layer.delete_adapter("other")
 
 
-@pytest.mark.parametrize("change", [scaled, trained, deleted])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+@in_one_test("change", [scaled, trained, deleted])
+@in_one_test("dtype", [torch.float32, torch.bfloat16, torch.float64])
 @pytest.mark.filterwarnings("ignore:Adapter other was active which is now deleted")
 def test_unmerging_takes_out_what_was_merged_bit_for_bit(change: Any, dtype: torch.dtype) -> None:
     model, layers, weights = mixed_layers(dtype)
@@ -303,7 +305,7 @@ def with_own_forward() -> nn.Module:
 
 
 @pytest.mark.parametrize("safe", [False, True])
-@pytest.mark.parametrize(("make", "text"), [
+@in_one_test("make, text", [
     (lambda: l1_unstructured(nn.Linear(6, 6), "weight", 0.5), "of Linear is no parameter, as after"),
     (lambda: Scaled(6, 6), "of Scaled is not what it multiplies by"),
     (with_own_forward, "of Linear is not what it multiplies by"),

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from tests.cases import in_one_test
+
 torch = pytest.importorskip("torch")
 pytest.importorskip("peft")
 transformers = pytest.importorskip("transformers")
@@ -61,10 +63,8 @@ def adapted_names(model: PeftModel) -> tuple[set[str], set[str]]:
 
 class TestTargets:
     @pytest.mark.filterwarnings("ignore:The following (rank|alpha)_pattern keys did not match:RuntimeWarning")
-    @pytest.mark.parametrize("kind", ["mixtral", "qwen3_moe", "olmoe"])
-    @pytest.mark.parametrize(
-        "targets", ["all-linear", "usual", r".*\.(q_proj|w1|w2|w3|gate_proj|up_proj|down_proj)", "gate"]
-    )
+    @in_one_test("kind", ["mixtral", "qwen3_moe", "olmoe"])
+    @in_one_test("targets", ["all-linear", "usual", r".*\.(q_proj|w1|w2|w3|gate_proj|up_proj|down_proj)", "gate"])
     def test_what_lora_adapts_is_adapted(self, kind: str, targets: str) -> None:
         """The names of layers before transformers 5 mean the stacks of today, and "all-linear" the router too."""
         usual = ["w1", "w2", "w3"] if kind == "mixtral" else ["gate_proj", "up_proj", "down_proj"]
@@ -126,7 +126,7 @@ class TestTargets:
         assert not again.base_model.targeted_parameter_names
         assert set(again.targeted_module_names) == set(targets)
 
-    @pytest.mark.parametrize(("settings", "error", "message"), [
+    @in_one_test("settings, error, message", [
         ({"target_modules": ["o_proj", "w1"]}, ValueError, r"w1, fused with .*w3 in .*gate_up_proj: name all"),
         ({"target_modules": ["up_proj", "down_proj"]}, ValueError, r"up_proj, fused with .*gate_proj in"),
         ({"target_parameters": ["nothing"], "target_modules": []}, ValueError, "but also no `target_parameters` found"),
@@ -136,7 +136,7 @@ class TestTargets:
         ({"target_parameters": ["computed"], "target_modules": []}, TypeError, "computed from others"),
         ({"target_parameters": ["o_proj.weight"], "target_modules": ["o_proj"]}, ValueError, "not a valid target"),
         ({**RANDOM, "block_size": 10**6}, ValueError, r"block_size must be at most .*mlp\.experts"),
-    ], ids=str)  # fmt: skip
+    ])  # fmt: skip
     def test_bad_ones(self, settings: dict[str, Any], error: type[Exception], message: str) -> None:
         model = tiny.model("mixtral")
         model.bare = nn.Parameter(torch.ones(3, 3))
@@ -254,7 +254,7 @@ class TestTargets:
 
 class TestOutputs:
     @pytest.mark.parametrize("kind", [*tiny.MIXTURES, *tiny.TRANSPOSED])
-    @pytest.mark.parametrize("implementation", ["eager", "grouped_mm"])
+    @in_one_test("implementation", ["eager", "grouped_mm"])
     def test_they_are_those_of_dense_changes(self, kind: str, implementation: str) -> None:
         """Also of several adapters, scaled, switched, and disabled; routers included."""
         router = "mlp.router.weight" if kind == "gpt_oss" else "mlp.gate.weight"

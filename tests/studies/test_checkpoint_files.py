@@ -12,6 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.cases import in_one_test
+
 torch = pytest.importorskip("torch")
 
 from safetensors.torch import save_file
@@ -306,8 +308,8 @@ def test_partners_are_one_to_one_and_equal_names_go_together(names, stored):
     assert pair_names(names[::-1], stored[::-1]) == found
 
 
-@pytest.mark.parametrize(
-    ("names", "stored", "found"),
+@in_one_test(
+    "names, stored, found",
     [
         (["head", "aux.head"], ["head"], {"head": "head"}),  # a new name never takes the partner of another
         (["aux.head"], ["head"], {"aux.head": "head"}),

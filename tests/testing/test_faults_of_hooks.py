@@ -18,6 +18,7 @@ import structmat as sm
 from structmat.operators._base.hooks import HOOKS
 from structmat.testing import check_operator, laws
 from structmat.testing._probe import MOST_ROWS
+from tests.cases import in_one_test
 
 N = MOST_ROWS + 2
 PROPERTIES = ("shape", "dtype", "_forces_complex")
@@ -278,8 +279,8 @@ def test_every_hook_is_broken_in_some_way() -> None:
     assert sum(not fault.needs_matrix for fault in FAULTS) >= 30
 
 
-@pytest.mark.parametrize("kind", OPERATORS)
-@pytest.mark.parametrize("n", [5, N])
+@in_one_test("kind", OPERATORS)
+@in_one_test("n", [5, N])
 def test_what_is_broken_is_right_before(kind: str, n: int) -> None:
     check_operator(OPERATORS[kind](n), rng=0)
 

@@ -11,6 +11,7 @@ from scipy.sparse.linalg import LinearOperator, aslinearoperator
 
 import structmat as sm
 from structmat.testing import Functions, check_operator, laws
+from tests.cases import in_one_test
 
 FLOAT = np.dtype("float64")
 M = np.array([[1.0, 2.0, 0.0], [0.5, -1.0, 3.0]])
@@ -84,7 +85,7 @@ FAULTS: dict[str, tuple[Any, Any, str]] = {
 }
 
 
-@pytest.mark.parametrize("fault", FAULTS)
+@in_one_test("fault", FAULTS)
 def test_a_fault_of_functions_is_found_in_one_line(fault: str) -> None:
     matvec, rmatvec, law = FAULTS[fault]
     dtype = np.dtype("complex128") if "conjugate" in fault else FLOAT

@@ -16,6 +16,7 @@ from structmat.testing import check_operator
 from structmat.testing import strategies as sms
 from structmat.testing._kinds import KINDS
 from tests import backends
+from tests.cases import in_one_test
 
 STRATEGIES = (sms.operators, sms.circulants, sms.diagonals, sms.toeplitz, sms.cdd_products, sms.compositions)
 TOLERANCE = {"float32": 1e-4, "complex64": 1e-4, "float64": 1e-12, "complex128": 1e-12}
@@ -102,8 +103,8 @@ def test_failing_examples_shrink_to_few_rows_and_small_whole_numbers() -> None:
     assert (S.shape, S.batch_shape, S.dtype) == ((1, 1), (), np.float64)
 
 
-@pytest.mark.parametrize(
-    ("make", "error", "text"),
+@in_one_test(
+    "make, error, text",
     [
         (lambda: sms.operators(int), TypeError, "operators: kinds must be classes of operators of structmat, got"),
         (lambda: sms.operators(conditioning=0.5), ValueError, "operators: conditioning must be at least 1, got 0.5"),

@@ -17,6 +17,7 @@ from structmat._toeplitz_systems import BlockToeplitzSystem, thresholds
 from structmat._toeplitz_systems.blocks.recursion import whittle
 from structmat.testing._references import block_circulant_matrix, block_toeplitz_matrix
 from tests import backends
+from tests.cases import in_one_test
 
 KINDS = ("real", "complex", "symmetric", "Hermitian", "definite", "complex definite", "singular sections")
 
@@ -146,7 +147,7 @@ def test_whittles_recursion_finds_inverse_and_determinant(n: int, p: int, kind: 
     np.testing.assert_allclose(system.inverse(np.eye(n * p)).T, expected, atol=1e-11 * np.max(np.abs(expected)))
 
 
-@pytest.mark.parametrize("least", [0, 128], ids=["recursion", "elimination"])
+@in_one_test("least", [0, 128])
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(("n", "p"), SIZES)
 def test_linear_algebra_is_that_of_lapack(n: int, p: int, kind: str, least: int) -> None:

@@ -23,6 +23,7 @@ from structmat._toeplitz_systems.superfast import (
     solver,
 )
 from tests import backends
+from tests.cases import in_one_test
 
 KERNELS = {
     "squared exponential": lambda x: np.exp(-0.5 * (x / 10) ** 2),
@@ -87,7 +88,7 @@ def test_long_ones(name: str) -> None:
     assert_is_that_of(factor(c, d, there), written_out(c, d, there), b)
 
 
-@pytest.mark.parametrize("name", sorted(KERNELS))
+@in_one_test("name", sorted(KERNELS))
 def test_accuracy_at_a_condition_of_a_million(name: str) -> None:
     n = 1000
     c, _, there, b = problem(name, n)
@@ -110,8 +111,8 @@ def test_any_size_of_numbers(scale: float) -> None:
 
 
 @backends.on("numpy", "torch")
-@pytest.mark.parametrize("scale", [1e-300, 1e150, 1e300])
-@pytest.mark.parametrize("kind", ["gaps", "whole"])
+@in_one_test("scale", [1e-300, 1e150, 1e300])
+@in_one_test("kind", ["gaps", "whole"])
 def test_systems_of_any_size_of_numbers(backend: Any, scale: float, kind: str) -> None:
     c, d, there, b = problem("Matern 3/2", 300)
     a = backend.asarray
@@ -575,8 +576,8 @@ def test_slogdet_of_a_stack_by_the_method() -> None:
     assert sm.slogdet(stack, method=sm.Superfast()).logabsdet[1] == one
 
 
-@pytest.mark.parametrize(
-    ("kind", "options", "error", "text"),
+@in_one_test(
+    "kind, options, error, text",
     [
         ("gaps", {"method": sm.Superfast(rank=2)}, ValueError, r"Superfast\(rtol=None, rank=2\).* have rank \d+"),
         ("other", {}, TypeError, "Toeplitz matrix plus a diagonal"),

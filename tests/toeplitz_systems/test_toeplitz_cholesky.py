@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 import structmat as sm
 from tests import backends
 from tests.backends import Backend
+from tests.cases import in_one_test
 
 DTYPES = ("float32", "float64", "complex64", "complex128")
 LIBRARIES_THAT_RAISE = {"numpy", "array_api_strict"}
@@ -164,8 +165,8 @@ def test_derivatives_in_jax() -> None:
     np.testing.assert_allclose(gradient.c[:, 1:], gradient.r[:, 1:])  # so that a step keeps it symmetric
 
 
-@pytest.mark.parametrize("where", [(0, 0, 0), (0, 1, 1), (2, 0, 1)])
-@pytest.mark.parametrize("value", [np.nan, np.inf])
+@in_one_test("where", [(0, 0, 0), (0, 1, 1), (2, 0, 1)])
+@in_one_test("value", [np.nan, np.inf])
 def test_factors_of_matrices_that_are_not_finite_are_errors(where, value):
     """LAPACK returns a factor of NaN for them, of which the user of one block or several shall hear."""
     blocks = np.zeros((3, 2, 2))

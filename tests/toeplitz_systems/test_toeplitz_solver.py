@@ -24,6 +24,7 @@ from structmat._toeplitz_systems.small import SmallSystems
 from structmat._toeplitz_systems.strang_preconditioner import central_diagonals
 from structmat.testing._drawing import Vectors
 from tests import backends
+from tests.cases import in_one_test
 
 KINDS = ("real", "complex", "symmetric", "Hermitian", "singular sections", "complex symmetric")
 
@@ -55,7 +56,7 @@ def check_vectors(c: np.ndarray, r: np.ndarray, x: np.ndarray, y: np.ndarray) ->
 
 
 @pytest.mark.parametrize("kind", KINDS[:4])
-@pytest.mark.parametrize("n", [1, 2, 3, 30])
+@in_one_test("n", [1, 2, 3, 30])
 def test_levinsons_recursion_solves_matrices_with_regular_sections(kind: str, n: int) -> None:
     c, r = vectors(n, kind)
     c[0] = r[0] = 2 * n
@@ -121,7 +122,7 @@ KERNELS = {
 
 
 @pytest.mark.parametrize("n", [17, 64, 65, 200, 600, 1100, 2100])
-@pytest.mark.parametrize("kernel", KERNELS)
+@in_one_test("kernel", KERNELS)
 def test_solutions_by_every_way_are_as_accurate_as_those_of_lapack(kernel: str, n: int) -> None:
     """By elimination, recursions, blocks, iteration and the inverse; 1e-13 beside LAPACK's own error."""
     rng = np.random.default_rng(n)
@@ -165,7 +166,7 @@ def test_iteration_solves_matrices_of_smooth_symbols_or_gives_up(kind: str) -> N
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("n", [100, 129, 300])
+@in_one_test("n", [100, 129, 300])
 def test_solve_and_determinant_of_larger_matrices(kind: str, n: int) -> None:
     c, r = vectors(n, kind, seed=n)
     b = np.random.default_rng(1).standard_normal((3, n))
@@ -182,8 +183,8 @@ def test_solve_and_determinant_of_larger_matrices(kind: str, n: int) -> None:
 
 
 @pytest.mark.parametrize("left", ["float32", "float64", "complex64", "complex128"])
-@pytest.mark.parametrize("right", ["float32", "complex128"])
-@pytest.mark.parametrize("kind", [sm.Toeplitz, sm.Hankel])
+@in_one_test("right", ["float32", "complex128"])
+@in_one_test("kind", [sm.Toeplitz, sm.Hankel])
 def test_small_systems_of_mixed_dtypes_are_solved_as_dense_ones(kind: Any, left: str, right: str) -> None:
     (c, r), b = Vectors(0, left)(2, 9), Vectors(1, right)(2, 3, 9)
     op = kind(c, r)
@@ -219,8 +220,8 @@ def test_an_ill_conditioned_matrix_is_solved_with_a_warning() -> None:
 
 
 @pytest.mark.parametrize("n", [17, 65, 100, 128, 129, 300, 1100])
-@pytest.mark.parametrize("family", ["Gaussian kernel", "prolate"])
-@pytest.mark.parametrize("kind", [sm.Toeplitz, sm.Hankel])
+@in_one_test("family", ["Gaussian kernel", "prolate"])
+@in_one_test("kind", [sm.Toeplitz, sm.Hankel])
 def test_smooth_solutions_do_not_hide_the_condition(kind: Any, family: str, n: int) -> None:
     """Their right-hand sides are so long that a small residual beside them tells nothing."""
     k = np.arange(n)
@@ -240,7 +241,7 @@ def test_large_matrices_that_are_singular_but_for_rounding_come_with_a_warning()
         T.solve(T @ np.ones(n))
 
 
-@pytest.mark.parametrize("kernel", ["exponential", "Matern", "Gaussian", "nugget", "noise", "complex"])
+@in_one_test("kernel", ["exponential", "Matern", "Gaussian", "nugget", "noise", "complex"])
 def test_regular_kernels_come_without_a_warning(kernel: str) -> None:
     """Of conditions up to 1e14."""
     n = 200
@@ -259,8 +260,8 @@ def test_regular_kernels_come_without_a_warning(kernel: str) -> None:
         T.solve(b)  # any warning is an error
 
 
-@pytest.mark.parametrize("n", [2, 30, 129, 300])
-@pytest.mark.parametrize("corner", [0.5, 100.0])
+@in_one_test("n", [2, 30, 129, 300])
+@in_one_test("corner", [0.5, 100.0])
 def test_determinants_of_hermitian_matrices_have_signs_without_rounding_errors(n: int, corner: float) -> None:
     """Those of stacks and of matrices that libraries eliminate themselves too, and of blocks."""
     torch = pytest.importorskip("torch")
@@ -299,9 +300,9 @@ def test_ill_conditioned_bands_come_with_a_warning(band: str) -> None:
             T.slogdet()
 
 
-@pytest.mark.parametrize("n", [65, 130])
-@pytest.mark.parametrize(
-    ("below", "above"),
+@in_one_test("n", [65, 130])
+@in_one_test(
+    "below, above",
     [([3.0, -1], [-1.0]), ([0.5, -1], [-1.0]), ([3, 1j], [-1j]), ([0.1, 2], [-3.0]), ([2.0, 1], []), ([2], [1.0, 1])],
 )
 def test_narrow_bands_are_solved_as_dense_matrices(n: int, below: list[complex], above: list[complex]) -> None:
@@ -351,7 +352,7 @@ def times_power(v: np.ndarray, exponent: int) -> np.ndarray:
     return np.ldexp(np.ascontiguousarray(v).view(float), exponent).view(v.dtype)
 
 
-@pytest.mark.parametrize("way", WAYS)
+@in_one_test("way", WAYS)
 def test_solutions_for_zeros_are_zeros(way: str) -> None:
     T = WAYS[way]()
     n = T.shape[0]
@@ -441,9 +442,9 @@ def test_determinants_of_numerically_singular_matrices_come_with_a_warning() -> 
     assert [warning.filename for warning in seen] == [__file__]
 
 
-@pytest.mark.parametrize(("n", "count"), [(60, 3), (512, 1), (512, 3)])
-@pytest.mark.parametrize("family", ["Gaussian kernel", "prolate"])
-@pytest.mark.parametrize("kind", [sm.Toeplitz, sm.Hankel])
+@in_one_test("n, count", [(60, 3), (512, 1), (512, 3)])
+@in_one_test("family", ["Gaussian kernel", "prolate"])
+@in_one_test("kind", [sm.Toeplitz, sm.Hankel])
 def test_numerically_singular_systems_have_small_residuals(family: str, n: int, count: int, kind: Any) -> None:
     k = np.arange(n)
     wave = np.sin(0.5 * np.pi * k) / np.pi / np.maximum(k, 1)
@@ -545,8 +546,8 @@ def test_solutions_are_never_far_worse_than_those_of_lapack(
     assert seen or error(x, b) <= max(best, 1000 * error(np.linalg.inv(T) @ b, b))
 
 
-@pytest.mark.parametrize("factor", [1.0, 1j, 1e300])
-@pytest.mark.parametrize("n", [129, 100_000])
+@in_one_test("factor", [1.0, 1j, 1e300])
+@in_one_test("n", [129, 100_000])
 def test_second_differences_are_solved_to_the_last_digits(n: int, factor: complex) -> None:
     k, rounding = np.arange(1.0, n + 1), 100 * n * np.finfo(float).eps
     c = factor * np.select([k == 1, k == 2], [2, -1], 0.0)
@@ -558,8 +559,8 @@ def test_second_differences_are_solved_to_the_last_digits(n: int, factor: comple
     assert log == pytest.approx(np.log(n + 1) + n * np.log(abs(factor)), rel=1e-12, abs=rounding)
 
 
-@pytest.mark.parametrize("exponent", [307, 0, -310])
-@pytest.mark.parametrize("n", [5, 129, 200])
+@in_one_test("exponent", [307, 0, -310])
+@in_one_test("n", [5, 129, 200])
 def test_systems_of_any_scale_are_solved(n: int, exponent: int) -> None:
     c = 0.5 ** np.arange(float(n))
     b = np.random.default_rng(0).standard_normal(n)

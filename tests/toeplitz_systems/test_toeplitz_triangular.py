@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 import structmat as sm
 from structmat._arrays.namespaces import numpy_namespace
 from structmat._toeplitz_systems import thresholds, triangular
+from tests.cases import in_one_test
 
 LONG = 1100
 """A size of which Newton's iteration is tried by the tests."""
@@ -55,7 +56,7 @@ def error_in_sections(c: np.ndarray, x: np.ndarray, b: np.ndarray) -> float:
 
 @pytest.mark.filterwarnings("ignore:.*ill-conditioned:scipy.linalg.LinAlgWarning")  # as the solutions grow
 @pytest.mark.parametrize("n", [150, LONG])
-@pytest.mark.parametrize("kind", KINDS)
+@in_one_test("kind", KINDS)
 def test_each_leading_section_is_solved_as_accurately_as_by_substitution(kind: str, n: int) -> None:
     c, rng, k = KINDS[kind](n), np.random.default_rng(1), np.arange(n)
     B = np.array([rng.standard_normal(n), 1.0 * (k == n // 2), 10.0 ** (-100 * k / n)])
@@ -77,7 +78,7 @@ def test_newtons_iteration_is_what_is_accepted_of_long_ones_but_of_those_that_ca
 
 
 @pytest.mark.parametrize("kind", sorted(set(KINDS) - {"tiny"}))
-@pytest.mark.parametrize("n", [1, 5, 150])
+@in_one_test("n", [1, 5, 150])
 def test_inverses_and_powers_are_those_of_dense_matrices_and_triangular(kind: str, n: int) -> None:
     c = KINDS[kind](n)
     zeros = np.zeros(n)
@@ -228,9 +229,9 @@ def test_what_no_substitution_finds_is_an_error(upper: bool) -> None:
         T.inv()
 
 
-@pytest.mark.parametrize("n", [4, 5, 200])  # by elimination, and from the diagonal alone
-@pytest.mark.parametrize("corner", [-1.5, 1.2 * np.exp(0.4j)])
-@pytest.mark.parametrize("upper", [False, True])
+@in_one_test("n", [4, 5, 200])  # by elimination, and from the diagonal alone
+@in_one_test("corner", [-1.5, 1.2 * np.exp(0.4j)])
+@in_one_test("upper", [False, True])
 def test_the_sign_of_a_determinant_has_a_factor_for_each_row(n: int, corner: complex, upper: bool) -> None:
     vector = np.where(np.arange(n) == 0, corner, 0.1 / (1 + np.arange(n)))
     zeros = np.where(np.arange(n) == 0, corner, 0.0)

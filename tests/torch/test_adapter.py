@@ -6,6 +6,8 @@ import math
 
 import pytest
 
+from tests.cases import in_one_test
+
 torch = pytest.importorskip("torch")
 
 from torch.nn.functional import dropout
@@ -88,8 +90,8 @@ class TestScale:
 
 
 class TestStart:
-    @pytest.mark.parametrize(("rows", "cols"), [(512, 512), (128, 512), (512, 128)])
-    @pytest.mark.parametrize("n_factors", [3, 7])
+    @in_one_test("rows, cols", [(512, 512), (128, 512), (512, 128)])
+    @in_one_test("n_factors", [3, 7])
     def test_a_normal_start_keeps_the_variance(self, rows, cols, n_factors):
         torch.manual_seed(0)
         layer = CDDLinear(cols, rows, False, n_factors=n_factors)
@@ -111,7 +113,7 @@ class TestStart:
         change.reset_parameters(rng=1)
         assert all(map(torch.equal, change.factors, again))
 
-    @pytest.mark.parametrize(("options", "error", "text"), [
+    @in_one_test("options, error, text", [
         ({"init": "gradient"}, ValueError, "init must be one of zero, normal"),
         ({"n_factors": 4}, ValueError, "n_factors must be odd and at least 3"),
         ({"alpha": "a"}, TypeError, "alpha must be a number"),

@@ -6,6 +6,8 @@ import copy
 
 import pytest
 
+from tests.cases import in_one_test
+
 torch = pytest.importorskip("torch")
 
 from torch import nn
@@ -76,7 +78,7 @@ def inputs_of(base, *, same=""):
     return (query, key, key) if same == "keys and values" else (query, key, value)
 
 
-@pytest.mark.parametrize("name", BASES)
+@in_one_test("name", BASES)
 def test_outputs_and_gradients_are_those_of_changed_weights(name):
     layer, changed = pair(name, alpha=-0.5)
     alike = layer.base.kdim == layer.base.vdim == E
@@ -197,7 +199,7 @@ def test_exported_programs_take_any_number_of_samples(name):
     torch.testing.assert_close(program(*other), Itself(layer)(*other))
 
 
-@pytest.mark.parametrize("name", list(BASES))
+@in_one_test("name", list(BASES))
 def test_no_samples_have_no_outputs(name):
     layer, _ = pair(name)
     query, key, value = (x[:0] if layer.base.batch_first else x[:, :0] for x in inputs_of(layer.base))

@@ -6,6 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.cases import in_one_test
+
 torch = pytest.importorskip("torch")
 
 from structmat.operators import CDDLayout
@@ -197,8 +199,8 @@ def test_many_rows_take_the_weight_plus_the_change(monkeypatch, shape, block, pi
     )
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16], ids=str)
-@pytest.mark.parametrize(("shape", "block"), [((24, 24), "min"), ((20, 33), 7), ((33, 20), "min")])
+@in_one_test("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+@in_one_test("shape, block", [((24, 24), "min"), ((20, 33), 7), ((33, 20), "min")])
 def test_every_dtype_is_as_exact_as_it_can_be(dtype, shape, block):
     """Half precision is computed in float32 and rounded once: the error is that of the result's own rounding."""
     torch.manual_seed(0)

@@ -9,6 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.cases import in_one_test
+
 torch = pytest.importorskip("torch")
 
 from torch import nn
@@ -87,8 +89,8 @@ def shortest_tiles(which, wanted, dtype, *, forced):
     return tuple(k + (k > 1) for k in which.kernel)
 
 
-@pytest.mark.parametrize("axes", [1, 2, 3])
-@pytest.mark.parametrize("method", ["auto", "fft", "direct"])
+@in_one_test("axes", [1, 2, 3])
+@in_one_test("method", ["auto", "fft", "direct"])
 def test_single_precision(axes, method):
     kernel, n = {1: (300, 2000), 2: (20, 70), 3: (5, 12)}[axes]
     reference, layer = pair(axes, 4, 3, kernel, method=method)
@@ -145,7 +147,7 @@ def test_only_arguments_are_kept():
         ((2, 3, 9), dict(kernel_size=20, padding=9, padding_mode="reflect")),
     ],
 )
-@pytest.mark.parametrize("method", ["auto", "fft"])
+@in_one_test("method", ["auto", "fft"])
 def test_errors_are_those_of_torch(shape, options, method):
     reference, layer = pair(1, 3, 2, method=method, **options)
     x = torch.randn(shape)
@@ -249,8 +251,8 @@ class Convolves(nn.Module):
         return fft_conv(input, self.weight, method=self.method)
 
 
-@pytest.mark.parametrize("method", ["auto", "direct", "fft"])
-@pytest.mark.parametrize("wrap", [lambda layer: layer, Convolves])
+@in_one_test("method", ["auto", "direct", "fft"])
+@in_one_test("wrap", [lambda layer: layer, Convolves])
 def test_exporters_see_plain_convolutions_of_any_size(method, wrap):
     """No guard tells sizes apart by which the choice would be made: here a sample more would make another one."""
     layer = wrap(FFTConv1d(4, 4, 64, bias=False, method=method))
@@ -358,8 +360,8 @@ def test_other_classes_are_left_alone():
     assert [type(layer) for layer in model] == [Standardised, nn.LazyConv1d, nn.ConvTranspose1d, nn.Conv1d]
 
 
-@pytest.mark.parametrize("kernel", [(4,), (5,), (4, 3), (3, 2), (2, 3, 4)])
-@pytest.mark.parametrize("dilation", [1, 3])
+@in_one_test("kernel", [(4,), (5,), (4, 3), (3, 2), (2, 3, 4)])
+@in_one_test("dilation", [1, 3])
 def test_same_padding_of_even_kernels_is_longer_at_the_end(kernel, dilation):
     sizes = (9, 11, 12)[: len(kernel)]
     x, weight = (torch.randn(2, 3, *each, dtype=torch.float64, requires_grad=True) for each in (sizes, kernel))

@@ -19,6 +19,7 @@ from structmat.torch._changes import dense as dense_changes
 from structmat.torch._changes import experts as expert_changes
 from structmat.torch._layers import changed_experts
 from structmat.torch._layers.changed_experts import call_changed, laid_out, stack_of
+from tests.cases import in_one_test
 from tests.torch.common import assert_same_state, compiler, fill, kept_bytes, quietly, state, torch
 
 pytest.importorskip("transformers", minversion="5")
@@ -200,7 +201,7 @@ def test_nothing_but_inputs_is_kept(way):
 
 
 @pytest.mark.parametrize("way", WAYS, indirect=True)
-@pytest.mark.parametrize("autocast", [False, True])
+@in_one_test("autocast", [False, True])
 def test_half_precision_rounds_outputs_alone(way, autocast):
     module = experts("Mixtral", torch.float32 if autocast else torch.bfloat16, way)
     changes = changes_of(module, dtype=torch.float32)

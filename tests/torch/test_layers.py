@@ -6,6 +6,8 @@ import copy
 
 import pytest
 
+from tests.cases import in_one_test
+
 torch = pytest.importorskip("torch")
 
 from torch import nn
@@ -38,8 +40,8 @@ def test_layers_are_in_the_mode_of_their_base(kind):
 
 
 # Embeddings gather and keep that; convolutions keep the sum of their kernel and the change.
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if "embedding" not in kind and "conv " not in kind])
-@pytest.mark.parametrize("needs_gradient", [False, True])
+@in_one_test("kind", [kind for kind in KINDS if "embedding" not in kind and "conv " not in kind])
+@in_one_test("needs_gradient", [False, True])
 def test_layers_keep_nothing_but_their_input(kind, needs_gradient):
     layer, _ = layer_of(kind)
     fill(layer)
@@ -59,8 +61,8 @@ def test_a_stack_keeps_what_the_frozen_stack_needs_and_each_input():
     assert kept_bytes(lambda: stack(x), x, *stack.parameters())[0] == frozen == 12 * x.numel() * 4
 
 
-@pytest.mark.parametrize("shape", [(7,), (1, 7), (30, 7), (2, 3, 7), (0, 3, 7)], ids=str)
-@pytest.mark.parametrize("autocast", [False, True])
+@in_one_test("shape", [(7,), (1, 7), (30, 7), (2, 3, 7), (0, 3, 7)])
+@in_one_test("autocast", [False, True])
 def test_outputs_may_be_changed_in_place(shape, autocast):
     """By `ReLU(inplace=True)`, say, as those of the base may."""
     layer, _ = layer_of("linear")
@@ -75,8 +77,8 @@ def test_outputs_may_be_changed_in_place(shape, autocast):
         assert all(map(torch.equal, *gradients))
 
 
-@pytest.mark.parametrize("kind", ["conv 1", "conv 2", "conv 3 x 2"])
-@pytest.mark.parametrize("single", [False, True])
+@in_one_test("kind", ["conv 1", "conv 2", "conv 3 x 2"])
+@in_one_test("single", [False, True])
 def test_outputs_of_convolutions_are_stored_as_those_of_the_base(kind, single):
     layer, base = layer_of(kind)
     fill(layer)
@@ -184,8 +186,8 @@ def test_further_arguments_are_those_of_the_base():
         torch.testing.assert_close(y, layer.base(x, 2.0) + layer.adapter(x))
 
 
-@pytest.mark.parametrize("layout", [torch.strided, torch.jagged], ids=str)
-@pytest.mark.parametrize("kind", ["linear", "no bias", "Conv1D", "embedding", "scaled embedding", "no base"])
+@in_one_test("layout", [torch.strided, torch.jagged])
+@in_one_test("kind", ["linear", "no bias", "Conv1D", "embedding", "scaled embedding", "no base"])
 def test_rows_of_nested_tensors_are_those_of_their_samples(kind, layout):
     if kind == "no base":
         layer = CDDLinear(7, 6, dtype=torch.float64)

@@ -9,6 +9,8 @@ import warnings
 
 import pytest
 
+from tests.cases import in_one_test
+
 torch = pytest.importorskip("torch")
 
 from torch import nn
@@ -139,7 +141,7 @@ class TestAdapt:
             adapt(model)
 
     @pytest.mark.parametrize("kind", ["mixtral", "qwen3_moe", "olmoe", "deepseek_v3"])
-    @pytest.mark.parametrize(("targets", "options", "meant"), [
+    @in_one_test("targets, options, meant", [
         ("seven", {}, ["gate_up_proj", "down_proj"]),
         ("all-linear", {}, ["gate_up_proj", "down_proj"]),
         (["o_proj", "w1", "w2", "w3"], {}, ["gate_up_proj", "down_proj"]),
