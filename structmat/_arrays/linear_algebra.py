@@ -71,6 +71,12 @@ def equals_adjoint(
     return xp.all(~(distances > units * float(xp.finfo(entries.dtype).eps) * largest), axis=axes)
 
 
+def is_exactly_hermitian(matrix: Any) -> bool:
+    """Tell whether a matrix of NumPy equals its adjoint, without another array as large; false where it holds NaN."""
+    starts = range(0, len(matrix), _ROWS)
+    return all(np.array_equal(matrix[k : k + _ROWS], matrix[:, k : k + _ROWS].conj().T) for k in starts)
+
+
 def hermitian_part(matrices: Array, xp: Namespace) -> Array:
     """Return the Hermitian parts of matrices, whose entries may be as large as numbers are."""
     return matrices / 2 + adjoint(matrices, xp) / 2
@@ -104,6 +110,9 @@ def solutions_by_cholesky(L: Array, columns: Array, xp: Namespace) -> Array:
     upper = xp.flip(adjoint(L, xp), axis=(-2, -1))  # which is lower triangular
     return xp.flip(rules.triangular_solutions(upper, xp.flip(first, axis=-2)), axis=-2)
 
+
+_ROWS = 256
+"""The rows of a matrix that are compared with its columns at a time."""
 
 VECTORS = 4
 """The random vectors by which errors of factors, and norms of inverses, are measured.

@@ -42,7 +42,8 @@ def _continued(
     def next_solutions() -> Solutions:
         return way(A, M, b, before, xp) or before
 
-    found: Solutions = rules_of(xp).branch(xp.all(before.done), lambda: before, next_solutions)
+    is_final = before.done | xp.isnan(before.residual)  # what is not finite has no solution by any way
+    found: Solutions = rules_of(xp).branch(xp.all(is_final), lambda: before, next_solutions)
     return found
 
 

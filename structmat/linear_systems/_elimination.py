@@ -46,6 +46,16 @@ For 128 x 128 they take 2.2 ms and for 256 x 256 13; LSMR takes 4 and 5 for the 
 _NUMBERS = 1 << 26
 """The most entries of all matrices of a stack that are written out together: 512 MiB in double precision."""
 
+_LAST_RESORT = 150_000_000
+"""The most entries of all matrices that are written out where nothing else serves: those of 12,247 rows.
+
+They are 1.2 GB in double precision, of which elimination and Cholesky's factor take one copy and a half more, and 20 to
+60 s on one core.
+"""
+
+_ROWS_OF_ONE_ITERATION = 5000
+"""Elimination of n rows takes as long as n^2 over this many iterations: 200 for 1,000 rows, 1,800 for 3,000."""
+
 
 def is_written_out(operator: LinearOperator) -> bool:
     """Tell whether a matrix may be written out, or all of a stack together."""
@@ -53,9 +63,15 @@ def is_written_out(operator: LinearOperator) -> bool:
 
 
 def fits_in_memory(operator: LinearOperator) -> bool:
-    """Tell whether a matrix, or all of a stack together, may be written out as a last resort, however long it takes."""
+    """Tell whether a matrix, or all of a stack together, may be written out beside several others as large."""
     rows, cols = operator.shape
     return prod(operator.batch_shape) * rows * cols <= _NUMBERS
+
+
+def fits_as_last_resort(operator: LinearOperator) -> bool:
+    """Tell whether a matrix, or all of a stack together, may be written out beside one copy, however long it takes."""
+    rows, cols = operator.shape
+    return prod(operator.batch_shape) * rows * cols <= _LAST_RESORT
 
 
 def iterations_before_elimination(
@@ -63,11 +79,14 @@ def iterations_before_elimination(
 ) -> int | None:
     """Return how many iterations are made before a matrix is written out; None where it is not.
 
-    There are none where the dense matrix is faster than iteration can be, unless iteration is `asked` for.
+    There are none where the dense matrix is faster than iteration can be, unless iteration is `asked` for. Up to the
+    limit of memory a square matrix is the last resort after iterations that take as long.
     """
     shape = operator.shape
-    if max(shape) > MOST_WRITTEN_OUT or not fits_in_memory(operator):
-        return None
+    if not is_written_out(operator):
+        if least_squares or not fits_as_last_resort(operator):
+            return None
+        return shape[0] * shape[0] // _ROWS_OF_ONE_ITERATION
     if not asked and max(shape) <= (_FIRST_LEAST_SQUARES if least_squares else _FIRST):
         return 0
     return max(100, min(shape) // 2)

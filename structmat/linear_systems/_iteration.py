@@ -52,16 +52,24 @@ class ByIteration(NamedTuple):
     """Whether the matrix is positive definite; the nearest matrix is made positive definite too."""
     nearest: bool = False
     """Whether the nearest circulant or diagonal matrix is the preconditioner where none is given."""
-    is_last: bool = True
-    """Whether solutions at the level of rounding are good enough, as no other way follows."""
+    accepts_rounding: bool = True
+    """Whether solutions at the level of rounding are good enough, as no other way follows that takes little time."""
+    gives_up: bool = False
+    """Whether iteration ends where it makes little progress, as another way follows."""
     least_squares: bool = False
     """Whether solutions are those of least norm that minimise the residual."""
 
-    def followed_by(self, dense: Way, iterations: int | None) -> tuple[Way, ...]:
-        """Return this way and one by the dense matrix after so many iterations: that alone for 0, this one for None."""
+    def followed_by(self, dense: Way, iterations: int | None, *, is_quick: bool = True) -> tuple[Way, ...]:
+        """Return this way and the dense one after so many iterations at most: that alone for 0, this one for None.
+
+        Where the other way is not quick, solutions at the level of rounding are good enough before it.
+        """
         if iterations is None:
             return (self,)
-        return (self._replace(max_iter=iterations, is_last=False), dense) if iterations else (dense,)
+        if not iterations:
+            return (dense,)
+        accepts = self.accepts_rounding and not is_quick
+        return self._replace(max_iter=min(iterations, self.max_iter), accepts_rounding=accepts, gives_up=True), dense
 
     def __call__(
         self, A: LinearOperator, M: LinearOperator | None, b: Array, before: Solutions | None, xp: Namespace
@@ -148,7 +156,7 @@ class _Problem(NamedTuple):
         error, done = self.measure(x, b)
         any_at_all = xp.any(xp.ones_like(done))  # true, as an array, unless there are no right-hand sides
         found = _Progress(x, b, error, done | self.not_finite, 0, 0, any_at_all, any_at_all)
-        if not (settings.is_last or settings.least_squares or rules.compiles):
+        if settings.gives_up and not (settings.least_squares or rules.compiles):
             found = self._after_trial(found, any_at_all)
         if on_trial:
             found = self._after_passes(found, self.M, iterations_on_trial(settings.max_iter, A))
@@ -156,7 +164,7 @@ class _Problem(NamedTuple):
         else:
             found = self._after_passes(found, self.M, settings.max_iter)
         x, residual, done = found.x, found.residual, found.done
-        if settings.is_last:
+        if settings.accepts_rounding:
             done = rules.branch(
                 ~xp.all(done),
                 lambda: done | is_as_small_as_rounding(A, x, residual, b, xp),

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
+from typing import Any, NamedTuple
 
 import numpy as np
+import scipy  # its `linalg` is imported on first use
 
 from structmat._arguments import integer, non_negative, random_generator
 from structmat._arrays.arithmetic import real_part
 from structmat._arrays.conversion import without_axes_as_scalar
 from structmat._arrays.dtypes import cast_back, precision_of
-from structmat._arrays.libraries import device_of, rules_of
+from structmat._arrays.libraries import device_of, is_numpy, rules_of
 from structmat._arrays.linear_algebra import (
     cholesky_factors,
     hermitian_part,
+    is_exactly_hermitian,
     is_hermitian,
 )
+from structmat._arrays.namespaces import numpy_namespace
 from structmat._arrays.typing import Array, DType, Namespace
 from structmat._errors import ArgumentTypeError, ArgumentValueError
 from structmat.linear_systems._bands import logdet_by_band
-from structmat.linear_systems._elimination import fits_in_memory, is_written_out
+from structmat.linear_systems._elimination import fits_as_last_resort, is_written_out
+from structmat.linear_systems._even_noise import as_toeplitz
 from structmat.linear_systems._hermitian import require_hermitian, require_positive
 from structmat.linear_systems._lanczos import (
     TRACED,
@@ -32,7 +38,7 @@ from structmat.linear_systems._logdet_derivatives import with_derivatives
 from structmat.linear_systems._logdet_errors import error_of_cholesky, error_of_few_gaps, rounding_of
 from structmat.linear_systems._results import ConvergenceError, SlogdetEstimate
 from structmat.linear_systems._solve import require_operator
-from structmat.linear_systems._superfast import MOST_WITHOUT_FACTOR, Superfast, direct_logdet
+from structmat.linear_systems._superfast import MOST_WITHOUT_FACTOR, Superfast, direct_logdet, may_have_factor
 from structmat.operators import LinearOperator, Submatrix
 
 _GAPS = 1 << 22
@@ -55,11 +61,23 @@ of 1e6 on.
 """
 
 _LARGE = 1e-3
-"""The measured error of a direct factor from which on a dense factor is asked as well.
+"""The error of a result from which on the next way is asked as well.
 
 Likelihoods are compared by differences of logarithms, for which less is of no account. Of squared exponentials and
 quasi-periodic covariances of 1,100 to 2,000 points, noise of 1e-12 is measured as 0.06 to 2.5, and 1e-8 as at most
 2e-4, beside which the dense factor takes up to 40 times as long.
+"""
+
+_FAR_OFF = 1.0
+"""The error of a direct factor of a series of more than 2,000 points from which on a dense one is asked.
+
+That takes 1 s for 4,000 points and 10 s for 9,000, where the direct factor takes 0.05 s.
+"""
+
+_MOST_OF_SERIES = 4096
+"""The most points of a series without a direct factor whose determinant is that of the dense matrix, not an estimate.
+
+That takes about a second, as an estimate of ill-conditioned ones does, which is off by 1 in 500.
 """
 
 
@@ -113,7 +131,7 @@ def slogdet(
         does not.
     ConvergenceError
         If `max_iter` steps do not suffice, or 100 groups of vectors for `target_error`, and `n_probes` is given or the
-        dense matrix takes more than 512 MiB in double precision (8,192 unknowns).
+        dense matrix takes more than 1.2 GB in double precision (12,247 unknowns), of which two are held.
     ValueError
         If A is not square or not Hermitian, an option is out of range, or `method` does not suffice.
     TypeError
@@ -140,8 +158,10 @@ def slogdet(
     NumPy and torch where no derivative is asked for. Its error is measured too, or bounded by Gershgorin's circles
     where the diagonal outweighs the rest of each row.
 
-    Where that factor is measured to be off by more than 1e-3, up to 2,000 unknowns, a dense factor is made too, and the
-    result is that with the smaller error.
+    A Toeplitz matrix plus a diagonal of equal entries is a Toeplitz matrix, with a closed form. Where the error of a
+    result is above 1e-3, the next way is asked too, and the result is the one with the smallest error: a direct factor,
+    the closed form, and up to 2,000 unknowns a dense factor. A series of more is written out as far as that fits where
+    the error is above 1, and up to 4,096 points in place of an estimate where it has no direct factor.
 
     How far off a factor is, this one or a dense one, is measured: by products with A and with the inverse of the
     factor, for random vectors. This is the standard error. It grows with the condition number, as the true error does.
@@ -173,7 +193,7 @@ def slogdet(
 
     Each step costs a product with A and two with roots of M. An estimate has converged if the last fifth of all steps
     shows that the error left is below a tenth of its standard error. Where it has not, and `n_probes` is not given, a
-    dense factor is made up to 8,192 unknowns. Under ``jax.jit``, where values are not known, an estimate that has not
+    dense factor is made up to 12,247 unknowns. Under ``jax.jit``, where values are not known, an estimate that has not
     converged is NaN.
 
     **Gradients.** Those of exact results are exact, in torch (reverse mode) and JAX. Those of estimates (reverse mode)
@@ -225,6 +245,8 @@ def _slogdet(
         _require_superfast(method, owner, alone=n_probes is None and wanted is None and max_iter is None)
     is_exact = n_probes is None or count >= op.shape[0]  # as many products are the matrix itself
     with rules_of(xp).evaluated(op._arrays()):
+        if method is None and op.shape[0] > MOST_WITHOUT_FACTOR:
+            op = rules_of(xp).untraced(as_toeplitz)(op, xp)
         found = _exactly(op, method, owner, xp) if is_exact else _in_closed_form(op, xp)
         if found is not None and wanted is not None and not _is_known_within(wanted, found, op.shape[0], xp):
             found = None
@@ -233,7 +255,7 @@ def _slogdet(
             try:
                 found = _by_estimate(op, count, random_generator(rng, owner), wanted, max_iter, owner, xp)
             except ConvergenceError:
-                if n_probes is not None or not fits_in_memory(op):
+                if n_probes is not None or not fits_as_last_resort(op):
                     raise
                 found = _by_dense_factor(op, xp)
                 if wanted is not None and not _is_known_within(wanted, found, op.shape[0], xp):
@@ -261,26 +283,37 @@ def _require_values_for_estimate(op: LinearOperator, owner: str, xp: Namespace) 
 
 def _exactly(op: LinearOperator, method: Superfast | None, owner: str, xp: Namespace) -> SlogdetEstimate | None:
     """Return the result by the method that is asked for, or what is fastest; None where there is but an estimate."""
-    is_large = op.shape[0] > MOST_WITHOUT_FACTOR
-    found = None if is_large or method is not None else _in_closed_form(op, xp)
-    if found is None and method is None:
-        found = _by_band(op, xp)
-    if found is not None:
-        return found
-    if method is not None or is_large:
-        measured = rules_of(xp).untraced(direct_logdet)(op, xp, method, owner)
-        if measured is not None:
-            log, error = (xp.astype(value, precision_of(op.dtype, xp)) for value in measured)
-            if method is None:
-                log, error = _of_smaller_error(op, log, error, xp)
-            return _of_positive(log, error + rounding_of(log, op.shape[0], xp), op, xp)
-        found = _in_closed_form(op, xp)
+    if method is not None:
+        found = _by_direct_factor(op, method, owner, xp)
+        return _in_closed_form(op, xp) if found is None else found
+    best: SlogdetEstimate | None = None
+    for way in _WAYS_OF_LARGE if op.shape[0] > MOST_WITHOUT_FACTOR else _WAYS:
+        if way.serves is not None and not way.serves(op, best, xp):
+            continue
+        try:
+            found = way.run(op, xp)
+        except (np.linalg.LinAlgError, ArgumentValueError):  # by rounding errors, where another way has a result
+            if best is None:
+                raise
+            continue
         if found is not None:
-            return found
-    if is_written_out(op):
-        return _by_dense_factor(op, xp)
-    known = _by_few_gaps(op, xp)
-    return None if known is None else _of_positive(*known, op, xp)
+            best = found if best is None else _of_smaller_error(best, found, xp)
+            if not _exceeds(best, _LARGE, xp):
+                break
+    return best
+
+
+def _of_smaller_error(one: SlogdetEstimate, other: SlogdetEstimate, xp: Namespace) -> SlogdetEstimate:
+    """Return the result with the smaller error, for each matrix of a stack."""
+    better = other.standard_error < one.standard_error  # false for NaN
+    if rules_of(xp).concrete(xp.all(better)):
+        return other
+    return SlogdetEstimate(*(xp.where(better, new, old) for new, old in zip(other, one, strict=True)))
+
+
+def _exceeds(found: SlogdetEstimate, error: float, xp: Namespace) -> bool:
+    """Tell whether the error of some matrix exceeds a number; not where values are hidden."""
+    return bool(rules_of(xp).concrete(xp.any(found.standard_error > error)))
 
 
 def _by_band(op: LinearOperator, xp: Namespace) -> SlogdetEstimate | None:
@@ -293,25 +326,38 @@ def _by_band(op: LinearOperator, xp: Namespace) -> SlogdetEstimate | None:
     return _of_positive(log, error + rounding_of(log, op.shape[0], xp), op, xp)
 
 
+def _by_factor(op: LinearOperator, xp: Namespace) -> SlogdetEstimate | None:
+    """Return the result by a direct factor; None where there is none."""
+    return _by_direct_factor(op, None, "slogdet", xp)
+
+
+def _by_direct_factor(
+    op: LinearOperator, method: Superfast | None, owner: str, xp: Namespace
+) -> SlogdetEstimate | None:
+    measured = rules_of(xp).untraced(direct_logdet)(op, xp, method, owner)
+    if measured is None:
+        return None
+    log, error = (xp.astype(value, precision_of(op.dtype, xp)) for value in measured)
+    return _of_positive(log, error + rounding_of(log, op.shape[0], xp), op, xp)
+
+
+def _affords_dense_matrix(op: LinearOperator, best: SlogdetEstimate | None, xp: Namespace) -> bool:
+    """Tell whether a matrix is written out: also of a long series as far as it fits, where others are far off."""
+    if is_written_out(op):
+        return True
+    if not fits_as_last_resort(op) or not may_have_factor(op, xp):
+        return False
+    return op.shape[0] <= _MOST_OF_SERIES if best is None else _exceeds(best, _FAR_OFF, xp)
+
+
+def _has_no_other(op: LinearOperator, best: SlogdetEstimate | None, xp: Namespace) -> bool:  # noqa: ARG001
+    return best is None
+
+
 def _by_dense_factor(op: LinearOperator, xp: Namespace) -> SlogdetEstimate:
     """Return the result by the dense matrix."""
     log, error = _of_dense(op, xp)
     return _of_positive(log, error, op, xp)
-
-
-def _of_smaller_error(op: LinearOperator, log: Array, error: Array, xp: Namespace) -> tuple[Array, Array]:
-    """Return the logarithm and error of a direct factor, or of a dense one where the first is far off and that less."""
-    rules = rules_of(xp)
-    if not is_written_out(op) or not rules.concrete(xp.any(error > _LARGE)):  # nor where values are hidden
-        return log, error
-    try:
-        known = _of_dense(op, xp)
-    except np.linalg.LinAlgError:  # by rounding errors: the direct factor found it positive definite
-        return log, error
-    better = known[1] < error
-    if rules.concrete(xp.all(better)):
-        return known
-    return xp.where(better, known[0], log), xp.where(better, known[1], error)
 
 
 def _of_positive(log: Array, error: Array, op: LinearOperator, xp: Namespace) -> SlogdetEstimate:
@@ -369,12 +415,32 @@ def _require_superfast(method: object, owner: str, *, alone: bool) -> None:
 def _of_dense(op: LinearOperator, xp: Namespace) -> tuple[Array, Array]:
     """Return the logarithm of the determinant by a dense factor, and how far off it may be, as was measured."""
     dense = op.to_dense()
+    if is_numpy(xp) and dense.ndim == 2 and is_exactly_hermitian(dense):
+        log, factor = _by_lapack(dense)
+        return log, error_of_cholesky(factor, dense, xp)
     hermitian = is_hermitian(dense, xp)
     known = rules_of(xp).concrete(xp.all(hermitian))
     if known is not None:
         require_hermitian(known)
     log, factor = _by_cholesky(dense, xp)
     return xp.where(hermitian, log, xp.full_like(log, float("nan"))), error_of_cholesky(factor, dense, xp)
+
+
+def _by_few_missing(op: LinearOperator, xp: Namespace) -> SlogdetEstimate | None:
+    """Return the result by that of a grid of which few rows are missing; None where there is none."""
+    known = _by_few_gaps(op, xp)
+    return None if known is None else _of_positive(*known, op, xp)
+
+
+def _by_lapack(dense: Any) -> tuple[Any, Any]:
+    """Return the same as `_by_cholesky` of a Hermitian matrix of NumPy, with one more array as large alone."""
+    try:
+        factor = scipy.linalg.cholesky(dense, lower=True, check_finite=False)
+    except np.linalg.LinAlgError:
+        factor = np.full((1, 1), np.nan)
+    log = 2 * np.sum(np.log(np.diagonal(factor).real))
+    require_positive(log, numpy_namespace)
+    return log, factor
 
 
 def _by_few_gaps(op: LinearOperator, xp: Namespace) -> tuple[Array, Array] | None:
@@ -426,3 +492,21 @@ def _by_cholesky(dense: Array, xp: Namespace) -> tuple[Array, Array]:
     if rules_of(xp).concrete(log) is not None:
         require_positive(log, xp)
     return log, factor
+
+
+class _Way(NamedTuple):
+    """A way to an exact result."""
+
+    run: Callable[[LinearOperator, Namespace], SlogdetEstimate | None]
+    """Returns the result, or None where the way is none for an operator."""
+    serves: Callable[[LinearOperator, SlogdetEstimate | None, Namespace], bool] | None = None
+    """Whether it is worth its time beside the best result so far; None for always."""
+
+
+_DENSE, _FEW_MISSING = _Way(_by_dense_factor, _affords_dense_matrix), _Way(_by_few_missing, _has_no_other)
+
+_WAYS = (_Way(_in_closed_form), _Way(_by_band), _DENSE, _FEW_MISSING)
+"""The ways in the order of what they take. The first that is near enough is taken, else the nearest."""
+
+_WAYS_OF_LARGE = (_Way(_by_band), _Way(_by_factor), _Way(_in_closed_form), _DENSE, _FEW_MISSING)
+"""The same for matrices of so many rows that a direct factor takes less than a closed form."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 import numpy as np
 import scipy  # its `linalg` is imported on first use
@@ -21,7 +21,14 @@ from structmat._krylov import Count
 from structmat.linear_systems._bands import ByBand, parts_of_all
 from structmat.linear_systems._cg import CG
 from structmat.linear_systems._differentiable import Ways, lstsq_with_derivatives, solve_with_derivatives
-from structmat.linear_systems._elimination import ByElimination, BySingularVectors, iterations_before_elimination
+from structmat.linear_systems._elimination import (
+    ByElimination,
+    BySingularVectors,
+    fits_as_last_resort,
+    is_written_out,
+    iterations_before_elimination,
+)
+from structmat.linear_systems._even_noise import as_toeplitz
 from structmat.linear_systems._gmres import GMRES
 from structmat.linear_systems._iteration import ByIteration
 from structmat.linear_systems._krylov_method import KrylovMethod
@@ -77,10 +84,11 @@ def solve(
     rtol : float, optional
         Iteration ends where ``norm(b - A x) <= rtol * norm(b)``. Default: 1e-10, in single precision 1e-5.
     max_iter : int, optional
-        The most iterations. Default: ten times n, at most 10,000. Up to 2,000 unknowns instead half of n, at least 100,
-        or 50 where these show too little progress (not in JAX); what is not solved by then is solved by elimination of
-        the dense matrix. Up to 512 unknowns, where that is the
-        fastest way, there are none, unless a method or a preconditioner is asked for.
+        The most iterations. Default: half of n up to 2,000 unknowns, at least 100; then ``n^2 / 5000``, at most 10,000;
+        or 50 where these show too little progress (not in JAX). What is not solved by then is solved by elimination of
+        the dense matrix, as long as that takes no more than 1.2 GB in double precision (12,247 unknowns), of which two
+        are held. Above that ten times n, at most 10,000. Up to 512 unknowns, where elimination is the fastest way,
+        there are none, unless a method or a preconditioner is asked for.
 
     Returns
     -------
@@ -117,6 +125,9 @@ def solve(
     **Bands.** A Toeplitz matrix that is zero beyond 64 lags plus a diagonal, or rows and columns of it, is solved by
     LAPACK as a band, in O(n) memory: on the CPU, in NumPy and torch, if no method, preconditioner or `max_iter` is
     asked for. So is each matrix of a stack of 100 rows or more.
+
+    **Even noise.** A Toeplitz matrix of more than 1,024 rows plus a diagonal of equal entries is solved as the Toeplitz
+    matrix that it is.
 
     **Direct factor.** The matrix of a series is a positive definite Toeplitz matrix plus a diagonal, of which rows and
     columns may be left out (a `Submatrix`); that of several channels has a `BlockToeplitz` one. For such matrices with
@@ -174,6 +185,8 @@ def solve(
     by_default = method is None and max_iter is None and isinstance(preconditioner, str)
     question = _read(A, b, owner, given)
     rtol = _relative(rtol, question, owner)
+    if by_default and question.op.shape[0] > MOST_WITHOUT_FACTOR:
+        question = question._replace(op=rules_of(question.xp).untraced(as_toeplitz)(question.op, question.xp))
     with suppress(NotImplementedError):
         x = cast_back(question.op._solve(question.vectors, question.xp), question.dtype, question.xp)
         return question.finished(_warned(question.result(x), owner, rtol, question.xp))
@@ -182,17 +195,18 @@ def solve(
         if before == 0:
             remedy = "A is singular to working precision, use lstsq"
             ways = Ways((ByBand(rtol), ByElimination(rtol)), rtol, Report(owner, remedy=remedy))
-            result = solve_with_derivatives(question.op, None, question.right, ways, question.xp)
+            result = _solved(question, ways)
         else:
             iteration = ByIteration(
                 method=krylov or (CG() if assume == "positive definite" else GMRES()),
                 rtol=rtol,
-                max_iter=before or _most_iterations(max_iter, A, owner),
+                max_iter=_most_iterations(max_iter, A, owner),
                 positive=assume == "positive definite" or (krylov is not None and krylov._needs_positive_definite),
                 nearest=isinstance(preconditioner, str),
             )
-            ways = Ways(iteration.followed_by(ByElimination(rtol), before), rtol, _report(iteration, assume, owner))
-            result = _by_iteration_or_factor(question, iteration, ways, by_default=by_default)
+            taken = iteration.followed_by(ByElimination(rtol), before, is_quick=is_written_out(question.op))
+            ways = Ways(taken, rtol, _report(iteration, assume, owner, question.op))
+            result = _by_iteration_or_factor(question, ways, by_default=by_default)
     except ConvergenceError as error:
         error.result = question.finished(error.result)
         raise
@@ -311,25 +325,31 @@ def _solved(question: _Question, ways: Ways) -> SolveResult:
     return solve_with_derivatives(question.op, question.preconditioner, question.right, ways, question.xp)
 
 
-def _by_iteration_or_factor(
-    question: _Question, iteration: ByIteration, ways: Ways, *, by_default: bool
-) -> SolveResult:
-    """Return solutions by iteration, or by a band or a direct factor where no way was asked for."""
+def _by_iteration_or_factor(question: _Question, ways: Ways, *, by_default: bool) -> SolveResult:
+    """Return solutions by iteration, or by a band or a direct factor where no way was asked for.
+
+    The last factor may cost whatever it does. It comes before the dense matrix where that takes long.
+    """
     xp = question.xp
     if by_default and rules_of(xp).untraced(parts_of_all)(question.op, xp) is not None:
         return _solved(question, replace(ways, ways=(ByBand(ways.rtol), *ways.ways)))
+    iteration = cast("ByIteration", ways.ways[0])
     result, may_serve = _by_factor(question, iteration) if by_default else (None, False)
     if result is None and may_serve and not rules_of(xp).compiles:
         result, may_serve = _by_turns(question, iteration, ways)
     if result is not None:
         return result
+    quick = ways.ways if is_written_out(question.op) else ways.ways[:1]
     try:
-        return _solved(question, ways)
+        return _solved(question, replace(ways, ways=quick) if may_serve else ways)
     except ConvergenceError:
         result = _by_factor(question, iteration, after=math.inf)[0] if may_serve else None
-        if result is None:
+        if result is not None:
+            return result
+        others = ways.ways[len(quick) :] if may_serve else ()
+        if not others:
             raise
-        return result
+        return _solved(question, replace(ways, ways=others))
 
 
 def _by_turns(question: _Question, iteration: ByIteration, ways: Ways) -> tuple[SolveResult | None, bool]:
@@ -441,9 +461,12 @@ def _method(value: Any) -> KrylovMethod:
     raise ArgumentTypeError("solve", "method", text)
 
 
-def _report(settings: ByIteration, assume: str, owner: str) -> Report:
+def _report(settings: ByIteration, assume: str, owner: str, op: LinearOperator) -> Report:
     """Return what an error says where iteration does not solve a system."""
     advice = "give a better preconditioner, or use lstsq for a singular matrix"
+    if not fits_as_last_resort(op):
+        gigabytes = math.prod(op.batch_shape) * math.prod(op.shape) * 8e-9
+        advice += f"; the last resort, numpy.linalg.solve(A.to_dense(), b), takes {gigabytes:.1f} GB"
     if settings.positive:
         other = 'assume="general"' if assume != "general" else "method=GMRES()"
         advice += f"; if the matrix may not be positive definite, {other}"

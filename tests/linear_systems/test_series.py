@@ -13,6 +13,7 @@ import structmat as sm
 from structmat._arrays.libraries import namespace
 from structmat._toeplitz_systems.superfast import SuperfastFactor
 from structmat._toeplitz_systems.superfast.band import BandFactor
+from structmat.linear_systems import _elimination
 from tests import backends
 
 
@@ -308,3 +309,54 @@ def test_whole_series_with_little_noise_is_solved_by_its_factor(assume):
         by_factor = sm.solve(A, b, method=sm.Superfast())
     assert found.iterations == 0
     assert found.residual <= 2 * by_factor.residual
+
+
+def echo(n, noise):
+    """Return a short covariance with an echo at a distance, for which there is no factor of low rank."""
+    t = np.arange(n)
+    c = sum(weight * np.exp(-(((t - lag) / 3) ** 2) / 2) for weight, lag in ((1, 0), (0.3, 0.8 * n), (0.3, -0.8 * n)))
+    return sm.Toeplitz(c) + sm.Diagonal(np.broadcast_to(noise, n).copy())
+
+
+ILL_CONDITIONED = pytest.mark.filterwarnings("ignore::scipy.linalg.LinAlgWarning")
+
+
+@ILL_CONDITIONED
+@pytest.mark.parametrize("noise", [1e-7, 1e-11])
+def test_even_noise_makes_a_toeplitz_matrix_with_its_closed_forms(noise):
+    A = echo(1300, noise)
+    T = sm.Toeplitz(A.terms[0].c + noise * np.eye(1, 1300)[0])
+    found, b = sm.slogdet(A), np.cos(np.arange(1300) ** 2.0)
+    assert abs(found.logabsdet - T.slogdet().logabsdet) <= found.standard_error
+    assert found.standard_error < 0.1
+    solved = sm.solve(A, b)
+    assert solved.iterations == 0
+    assert np.array_equal(solved.x, T.solve(b))
+
+
+@ILL_CONDITIONED
+@pytest.mark.parametrize("n", [300, 2100])
+@pytest.mark.parametrize("assume", ["general", "positive definite"])
+def test_the_last_resort_is_the_dense_matrix(n, assume, monkeypatch):
+    monkeypatch.setattr(_elimination, "MOST_WRITTEN_OUT", min(n - 1, 2000))
+    noise = 1e-11 * np.linspace(1, 2, n)
+    A, b = echo(n, noise), np.cos(np.arange(n) ** 2.0)
+    x = sm.solve(A, b, assume=assume).x
+    assert np.linalg.norm(b - A @ x) < 1e-12 * np.linalg.norm(x)
+
+
+@pytest.mark.parametrize("n", [300, 2100])
+def test_determinants_of_series_without_a_factor_are_those_of_the_dense_matrix(n, monkeypatch):
+    monkeypatch.setattr(_elimination, "MOST_WRITTEN_OUT", min(n - 1, 2000))
+    A = echo(n, 1e-7 * np.linspace(1, 2, n))
+    found = sm.slogdet(A)
+    assert abs(found.logabsdet - np.linalg.slogdet(A.to_dense())[1]) < 1e-4
+    assert found.standard_error < 1e-3
+
+
+def test_the_error_of_a_system_that_does_not_fit_names_the_dense_matrix():
+    n = 13_000
+    A = sm.Toeplitz(np.cos(np.arange(n) ** 2.0), np.sin(np.arange(n) ** 2.0)) + sm.Diagonal(np.linspace(1, 2, n))
+    text = r"last resort, numpy\.linalg\.solve\(A\.to_dense\(\), b\), takes 1\.4 GB"
+    with pytest.raises(sm.ConvergenceError, match=text):
+        sm.solve(A, np.ones(n), max_iter=2)
