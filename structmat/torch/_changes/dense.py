@@ -19,7 +19,6 @@ from structmat.torch._other_tools.compilers import sees_operations
 
 __all__ = [
     "change_as_matrix",
-    "change_by_matrices",
     "costs_less_dense",
     "dense_change",
     "dense_gradients",
@@ -191,15 +190,6 @@ def change_as_matrix(vectors: Sequence[Tensor], gain: float, dtype: torch.dtype)
         step = _block_circulant(circulants, left.shape[-1], right.shape[-1]) * right[..., None, :]
         matrix = step if matrix is None else step @ matrix
     return (gain * wide[0])[..., None] * matrix
-
-
-def change_by_matrices(x: Tensor, vectors: Sequence[Tensor], gain: float, dtype: torch.dtype) -> Tensor:
-    """Return what the change adds to the outputs of rows `x` (R, n), computed by dense matrices without transforms."""
-    wide = [vector.to(dtype) for vector in vectors]
-    h = x.to(dtype)
-    for left, circulants, right in zip(wide[-3::-2], wide[-2::-2], wide[-1::-2], strict=False):
-        h = (h * right) @ _block_circulant(circulants, left.shape[0], right.shape[0]).T
-    return gain * (h * wide[0])
 
 
 def _block_circulant(circulants: Tensor, rows: int, cols: int) -> Tensor:

@@ -2,8 +2,8 @@
 
 The rows of an expert lie together, and end where `ends` says; rows behind the last end belong to none. On a CPU the
 rows of each expert go through the operation of single layers, one expert after the other, so that experts without rows
-cost nothing. On other devices, where a loop would launch thousands of small kernels, each row is multiplied by vectors
-of its own, gathered from those of the experts.
+cost nothing. On other devices, where a loop would launch thousands of small kernels, each row is a sample with a change
+of its own, that of its expert.
 """
 
 from __future__ import annotations
@@ -12,11 +12,10 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
-from torch.utils.checkpoint import checkpoint
 
 from structmat.torch._changes.dense import wide_dtype
-from structmat.torch._changes.operation import apply_change, without_autocast
+from structmat.torch._changes.operation import apply_change
+from structmat.torch._changes.rows import Samples
 from structmat.torch._other_tools.compilers import sees_operations
 
 __all__ = ["by_expert", "loops_over_experts", "rows_by_expert", "stacked_change"]
@@ -53,15 +52,15 @@ def stacked_change(y: Tensor, x: Tensor, ends: Tensor, vectors: Sequence[Tensor]
         # Rows behind the last end are of no expert, and stay as they are.
         return torch.cat([*pieces, y[sum(map(len, pieces)) :]])
     ids = torch.searchsorted(ends, torch.arange(x.shape[0], device=x.device, dtype=ends.dtype), right=True)
-    if sees_operations():
-        return _with_vectors_of_rows(y, x, ids, gain, *vectors)
-    size = max(1, _ROWS // max(1, x.shape[1]))
-    pieces = [
-        # The vectors of each row take more memory than the rows: they are gathered again for the gradients.
-        checkpoint(_with_vectors_of_rows, *several, gain, *vectors, use_reentrant=False)
-        for several in zip(y.split(size), x.split(size), ids.split(size), strict=True)
-    ]
-    return torch.cat(pieces)
+    numbers = ids.clamp(max=len(ends) - 1)
+    # Rows of no expert have the change of the last one, times zero.
+    samples = Samples(numbers, (ids == numbers).to(wide_dtype(*vectors)))
+    # The vectors of each row take more memory than the rows.
+    size = x.shape[0] if sees_operations() else max(1, _ROWS // max(1, x.shape[1]))
+    if x.shape[0] <= size:
+        return apply_change(y, x, None, None, vectors, gain, samples)
+    parts = zip(y.split(size), x.split(size), *(each.split(size) for each in samples), strict=True)
+    return torch.cat([apply_change(ys, xs, None, None, vectors, gain, Samples(*own)) for ys, xs, *own in parts])
 
 
 def by_expert(vectors: Sequence[Tensor]) -> list[tuple[Tensor, ...]]:
@@ -78,20 +77,3 @@ def rows_by_expert(x: Tensor, ends: Tensor) -> list[tuple[int, Tensor]]:
     sizes = [stop - start for start, stop in zip([0, *stops], stops, strict=False)]
     *groups, _ = x.split([*sizes, len(x) - sum(sizes)])
     return [(expert, rows) for expert, rows in enumerate(groups) if len(rows)] or [(0, groups[0])]
-
-
-def _with_vectors_of_rows(y: Tensor, x: Tensor, ids: Tensor, gain: float, *vectors: Tensor) -> Tensor:
-    """Return outputs of rows plus their changes, by plain operations on all rows at once, with their experts `ids`."""
-    with without_autocast(x):
-        dtype = wide_dtype(x, y, *vectors)
-        wide = [vector.to(dtype) for vector in vectors]
-        # Rows of no expert get some change here, which is replaced by zeros below.
-        known = ids.clamp(max=len(wide[0]) - 1)
-        h = x.to(dtype)
-        for left, circulants, right in zip(wide[-3::-2], wide[-2::-2], wide[-1::-2], strict=False):
-            _, p, q, side = circulants.shape
-            blocks = pad(h * right[known], (0, q * side - h.shape[1])).reshape(-1, 1, q, side)
-            spectra = (torch.fft.rfft(circulants)[known] * torch.fft.rfft(blocks)).sum(2)
-            h = torch.fft.irfft(spectra, n=side).reshape(-1, p * side)[:, : left.shape[1]]
-        change = torch.where((ids == known)[:, None], gain * (h * wide[0][known]), 0)
-        return (y + change).to(y.dtype)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from structmat.torch._changes.dense import change_by_matrices, differentiable_gradients
+from structmat.torch._changes.dense import change_as_matrix, differentiable_gradients
 from structmat.torch._changes.rows import Samples, Working, change_rows, chunked_change, chunked_gradients
 from structmat.torch._other_tools.compilers import for_compilers, has_transforms, sees_operations
 
@@ -158,7 +158,7 @@ def _plainly(
             h, scale = change_rows(rows.to(working.dtype), working)
             change = h * scale
         else:
-            change = change_by_matrices(rows, vectors, gain, working.dtype)
+            change = linear(rows.to(working.dtype), change_as_matrix(vectors, gain, working.dtype))
         return (base + change.reshape(base.shape)).to(base.dtype)
 
 

@@ -67,6 +67,15 @@ class Samples(NamedTuple):
         """Return the entries of a stack (K, ...) for each sample, with an axis for its rows: (S, 1, ...)."""
         return stack.index_select(0, self.numbers).unsqueeze(1)
 
+    def spectra(self, circulants: Tensor) -> Tensor:
+        """Return the transforms of the circulants (K, p, q, b) of each sample, (S, 1, p, q, h): the fewer come first.
+
+        Exporters to ONNX cannot gather complex numbers.
+        """
+        if len(circulants) < len(self.numbers) and not torch.onnx.is_in_onnx_export():
+            return self.gathered(torch.fft.rfft(circulants))
+        return torch.fft.rfft(self.gathered(circulants))
+
     def gains(self, gain: float, dtype: torch.dtype) -> Tensor:
         """Return the gain of each sample, (S, 1, 1)."""
         return (gain * self.scales.to(dtype)).view(-1, 1, 1)
@@ -95,13 +104,14 @@ class Working(NamedTuple):
         With `samples` the vectors are stacks, and inputs have all rows of one sample after the other.
         """
         dtype = wide_dtype(x, y, *vectors)
-        own = vectors if samples is None else [samples.gathered(stack) for stack in vectors]
+        own = vectors if samples is None else [samples.gathered(stack) for stack in vectors[::2]]
         first = own[0].to(dtype)
         diagonals = [gain * first if samples is None else samples.gains(gain, dtype) * first]
         grids, sides, width = [], [], first.shape[-1]
-        for circulants, diagonal in zip(own[1::2], own[2::2], strict=True):
+        own_diagonals = own[2::2] if samples is None else own[1:]
+        for circulants, diagonal in zip(vectors[1::2], own_diagonals, strict=True):
             p, q, side = circulants.shape[-3:]
-            grid = torch.fft.rfft(circulants.to(dtype))
+            grid = torch.fft.rfft(circulants.to(dtype)) if samples is None else samples.spectra(circulants.to(dtype))
             single = p == q == 1 and diagonals[-1].shape == diagonal.shape == (side,)
             grids.append(grid.flatten() if single else grid)
             sides.append(side)
