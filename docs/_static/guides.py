@@ -110,10 +110,9 @@ def series():
     seen = rng.random(n + ahead) < 0.9
     seen[100:140] = seen[n:] = False
     y = truth[seen] + 0.3 * rng.standard_normal(seen.sum())
-    to_all = covariance[:, seen]
-    solved = sm.solve((covariance + 0.3**2 * sm.Identity(n + ahead))[seen][:, seen], to_all.to_dense().T).x
-    mean = solved.T @ y
-    deviation = np.sqrt(1 - np.sum(to_all.to_dense() * solved.T, axis=1))
+    A = (covariance + 0.3**2 * sm.Identity(n + ahead))[seen][:, seen]
+    mean = covariance[:, seen] @ sm.solve(A, y).x
+    deviation = np.sqrt(sm.posterior_variances(covariance, 0.3**2, seen).variances)
     figure = Figure(figsize=(9, 3.4), layout="constrained")
     axes = figure.subplots()
     places = np.arange(n + ahead)
