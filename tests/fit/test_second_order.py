@@ -1,6 +1,7 @@
 """Steps of second order: their derivatives against differences, what they reach, and what ends them."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,9 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from structmat.fit import FitProgress, fit_cdd
+from structmat.fit._control import Control
 from structmat.fit._levenberg_marquardt import levenberg_marquardt
 from structmat.fit._objective import Objective
+from structmat.fit._problem import Problem
 from structmat.fit._product_derivatives import ProductDerivatives, second_order_steps
+from structmat.fit._search import Search
 from structmat.operators import CDDLayout
 from tests.fit.matrices import dense_product, matrix, normal
 from tests.fit.test_objective import layouts
@@ -151,3 +155,23 @@ def test_the_callback_and_interrupts_end_them_with_the_best_so_far(stop):
 def test_a_limit_of_time_ends_them():
     fit = fit_cdd(matrix(12, real=False), 13, rng=0, time_limit=0.05)
     assert fit.status == "time limit"
+
+
+def test_a_polish_near_low_rank_ends_with_steps_of_second_order():
+    """L-BFGS is slow in curved valleys; products stay accurate, and limits of iterations are kept."""
+    rng = np.random.default_rng(2)
+    W = rng.standard_normal((18, 3)) @ rng.standard_normal((3, 18)) / 18 + rng.standard_normal((18, 18)) / 100
+    control = Control(max_iter=5000, tol=1e-7, restarts=1)
+    search = Search(Problem(W, CDDLayout(W.shape, 7), W.dtype), control, np.random.default_rng(0))
+    start = search._candidate("random", search.objective.random(1, np.random.default_rng(4))[0])
+    polished = search._polished(start, 300)
+    refined, further = search._refined(polished, 300), search._polished(polished, 300)
+    assert refined.error < 0.99 * further.error < polished.error
+    assert search.best.history[-1] == refined.history[-1]
+    allowed = search.objective.allowed_spread(polished.parameters, W.dtype)
+    assert search.objective.spread(refined.parameters) <= allowed
+    large = Search(Problem(W, CDDLayout(W.shape, 7), W.dtype), control, np.random.default_rng(0))
+    large.layout = replace(large.layout, n_factors=57)
+    assert large._refined(polished, 300) is polished  # a step would take too long
+    control.max_iter = len(polished.history) + 4
+    assert len(search._refined(polished, 300).history) == control.max_iter + 1
