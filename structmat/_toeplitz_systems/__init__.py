@@ -37,6 +37,7 @@ from structmat._toeplitz_systems.schur import schur
 from structmat._toeplitz_systems.stacks import TraceOfInverse, inverse_vectors, log_determinants, solutions
 from structmat._toeplitz_systems.strang_preconditioner import central_diagonals
 from structmat._toeplitz_systems.superfast import (
+    FactorOnHost,
     LogDeterminantOnHost,
     NoisyToeplitz,
     RankError,
@@ -51,6 +52,7 @@ __all__ = [
     "Bezoutian",
     "BlockToeplitzSystem",
     "BlockTraceOfInverse",
+    "FactorOnHost",
     "LogDeterminantOnHost",
     "NoisyToeplitz",
     "RankError",

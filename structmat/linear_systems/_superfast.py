@@ -19,6 +19,7 @@ from structmat._arrays.typing import Array, Namespace
 from structmat._errors import ArgumentError, ArgumentTypeError, ArgumentValueError
 from structmat._parametrised import Parametrised
 from structmat._toeplitz_systems import (
+    FactorOnHost,
     LogDeterminantOnHost,
     NoisyToeplitz,
     RankError,
@@ -78,8 +79,7 @@ class Superfast:
         larger one makes ranks smaller; for operators of single precision it is at least 1e-6. Default: the smallest
         from 1e-13 to 1e-6 that is worth its cost.
     rank : int, optional
-        The largest rank r of such a block, with which no band is tried. Default: whatever is worth its cost; for
-        `solve` under ``jax.jit``, where all blocks have this rank, 64.
+        The largest rank r of such a block, with which no band is tried. Default: whatever is worth its cost.
 
     Raises
     ------
@@ -107,9 +107,9 @@ class Superfast:
     accurate as the factor.
 
     Where it does not serve, as the rank does not suffice or the matrix is of another kind, `solve` and `slogdet` raise
-    an error. Under ``jax.jit`` no value can be looked at: the result is NaN then, as by default for covariances with a
-    kink at a distance (spherical and triangular ones), of which blocks have rank 120 and more. Under ``torch.func`` and
-    `torch.vmap` it serves for `slogdet` alone.
+    an error. Under ``jax.jit``, where no value can be looked at, the factor is made on the host when values become
+    known, for each solution anew; the result is NaN where there is none. Under ``torch.func`` and `torch.vmap` it
+    serves for `slogdet` alone.
 
     References
     ----------
@@ -161,7 +161,8 @@ class Superfast:
 class OperatorFactor(NamedTuple):
     """The direct factor of an operator: that of its whole grid, and which rows and columns of it the operator has."""
 
-    factor: SuperfastFactor
+    factor: Any
+    """A `SuperfastFactor`, or in a trace a `FactorOnHost`."""
     chosen: Any
     unit: Array
     """The power of two that the matrix was divided by, so that no square of an entry overflows or underflows."""
@@ -172,12 +173,14 @@ class OperatorFactor(NamedTuple):
     @property
     def logdet(self) -> Array:
         """The logarithm of the determinant."""
-        return self.factor.logdet + self.rows * self.xp.log(self.unit)
+        log: Array = self.factor.logdet + self.rows * self.xp.log(self.unit)
+        return log
 
     @property
     def error(self) -> Array:
         """How far off `logdet` may be, as was measured."""
-        return self.factor.error
+        error: Array = self.factor.error
+        return error
 
     def solve(self, b: Array, rtol: float, xp: Namespace) -> Array:
         """Return solutions along the last axis, found in double precision, of the dtype of b, up to a residual."""
@@ -231,8 +234,10 @@ class Series(NamedTuple):
 
     def factor(self, method: Superfast, most_work: float = math.inf) -> OperatorFactor:
         """Return the factor, which a prepared operator keeps for the next time; of others it may be limited in work."""
+        if self.traced:
+            return self._factor_on_host(method)
         there, xp = self.there, self.xp
-        unit, c, noise = self._scaled(self.hermitian_noise if self.traced else self.noise)
+        unit, c, noise = self._scaled(self.noise)
 
         def new() -> SeriesFactor | _Refusal:
             try:
@@ -248,13 +253,26 @@ class Series(NamedTuple):
         factor = SuperfastFactor(c, noise, there, xp, factor=known)
         return OperatorFactor(factor, self.chosen, xp.astype(unit, xp.float64), self.op.shape[0], xp)
 
-    def logdet_on_host(self, method: Superfast, *, strict: bool) -> tuple[Array, Array]:
-        """Return logarithms of determinants, and how far off they may be, where values are not known yet."""
+    def _factor_on_host(self, method: Superfast) -> OperatorFactor:
+        """Return the factor of a matrix whose values are not known yet, which has solutions alone."""
+        xp = self.xp
+        unit, K = self._hidden()
+        factor = FactorOnHost(K, xp, tolerance=method.rtol, rank=method.rank)
+        return OperatorFactor(factor, self.chosen, xp.astype(unit, xp.float64), self.op.shape[0], xp)
+
+    def _hidden(self) -> tuple[Array, NoisyToeplitz]:
+        """Return a power of two for each matrix, and these divided by it, with NaN where one is not Hermitian."""
         xp = self.xp
         unit, c, noise = self._scaled(self.hermitian_noise)
         there = xp.ones_like(noise) if self.there is None else xp.astype(self.there, noise.dtype)
+        return unit, NoisyToeplitz(c, noise, there)
+
+    def logdet_on_host(self, method: Superfast, *, strict: bool) -> tuple[Array, Array]:
+        """Return logarithms of determinants, and how far off they may be, where values are not known yet."""
+        xp = self.xp
+        unit, K = self._hidden()
         rule = LogDeterminantOnHost(method.rtol, method.rank, strict)
-        log, error = rule.value(NoisyToeplitz(c, noise, there), xp)
+        log, error = rule.value(K, xp)
         return log + self.op.shape[0] * xp.log(unit), error
 
     def _scaled(self, noise: Array) -> tuple[Array, Array, Array]:

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import structmat as sm
-from structmat._arrays.libraries import namespace
+from structmat._arrays.libraries import namespace, rules_of
 from structmat._toeplitz_systems.superfast import (
     RankError,
     SuperfastFactor,
@@ -734,13 +734,37 @@ def test_second_derivatives_in_jax(backend: backends.Backend) -> None:
 def test_gradients_in_jax(backend: backends.Backend) -> None:
     import jax
 
-    c, d, there, b = map(backend.asarray, problem("Matern 3/2", 100))
-    found = []
-    for function in (value_in, written_out_in):
-        value = jax.value_and_grad(lambda c, d, b, f=function: f(jax.numpy, c, d, there, b), (0, 1, 2))
-        found.append(jax.tree.leaves(jax.jit(value)(c, d, b)))
-    for ours, dense in zip(*found, strict=True):
-        np.testing.assert_allclose(ours, dense, rtol=1e-9, atol=1e-10 * float(abs(dense).max()))
+    *given, b = map(backend.asarray, problem("Matern 3/2", 100))
+    c, d, there = given
+    seen = np.asarray(there)
+
+    def value(c: Any, d: Any, b: Any) -> Any:
+        A = (sm.Toeplitz(c) + sm.Diagonal(d))[seen][:, seen]
+        x = sm.solve(A, b[seen], method=sm.Superfast()).x
+        return 0.3 * sm.slogdet(A, method=sm.Superfast()).logabsdet + (x * x).sum() + x.sum()
+
+    def dense(c: Any, d: Any, b: Any) -> Any:
+        i = jax.numpy.arange(len(c))
+        K = (c[abs(i[:, None] - i)] + jax.numpy.diag(d))[seen][:, seen]
+        x = jax.numpy.linalg.solve(K, b[seen])
+        return 0.3 * jax.numpy.linalg.slogdet(K)[1] + (x * x).sum() + x.sum()
+
+    found = [jax.tree.leaves(jax.jit(jax.value_and_grad(f, (0, 1, 2)))(c, d, b)) for f in (value, dense)]
+    for ours, exact in zip(*found, strict=True):
+        np.testing.assert_allclose(ours, exact, rtol=1e-9, atol=1e-10 * float(abs(exact).max()))
+
+
+@backends.on("jax")
+def test_the_first_factor_is_not_compiled(backend: backends.Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That would take a hundred times as long as the factor, for each set of ranks."""
+    compiled = []
+    rules = rules_of(namespace(backend.asarray(np.ones(1))))
+    monkeypatch.setattr(type(rules), "compiled", lambda self, function: compiled.append(function) or function)
+    c, d, there, b = problem("squared exponential", 300)
+    found = SuperfastFactor(*map(backend.asarray, (c, d, there)), namespace(backend.asarray(c)))
+    x = found.solve(backend.asarray(b))
+    assert not compiled
+    np.testing.assert_allclose(written_out(c, d, there) @ np.asarray(x), b, atol=1e-10)
 
 
 @backends.on("jax")

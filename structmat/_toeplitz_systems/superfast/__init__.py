@@ -67,8 +67,16 @@ References
 from structmat._toeplitz_systems.superfast.bases import RankError
 from structmat._toeplitz_systems.superfast.derivatives import SeriesFactor
 from structmat._toeplitz_systems.superfast.matrix import NoisyToeplitz
-from structmat._toeplitz_systems.superfast.on_host import LogDeterminantOnHost
+from structmat._toeplitz_systems.superfast.on_host import FactorOnHost, LogDeterminantOnHost
 from structmat._toeplitz_systems.superfast.posterior import series_variances
 from structmat._toeplitz_systems.superfast.solver import SuperfastFactor
 
-__all__ = ["LogDeterminantOnHost", "NoisyToeplitz", "RankError", "SeriesFactor", "SuperfastFactor", "series_variances"]
+__all__ = [
+    "FactorOnHost",
+    "LogDeterminantOnHost",
+    "NoisyToeplitz",
+    "RankError",
+    "SeriesFactor",
+    "SuperfastFactor",
+    "series_variances",
+]

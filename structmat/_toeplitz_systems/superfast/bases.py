@@ -10,9 +10,9 @@ import numpy as np
 import scipy  # its `linalg` is imported on first use
 
 from structmat._arrays.arithmetic import conjugate
-from structmat._arrays.libraries import device_of, rules_of
+from structmat._arrays.libraries import device_of
 from structmat._arrays.typing import Array, Namespace
-from structmat._toeplitz_systems.superfast.batches import adjoint, entries
+from structmat._toeplitz_systems.superfast.batches import entries
 from structmat._toeplitz_systems.superfast.tree import Tree
 
 NEAR, PER_OCTAVE = 64, 24
@@ -132,41 +132,6 @@ def interpolation_on_host(tolerance: float, most: int | None) -> Interpolation:
         return matrix, order[:rank]
 
     return found
-
-
-class TracedInterpolation:
-    """The interpolation of matrices in a trace: the rank is fixed, and whether it suffices is found out."""
-
-    def __init__(self, tolerance: Array, rank: int, xp: Namespace) -> None:
-        self.tolerance = tolerance
-        self.rank = rank
-        self.xp = xp
-        self.left: list[Array] = []
-        """The size of what each interpolation leaves out."""
-
-    def __call__(self, seen: Array) -> tuple[Array, Array]:
-        """Return the interpolation matrix, with zeros for columns that are not needed, and the columns.
-
-        The method of Gram and Schmidt takes the longest column in each step.
-        """
-        xp = self.xp
-        rank = min(self.rank, *seen.shape)
-
-        def step(rest: Array, _: Any) -> tuple[Array, tuple[Array, Array, Array]]:
-            sizes = xp.sqrt(xp.sum(xp.abs(rest) ** 2, axis=0))
-            place = xp.argmax(sizes)
-            size = xp.max(sizes)
-            q = xp.take(rest, place[None], axis=1) / xp.where(size > 0.0, size, xp.ones_like(size))
-            row = xp.matmul(adjoint(q, xp), rest)
-            return rest - q * row, (place, row[0, :], size)
-
-        rest, (chosen, R, sizes) = rules_of(xp).scan(step, seen, xp.arange(rank))
-        self.left.append(xp.max(xp.sqrt(xp.sum(xp.abs(rest) ** 2, axis=0))))
-        needed = sizes > self.tolerance
-        R = xp.where(needed[:, None], R, xp.zeros_like(R))
-        eye = xp.eye(rank, dtype=R.dtype)
-        triangle = xp.where(needed[:, None], xp.triu(xp.take(R, chosen, axis=1)), eye)
-        return xp.matrix_transpose(xp.linalg.solve(triangle, R)), chosen
 
 
 def work_of(tree: Tree, levels: list[Level]) -> float:

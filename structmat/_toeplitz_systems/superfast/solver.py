@@ -21,13 +21,11 @@ from structmat._toeplitz_systems.superfast.bases import (
     Level,
     OverlookedError,
     RankError,
-    TracedInterpolation,
     found_bases,
     interpolation_on_host,
     moved,
     of_round_ranks,
 )
-from structmat._toeplitz_systems.superfast.batches import largest_modulus
 from structmat._toeplitz_systems.superfast.derivatives import FactorSolver, SeriesFactor, TraceByFactor
 from structmat._toeplitz_systems.superfast.factor import Factor
 from structmat._toeplitz_systems.superfast.factorisation import Factorisation, leaves_are_definite
@@ -46,10 +44,6 @@ count as rank: that of a damped cosine of 60,000 points rises from 9 to 398.
 
 ROUNDED = 8.0
 """The least tolerance in units of eps of the numbers T was given in: less is rounding, which has full rank."""
-
-TRACED_RANK = 64
-"""The rank that is allowed for in a trace, where ranks cannot depend on values. Matérn covariances have 4 to 6, the
-squared exponential 32, the slowest of six kernels 71 at a million points."""
 
 LITTLE_WORK, WORK_PER_POINT, MOST_WORK = 6e4, 1e5, 4e5
 """The most work for each point, as `work_of` counts it: 7,000 for a squared exponential, which takes 6 microseconds.
@@ -104,8 +98,7 @@ class SuperfastFactor:
         What may be left out of a block of T, relative to its largest entry. Default: the tightest of `TOLERANCES` that
         pays.
     rank : int, optional
-        The largest rank that is allowed for, without a look at bands; of JAX in a trace the one that is computed with.
-        By default it depends on the work that it makes, or is 64 in a trace.
+        The largest rank that is allowed for, without a look at bands. By default it depends on the work that it makes.
     factor : Factor, optional
         One that was made of equal values before, in place of a new one.
     with_derivatives : bool, optional
@@ -119,9 +112,9 @@ class SuperfastFactor:
     Raises
     ------
     RankError
-        If T has no blocks of low rank, or not up to `rank`. In a trace all is NaN then.
+        If T has no blocks of low rank, or not up to `rank`.
     numpy.linalg.LinAlgError
-        If K is not positive definite, or holds NaN or infinity. In a trace all is NaN then.
+        If K is not positive definite, or holds NaN or infinity.
     """
 
     def __init__(
@@ -183,6 +176,11 @@ class SuperfastFactor:
         xp = self._xp
         is_real = not (is_complex(b.dtype, xp) or is_complex(self.matrix.c.dtype, xp))
         b = xp.astype(b, xp.float64 if is_real else xp.complex128)
+        if self._rules.compiles and self._rules.is_plain([b, *self.matrix._arrays()]):
+            # To compile the products of a factor takes seconds, for each set of ranks.
+            K = self.matrix._map(lambda array, _: to_numpy(array))
+            factor = self.factor._map(lambda array, _: to_numpy(array))
+            return xp.asarray(_Solutions(rtol, numpy_namespace)(K, factor, to_numpy(b)), device=device_of(b))
         return self._rules.compiled(_Solutions(rtol, xp))(self.matrix, self.factor, b)
 
 
@@ -205,10 +203,6 @@ def _factor_of(
     constant = K._map(lambda array, _: rules.constant(array))
     tree = Tree.over(K.rows, K.channels)
     with rules.unrecorded():
-        if any(map(rules.is_traced, constant._arrays())):
-            return rules.compiled(_TracedFactorisation(tree, tolerances[0], tolerances[-1], rank or TRACED_RANK, xp))(
-                constant
-            )
         return _untraced(constant, tree, tolerances, rank, purpose, xp)
 
 
@@ -389,11 +383,13 @@ def _by_bases(found: list[Level], bounds: _Bounds, K: NoisyToeplitz, tree: Tree,
     """Return the factor by some bases of NumPy."""
     tolerance, loosest = bounds.tolerance, bounds.loosest
     rules = rules_of(xp)
-    if rules.compiles:
-        found = of_round_ranks(found)
+    is_equal, like = _are_equal(K, xp), K.c
+    if rules.compiles:  # for each set of ranks, which takes far longer than the factor on the host
+        found, K, xp = of_round_ranks(found), K._map(lambda array, _: to_numpy(array)), numpy_namespace
     try:
-        factorisation = Factorisation(tree, tolerance, xp, _are_equal(K, xp), bounds.with_variances)
-        factor, overlooked = rules.compiled(factorisation)(K, moved(found, K.c, xp))
+        factor, overlooked = Factorisation(tree, tolerance, xp, is_equal, bounds.with_variances)(
+            K, moved(found, K.c, xp)
+        )
     except (np.linalg.LinAlgError, RuntimeError) as error:  # the latter of torch
         raise _not_definite("a leading section is not") from error
     if not bool(xp.isfinite(factor.logdet)):
@@ -401,36 +397,9 @@ def _by_bases(found: list[Level], bounds: _Bounds, K: NoisyToeplitz, tree: Tree,
     if not bool(overlooked <= OVERLOOKED * loosest):
         raise OverlookedError("the rank of blocks beside the diagonal is not shown by the columns that were looked at")
     is_as_tight = bool(overlooked <= OVERLOOKED * tolerance)
+    if rules.compiles:
+        factor = factor._map(lambda array, _: rules.xp.asarray(array, device=device_of(like)))
     return factor if is_as_tight else factor._replaced(tolerance=loosest)
-
-
-@dataclass(frozen=True)
-class _TracedFactorisation:
-    """A function of a matrix whose values are not known that returns its factor, NaN where it is none."""
-
-    tree: Tree
-    tightest: float
-    """What need not be left out of a block."""
-    loosest: float
-    """What may be left out of a block."""
-    rank: int
-    xp: Namespace
-
-    def __call__(self, K: NoisyToeplitz) -> Factor:
-        xp = self.xp
-        size = largest_modulus(K.c, xp)
-        interpolation = TracedInterpolation(self.tightest * size, self.rank, xp)
-        levels = found_bases(K.c, self.tree, interpolation, xp)
-        factor, overlooked = Factorisation(self.tree, self.loosest, xp)(K, levels)
-        is_one = overlooked <= OVERLOOKED * self.loosest
-        for left in interpolation.left:
-            is_one = is_one & (left <= self.loosest * size)
-        nan = xp.full_like(factor.unit, xp.nan)
-        return factor._replaced(
-            units=xp.where(is_one, factor.units, nan),
-            unit=xp.where(is_one, factor.unit, nan),
-            logdet=xp.where(is_one, factor.logdet, nan),
-        )
 
 
 @dataclass(frozen=True)
