@@ -5,7 +5,7 @@ Map of the package; each line imports only from those below it:
 - `_hotswap`: `hotswap_adapter`, vectors replaced in place by those of a folder
 - `_model`: `CDDModel`, which puts adapters into a model and takes them out
 - `_target_parameters`: which parameters the settings mean, such as stacked experts
-- `_layers`: the layers with their adapters: `CDDTunerLinear`, `CDDTunerParameters`, and what they share
+- `_layers`: the layers with their adapters: `CDDTunerLayer`, `CDDTunerParameters`, and what they share
 - `_config`: `CDDConfig`, the settings, as they stand in ``adapter_config.json``
 - `_registration`: what makes "CDD" one of PEFT's methods; the versions it works with
 
@@ -31,10 +31,10 @@ require_supported()
 
 from structmat.peft._config import CDDConfig  # noqa: E402
 from structmat.peft._hotswap import hotswap_adapter  # noqa: E402
-from structmat.peft._layers.tuner_linear import CDDTunerLinear  # noqa: E402
+from structmat.peft._layers.tuner_layer import CDDTunerLayer, CDDTunerLinear  # noqa: E402
 from structmat.peft._layers.tuner_parameters import CDDTunerParameters  # noqa: E402
 from structmat.peft._model import CDDModel  # noqa: E402
 
 register(CDDConfig, CDDModel)
 
-__all__ = ["CDDConfig", "CDDModel", "CDDTunerLinear", "CDDTunerParameters", "hotswap_adapter"]
+__all__ = ["CDDConfig", "CDDModel", "CDDTunerLayer", "CDDTunerLinear", "CDDTunerParameters", "hotswap_adapter"]

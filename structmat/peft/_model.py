@@ -26,8 +26,8 @@ from torch import nn
 from structmat._adapter_format import FACTOR_KEY, PREFIX, exact_targets
 from structmat._errors import ArgumentTypeError, ArgumentValueError, naming, warn_caller
 from structmat.peft._config import CDDConfig
-from structmat.peft._layers.tuner_layer import CDDTunerLayer
-from structmat.peft._layers.tuner_linear import CDDTunerLinear
+from structmat.peft._layers.tuner_layer import CDDTunerLayer, CDDTunerLinear
+from structmat.peft._layers.tuner_module import CDDTunerModule
 from structmat.peft._layers.tuner_parameters import CDDTunerParameters
 from structmat.peft._target_parameters import (
     has_forward,
@@ -40,6 +40,7 @@ from structmat.peft._target_parameters import (
     without_wrappers,
 )
 from structmat.torch._for_peft import (
+    AdaptedLayer,
     Place,
     adaptable_layers,
     as_before_on_error,
@@ -105,7 +106,7 @@ class CDDModel(BaseTuner):
     """
 
     prefix: str = "cdd_"
-    tuner_layer_cls = CDDTunerLayer
+    tuner_layer_cls = CDDTunerModule
     target_module_mapping = TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
 
     peft_config: dict[str, CDDConfig]
@@ -139,11 +140,11 @@ class CDDModel(BaseTuner):
             with as_before_on_error(model):
                 super().inject_adapter(model, adapter_name, autocast_adapter_dtype, low_cpu_mem_usage, state_dict)
                 keep_meaning(model, config)
-                leave_fast_paths(model, CDDTunerLayer)
+                leave_fast_paths(model, CDDTunerModule)
                 # `get_peft_model` calls this object in forward passes; after `inject_adapter_in_model` it is gone, and
                 # users call the model itself.
                 for root in (self, model):
-                    watch_calls(root, CDDTunerLayer)
+                    watch_calls(root, CDDTunerModule)
         except NoMatchingPeftModuleError as error:
             paths = [path for path in adaptable_layers(model) if not path.endswith(".base_layer")]
             could = text_of_adaptable(paths, config.target_modules or ())
@@ -191,17 +192,18 @@ class CDDModel(BaseTuner):
             )
             raise ArgumentTypeError("CDDConfig", "target_modules", text)
         with naming(current_key):
-            if isinstance(target, CDDTunerLinear):
+            if isinstance(target, CDDTunerLayer):
                 target.update_layer(adapter_name, peft_config)
                 return
             quantization = get_quantization_kwargs(self.model)
-            _require_adaptable(target, self.model, quantization)
-            layer = CDDTunerLinear(target, **quantization).train(target.training)
+            kind = _require_adaptable(target, self.model, quantization)
+            made = CDDTunerLayer if kind is not None and not kind._is_linear else CDDTunerLinear
+            layer = made(target, **quantization).train(target.training)
             layer._active_adapter = adapter_name
             layer.update_layer(adapter_name, peft_config)
         self._put_in_place(parent, target_name, layer, adapter_name)
 
-    def _put_in_place(self, parent: nn.Module, name: str, layer: CDDTunerLayer, adapter_name: str) -> None:
+    def _put_in_place(self, parent: nn.Module, name: str, layer: CDDTunerModule, adapter_name: str) -> None:
         """Replace a module by a layer around it that has its first adapter."""
         if adapter_name not in self.active_adapters:
             layer.requires_grad_(requires_grad=False)
@@ -241,8 +243,10 @@ class CDDModel(BaseTuner):
         base = target.get_base_layer() if isinstance(target, BaseTunerLayer) else target
         kind = kind_of(base) if list(names) == ["weight"] else None
         is_weight_of_layer = kind is not None and kind._multiplies_by_weight(base, kind._features(base))
-        expected = CDDTunerLinear if is_weight_of_layer else CDDTunerParameters
-        if isinstance(target, BaseTunerLayer) and (type(target) is not expected or adapter_name in target.cdd_adapters):
+        expected = CDDTunerLayer if is_weight_of_layer else CDDTunerParameters
+        if isinstance(target, BaseTunerLayer) and (
+            not isinstance(target, expected) or adapter_name in target.cdd_adapters
+        ):
             text = (
                 f"Trying to wrap an `nn.Parameter` of layer {path!r} of type {type(target).__name__}, which is not a "
                 "valid target. Make sure that this layer is not also targeted with `target_modules`."
@@ -259,7 +263,7 @@ class CDDModel(BaseTuner):
                 f"name {', '.join(names)} of a {type(base).__name__}, which is never called: others read its parameters"
             )
             raise ArgumentTypeError("CDDConfig", "target_parameters", text)
-        inside = [f"{path}.{own}" for own, each in base.named_modules() if own and isinstance(each, CDDTunerLayer)]
+        inside = [f"{path}.{own}" for own, each in base.named_modules() if own and isinstance(each, CDDTunerModule)]
         require_alone([f"{path}.{name}" for name in names], inside, "CDDConfig", "target_parameters")
         if isinstance(target, CDDTunerParameters):
             target.update_layer(adapter_name, config, names)
@@ -273,7 +277,7 @@ class CDDModel(BaseTuner):
         # PEFT would give the weight of the layer that is unpacked to the one in its place. A base that was merged into
         # has it, or has weights of other names, as modules of experts; a wrapper of tokens computes its weight, and the
         # embedding in it keeps its own.
-        if isinstance(child, (CDDTunerLayer, TrainableTokensWrapper)):
+        if isinstance(child, (CDDTunerModule, TrainableTokensWrapper)):
             setattr(parent, child_name, new_module)
         else:
             super()._replace_module(parent, child_name, new_module, child)
@@ -312,7 +316,7 @@ class CDDModel(BaseTuner):
         for module in self.model.modules():
             owners.update(module._parameters.values())
         for path, layer in self.model.named_modules():
-            if isinstance(layer, CDDTunerLayer):
+            if isinstance(layer, CDDTunerModule):
                 with naming(path):
                     weights = layer.require_own_weight()
                 layer.shared_weights = set()
@@ -333,7 +337,7 @@ class CDDModel(BaseTuner):
         Raises
         ------
         ValueError, TypeError
-            As `CDDTunerLinear.merge` raises them; nothing has changed then.
+            As `CDDTunerLayer.merge` raises them; nothing has changed then.
         """
         with as_before_on_error(self.model):
             super().merge_adapter(adapter_names, safe_merge)
@@ -370,8 +374,8 @@ class CDDModel(BaseTuner):
         """Let all layers get names of adapters with their inputs; return the handles that end this."""
         # A module may stand in several places: it gets one hook.
         modules = dict.fromkeys(_without_adapters(self))
-        layers = [each for each in modules if isinstance(each, (CDDTunerLayer, AuxiliaryTrainingWrapper))]
-        known = {_BASE}.union(*(layer.cdd_adapters for layer in layers if isinstance(layer, CDDTunerLayer)))
+        layers = [each for each in modules if isinstance(each, (CDDTunerModule, AuxiliaryTrainingWrapper))]
+        known = {_BASE}.union(*(layer.cdd_adapters for layer in layers if isinstance(layer, CDDTunerModule)))
         unknown = set(names) - known
         if unknown:
             text = f"Trying to infer with non-existing adapter(s): {', '.join(sorted(unknown))}"
@@ -392,7 +396,7 @@ class CDDModel(BaseTuner):
 def _without_adapters(module: nn.Module) -> Iterator[nn.Module]:
     """Yield a module and all within it but the adapters of layers, which may be a thousand in each."""
     yield module
-    for child in (module.base_layer,) if isinstance(module, CDDTunerLayer) else module.children():
+    for child in (module.base_layer,) if isinstance(module, CDDTunerModule) else module.children():
         yield from _without_adapters(child)
 
 
@@ -424,8 +428,11 @@ def _warn_of_unknown(model: nn.Module, config: CDDConfig, places: Mapping[str, P
             warn_caller(text, RuntimeWarning, through=("peft",))
 
 
-def _require_adaptable(target: nn.Module, model: nn.Module, quantization: dict[str, Any]) -> None:
-    """Refuse a layer of a model that cannot be adapted; PEFT knows how the model is quantised."""
+def _require_adaptable(target: nn.Module, model: nn.Module, quantization: dict[str, Any]) -> type[AdaptedLayer] | None:
+    """Return the kind of a layer of a model, None of a quantised linear one; refuse one that cannot be adapted.
+
+    PEFT knows how the model is quantised.
+    """
     base = target.get_base_layer() if isinstance(target, BaseTunerLayer) else target
     try:
         backend = resolve_quantization_backend(base, **quantization)
@@ -433,7 +440,8 @@ def _require_adaptable(target: nn.Module, model: nn.Module, quantization: dict[s
     except ValueError:  # torchao, where PEFT cannot quantise a merged weight again: all but merging works
         linear = True
     problem = ""
-    if not (linear or kind_of(base)):
+    kind = kind_of(base)
+    if not (linear or kind):
         problem = (
             "is not supported. Currently, only the following modules are supported: "
             "`torch.nn.Linear`, `transformers.pytorch_utils.Conv1D`, quantized linear layers, `torch.nn.Embedding`, "
@@ -449,3 +457,4 @@ def _require_adaptable(target: nn.Module, model: nn.Module, quantization: dict[s
         )
     if problem:
         raise ArgumentTypeError("CDDConfig", None, f"Target module {target} {problem}")
+    return kind

@@ -18,7 +18,7 @@ from torch import nn
 from structmat._adapter_format import exact_targets
 from structmat._errors import ArgumentError, warn_caller
 from structmat.peft._config import CDDConfig
-from structmat.peft._layers.tuner_layer import CDDTunerLayer
+from structmat.peft._layers.tuner_module import CDDTunerModule
 from structmat.torch._for_peft import (
     Place,
     is_tensor_parallel,
@@ -117,7 +117,7 @@ def keep_meaning(model: nn.Module, config: CDDConfig) -> None:
     if len(matching(config.target_parameters or (), meant)) == len(meant):
         return
     others = [without_wrappers(path) for path, _ in model.named_modules()]
-    layers = (path for path, each in model.named_modules() if isinstance(each, CDDTunerLayer))
+    layers = (path for path, each in model.named_modules() if isinstance(each, CDDTunerModule))
     found = [path for path in map(without_wrappers, layers) if check_target_module_exists(config, path)]
     config.target_modules = exact_targets(found, [*others, *chain.from_iterable(known.values())])
     # The paths are those that these settings had left; beside a pattern PEFT refuses the latter two.

@@ -24,7 +24,7 @@ from transformers.models.bart.modeling_bart import BartScaledWordEmbedding
 from transformers.models.gemma3.modeling_gemma3 import Gemma3TextScaledWordEmbedding
 from transformers.pytorch_utils import Conv1D
 
-from structmat.peft import CDDConfig, CDDTunerLinear
+from structmat.peft import CDDConfig, CDDTunerLayer
 from structmat.torch import (
     CDDAdapter,
     CDDLinear,
@@ -173,7 +173,7 @@ def test_dtypes(dtype: torch.dtype, autocast_adapter_dtype: bool) -> None:
     assert model.base_model.model[0].base_layer.weight.dtype == dtype
 
 
-def mixed_layers(dtype: torch.dtype = torch.float32) -> tuple[Any, list[CDDTunerLinear], list[Tensor]]:
+def mixed_layers(dtype: torch.dtype = torch.float32) -> tuple[Any, list[CDDTunerLayer], list[Tensor]]:
     """Two adapters on a linear layer and on a transposed one, and copies of the weights."""
     base = nn.Sequential(nn.Linear(6, 6), Conv1D(4, 6)).to(dtype)
     config = CDDConfig(target_modules=["0", "1"], init_weights=False)
@@ -203,17 +203,17 @@ def test_active_adapters_sum_merged_or_not() -> None:
     assert list(layer.cdd_adapters) == list(layer.cdd_alpha) == ["other"]
 
 
-def scaled(layers: list[CDDTunerLinear]) -> None:
+def scaled(layers: list[CDDTunerLayer]) -> None:
     for layer in layers:
         layer.set_scale("default", 1.0)
 
 
-def trained(layers: list[CDDTunerLinear]) -> None:
+def trained(layers: list[CDDTunerLayer]) -> None:
     with torch.no_grad():
         layers[0].cdd_adapters["other"].vectors[1].mul_(5)
 
 
-def deleted(layers: list[CDDTunerLinear]) -> None:
+def deleted(layers: list[CDDTunerLayer]) -> None:
     for layer in layers:
         layer.delete_adapter("other")
 
@@ -430,3 +430,12 @@ def test_a_scale_that_is_taken_back_leaves_the_alpha_of_the_adapter():
     layer.scale_layer(3.0)
     layer.unscale_layer()
     torch.testing.assert_close(layer(x), before)
+
+
+def test_all_linear_means_linear_layers_for_a_second_adapter_too() -> None:
+    """PEFT tells the kind of an adapted layer by the name of its class."""
+    base = nn.Sequential(nn.Embedding(5, 4), nn.Linear(4, 4), nn.Flatten(0, 0), nn.Conv1d(4, 3, 2))
+    model = get_peft_model(base, CDDConfig(target_modules=["0", "1", "3"]), "first")
+    model.add_adapter("second", CDDConfig(target_modules="all-linear"))
+    layers = [model.base_model.model[i] for i in (0, 1, 3)]
+    assert ["second" in layer.cdd_adapters for layer in layers] == [False, True, False]

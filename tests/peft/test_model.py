@@ -24,7 +24,7 @@ from peft import PeftConfig, PeftModel, get_peft_model, inject_adapter_in_model
 from torch import nn
 
 from structmat._adapter_format import config_bytes
-from structmat.peft import CDDConfig, CDDTunerLinear
+from structmat.peft import CDDConfig, CDDTunerLayer
 from structmat.torch import CDDAdapter, load_adapter
 from structmat.torch._adapters.options import AdapterOptions
 from tests.peft import tiny
@@ -219,7 +219,7 @@ class TestFlows:
         for kind, model in models.items():
             torch.testing.assert_close(torch.load(tmp_path / f"{kind}.pt"), trained[kind], atol=1e-6, rtol=1e-5)
             merged = model.merge_and_unload(safe_merge=True)
-            assert not any(isinstance(module, CDDTunerLinear) for module in merged.modules())
+            assert not any(isinstance(module, CDDTunerLayer) for module in merged.modules())
             torch.testing.assert_close(logits(kind, merged), trained[kind], atol=1e-5, rtol=1e-4)
 
     def test_auto_classes_and_low_memory(self, tmp_path: Path) -> None:

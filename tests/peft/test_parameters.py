@@ -20,8 +20,8 @@ import safetensors.torch
 from peft import PeftConfig, PeftModel, get_peft_model
 from torch import nn
 
-from structmat.peft import CDDConfig, CDDTunerLinear, CDDTunerParameters, hotswap_adapter
-from structmat.peft._layers.tuner_layer import CDDTunerLayer
+from structmat.peft import CDDConfig, CDDTunerLayer, CDDTunerParameters, hotswap_adapter
+from structmat.peft._layers.tuner_module import CDDTunerModule
 from structmat.torch import adapt, load_adapter, save_adapter
 from tests.peft import tiny
 from tests.peft.tiny import logits, train
@@ -237,7 +237,7 @@ class TestTargets:
         torch.manual_seed(1)
         settings = CDDConfig(target_modules=[], target_parameters=["gate_proj.weight"], init_weights=False)
         by_name = get_peft_model(tiny.model("llama"), settings)
-        assert sum(isinstance(each, CDDTunerLinear) for each in by_name.modules()) == 2
+        assert sum(isinstance(each, CDDTunerLayer) for each in by_name.modules()) == 2
         assert torch.equal(logits("llama", by_module), logits("llama", by_name))
         assert_same_state(state(by_module), by_name)
 
@@ -386,7 +386,7 @@ class TestLifetime:
             model.unmerge_adapter()
             assert_same_state(before, model)
         merged = model.merge_and_unload()
-        assert not any(isinstance(each, CDDTunerLayer) for each in merged.modules())
+        assert not any(isinstance(each, CDDTunerModule) for each in merged.modules())
         torch.testing.assert_close(logits(kind, merged), expected, atol=1e-5, rtol=1e-4)
 
     def test_unloading_and_deleting(self) -> None:

@@ -1,84 +1,261 @@
-"""`CDDTunerLayer`: what all layers share that PEFT has given adapters: merging and scaling."""
+"""`CDDTunerLayer`: a layer of any kind, quantised or not, with the adapters that PEFT gave it."""
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from contextlib import nullcontext
-from operator import attrgetter
-from typing import Any, NamedTuple
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
 
 import torch
-from peft.tuners.tuners_utils import BaseTunerLayer, check_adapters_to_merge
+from peft.tuners.tuners_utils import _get_in_out_features
+from peft.utils import quantization_extra_repr, resolve_quantization_backend
+from peft.utils.other import TrainableTokensWrapper
+from peft.utils.quantization_utils import ForwardOnlyQuantizationBackend
 from torch import Tensor, nn
 
-from structmat._errors import ArgumentValueError
+from structmat._errors import ArgumentTypeError, ArgumentValueError
 from structmat.peft._config import CDDConfig
-from structmat.torch import CDDAdapter
+from structmat.peft._layers.mixture import changes_at_once
+from structmat.peft._layers.tuner_module import CDDTunerModule, Merged
+from structmat.torch import CDDAdapter, CDDLinear
 from structmat.torch._for_peft import (
-    as_before_on_error,
-    dtype_and_device,
-    owner_of,
-    stored_as,
+    KINDS,
+    AdaptedLayer,
+    AdapterOptions,
+    Change,
+    Init,
+    is_computed_again,
+    is_never_called,
+    kind_of,
+    own_weight,
+    require_whole,
+    weight_plus_change,
 )
 
-__all__ = ["CDDTunerLayer", "Merged"]
-
-_is_meta = attrgetter("is_meta")
+__all__ = ["CDDTunerLayer", "CDDTunerLinear"]
 
 
-class Merged(NamedTuple):
-    """A change as it was merged, with copies of the vectors: the adapter may be another one when it is unmerged."""
+class CDDTunerLayer(CDDTunerModule):
+    """A layer with CDD adapters, whose changes add up: it replaces each target module.
 
-    vectors: list[Tensor]
-    gain: float
-    before: Mapping[str, Any]
-    """The weights by name, as they were before; those of a quantised layer are not kept."""
+    Parameters
+    ----------
+    base_layer : Module
+        `torch.nn.Linear`, transformers' ``Conv1D``, a quantised linear layer, a base of `structmat.torch.CDDConv`,
+        `structmat.torch.CDDEmbedding` or `structmat.torch.CDDMultiheadAttention`, or another tuner's layer around one
+        of the first three.
+    get_apply_tensor_subclass : callable, optional
+        How torchao quantises, for merging; known by PEFT for models of transformers.
 
+    Raises
+    ------
+    TypeError
+        If the layer has no features, or an adapter of another tuner that it would not call.
 
-class CDDTunerLayer(nn.Module, BaseTunerLayer):
-    """A module with CDD adapters, whose changes add up; what its kinds share."""
+    See Also
+    --------
+    structmat.torch.CDDLinear : The layer without PEFT.
 
-    adapter_layer_names = ("cdd_adapters",)
-    other_param_names = ("cdd_alpha",)
-
-    cdd_adapters: nn.ModuleDict
-    """The changes by name of the adapter."""
-    cdd_alpha: dict[str, float]
-    """What they are multiplied by, unless scaled."""
-    shared_weights: set[str] | None
-    """The names of the weights that other modules of the model have too: they keep them when this is merged.
-
-    The model says so where it merges, after it has asked `require_own_weight`; None everywhere else.
+    Examples
+    --------
+    >>> import torch
+    >>> from peft import get_peft_model
+    >>> from structmat.peft import CDDConfig
+    >>> model = get_peft_model(torch.nn.Sequential(torch.nn.Linear(6, 4)), CDDConfig(target_modules=["0"]))
+    >>> layer = model.base_model.model[0]
+    >>> type(layer).__name__, list(layer.cdd_adapters)
+    ('CDDTunerLinear', ['default'])
     """
 
-    def __init__(self, base_layer: nn.Module) -> None:
-        super().__init__()
-        self.base_layer = base_layer
-        self._disable_adapters = False
-        self.merged_adapters: list[str] = []
-        self._merged: list[list[Merged]] = []  # the changes of each of the merged adapters
-        self.shared_weights = None
-        self._shared: dict[str, nn.Parameter] = {}  # while a merged layer has a weight of its own: the shared one
-        self.cast_input_dtype_enabled = True
-        self.cdd_adapters = nn.ModuleDict()
-        self.cdd_alpha = {}
+    _kind: type[AdaptedLayer]
+    """The kind of layer in `structmat.torch`, whose hooks say how changes meet the base layer."""
 
-    def _take_in(self, adapter_name: str, adapter: nn.Module, config: CDDConfig) -> None:
-        """Add an adapter that was made for this layer."""
-        self.cdd_adapters[adapter_name] = adapter.train(self.training)
-        self.cdd_alpha[adapter_name] = config.alpha
-        # Where accelerate keeps the weights of the base elsewhere, the base is on the device meta now, and its hook
-        # tells the device that the adapter has to be on.
+    def __init__(self, base_layer: nn.Module, *, get_apply_tensor_subclass: Callable[[], Any] | None = None) -> None:
+        super().__init__(base_layer)
+        inner = self.get_base_layer()
+        try:
+            backend = resolve_quantization_backend(inner, get_apply_tensor_subclass=get_apply_tensor_subclass)
+        except ValueError:  # torchao, where PEFT does not know how to quantise a merged weight again
+            backend = ForwardOnlyQuantizationBackend("torchao")
+        self.quantization_backend = backend
+        kind = kind_of(inner)
+        # Some quantised linear layers have other names for their numbers of features, which PEFT knows.
+        features = _get_in_out_features(inner) if kind is None else kind._features(inner)
+        if None in features:
+            text = f"must have features, as a linear layer has, got {type(inner).__name__}"
+            raise ArgumentTypeError("CDDTunerLayer", "base_layer", text)
+        self.in_features, self.out_features = map(int, features)
+        self._kind = kind or CDDLinear
+        self._had_names = False
+        if base_layer is not inner and not self._kind._calls_base:
+            text = (
+                f"has an adapter of {type(base_layer).__module__}, which {self._kind.__name__} would not call: merge "
+                "or unload it first"
+            )
+            raise ArgumentTypeError("CDDTunerLayer", "base_layer", text)
+
+    def update_layer(self, adapter_name: str, config: CDDConfig) -> None:
+        """Add an adapter.
+
+        Parameters
+        ----------
+        adapter_name : str
+            A new name.
+        config : CDDConfig
+            Its settings.
+
+        Raises
+        ------
+        ValueError
+            If an option does not suit the size of the layer; nothing has changed then.
+        """
         base = self.get_base_layer()
-        device = dtype_and_device(base).get("device") if hasattr(base, "_hf_hook") else None
-        self._move_adapter_to_device_of_base_layer(adapter_name, device)
-        self.set_adapter(self.active_adapters, inference_mode=config.inference_mode)
+        init: Init = "zero" if config.init_weights else "normal"
+        options = {name: getattr(config, name) for name in AdapterOptions.names()}
+        adapter = CDDAdapter(self.in_features, self.out_features, **options, init=init)
+        self._kind._prepare(base, adapter)
+        self._take_in(adapter_name, adapter, config)
 
-    # ---- the hooks of a kind
+    def _get_base_layer_device_and_dtype(self, base_layer: nn.Module) -> tuple[Any, Any]:
+        """Return what new vectors get from the base; torch.ao's quantised layers have a method as their weight."""
+        weight = getattr(base_layer, "weight", None)
+        if inspect.ismethod(weight):
+            return weight().device, None
+        found: tuple[Any, Any] = super()._get_base_layer_device_and_dtype(base_layer)
+        return found
+
+    # ---- the forward pass
+
+    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """Return the outputs of the layer.
+
+        Parameters
+        ----------
+        x : Tensor, shape (..., in_features)
+            Inputs.
+        *args, **kwargs
+            For the base layer, except ``adapter_names``, one name for each sample.
+
+        Returns
+        -------
+        Tensor, shape (..., out_features)
+            In the dtype of the base layer's outputs.
+
+        Raises
+        ------
+        ValueError
+            If there are more or fewer names than samples, or adapters are merged.
+        """
+        names = kwargs.pop("adapter_names", None)
+        if self._disable_adapters and self.merged_adapters:
+            self.unmerge()
+        # Read without properties of PEFT and methods of torch, which take time in each layer for each token.
+        modules: Any = self._modules
+        changes: list[Change] = []
+        is_mixture = names is not None
+        if is_mixture:
+            changes = self._changes_of_samples(x, names)
+        elif self._had_names and is_computed_again():
+            text = (
+                "gradient checkpointing computes layers again when the names are gone: turn it off, or train by "
+                "structmat.torch.AdapterBank"
+            )
+            raise ArgumentValueError("CDDTunerLayer", "adapter_names", text)
+        elif not self.merged_adapters:
+            adapters: Any = modules["cdd_adapters"]._modules
+            active: Any = self._active_adapter
+            for name in (active,) if isinstance(active, str) else active:
+                if name in adapters:
+                    changes.append((adapters[name], None))
+        if self._disable_adapters:
+            changes = []
+        if not torch.compiler.is_compiling():
+            self._had_names = is_mixture
+        call: Any = modules["base_layer"]
+        base = self.get_base_layer() if "base_layer" in call._modules else call
+        return self._kind._with_changes(base, changes, call, x, *args, **kwargs)
+
+    def _changes_of_samples(self, x: Tensor, names: Sequence[str]) -> list[Change]:
+        """Return the changes of a mixed batch, each with the samples that it is for."""
+        samples = x.size(self._kind._batch_axis(self.get_base_layer()))
+        if samples != len(names):
+            text = (
+                "Length of `adapter_names` should be the same as the number of inputs, but got "
+                f"{len(names)} and {samples} respectively."
+            )
+            raise ArgumentValueError("CDDTunerLayer", None, text)
+        if self.merged:
+            text = "Cannot pass `adapter_names` when there are merged adapters, please call `unmerge_adapter` first."
+            raise ArgumentValueError("CDDTunerLayer", None, text)
+        adapters: Any = self.cdd_adapters._modules
+        if self._kind is CDDLinear and not x.is_nested:
+            at_once: Any = changes_at_once(names, adapters)
+            if at_once is not None:
+                return [(at_once, None)]
+        changes: list[Change] = []
+        for name in sorted(set(names) & set(adapters)):
+            samples_of_it = torch.tensor([i for i, each in enumerate(names) if each == name], device=x.device)
+            changes.append((adapters[name], samples_of_it))
+        return changes
+
+    # ---- merging
+
+    def get_delta_weight(self, adapter: str) -> Tensor:
+        """Return a change as a dense matrix.
+
+        Parameters
+        ----------
+        adapter : str
+            Name of the adapter.
+
+        Returns
+        -------
+        Tensor
+            In the layout of the base layer's weight, which ``Conv1D`` stores transposed; `alpha` included.
+        """
+        return self._kind._laid_out(self.get_base_layer(), self.cdd_adapters[adapter].dense())
+
+    def require_own_weight(self) -> dict[str, Tensor]:
+        """Return the weights to merge into; refuse where the change would be lost.
+
+        Returns
+        -------
+        dict of str to Tensor
+            By name; none of a quantised layer, which keeps its own.
+
+        Raises
+        ------
+        ValueError
+            If a forward pass in training did not call the layer, whose weight alone is read then.
+        TypeError
+            If the weight is quantised and PEFT cannot quantise it again, computed from others, split among processes by
+            FSDP or ZeRO-3 of DeepSpeed, or not what the layer multiplies by.
+        """
+        base = self.get_base_layer()
+        backend = self.quantization_backend
+        weights: dict[str, Tensor] = {}
+        problem = ""
+        if isinstance(base, TrainableTokensWrapper):
+            problem = "the layer has the trained rows of a tied embedding, by trainable_token_indices; save it unmerged"
+        elif backend is None:
+            for name in self._kind._weight_names(base):
+                weights[name] = own_weight(base, "CDDTunerLayer", name, overwrite=True)
+            if not self._kind._multiplies_by_weight(base, (self.in_features, self.out_features)):
+                problem = f"the weight of {type(base).__name__} is not what it multiplies by"
+        else:
+            require_whole(base, "CDDTunerLayer", overwrite=True)
+            if not backend.supports_merge:
+                problem = f"PEFT cannot merge into weights that {backend.backend_name} quantised; keep the adapter"
+        if problem:
+            raise ArgumentTypeError("CDDTunerLayer", None, problem)
+        if is_never_called(self) and any(adapter.dense().any() for adapter in self.cdd_adapters.values()):
+            text = "the layer was never called: its weight alone is read, so that a merged change would be a new one"
+            raise ArgumentValueError("CDDTunerLayer", None, text)
+        return weights
 
     def changes(self, adapter: str) -> Mapping[str, CDDAdapter]:
-        """Return the changes of one adapter, by the name of the weight in the base layer that each belongs to.
+        """Return the change of one adapter, by the names of the base layer's weights that it is a change of.
 
         Parameters
         ----------
@@ -90,177 +267,75 @@ class CDDTunerLayer(nn.Module, BaseTunerLayer):
         mapping of str to CDDAdapter
             Empty if the layer has no such adapter.
         """
-        raise NotImplementedError
-
-    def require_own_weight(self) -> dict[str, Tensor]:
-        """Return the weights to merge into, by name; refuse where the change would be lost."""
-        raise NotImplementedError
+        found: Any = self.cdd_adapters._modules.get(adapter)
+        return {} if found is None else dict.fromkeys(self._kind._weight_names(self.get_base_layer()), found)
 
     def _parts(self, adapter: str, base: nn.Module) -> Sequence[tuple[CDDAdapter, tuple[str, ...]]]:
-        """Return the changes of one adapter, each with the names of the weights that one sum changes."""
-        raise NotImplementedError
+        found: Any = self.cdd_adapters._modules.get(adapter)
+        return [] if found is None else [(found, self._kind._weight_names(base))]
 
     def _summed(self, base: Any, weights: Mapping[str, Tensor], merged: Merged, sign: int = 1) -> dict[str, Tensor]:
-        """Return weights plus a change, or minus it, in the layouts of the base layer."""
-        raise NotImplementedError
+        plus = partial(weight_plus_change, vectors=merged.vectors, gain=sign * merged.gain)
+        return self._kind._summed(base, weights, plus)
 
-    def _weights(self, base: Any, names: Iterable[str]) -> dict[str, Tensor]:
-        """Return weights of the base layer by name; of a quantised one, their values."""
-        if self.quantization_backend is not None:
-            return {name: self.get_base_weight() for name in names}
-        weights = {}
-        for name in names:
-            module, own = owner_of(base, name)
-            weights[name] = getattr(module, own).data
-        return weights
-
-    def _assign(self, base: Any, values: Mapping[str, Tensor]) -> None:
-        """Set the values of weights of the base layer, which stay the same parameters."""
-        if self.quantization_backend is not None:
-            for value in values.values():
-                self.set_base_weight(value)
-            return
-        for name, value in values.items():
-            module, own = owner_of(base, name)
-            getattr(module, own).data = value
-
-    # ---- merging
-
-    def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
-        """Add changes to the base layer's weights, of which the old values are kept unless they are quantised.
-
-        Where the model merges, modules that share a weight keep the old one; unmerging ties them again.
+    def supports_lora_conversion(self, adapter_name: str = "default") -> bool:
+        """Return whether `peft.convert_to_lora` works: for linear layers it does.
 
         Parameters
         ----------
-        safe_merge : bool, default False
-            Whether to check for NaN and infinity before a weight is changed.
-        adapter_names : list of str, optional
-            Adapters to merge. Default: the active ones.
+        adapter_name : str, default "default"
+            Name of the adapter.
 
-        Raises
-        ------
-        ValueError
-            If `safe_merge` found some, or a forward pass in training did not call the layer; no weight has changed
-            then.
-        TypeError
-            If the layer is quantised in a way that cannot be merged, computes its weight, or has a part of it, as in
-            FSDP and in ZeRO-3 of DeepSpeed, outside of ``deepspeed.zero.GatheredParameters``.
+        Returns
+        -------
+        bool
+            True for linear layers.
         """
-        shared, self.shared_weights = self.shared_weights, None
-        if shared is None:
-            self.require_own_weight()
-        # In inference mode the merged weight would become a tensor that autograd refuses for good.
-        with torch.inference_mode(mode=False), torch.no_grad():
-            own = [name for name in check_adapters_to_merge(self, adapter_names) if name in self.cdd_adapters]
-            # One is merged whole or not at all.
-            with as_before_on_error(self) if len(own) > 1 else nullcontext():
-                for name in own:
-                    self._merge_one(name, shared or (), safe=safe_merge)
+        return self._kind._is_linear
 
-    def _merge_one(self, name: str, shared: Collection[str], *, safe: bool) -> None:
-        """Merge one adapter: all of its changes, or none if one is refused."""
-        base = self.get_base_layer()
-        kept: list[Merged] = []
-        sums: dict[str, Tensor] = {}
-        for adapter, names in self._parts(name, base):
-            weights = self._weights(base, names)
-            if any(map(_is_meta, weights.values())):
-                text = "the weight is on the device meta, without values: merge before offloading"
-                raise ArgumentValueError(type(self).__name__, None, text)
-            copies = [vector.detach().clone() for vector in adapter.vectors.forward()]
-            record = Merged(copies, adapter.gain, weights)
-            for weight_name, merged in self._summed(base, weights, record).items():
-                sums[weight_name] = stored_as(weights[weight_name], merged)
-            kept.append(record if self.quantization_backend is None else record._replace(before=dict.fromkeys(names)))
-        for merged in sums.values():
-            if safe and not torch.isfinite(merged).all():
-                raise ValueError(f"NaNs detected in the merged weights. The adapter {name} seems to be broken")
-        # Where other modules share an old weight, the layer gets a parameter of its own.
-        for weight_name in {*shared} & sums.keys() - self._shared.keys():
-            module, own = owner_of(base, weight_name)
-            self._shared[weight_name] = old = getattr(module, own)
-            setattr(module, own, nn.Parameter(old.data, requires_grad=old.requires_grad))
-        self._assign(base, sums)
-        self._merged.append(kept)
-        self.merged_adapters.append(name)
+    def extra_repr(self) -> str:
+        """Return additional information for torch's `repr`.
 
-    def unmerge(self) -> None:
-        """Take all merged changes out of the weights: bit for bit, if nothing else changed or quantised them.
-
-        These are the changes as they were merged, though scales or vectors may be others now.
+        Returns
+        -------
+        str
+            Such as ``quantization_backend='torchao'``.
         """
-        if not self.merged:
-            warnings.warn("Already unmerged. Nothing to do.", stacklevel=2)
-        with torch.inference_mode(mode=False), torch.no_grad():
-            base = self.get_base_layer()
-            while self.merged_adapters:
-                self.merged_adapters.pop()
-                for merged in self._merged.pop():
-                    self._unmerge_one(base, merged)
-            for name, shared in self._shared.items():
-                module, own = owner_of(base, name)
-                weight = getattr(module, own)
-                if weight.dtype == shared.dtype and torch.equal(weight, shared.to(weight.device)):
-                    setattr(module, own, shared)
-            self._shared.clear()
+        return quantization_extra_repr(self)
 
-    def _unmerge_one(self, base: Any, merged: Merged) -> None:
-        """Take one change out of the weights."""
-        weights = self._weights(base, merged.before)
-        if self.quantization_backend is not None:
-            self._assign(base, self._summed(base, weights, merged, sign=-1))
-            return
-        # Old weights come back bit for bit, unless a merged one is another now: somebody may have loaded or cast it, or
-        # merged into it by a layer that shares it. Then the change is subtracted.
-        expected = self._summed(base, merged.before, merged)
-        restored: dict[str, Tensor] = {}
-        for name, weight in weights.items():
-            if torch.allclose(expected[name].to(weight), weight, rtol=0, atol=0, equal_nan=True):
-                restored[name] = merged.before[name].to(weight)
-        if len(restored) < len(weights):
-            for name, value in self._summed(base, weights, merged, sign=-1).items():
-                restored.setdefault(name, stored_as(weights[name], value))
-        self._assign(base, restored)
 
-    # ---- scaling
+class CDDTunerLinear(CDDTunerLayer):
+    """A linear layer with CDD adapters, whose changes add up.
 
-    def set_scale(self, adapter: str, scale: float) -> None:
-        """Multiply the configured `alpha` of an adapter.
+    PEFT knows layers that are adapted already, and that the targets "all-linear" of another adapter mean too, by the
+    word "Linear" in the names of their classes.
 
-        Parameters
-        ----------
-        adapter : str
-            Name; nothing happens where the layer has no such adapter.
-        scale : float
-            Factor.
-        """
-        for change in self.changes(adapter).values():
-            change.alpha = scale * self.cdd_alpha[adapter]
+    Parameters
+    ----------
+    base_layer : Module
+        `torch.nn.Linear`, transformers' ``Conv1D``, a quantised linear layer, or another tuner's layer around one.
+    get_apply_tensor_subclass : callable, optional
+        As for `CDDTunerLayer`.
 
-    def scale_layer(self, scale: float) -> None:
-        """Multiply the current scale of the active adapters.
+    See Also
+    --------
+    CDDTunerLayer : The same for layers of any kind.
+    """
 
-        Parameters
-        ----------
-        scale : float
-            Factor.
-        """
-        for name in self.active_adapters:
-            for change in set(self.changes(name).values()):  # one may be of several weights
-                change.alpha *= scale
 
-    def unscale_layer(self, scale: float | None = None) -> None:
-        """Divide the current scale of the active adapters.
+def _shown(name: str) -> property:
+    """Return an attribute that modules around read from the layer in the place of a base of some kinds."""
 
-        Parameters
-        ----------
-        scale : float, optional
-            Divisor. Default: back to the configured `alpha`.
-        """
-        for name in self.active_adapters:
-            for change in set(self.changes(name).values()):
-                change.alpha = self.cdd_alpha[name] if scale is None else change.alpha / scale
+    def read(layer: CDDTunerLayer) -> Any:
+        if name not in layer._kind._shown:
+            raise AttributeError(name)
+        return getattr(layer.get_base_layer(), name)
 
-    def __repr__(self) -> str:
-        return f"cdd.{super().__repr__()}"
+    return property(read)
+
+
+# A method __getattr__ would be called for each module that a forward pass reads.
+for _kind in KINDS:
+    for _name in _kind._shown:
+        if not hasattr(CDDTunerLayer, _name):
+            setattr(CDDTunerLayer, _name, _shown(_name))

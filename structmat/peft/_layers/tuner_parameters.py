@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from structmat._errors import ArgumentValueError, naming
 from structmat.peft._config import CDDConfig
-from structmat.peft._layers.tuner_layer import CDDTunerLayer, Merged
+from structmat.peft._layers.tuner_module import CDDTunerModule, Merged
 from structmat.torch import StackedCDDAdapter
 from structmat.torch._for_peft import (
     AdapterOptions,
@@ -27,7 +27,7 @@ from structmat.torch._for_peft import (
 __all__ = ["CDDTunerParameters"]
 
 
-class CDDTunerParameters(CDDTunerLayer):
+class CDDTunerParameters(CDDTunerModule):
     """A module whose parameters have CDD adapters, which add up: it replaces each module with target parameters.
 
     Parameters
@@ -38,7 +38,7 @@ class CDDTunerParameters(CDDTunerLayer):
 
     See Also
     --------
-    CDDTunerLinear : The same for layers that are called with their inputs.
+    CDDTunerLayer : The same for layers that are called with their inputs.
 
     Examples
     --------
