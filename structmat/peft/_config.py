@@ -14,7 +14,10 @@ from peft.utils import PeftType
 from structmat._adapter_format import REQUIRES
 from structmat._errors import ArgumentTypeError, ArgumentValueError
 from structmat._files import atomic_write
-from structmat.torch._for_peft import AdapterOptions, explaining, require_known_bits, require_one_product
+from structmat.torch._adapters.from_lora import explaining
+from structmat.torch._adapters.options import AdapterOptions
+from structmat.torch._files.folder import require_one_product
+from structmat.torch._files.low_bits import require_known_bits
 
 __all__ = ["CDDConfig"]
 

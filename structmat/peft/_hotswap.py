@@ -15,16 +15,12 @@ from structmat._adapter_format import FACTOR_KEY
 from structmat._errors import ArgumentTypeError, ArgumentValueError
 from structmat._files import first_names
 from structmat.peft._config import CDDConfig
-from structmat.torch._for_peft import (
-    Replacement,
-    as_before_on_error,
-    naming_damage,
-    require_finite,
-    taking_values,
-    unpacked_state,
-    unwrapped_model,
-    wide_dtype,
-)
+from structmat.torch._changes.dense import wide_dtype
+from structmat.torch._distributed import unwrapped_model
+from structmat.torch._files.folder import naming_damage, require_finite
+from structmat.torch._files.low_bits import unpacked_state
+from structmat.torch._files.replacement import Replacement, taking_values
+from structmat.torch._model.model_state import as_before_on_error
 
 __all__ = ["hotswap_adapter"]
 

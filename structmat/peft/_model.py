@@ -39,25 +39,14 @@ from structmat.peft._target_parameters import (
     take_over_parameters,
     without_wrappers,
 )
-from structmat.torch._for_peft import (
-    AdaptedLayer,
-    Place,
-    adaptable_layers,
-    as_before_on_error,
-    is_left_out,
-    is_tensor_parallel,
-    kind_of,
-    leave_fast_paths,
-    near_names,
-    places_of,
-    reads_weight,
-    require_alone,
-    return_to_fast_paths,
-    text_of_adaptable,
-    unpacked_state,
-    unreached_experts,
-    watch_calls,
-)
+from structmat.torch._calls import leave_fast_paths, reads_weight, return_to_fast_paths, watch_calls
+from structmat.torch._distributed import is_tensor_parallel
+from structmat.torch._files.low_bits import unpacked_state
+from structmat.torch._layers import AdaptedLayer, kind_of
+from structmat.torch._model.model_state import as_before_on_error
+from structmat.torch._model.parameter_names import Place, places_of, unreached_experts
+from structmat.torch._model.targets import adaptable_layers, is_left_out, near_names, text_of_adaptable
+from structmat.torch._model.wrapping import require_alone
 
 __all__ = ["CDDModel"]
 

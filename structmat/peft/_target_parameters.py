@@ -19,12 +19,12 @@ from structmat._adapter_format import exact_targets
 from structmat._errors import ArgumentError, warn_caller
 from structmat.peft._config import CDDConfig
 from structmat.peft._layers.tuner_module import CDDTunerModule
-from structmat.torch._for_peft import (
+from structmat.torch._distributed import is_tensor_parallel
+from structmat.torch._layers.changed_experts import stack_of
+from structmat.torch._model.parameter_names import (
     Place,
-    is_tensor_parallel,
     parameters_meant,
     places_of,
-    stack_of,
     text_of_unreached,
     unreached_experts,
 )

@@ -2,15 +2,15 @@
 
 Map of the package; each line imports only from those below it:
 
-- `_for_peft`: what `structmat.peft` takes of this package beside its public names
 - `_bank`: many adapters, of which each sample of a batch has its own, `AdapterBank`
 - `_files`: an adapter in a folder: `save_adapter`, `load_adapter`, `using_adapter`
 - `_model`: a whole model: `adapt`, `remove_adapters`, and which layers names mean
 - `_layers`: a frozen layer with a change: `CDDLinear` and its relatives, one file for each kind of layer
 - `_long_convolutions`: `FFTConv1d` and its relatives, `fft_conv`, `replace_convolutions`
 - `_adapters`: the trainable vectors of a change: `CDDAdapter`, `StackedCDDAdapter`, and what can be chosen for them
-- `_changes`: the mathematics of a change: rows, dense sums, kernels, experts, and the differentiable operation
-- `_other_tools`: what compilers, wrappers, engines and modules that read weights do, and need
+- `_changes`: the mathematics of a change: rows, dense sums, experts, the differentiable operation, and who sees it
+- `_calls`: modules that read the weight of a layer without calling it, where changes are lost
+- `_distributed`: engines that train a model in several processes, and other wrappers of whole models
 
 >>> import torch
 >>> from structmat.torch import adapt

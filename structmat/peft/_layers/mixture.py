@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from structmat.torch import CDDAdapter
-from structmat.torch._for_peft import SampleChanges, Samples, wide_dtype
+from structmat.torch._adapters.sample_changes import SampleChanges
+from structmat.torch._changes.dense import wide_dtype
+from structmat.torch._changes.rows import Samples
 
 __all__ = ["changes_at_once"]
 

@@ -19,19 +19,13 @@ from structmat.peft._config import CDDConfig
 from structmat.peft._layers.mixture import changes_at_once
 from structmat.peft._layers.tuner_module import CDDTunerModule, Merged
 from structmat.torch import CDDAdapter, CDDLinear
-from structmat.torch._for_peft import (
-    KINDS,
-    AdaptedLayer,
-    AdapterOptions,
-    Change,
-    Init,
-    is_computed_again,
-    is_never_called,
-    kind_of,
-    own_weight,
-    require_whole,
-    weight_plus_change,
-)
+from structmat.torch._adapters.adapter import Init
+from structmat.torch._adapters.options import AdapterOptions
+from structmat.torch._adapters.sample_changes import is_computed_again
+from structmat.torch._calls import is_never_called
+from structmat.torch._changes.dense import weight_plus_change
+from structmat.torch._layers import KINDS, AdaptedLayer, Change, kind_of
+from structmat.torch._layers.base_weight import own_weight, require_whole
 
 __all__ = ["CDDTunerLayer", "CDDTunerLinear"]
 

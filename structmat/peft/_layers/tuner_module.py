@@ -15,12 +15,8 @@ from torch import Tensor, nn
 from structmat._errors import ArgumentValueError
 from structmat.peft._config import CDDConfig
 from structmat.torch import CDDAdapter
-from structmat.torch._for_peft import (
-    as_before_on_error,
-    dtype_and_device,
-    owner_of,
-    stored_as,
-)
+from structmat.torch._layers.base_weight import dtype_and_device, owner_of, stored_as
+from structmat.torch._model.model_state import as_before_on_error
 
 __all__ = ["CDDTunerModule", "Merged"]
 

@@ -12,17 +12,11 @@ from structmat._errors import ArgumentValueError, naming
 from structmat.peft._config import CDDConfig
 from structmat.peft._layers.tuner_module import CDDTunerModule, Merged
 from structmat.torch import StackedCDDAdapter
-from structmat.torch._for_peft import (
-    AdapterOptions,
-    Stack,
-    as_matrices,
-    call_changed,
-    is_never_called,
-    laid_out,
-    own_weight,
-    stack_of,
-    weight_plus_change,
-)
+from structmat.torch._adapters.options import AdapterOptions
+from structmat.torch._calls import is_never_called
+from structmat.torch._changes.dense import weight_plus_change
+from structmat.torch._layers.base_weight import own_weight
+from structmat.torch._layers.changed_experts import Stack, as_matrices, call_changed, laid_out, stack_of
 
 __all__ = ["CDDTunerParameters"]
 

@@ -17,10 +17,10 @@ from structmat.fit import FitResult, fit_cdd
 from structmat.operators import CDDLayout, CDDProduct
 from structmat.torch._adapters.from_lora import explaining
 from structmat.torch._adapters.options import AdapterOptions
+from structmat.torch._calls import no_fast_path
 from structmat.torch._changes.dense import dense_change, wide_dtype
 from structmat.torch._changes.operation import apply_change, fuses
 from structmat.torch._changes.rows import Samples
-from structmat.torch._other_tools.calls import no_fast_path
 
 __all__ = ["VECTOR_DTYPES", "CDDAdapter", "Init", "RowChange", "require_floating"]
 

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from structmat._errors import ArgumentValueError
 from structmat.torch._adapters.adapter import CDDAdapter, RowChange, Vectors, require_floating
+from structmat.torch._calls import no_fast_path
 from structmat.torch._changes.dense import wide_dtype
 from structmat.torch._changes.rows import Samples
-from structmat.torch._other_tools.calls import no_fast_path
 
 __all__ = ["AdapterStack", "Block", "CurrentBatch", "SampleChanges", "is_computed_again", "longer"]
 

@@ -13,10 +13,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from structmat.torch._changes.compilers import sees_operations
 from structmat.torch._changes.dense import wide_dtype
 from structmat.torch._changes.operation import apply_change
 from structmat.torch._changes.rows import Samples
-from structmat.torch._other_tools.compilers import sees_operations
 
 __all__ = ["by_expert", "loops_over_experts", "rows_by_expert", "stacked_change"]
 

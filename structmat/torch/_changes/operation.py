@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
+from structmat.torch._changes.compilers import for_compilers, has_transforms, sees_operations
 from structmat.torch._changes.dense import change_as_matrix, differentiable_gradients
 from structmat.torch._changes.rows import Samples, Working, change_rows, chunked_change, chunked_gradients
-from structmat.torch._other_tools.compilers import for_compilers, has_transforms, sees_operations
 
 __all__ = ["apply_change", "autocast_dtype", "fuses", "get_one_dtype", "without_autocast"]
 

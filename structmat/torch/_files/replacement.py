@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from structmat._errors import ArgumentValueError
 from structmat.torch._adapters.adapter import CDDAdapter
+from structmat.torch._distributed import rewritten_by, unwrapped_model
 from structmat.torch._model.model_state import ModelState
-from structmat.torch._other_tools.engines import rewritten_by, unwrapped_model
 
 __all__ = ["Replacement", "taking_values"]
 

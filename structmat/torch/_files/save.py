@@ -19,12 +19,12 @@ from structmat.operators import CDDLayout
 from structmat.torch._adapters.adapter import CDDAdapter
 from structmat.torch._adapters.options import AdapterOptions
 from structmat.torch._adapters.stacked_adapter import StackedCDDAdapter
+from structmat.torch._distributed import gathered, has_pieces, is_of_several_processes, unwrapped_model
 from structmat.torch._files.folder import require_finite, write_folder
 from structmat.torch._files.low_bits import require_known_bits
 from structmat.torch._files.tensors import changes_by_path, layers_by_path, tensors_of
 from structmat.torch._layers import AdaptedModule
 from structmat.torch._model.wrapping import recorded
-from structmat.torch._other_tools.engines import gathered, has_pieces, is_of_several_processes, unwrapped_model
 
 __all__ = ["save_adapter", "settings_of"]
 

@@ -6,6 +6,7 @@ and how a change meets them; `adapt`, the files of adapters and `structmat.peft`
 - `kinds`: all of them, and which one a module is the base of
 - `linear`, `convolution`, `embedding`, `attention`: the kinds
 - `adapted_layer`: what they share
+- `nested_tensors`: samples with different numbers of rows
 - `experts`: a module of experts with changes of its parameters, which is no layer
 - `adapted_module`: what all of these share
 - `changed_experts`: the forward pass of a module of experts whose matrices are changed

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from structmat._errors import ArgumentTypeError, ArgumentValueError
 from structmat.operators import LinearOperator
 from structmat.torch._adapters.adapter import CDDAdapter
+from structmat.torch._calls import is_never_called
 from structmat.torch._changes.dense import weight_plus_change
 from structmat.torch._layers.adapted_module import AdaptedModule
 from structmat.torch._layers.base_weight import dtype_and_device, merged_parameter, multiplies_by_weight, own_weight
-from structmat.torch._other_tools.calls import is_never_called
-from structmat.torch._other_tools.nested_tensors import rows_of_nested
+from structmat.torch._layers.nested_tensors import rows_of_nested
 
 __all__ = ["AdaptedLayer", "Change"]
 

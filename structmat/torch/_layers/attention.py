@@ -13,13 +13,13 @@ from torch.nn.functional import pad
 
 from structmat._errors import ArgumentTypeError, ArgumentValueError
 from structmat.torch._adapters.adapter import CDDAdapter
+from structmat.torch._changes.compilers import sees_operations
 from structmat.torch._changes.dense import summed
 from structmat.torch._changes.operation import without_autocast
+from structmat.torch._distributed import within_fsdp
 from structmat.torch._layers.adapted_layer import AdaptedLayer, Change
 from structmat.torch._layers.base_weight import owner_of
 from structmat.torch._layers.changed_call import forward_replaced, replaced
-from structmat.torch._other_tools.compilers import sees_operations
-from structmat.torch._other_tools.engines import within_fsdp
 
 __all__ = ["CDDMultiheadAttention"]
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from structmat._errors import ArgumentTypeError, ArgumentValueError
-from structmat.torch._other_tools.engines import is_gathered, split_by
+from structmat.torch._distributed import is_gathered, split_by
 
 __all__ = [
     "dtype_and_device",

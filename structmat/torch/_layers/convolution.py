@@ -14,9 +14,9 @@ from structmat._errors import ArgumentTypeError, ArgumentValueError
 from structmat.torch._adapters.adapter import CDDAdapter
 from structmat.torch._changes.dense import summed, wide_dtype
 from structmat.torch._changes.operation import fuses, without_autocast
+from structmat.torch._distributed import within_fsdp
 from structmat.torch._layers.adapted_layer import AdaptedLayer
 from structmat.torch._long_convolutions.layers import FFTConv1d, FFTConv2d, FFTConv3d
-from structmat.torch._other_tools.engines import within_fsdp
 
 __all__ = ["CDDConv"]
 

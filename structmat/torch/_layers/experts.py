@@ -12,11 +12,11 @@ from structmat._errors import ArgumentTypeError, ArgumentValueError
 from structmat.operators import LinearOperator
 from structmat.torch._adapters.adapter import CDDAdapter
 from structmat.torch._adapters.stacked_adapter import StackedCDDAdapter
+from structmat.torch._calls import is_never_called
 from structmat.torch._changes.dense import weight_plus_change
 from structmat.torch._layers.adapted_module import AdaptedModule
 from structmat.torch._layers.base_weight import dtype_and_device, merged_parameter, own_weight
 from structmat.torch._layers.changed_experts import as_matrices, call_changed, laid_out, stack_of
-from structmat.torch._other_tools.calls import is_never_called
 
 __all__ = ["CDDExperts"]
 

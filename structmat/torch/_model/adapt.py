@@ -13,6 +13,7 @@ from torch import nn
 from structmat._errors import ArgumentTypeError, ArgumentValueError, naming, warn_caller
 from structmat._files import counted, first_names
 from structmat.operators import CDDLayout
+from structmat.torch._distributed import whole_numel
 from structmat.torch._model.model_state import as_before_on_error
 from structmat.torch._model.parameter_names import places_of, text_of_unreached
 from structmat.torch._model.targets import Targets, matches, meant, require_matches, targeted, unreached
@@ -26,7 +27,6 @@ from structmat.torch._model.wrapping import (
     unwrap_layers,
     wrap_layers,
 )
-from structmat.torch._other_tools.engines import whole_numel
 
 __all__ = ["AdapterSummary", "adapt", "remove_adapters"]
 

@@ -7,10 +7,10 @@ from typing import NamedTuple
 from torch import nn
 
 from structmat._errors import ArgumentTypeError
+from structmat.torch._calls import reads_weight
 from structmat.torch._layers.changed_experts import stack_of
 from structmat.torch._layers.linear import has_transposed_weight
 from structmat.torch._model.parameter_names import places_of, unreached_experts
-from structmat.torch._other_tools.calls import reads_weight
 
 __all__ = ["LinearWeight", "linear_weights"]
 

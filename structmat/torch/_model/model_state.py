@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from structmat._files import first_names
 from structmat.torch._adapters.adapter import CDDAdapter
-from structmat.torch._other_tools.calls import NESTED
+from structmat.torch._calls import NESTED
 
 __all__ = ["RECORD", "ModelState", "as_before_at_the_end", "as_before_on_error"]
 

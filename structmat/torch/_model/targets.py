@@ -13,10 +13,10 @@ from torch import nn
 
 from structmat._errors import ArgumentTypeError, ArgumentValueError
 from structmat._files import first_names
+from structmat.torch._calls import reads_weight
 from structmat.torch._layers import KINDS, AdaptedLayer, kind_of
 from structmat.torch._model.parameter_names import Place, parameters_meant, text_of_unreached, unreached_experts
 from structmat.torch._model.wrapping import adapted_layers
-from structmat.torch._other_tools.calls import reads_weight
 
 __all__ = [
     "Targets",

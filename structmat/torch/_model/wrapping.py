@@ -11,10 +11,10 @@ from torch.nn.parameter import is_lazy
 from structmat._errors import ArgumentTypeError, ArgumentValueError, naming
 from structmat._files import first_names
 from structmat.torch._adapters.adapter import CDDAdapter
+from structmat.torch._calls import leave_fast_paths, return_to_fast_paths, watch_calls
+from structmat.torch._distributed import is_tensor_parallel
 from structmat.torch._layers import AdaptedModule, CDDExperts, kind_to_wrap
 from structmat.torch._model.model_state import RECORD
-from structmat.torch._other_tools.calls import leave_fast_paths, return_to_fast_paths, watch_calls
-from structmat.torch._other_tools.engines import is_tensor_parallel
 
 __all__ = [
     "adapted_layers",
