@@ -20,7 +20,7 @@ def main() -> None:
     lines = {"2n + 1, construction": [2 * n + 1 for n in sides], "2n - 1, theorem": [2 * n - 1 for n in sides]}
     lines["n + 1, count of numbers"] = [n + 1 for n in sides]
     with rc_context({"font.size": 14, "axes.spines.top": False, "axes.spines.right": False, "svg.hashsalt": "exact"}):
-        figure = Figure(figsize=(10, 5), layout="constrained")
+        figure = Figure(figsize=(10, 5.4), layout="constrained")
         panels = figure.subplots(1, 2, sharey=True)
         for axes, field in zip(panels, ("complex", "real"), strict=True):
             for (label, counts), style in zip(lines.items(), ("-", "--", ":"), strict=True):
@@ -32,7 +32,7 @@ def main() -> None:
             axes.set(xlabel="n", xticks=sides, title=f"{field} matrices")
             axes.grid(alpha=0.3)
         panels[0].set_ylabel("factors")
-        panels[0].legend(frameon=False)
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
         figure.colorbar(points, ax=panels, label="share of exact fits")
         figure.savefig(HERE / "exact_by_search.svg", metadata={"Date": None})
 

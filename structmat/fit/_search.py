@@ -427,7 +427,10 @@ class Search(StoppableSearch):
         if problem.inputs is None and layout.n_factors > 3:
             most = self.control.max_iter
             most = min(most, OF_A_START) if self.control.endless else most
-            return [*found, ThreeFactorSearch(problem, self.control, rng, max_iter=most).result()]
+            # First with the random numbers of a fit by three factors: with the same seed more factors are never worse.
+            sources = (copy.deepcopy(self._rng_at_first), rng)
+            searches = [ThreeFactorSearch(problem, self.control, own, max_iter=most) for own in sources]
+            return [*found, *(search.result() for search in searches)]
         grid = BlockGrid(problem.matrix, layout.block_size)
         found += [Found(name, grid.vectors(start(grid, rng))) for name, start in CLOSED_FORMS.items()]
         if layout.is_single_block and problem.inputs is not None:

@@ -32,6 +32,15 @@ def check(W, fit, n_factors):
     assert len(fit.history) == fit.n_iter + 1
 
 
+@pytest.mark.parametrize("seed", [0, 2, 4])
+@pytest.mark.parametrize("n_factors", [4, 5])
+def test_never_worse_than_three_factors_with_the_same_seed(n_factors, seed):
+    """Permutations have many local minima: random starts decide which one a search finds."""
+    W = np.eye(16)[np.random.default_rng(seed).permutation(16)]
+    options = {"rng": seed, "max_iter": 60, "restarts": 1}
+    assert fit_cdd(W, n_factors, **options).error <= fit_cdd(W, 3, **options).error * (1 + 1e-9)
+
+
 @pytest.mark.parametrize("n_factors", [1, 2, 3, 4, 5, 7])
 @pytest.mark.parametrize("real", [True, False])
 def test_never_worse_than_closed_forms_or_three_factors(n_factors, real):
