@@ -75,7 +75,8 @@ class BandedParts(NamedTuple):
     @property
     def double_precision(self) -> Any:
         """The dtype of the entries in double precision."""
-        return np.result_type(self.column, self.row, np.float64)
+        diagonal = self.column if self.diagonal is None else self.diagonal
+        return np.result_type(self.column, self.row, diagonal, np.float64)
 
     @classmethod
     def of(cls, op: LinearOperator, xp: Namespace) -> BandedParts | None:

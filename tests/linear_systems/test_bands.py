@@ -199,3 +199,21 @@ def test_every_library_has_the_same_solutions(library):
     x = sm.solve(A, backend.asarray(np.ones(n))).x
     expected = scipy.linalg.solve(scipy.linalg.toeplitz(c) + np.diag(d), np.ones(n))
     assert np.allclose(backend.to_numpy(x), expected, rtol=1e-5)
+
+
+def test_a_complex_diagonal_makes_a_band_not_hermitian():
+    """Cholesky's factor would take the real part."""
+    A = sm.Toeplitz(np.r_[4.0, 1.0, np.zeros(28)]) + sm.Diagonal(np.linspace(1, 2, 30) * (1 + 0.1j))
+    assert Band.of(BandedParts.of(A, namespace(np.ones(1))), np.complex128).logdet() is None
+    with pytest.raises(ValueError, match="must be Hermitian"):
+        sm.slogdet(A)
+
+
+def test_the_error_of_a_determinant_grows_as_the_diagonal_dominates_less():
+    """As the norm of the inverse, which is at most one over what the circles of Gershgorin leave of the diagonal."""
+    errors = []
+    for dominance in (0.5, 0.02, 0.0):  # of the rows inside: the first and the last one have half as much beside it
+        A = sm.Toeplitz(np.r_[2.0 / (1 - dominance), 1.0, np.zeros(298)])
+        errors.append(Band.of(BandedParts.of(A, namespace(np.ones(1))), np.float64).logdet()[1])
+    assert errors[1] > 2 * errors[0]
+    assert errors[2] > 2 * errors[1]
