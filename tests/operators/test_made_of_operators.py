@@ -59,7 +59,11 @@ PARTS = {
 @backends.on("numpy", "torch", "array_api_strict")
 @pytest.mark.parametrize("left", PARTS)
 def test_a_kronecker_product_has_every_law_with_the_required_hooks_alone(backend: backends.Backend, left: str) -> None:
-    for right in PARTS:
+    rights = list(PARTS)
+    if backend.name != "numpy":  # each part beside three others: which dtype a product has is found in one way
+        first = rights.index(left)
+        rights = [rights[(first + k) % len(rights)] for k in range(3)]
+    for right in rights:
         parts = [PARTS[name](backend.asarray) for name in (left, right)]
         dense = np.kron(*(PARTS[name](np.asarray).to_dense() for name in (left, right)))
         sm.testing.check_operator(BareKronecker(*parts), dense, rng=np.random.default_rng(2))
@@ -76,9 +80,11 @@ OWN = {
 }
 
 
-@backends.on("numpy", "torch")
-@pytest.mark.parametrize("other", [*PARTS, *OWN])
-@pytest.mark.parametrize("name", OWN)
+PAIRS = [(name, other, "numpy") for name in OWN for other in [*PARTS, *OWN]]
+PAIRS += [(name, other, "torch") for k, (name, other, _) in enumerate(PAIRS) if k % 3 == 0]
+
+
+@pytest.mark.parametrize(("name", "other", "backend"), PAIRS, indirect=["backend"])
 def test_operators_of_ones_own_have_every_law_with_all_others(backend: backends.Backend, name: str, other: str) -> None:
     make = {**PARTS, **OWN}[other]
     own, part = (each(backend.asarray) for each in (OWN[name], make))

@@ -9,7 +9,6 @@ import json
 import os
 import pkgutil
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -25,7 +24,7 @@ import time
 import pytest
 
 
-def busy(seconds=1.2):
+def busy(seconds=0.3):
     start = time.process_time()
     while time.process_time() - start < seconds:
         pass
@@ -36,7 +35,7 @@ def test_without_the_marker():
 
 
 def test_long_without_the_marker():
-    busy(2.4)
+    busy(0.6)
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +55,7 @@ def test_with_the_marker():
 @pytest.mark.parametrize("n", [1, 2])
 @pytest.mark.parametrize("name", ["a", "b"])
 def test_with_long_cases(n, name):
-    assert n == 1 or name == "b" or busy(0.4) is None
+    assert n == 1 or name == "b" or busy(0.2) is None
 """
 
 
@@ -79,7 +78,9 @@ def run_pytest(folder: Path, *options: str) -> str:
 def test_the_record_says_which_tests_are_slow_and_others_must_be_quick(tmp_path: Path) -> None:
     (tmp_path / "tests").mkdir()
     (tmp_path / "tests" / "test_some.py").write_text(TESTS)
-    shutil.copy(ROOT / "conftest.py", tmp_path)
+    settings = (ROOT / "conftest.py").read_text("utf-8")
+    assert settings.count("\nLIMIT = 1.0\n") == 1
+    (tmp_path / "conftest.py").write_text(settings.replace("\nLIMIT = 1.0\n", "\nLIMIT = 0.25\n"), "utf-8")
     said = run_pytest(tmp_path)
     assert "1 failed, 6 passed, 1 deselected" in said, said
     assert "1 slow tests left out: --slow runs them" in said
@@ -90,7 +91,7 @@ def test_the_record_says_which_tests_are_slow_and_others_must_be_quick(tmp_path:
     long = {"test_with_the_marker", "test_with_long_cases[a-2]"}
     long |= {"test_without_the_marker", "test_long_without_the_marker"}
     assert record.keys() == long
-    assert 2.4 <= record["test_long_without_the_marker"] < 4
+    assert 0.6 <= record["test_long_without_the_marker"] < 1
     said = run_pytest(tmp_path)
     assert "4 passed, 4 deselected" in said, said
     (tmp_path / "tests" / "test_some.py").write_text(TESTS.replace("test_long_without", "test_renamed_without"))
