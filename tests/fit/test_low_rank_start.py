@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 from structmat.fit import fit_cdd
 from structmat.fit._control import Control
 from structmat.fit._low_rank_product import low_rank_product
-from structmat.fit._low_rank_start import low_rank_start
+from structmat.fit._low_rank_start import _columns_of_projector, _projector_circulants, low_rank_start
 from structmat.fit._matrices import truncated_svd
 from structmat.fit._problem import Problem
 from structmat.fit._search import Candidate, Search
-from structmat.operators import CDDLayout, CDDProduct
+from structmat.operators import BlockCirculant, CDDLayout, CDDProduct
 from tests.cases import in_one_test
 from tests.fit.matrices import normal, relative, svd_error
 
@@ -247,3 +247,14 @@ def test_what_was_read_off_does_not_keep_an_explored_product_that_is_close_from_
     chosen = search._worth_a_polish(found)
     assert len(chosen) == polished
     assert min(one.error for one in chosen) == min(1.0, explored)
+
+
+@in_one_test("dtype", [np.float64, np.complex128])
+@in_one_test("blocks", [1, 2])
+@in_one_test("k", [1, 2, 3, 4])
+def test_the_circulants_in_the_middle_are_a_projector(k, blocks, dtype):
+    E = _columns_of_projector(k, blocks, 8, np.dtype(dtype), diagonal=False)
+    columns = E.reshape(-1, k)
+    np.testing.assert_allclose(columns.conj().T @ columns, np.eye(k), atol=1e-13)
+    middle = BlockCirculant(_projector_circulants(E)).to_dense()
+    np.testing.assert_allclose(middle, columns @ columns.conj().T, atol=1e-13)

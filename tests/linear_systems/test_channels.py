@@ -9,8 +9,9 @@ import pytest
 
 import structmat as sm
 from structmat._toeplitz_systems.superfast import SuperfastFactor, diagonal_sums
-from structmat._toeplitz_systems.superfast.band import BandFactor
+from structmat._toeplitz_systems.superfast.band import Band, BandFactor
 from structmat._toeplitz_systems.superfast.factor import Factor
+from structmat._toeplitz_systems.superfast.matrix import NoisyToeplitz
 from tests import backends
 from tests.linear_systems.test_series import COVARIANCES, NOISE, assert_is_measured, assert_is_solution
 
@@ -70,6 +71,21 @@ def test_values_and_solutions_are_those_of_lapack(decay: str, turned: bool) -> N
             assert abs(found.logabsdet - exact) <= 1e-13 * (len(K) + abs(exact))
             x = sm.solve(A, b[seen], method=METHODS[decay]).x
             assert np.linalg.norm(K @ x - b[seen]) <= 1e-12 * np.linalg.norm(b)
+
+
+def test_a_real_band_is_inverted_on_both_parts_of_complex_vectors() -> None:
+    found = factor(*channels("compact", 90, 2), METHODS["compact"])
+    x = np.random.default_rng(0).standard_normal((2, 180))
+    in_parts = found._matvec(x, np)
+    np.testing.assert_allclose(found._matvec(x[0] + 1j * x[1], np), in_parts[0] + 1j * in_parts[1], rtol=1e-12)
+
+
+def test_a_band_leaves_out_of_a_row_what_sums_to_the_tolerance_at_most() -> None:
+    c = 0.9 ** np.arange(400.0)
+    for tolerance in (1e-3, 1e-8):
+        band = Band.of(NoisyToeplitz(c, np.ones(400), np.ones(400)), tolerance)
+        assert np.sum(c[band.lag + 1 :]) <= tolerance < np.sum(c[band.lag :])
+        assert band.tolerance == tolerance
 
 
 @pytest.mark.parametrize("turned", [False, True])
