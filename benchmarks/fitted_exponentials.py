@@ -62,20 +62,31 @@ def by_celerite2(series: Series, terms: Any) -> float:
     return float(process.log_likelihood(series.y))
 
 
+def _or_nan(call: Callable[[], float]) -> float:
+    """Return a value, NaN where the sum of terms and the noise are not positive definite."""
+    try:
+        return call()
+    except celerite2.driver.LinAlgError:
+        return float("nan")
+
+
 def rows_of(case: tuple[str, Callable[..., Any], float], n: int, counts: tuple[int, ...]) -> list[list[object]]:
     """Return the rows of one covariance: structmat, and sums of more and more terms."""
     name, covariance, length = case
     series = Series.drawn(covariance, length, n)
-    exact = by_structmat(series)
     sums = {count: timed(partial(fitted, covariance, length, n, count)) for count in counts}
     calls: dict[str, Callable[[], float]] = {"structmat": partial(by_structmat, series)}
     calls |= {f"{count} terms": partial(by_celerite2, series, found.terms) for count, (found, _) in sums.items()}
-    times = {way: median(seen) for way, seen in in_turns(calls, rounds=5, limit=6.0).items()}
+    values = {way: call() if way == "structmat" else _or_nan(call) for way, call in calls.items()}
+    lasting = {way: call for way, call in calls.items() if not np.isnan(values[way])}
+    times = {way: median(seen) for way, seen in in_turns(lasting, rounds=5, limit=6.0).items()}
     rows: list[list[object]] = [[name, "structmat", f"{times['structmat']:.2g}", "", "", ""]]
     for count, (found, seconds) in sums.items():
         way = f"{count} terms"
-        difference = abs(calls[way]() / exact - 1)
-        rows.append([name, way, f"{times[way]:.2g}", f"{seconds:.2g}", f"{found.error:.0e}", f"{difference:.0e}"])
+        value, difference = "-", "not definite"
+        if way in times:
+            value, difference = f"{times[way]:.2g}", f"{abs(values[way] / values['structmat'] - 1):.0e}"
+        rows.append([name, way, value, f"{seconds:.2g}", f"{found.error:.0e}", difference])
     for row in rows:
         print(*row, sep="  ", flush=True)
     return rows

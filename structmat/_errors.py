@@ -8,6 +8,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
 
+import scipy  # its `linalg` is imported on first use
+
 
 class ArgumentError(Exception):
     """An argument that a function, a method or an operator cannot take.
@@ -106,6 +108,12 @@ def warn_caller(text: str, category: type[Warning], *, through: tuple[str, ...] 
         level += 1
         frame = frame.f_back
     warnings.warn(text, category, stacklevel=level)
+
+
+def warn_of_nan(owner: str) -> None:
+    """Warn of a solution that is NaN, on behalf of whatever has found it."""
+    text = "the solution is NaN: A or b hold NaN or infinity, or it overflows"
+    warn_caller(f"{owner}: {text}", scipy.linalg.LinAlgWarning)
 
 
 def did_you_mean(name: str, known: Sequence[str]) -> str:

@@ -16,7 +16,7 @@ from structmat._arrays.dtypes import cast_back, complex_partner, is_complex, pre
 from structmat._arrays.libraries import device_of, is_numpy, namespace_of, rules_of
 from structmat._arrays.shapes import broadcast_shapes, concat_last, is_vector
 from structmat._arrays.typing import Array, ArrayLike, DType, Namespace
-from structmat._errors import ArgumentTypeError, ArgumentValueError, warn_caller
+from structmat._errors import ArgumentTypeError, ArgumentValueError, warn_caller, warn_of_nan
 from structmat._krylov import Count
 from structmat.linear_systems._bands import ByBand, parts_of_all
 from structmat.linear_systems._cg import CG
@@ -560,12 +560,9 @@ def _warned(result: SolveResult, owner: str, rtol: float | None, xp: Namespace) 
     if rtol is not None and (residuals <= rtol).all():
         return result
     largest = float(np.max(residuals, initial=0.0, where=~np.isnan(residuals)))
-    texts = []
     if np.any(np.isnan(residuals)):
-        texts.append("the solution is NaN: A or b hold NaN or infinity, or it overflows")
+        warn_of_nan(owner)
     if rtol is not None and largest > rtol:
         left = f"a relative residual of {largest:.1g} is left, above rtol = {rtol:g}"
-        texts.append(f"{left}: A is ill-conditioned")
-    for text in texts:
-        warn_caller(f"{owner}: {text}", scipy.linalg.LinAlgWarning)
+        warn_caller(f"{owner}: {left}: A is ill-conditioned", scipy.linalg.LinAlgWarning)
     return result

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import scipy.linalg
 import scipy.sparse
 
 import structmat as sm
@@ -224,7 +225,7 @@ def test_sums_and_products_of_entries_with_arrays_are_left_to_dense_matrices(bac
                 call(op)
 
 
-def test_nan_stays_nan_without_a_warning_of_any_kind_of_operator() -> None:
+def test_nan_stays_nan_of_any_kind_of_operator_and_only_solutions_warn() -> None:
     c = np.array([3.0, np.nan, 1.0, 0.5])
     operators = (
         sm.Toeplitz(c),
@@ -236,12 +237,35 @@ def test_nan_stays_nan_without_a_warning_of_any_kind_of_operator() -> None:
         sm.CDDProduct([sm.Diagonal(c), sm.Circulant(c), sm.Diagonal(c)]),
     )
     for op in operators:
+        with pytest.warns(scipy.linalg.LinAlgWarning, match=r"\.solve: the solution is NaN") as caught:
+            assert np.isnan(op.solve(np.ones(op.shape[0]))).any()
+        assert len(caught) == 1
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            assert np.isnan(op.solve(np.ones(op.shape[0]))).any()
             assert np.isnan(op.det())
             assert np.isnan(op.slogdet().logabsdet)
         for A in (op, op.T):
             with warnings.catch_warnings():
                 warnings.simplefilter("error")
                 assert np.isnan(A.inv().to_dense()).any()
+
+
+@pytest.mark.parametrize("kind", ["Toeplitz", "BlockToeplitz", "Circulant", "Diagonal", "Dense", "Kronecker"])
+def test_every_door_to_a_solution_warns_of_nan(kind: str) -> None:
+    c, b = 0.5 ** np.arange(4.0), np.array([1.0, np.nan, 2.0, 3.0])
+    op = {
+        "Toeplitz": lambda: sm.Toeplitz(c),
+        "BlockToeplitz": lambda: sm.BlockToeplitz(c[:, None, None]),
+        "Circulant": lambda: sm.Circulant(c),
+        "Diagonal": lambda: sm.Diagonal(c),
+        "Dense": lambda: sm.Dense(np.diag(c)),
+        "Kronecker": lambda: sm.Kronecker(sm.Circulant(c[:2]), sm.Circulant(c[:2])),
+    }[kind]()
+    text = "the solution is NaN: A or b hold NaN or infinity"
+    doors = [(f"{kind}.solve", op.solve), (f"{kind}.inv_matvec", op.inv_matvec), ("solve", lambda b: sm.solve(op, b))]
+    if kind in {"Circulant", "Diagonal", "Dense", "Kronecker"}:
+        doors += [(f"{kind}.lstsq", op.lstsq), ("lstsq", lambda b: sm.lstsq(op, b))]
+    for name, door in doors:
+        with pytest.warns(scipy.linalg.LinAlgWarning, match=f"^{name}: {text}"):
+            door(b)
+        door(np.ones(4))  # no warning, which would be an error here

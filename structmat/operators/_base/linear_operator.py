@@ -27,7 +27,7 @@ from structmat._arrays.dtypes import (
 from structmat._arrays.libraries import can_raise_for_values, is_numpy
 from structmat._arrays.shapes import is_vector
 from structmat._arrays.typing import Array, ArrayLike, DType, Namespace
-from structmat._errors import ArgumentTypeError, ArgumentValueError
+from structmat._errors import ArgumentTypeError, ArgumentValueError, warn_of_nan
 from structmat._fourier.plans import Plan
 from structmat.operators._base.arithmetic import (
     add,
@@ -497,6 +497,12 @@ class LinearOperator(Hooks):
         numpy.linalg.LinAlgError
             If the operator is singular, of NumPy arrays; infinities or NaN for others.
 
+        Warns
+        -----
+        scipy.linalg.LinAlgWarning
+            If the solution holds NaN in NumPy, as where `b` does, which `structmat.solve` warns of too. A prepared
+            operator, which is to be fast, does not look.
+
         See Also
         --------
         LinearOperator.inv_matvec : For vectors along the last axis.
@@ -563,7 +569,13 @@ class LinearOperator(Hooks):
             self._to_working_precision(method, square=True)
         op, right, xp, dtype = self._operand(b, method, "b", rows, axis)
         x = op._solve(right, xp) if axis == -1 else op._in_columns(lambda A, v: A._solve(v, xp), right, xp)
-        return x if x.dtype == dtype else cast_back(x, dtype, xp)
+        return self._warned_of_nan(x if x.dtype == dtype else cast_back(x, dtype, xp), method)
+
+    def _warned_of_nan(self, x: Array, method: str) -> Array:
+        """Return a solution, after a warning where it holds NaN; of NumPy alone."""
+        if type(x) is np.ndarray and np.isnan(x).any():
+            warn_of_nan(f"{type(self).__name__}.{method}")
+        return x
 
     @closed_form(Hooks._determinant_factors, Hooks._det, otherwise="structmat.slogdet(op), its logarithm")
     def det(self) -> Array:
@@ -711,7 +723,8 @@ class LinearOperator(Hooks):
             inverse = op._damped_pinv(damp, xp)
         else:
             inverse = op._pinv(self._cutoff(rtol, "lstsq", xp), xp)
-        return cast_back(inverse._matvec(right, xp) if axis == -1 else inverse._matmat(right, xp), dtype, xp)
+        x = inverse._matvec(right, xp) if axis == -1 else inverse._matmat(right, xp)
+        return self._warned_of_nan(cast_back(x, dtype, xp), "lstsq")
 
     @closed_form(Hooks._eig, Hooks._eigvals, otherwise=_ITERATIVE.format("eigs", "numpy.linalg.eigvals"))
     def eigvals(self) -> Array:
