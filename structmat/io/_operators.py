@@ -114,9 +114,9 @@ def save(
     require_safetensors()
     from safetensors.numpy import save as as_bytes  # noqa: PLC0415  # an extra
 
-    if isinstance(path, LinearOperator | Fit):
-        text = f"must be a path, got {type(path).__name__}; the operator comes first: save(operator, path)"
-        raise ArgumentTypeError("save", "path", text)
+    if not isinstance(path, str | os.PathLike):
+        order = "; the operator comes first: save(operator, path)" if isinstance(path, LinearOperator | Fit) else ""
+        raise ArgumentTypeError("save", "path", f"must be a path, got {type(path).__name__}{order}")
     if (suffix := Path(path).suffix.lower()) in _OTHER_FORMATS:
         raise ArgumentValueError("save", "path", f"names a file of safetensors, which must not end in {suffix}")
     kind: type = type(operator)

@@ -241,6 +241,8 @@ def _slogdet(
     if rng is not None:
         rng = random_generator(rng, owner)
     wanted = None if target_error is None else non_negative(target_error, owner, "target_error")
+    if max_iter is not None:
+        max_iter = integer(max_iter, owner, "max_iter")
     if method is not None:
         _require_superfast(method, owner, alone=n_probes is None and wanted is None and max_iter is None)
     is_exact = n_probes is None or count >= op.shape[0]  # as many products are the matrix itself
@@ -384,7 +386,7 @@ def _by_estimate(
     """Return an estimate by groups of `count` probes, of which there are as many as the wanted error takes."""
     traced = any(rules_of(xp).is_traced(array) for array in op._arrays())
     usual = TRACED if traced else _STEPS
-    steps = usual if max_iter is None else integer(max_iter, owner, "max_iter")
+    steps = usual if max_iter is None else max_iter
     estimates, probes = [], []
     while True:
         probes.append(probes_of(op, count, random, xp))

@@ -172,6 +172,7 @@ def solve(
     if A.shape[0] != A.shape[1]:
         raise ArgumentValueError(owner, "A", f"must be square, got shape {A.shape}; use lstsq")
     one_of(assume, owner, "assume", ("general", "positive definite"))
+    most = _most_iterations(max_iter, A, owner)
     given = _given_preconditioner(preconditioner, A)
     if isinstance(method, Superfast):
         if given is not None or max_iter is not None:
@@ -200,7 +201,7 @@ def solve(
             iteration = ByIteration(
                 method=krylov or (CG() if assume == "positive definite" else GMRES()),
                 rtol=rtol,
-                max_iter=_most_iterations(max_iter, A, owner),
+                max_iter=most,
                 positive=assume == "positive definite" or (krylov is not None and krylov._needs_positive_definite),
                 nearest=isinstance(preconditioner, str),
             )
@@ -296,16 +297,17 @@ def lstsq(
     owner = "lstsq"
     require_operator(A, owner)
     damp = non_negative(damp, owner, "damp")
+    most = _most_iterations(max_iter, A, owner)
     question = _read(A, b, owner)
     op, right, xp = question.op, question.right, question.xp
+    rtol = _relative(rtol, question, owner)
 
     with suppress(NotImplementedError):
         inverse = op._damped_pinv(damp, xp) if damp else op.pinv()
         found = question.result(inverse.matvec(question.vectors))
         return question.finished(_warned(found, owner, None, xp))
     system, sides = _damped(op, right, damp, xp) if damp else (op, right)
-    rtol = _relative(rtol, question, owner)
-    iteration = ByIteration(LSMR(), rtol, _most_iterations(max_iter, A, owner), least_squares=True)
+    iteration = ByIteration(LSMR(), rtol, most, least_squares=True)
     before = iterations_before_elimination(system, least_squares=True) if max_iter is None else None
     ways = Ways(iteration.followed_by(BySingularVectors(rtol), before), rtol, Report(owner))
     try:

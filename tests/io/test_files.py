@@ -353,6 +353,9 @@ def test_files_of_matrices_and_of_operators_are_told_apart(tmp_path):
         for path in (None, 3, b"w"):
             with pytest.raises(sm.ArgumentTypeError, match=rf"^{owner}: path must be a path, got"):
                 getattr(io, owner)(path)
+    for path in (None, 3, sm.Identity(2)):
+        with pytest.raises(sm.ArgumentTypeError, match=r"^save: path must be a path, got"):
+            io.save(sm.Identity(2), path)
 
 
 # Descriptions

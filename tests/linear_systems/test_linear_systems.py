@@ -1249,3 +1249,13 @@ def test_what_makes_no_progress_is_eliminated_after_a_trial():
     found = sm.solve(A, rng.standard_normal(n))
     assert found.iterations <= 50
     assert found.residual < 1e-10
+
+
+@pytest.mark.parametrize("most", ["3", 1.5, 0])
+def test_the_most_iterations_are_looked_at_where_there_is_a_closed_form_too(most: Any) -> None:
+    A = sm.Toeplitz(0.5 ** np.arange(4.0))
+    for function in (lambda: solve(A, np.ones(4), max_iter=most), lambda: lstsq(A, np.ones(4), max_iter=most)):
+        with pytest.raises((TypeError, ValueError), match="max_iter must be"):
+            function()
+    with pytest.raises((TypeError, ValueError), match="slogdet: max_iter must be"):
+        sm.slogdet(A, max_iter=most)

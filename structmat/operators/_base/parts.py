@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from structmat._arrays.dtypes import in_precision, precision_of
@@ -11,6 +11,13 @@ from structmat._arrays.shapes import broadcast_shapes
 from structmat._arrays.typing import Array, Namespace
 from structmat._errors import ArgumentTypeError, ArgumentValueError
 from structmat.operators._base.linear_operator import LinearOperator
+
+
+def sequence_of_parts(owner: str, argument: str, value: Any) -> tuple[Any, ...]:
+    """Return the parts of an operator that is made of others as a tuple, after the check that there is a sequence."""
+    if not isinstance(value, Iterable):
+        raise ArgumentTypeError(owner, argument, f"must be a sequence of operators, got {type(value).__name__}")
+    return tuple(value)
 
 
 def require_operators(owner: str, argument: str, operators: tuple[Any, ...]) -> None:

@@ -17,7 +17,7 @@ from structmat.operators._base.combination import Combination
 from structmat.operators._base.hooks import Context
 from structmat.operators._base.linear_operator import LinearOperator
 from structmat.operators._base.near import Near, NearCirculant, on_one_grid
-from structmat.operators._base.parts import require_operators, values_of
+from structmat.operators._base.parts import require_operators, sequence_of_parts, values_of
 
 
 class Chain(Combination):
@@ -35,7 +35,7 @@ class Chain(Combination):
     def _checked_factors(self) -> tuple[LinearOperator, ...]:
         """Return the factors as a tuple after the checks that every product needs."""
         owner = type(self).__name__
-        factors = tuple(self.factors)
+        factors = sequence_of_parts(owner, "factors", self.factors)
         require_operators(owner, "factors", factors)
         for left, right in pairwise(factors):
             if left.shape[1] != right.shape[0]:

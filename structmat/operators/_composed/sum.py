@@ -17,7 +17,7 @@ from structmat.operators._base.combination import Combination, combined, flat
 from structmat.operators._base.hooks import Context
 from structmat.operators._base.linear_operator import LinearOperator
 from structmat.operators._base.near import Eigenvectors, Near, NearCirculant, on_one_grid
-from structmat.operators._base.parts import require_operators, values_of
+from structmat.operators._base.parts import require_operators, sequence_of_parts, values_of
 from structmat.operators._composed.eigendecomposition import ByEigenvalues, shifted
 from structmat.operators._composed.prepared import Prepared, prepared_by
 from structmat.operators._composed.scaled import identity_factor
@@ -56,7 +56,7 @@ class Sum(ByEigenvalues, Combination):
     """The terms."""
 
     def __post_init__(self) -> None:
-        terms = tuple(self.terms)
+        terms = sequence_of_parts("Sum", "terms", self.terms)
         require_operators("Sum", "terms", terms)
         if len({t.shape for t in terms}) > 1:
             text = " + ".join(str(t.shape) for t in terms)
