@@ -105,7 +105,7 @@ def test_zero_and_scales():
     assert errors == pytest.approx([errors[0]] * 3, rel=1e-2)
 
 
-@in_one_test("shape, block_size", GRIDS)
+@pytest.mark.parametrize(("shape", "block_size"), GRIDS)
 def test_a_fit_needs_no_random_starts(shape, block_size):
     W = matrix(shape)
     fit = fit_cdd(W, 5, block_size=block_size, restarts=0, max_iter=20, rng=0)

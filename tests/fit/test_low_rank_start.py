@@ -85,6 +85,15 @@ def test_rectangles_of_rank_two(pair, data):
     assert off.sum() <= (whole if blocks == 1 and whole > 1 else 0)
 
 
+def test_of_several_whole_blocks_one_row_of_each_may_be_left():
+    rng = np.random.default_rng(0)
+    for _ in range(5):
+        A, B = rng.standard_normal((24, 2)), rng.standard_normal((8, 2))
+        left = CDDProduct.from_vectors(*low_rank_product(A, B, 8), block=True).to_dense() - A @ B.T
+        is_left = np.linalg.norm(left, axis=1) > 1e-10
+        assert max(is_left.reshape(3, 8).sum(axis=1)) <= 1
+
+
 @in_one_test("real", [True, False])
 @in_one_test("tiny", [1e-100, 1e-170, 1e-300, 5e-324])
 def test_rows_whose_squares_vanish(tiny, real):

@@ -728,7 +728,7 @@ def test_operators_without_arrays():
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.complex128], ids=str)
-@in_one_test("shape", [(5, 3), (3, 5), (5, 5)])
+@pytest.mark.parametrize("shape", [(5, 3), (3, 5), (5, 5)])
 @in_one_test("transform", TRANSFORMS)
 @in_one_test("max_iter", [None, 1000])
 def test_least_squares_have_derivatives(dtype, shape, transform, max_iter):

@@ -148,8 +148,8 @@ def test_eight_threads_use_one_operator_at_once(n: int) -> None:
 
 
 @pytest.mark.usefixtures("engine")
-@pytest.mark.parametrize("dtype", list(TOLERANCE))
-@in_one_test("n", [1, 2, 5, 64, 101, 1009, 1024, 5000])
+@in_one_test("dtype", list(TOLERANCE))
+@pytest.mark.parametrize("n", [1, 2, 5, 64, 101, 1009, 1024, 5000])
 def test_prepared_solutions_are_those_of_the_operator(n: int, dtype: str) -> None:
     v = Vectors(n, dtype)
     scales = np.logspace(0, -3, n // 2 + 1 if np.dtype(dtype).kind == "f" else n)  # of the spectrum, small values too

@@ -9,8 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.cases import in_one_test
-
 torch = pytest.importorskip("torch")
 
 import structmat as sm
@@ -382,7 +380,7 @@ MANY_DIRECTIONS: dict[str, tuple[Any, list[Any]]] = {
 
 
 @pytest.mark.filterwarnings("ignore:There is a performance drop")  # of windows, in the vmap of torch
-@in_one_test("name", MANY_DIRECTIONS)
+@pytest.mark.parametrize("name", MANY_DIRECTIONS)
 def test_derivatives_in_many_directions_at_once_are_those_one_by_one(name: str) -> None:
     function, shapes = MANY_DIRECTIONS[name]
     rng = np.random.default_rng(0)

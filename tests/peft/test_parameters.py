@@ -63,7 +63,7 @@ def adapted_names(model: PeftModel) -> tuple[set[str], set[str]]:
 
 class TestTargets:
     @pytest.mark.filterwarnings("ignore:The following (rank|alpha)_pattern keys did not match:RuntimeWarning")
-    @in_one_test("kind", ["mixtral", "qwen3_moe", "olmoe"])
+    @pytest.mark.parametrize("kind", ["mixtral", "qwen3_moe", "olmoe"])
     @in_one_test("targets", ["all-linear", "usual", r".*\.(q_proj|w1|w2|w3|gate_proj|up_proj|down_proj)", "gate"])
     def test_what_lora_adapts_is_adapted(self, kind: str, targets: str) -> None:
         """The names of layers before transformers 5 mean the stacks of today, and "all-linear" the router too."""

@@ -279,7 +279,7 @@ def test_every_hook_is_broken_in_some_way() -> None:
     assert sum(not fault.needs_matrix for fault in FAULTS) >= 30
 
 
-@in_one_test("kind", OPERATORS)
+@pytest.mark.parametrize("kind", OPERATORS)
 @in_one_test("n", [5, N])
 def test_what_is_broken_is_right_before(kind: str, n: int) -> None:
     check_operator(OPERATORS[kind](n), rng=0)

@@ -88,7 +88,7 @@ def test_long_ones(name: str) -> None:
     assert_is_that_of(factor(c, d, there), written_out(c, d, there), b)
 
 
-@in_one_test("name", sorted(KERNELS))
+@pytest.mark.parametrize("name", sorted(KERNELS))
 def test_accuracy_at_a_condition_of_a_million(name: str) -> None:
     n = 1000
     c, _, there, b = problem(name, n)

@@ -251,7 +251,7 @@ class Convolves(nn.Module):
         return fft_conv(input, self.weight, method=self.method)
 
 
-@in_one_test("method", ["auto", "direct", "fft"])
+@pytest.mark.parametrize("method", ["auto", "direct", "fft"])
 @in_one_test("wrap", [lambda layer: layer, Convolves])
 def test_exporters_see_plain_convolutions_of_any_size(method, wrap):
     """No guard tells sizes apart by which the choice would be made: here a sample more would make another one."""
