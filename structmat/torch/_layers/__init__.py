@@ -5,7 +5,8 @@ and how a change meets them; `adapt`, the files of adapters and `structmat.peft`
 
 - `kinds`: all of them, and which one a module is the base of
 - `linear`, `convolution`, `embedding`, `attention`: the kinds
-- `adapted_layer`: what they share
+- `summed_layer`: what kinds share whose base runs with sums of its weights and the changes
+- `adapted_layer`: what all share
 - `nested_tensors`: samples with different numbers of rows
 - `experts`: a module of experts with changes of its parameters, which is no layer
 - `adapted_module`: what all of these share

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import Any
 
 import torch
@@ -13,13 +12,8 @@ from torch.nn.functional import pad
 
 from structmat._errors import ArgumentTypeError, ArgumentValueError
 from structmat.torch._adapters.adapter import CDDAdapter
-from structmat.torch._changes.compilers import sees_operations
-from structmat.torch._changes.dense import summed
-from structmat.torch._changes.operation import without_autocast
-from structmat.torch._distributed import within_fsdp
-from structmat.torch._layers.adapted_layer import AdaptedLayer, Change
-from structmat.torch._layers.base_weight import owner_of
-from structmat.torch._layers.changed_call import forward_replaced, replaced
+from structmat.torch._layers.adapted_layer import Change
+from structmat.torch._layers.summed_layer import SummedLayer
 
 __all__ = ["CDDMultiheadAttention"]
 
@@ -28,7 +22,7 @@ _IN = ("q_proj_weight", "k_proj_weight", "v_proj_weight")
 _CALL = inspect.signature(nn.MultiheadAttention.forward)
 
 
-class CDDMultiheadAttention(AdaptedLayer):
+class CDDMultiheadAttention(SummedLayer):
     """A frozen attention module of torch and a trainable change ``alpha D C D`` of its projections.
 
     The weights of queries, keys, values and outputs, on top of each other, are changed as one matrix of
@@ -76,16 +70,12 @@ class CDDMultiheadAttention(AdaptedLayer):
     """
 
     _plural = "attention modules of torch"
-    _calls_base = False
     _shown = frozenset(
         {
             *("embed_dim", "kdim", "vdim", "_qkv_same_embed_dim", "num_heads", "head_dim", "dropout", "batch_first"),
             *("in_proj_weight", *_IN, "in_proj_bias", "bias_k", "bias_v", "add_zero_attn", "out_proj", "merge_masks"),
         }
     )
-
-    def __init__(self, base: nn.MultiheadAttention, **options: Any) -> None:
-        super().__init__(base, *self._features(base), **options)
 
     @classmethod
     def _recognises(cls, module: nn.Module) -> bool:
@@ -103,11 +93,6 @@ class CDDMultiheadAttention(AdaptedLayer):
         return (*(("in_proj_weight",) if base._qkv_same_embed_dim else _IN), "out_proj.weight")
 
     @classmethod
-    def _weights(cls, base: Any) -> dict[str, Tensor]:
-        """Return the weights by name: parameters, or tensors that FSDP puts into their places while it gathers them."""
-        return {name: getattr(*owner_of(base, name)) for name in cls._weight_names(base)}
-
-    @classmethod
     def _summed(cls, base: Any, weights: Mapping[str, Tensor], plus: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
         columns, _ = cls._features(base)
         matrix = plus(torch.cat([pad(weight, (0, columns - weight.shape[1])) for weight in weights.values()]))
@@ -115,59 +100,15 @@ class CDDMultiheadAttention(AdaptedLayer):
         return {name: piece[:, : weight.shape[1]] for (name, weight), piece in zip(weights.items(), rows, strict=True)}
 
     @classmethod
-    def _multiplies_by_weight(cls, base: Any, features: tuple[int, int]) -> bool:
-        return True  # torch's own forward pass does; `_recognises` takes no other
-
-    @classmethod
     def _batch_axis(cls, base: Any) -> int:
         return 0 if base.batch_first else 1
 
     @classmethod
-    def _with_changes(
-        cls, base: Any, changes: Sequence[Change], call: Callable[..., Any], x: Tensor, *args: Any, **kwargs: Any
-    ) -> Any:
-        if not changes:
-            return call(x, *args, **kwargs)
-        if all(samples is None for _, samples in changes):
-            return cls._called_with_sums(base, [adapter for adapter, _ in changes], x, *args, **kwargs)
-        return cls._of_samples(base, changes, _CALL.bind(base, x, *args, **kwargs).arguments)
-
-    @classmethod
-    def _called_with_sums(cls, base: Any, adapters: Sequence[CDDAdapter], *args: Any, **kwargs: Any) -> Any:
-        """Call a base whose weights are sums with some changes."""
-        if not adapters:
-            return base(*args, **kwargs)
-        if sees_operations():
-            return torch.func.functional_call(base, cls._sums(base, adapters), args, kwargs)
-        inner = within_fsdp(base)
-        with forward_replaced(inner, partial(cls._with_sums, inner, adapters)):
-            return base(*args, **kwargs)
-
-    @classmethod
-    def _with_sums(
-        cls, base: Any, adapters: Sequence[CDDAdapter], inner: Callable[..., Any], *args: Any, **kwargs: Any
-    ) -> Any:
-        """Return what the forward pass of a base returns with sums in the place of its weights."""
-        with replaced(base, cls._sums(base, adapters)):
-            return inner(*args, **kwargs)
-
-    @classmethod
-    def _sums(cls, base: Any, adapters: Sequence[CDDAdapter]) -> dict[str, Tensor]:
-        """Return the sums of the weights of a base and some changes, by the names of the weights."""
-
-        def plus(matrix: Tensor) -> Tensor:
-            with without_autocast(matrix):
-                for adapter in adapters:
-                    *others, right = adapter.vectors.forward()
-                    matrix = summed(matrix, [*others, adapter.dropped(right)], adapter.gain)
-            return matrix
-
-        return cls._summed(base, cls._weights(base), plus)
-
-    @classmethod
-    def _of_samples(cls, base: Any, changes: Sequence[Change], given: dict[str, Any]) -> tuple[Tensor, Tensor | None]:
+    def _of_samples(
+        cls, base: Any, changes: Sequence[Change], x: Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor | None]:
         """Call a base for the samples of each adapter in turn, and put the outputs in the order of the samples."""
-        x = given["query"]
+        given = _CALL.bind(base, x, *args, **kwargs).arguments
         if x.is_nested or x.ndim != 3:
             text = "must be a tensor with three axes where samples have changes of their own: pad it"
             raise ArgumentValueError("CDDMultiheadAttention", "query", text)
