@@ -40,6 +40,11 @@ def test_the_page_on_reproduction_says_what_the_runs_of_few_parameters_say(modul
     assert missing("docs/reproduction.md", modules("_statements").of_few_parameters(runs["few_parameters"])) == []
 
 
+def test_the_page_on_reproduction_says_what_one_difference_changes(modules, runs):
+    of, both = modules("_statements"), (runs["adapter_pairs"], runs["fair_adapters"])
+    assert missing("docs/reproduction.md", [*of.of_clipping(*both), *of.of_forms(*both)]) == []
+
+
 def test_the_guide_says_what_the_runs_say_of_the_layers_to_adapt(modules, runs):
     costs = (RESULTS / "adapter_costs.md").read_text("utf-8")
     expected = modules("_statements").of_the_guide(runs["adapter_pairs"], runs["fair_adapters"], costs)
