@@ -222,7 +222,7 @@ class ToeplitzSystem(AcceptedSystem):
 
     def _solve_quickly(self, b: NDArray[Any]) -> NDArray[Any] | None:
         """Return solutions for a few right-hand sides by the fastest way, or None where it is not accurate."""
-        if self.n <= thresholds.SMALL or self.n >= thresholds.LONG or len(b) > thresholds.FEW or self.ready:
+        if not thresholds.LEAST_QUICK <= self.n <= thresholds.MOST_QUICK or len(b) > thresholds.FEW or self.ready:
             return None
         if self.n <= thresholds.DENSE and self.eps > _EPS:  # where elimination tells the condition of single precision
             return None
