@@ -64,7 +64,7 @@ def _times_power_of_two_in_numpy(x: Any, exponents: Any) -> Any:
 
 def divided(dividend: Array | float, divisor: Array | Scalar, xp: Namespace) -> Array:
     """Return the quotient; NaN stays NaN without a warning, which NumPy gives for complex numbers only."""
-    if not can_raise_for_values(xp):
+    if xp is not numpy_namespace and not can_raise_for_values(xp):
         return dividend / divisor
     with np.errstate(invalid="ignore"):
         return dividend / divisor

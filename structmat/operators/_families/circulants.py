@@ -190,6 +190,10 @@ class Circulant(CirculantLike):
         """``(n, n)``."""
         return (self.c.shape[-1], self.c.shape[-1])
 
+    @property
+    def _sizes(self) -> tuple[int, ...]:
+        return (self.c.shape[-1],)
+
     def _as_circulant(self) -> Circulant:
         return self
 
