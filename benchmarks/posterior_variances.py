@@ -1,4 +1,4 @@
-"""Claim: the posterior variances of 100,000 points, gaps and a forecast included, take less than a second.
+"""Claim: the posterior variances of 100,000 points, gaps and a forecast included, take about a second.
 
 Series of Matérn 3/2 covariance with a length of 10 steps, the rational quadratic and the spherical covariance with
 lengths of 50 and 60, as in ``likelihoods.py``. A tenth of the points is missing, and so are the last hundredth, which
