@@ -89,6 +89,16 @@ def test_variances_keep_the_digits_of_small_noise(name: str) -> None:
     assert np.max(found.variances) <= 1e-9
 
 
+@pytest.mark.parametrize("name", ["rational quadratic", "triangle"])
+def test_variances_keep_the_digits_of_large_noise(name: str) -> None:
+    """Where noise is far above the process, a variance is near the prior, and a difference from the noise loses it."""
+    n = 700
+    K, seen = sm.Toeplitz(SHAPES[name](np.arange(n))), np.arange(n) % 7 > 0
+    found = sm.posterior_variances(K, 1e9, seen)
+    expected = dense_variances(K.to_dense(), np.full(n, 1e9), seen)
+    np.testing.assert_allclose(found.variances, expected, rtol=0, atol=1e-14)
+
+
 @pytest.mark.parametrize("name", ["exponential", "triangle"])
 @backends.on("numpy", "torch", "jax", "array-api-strict")
 def test_variances_on_every_library(backend: Backend, name: str) -> None:
