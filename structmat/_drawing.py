@@ -119,6 +119,10 @@ class CurveLine(NamedTuple):
     least: NDArray[Any] | None = None
     most: NDArray[Any] | None = None
     """The least and the largest error of a matrix, if the points are means over several."""
+    label: str | None = None
+    """What the legend calls the line, if there are several."""
+    dashes: Any = "solid"
+    """How the line is drawn."""
 
 
 AXES = {"share": "parameters, % of dense", "parameters": "parameters", "factors": "factors"}
@@ -203,8 +207,9 @@ def draw_error_curves(
         set_integer_ticks(own.xaxis, 10)
     elif lines:
         _name_factors(own, lines[0], small=width is not None)
-    every = [np.concatenate([line.error, line.largest, *([] if line.most is None else [line.most])]) for line in lines]
-    whole = np.concatenate([*every, *(error for _, error in rivals.values())])
+    bands = [band for line in lines for band in (line.least, line.most) if band is not None]
+    every = [each for line in lines for each in (line.error, line.largest)]
+    whole = np.concatenate([*every, *bands, *(error for _, error in rivals.values())])
     whole = whole[np.isfinite(whole)]
     set_error_axis(own, (drawn(whole) if least < _SMALL else np.maximum(whole, _SMALL)).tolist())
     own.set_xlim(left=0.0, right=right)
@@ -221,7 +226,10 @@ def _draw_line(ax: Axes, line: CurveLine, drawn: Callable[[NDArray[Any]], NDArra
     made = np.flatnonzero(np.isfinite(line.error))
     where, style = line.where[made], method_style("cdd")
     mark = style.marker if made.size <= FEW else ""
-    ax.plot(where, drawn(line.error[made]), color=style.color, linewidth=2.4, label=style.label, zorder=3)
+    label = line.label or style.label
+    ax.plot(
+        where, drawn(line.error[made]), color=style.color, linestyle=line.dashes, linewidth=2.4, label=label, zorder=3
+    )
     _draw_points(ax, line, drawn, mark)
     if line.least is not None and line.most is not None:
         low, high = drawn(line.least[made]), drawn(line.most[made])

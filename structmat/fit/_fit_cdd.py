@@ -36,7 +36,7 @@ from structmat.fit._matrices import (
 )
 from structmat.fit._problem import Found, Problem
 from structmat.fit._result import FitResult
-from structmat.fit._search import GAINS_LITTLE, OF_A_START, ROUNDINGS_AT_FIRST, Search, gains_little
+from structmat.fit._search import GAINS_LITTLE, OF_A_START, ROUNDINGS_AT_FIRST, Search
 from structmat.fit._three_factor_search import ThreeFactorSearch
 from structmat.operators import CDDLayout, CDDProduct, Diagonal
 
@@ -259,7 +259,7 @@ def _message(problem: Problem, found: Found, control: Control, error: float) -> 
         return f"{control.status}: the best so far"
     if found.converged:
         return "converged"
-    if problem.layout.n_factors > 3 and gains_little(found.history):
+    if found.slow:
         return GAINS_LITTLE
     return ALL_MADE
 

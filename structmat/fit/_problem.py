@@ -61,6 +61,8 @@ class Found(NamedTuple):
     """Whether the last iterations lowered the error by no more than the tolerance, or the product is exact."""
     exact: bool = False
     """Whether a search has found it to be the matrix up to rounding."""
+    slow: bool = False
+    """Whether a descent to it has ended where its steps gained little."""
 
     def transposed(self) -> Found:
         """Return the transposed product."""

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from structmat.fit._control import Control
     from structmat.fit._problem import Problem
 
-__all__ = ["GAINS_LITTLE", "OF_A_START", "ROUNDINGS_AT_FIRST", "Candidate", "Search", "gains_little"]
+__all__ = ["GAINS_LITTLE", "OF_A_START", "ROUNDINGS_AT_FIRST", "Candidate", "Search"]
 
 OF_A_START = 100
 """Where time is limited, a fit that only gives a start to another one makes no more iterations than this. A share of
@@ -78,7 +78,7 @@ it. Nine factors of a real weight change of 384 rows: 0.5661 after 200 iteration
 _GAIN_OF = 100
 """The iterations whose gain is looked at: single ones may gain little on the way."""
 
-GAINS_LITTLE = f"ended where {_GAIN_OF} iterations gained less than {_GAIN:.1%}; a time limit lets the search go on"
+GAINS_LITTLE = "ended where iterations gained little; a time limit lets the search go on"
 """What is said of a fit that ended there."""
 
 _FULL_SIDE = 256
@@ -221,6 +221,8 @@ class Candidate:
     """Whether the last iterations lowered the error by no more than the tolerance, or the product is exact."""
     exact: bool = False
     """Whether it is the matrix up to rounding."""
+    slow: bool = False
+    """Whether a descent to it has ended where its steps gained little."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -281,7 +283,8 @@ class Search(StoppableSearch):
     def best(self) -> Found:
         """The best product so far."""
         best = self._best
-        found = Found(best.start, self.objective.vectors(best.parameters), best.history, best.converged, best.exact)
+        said = {"converged": best.converged, "exact": best.exact, "slow": best.slow}
+        found = Found(best.start, self.objective.vectors(best.parameters), best.history, **said)
         return found.scaled(self._log2_scale)
 
     def run(self) -> None:
@@ -554,7 +557,7 @@ class Search(StoppableSearch):
         if self._may_be_exact:
             is_slow = None if to_the_end else partial(_has_stalled, share=_STALLED, steps=_STALLED_FOR)
             return self._descended_from(start, most, second_order_steps, is_slow)
-        return self._descended_from(start, most, lbfgs, None if to_the_end or self.control.endless else gains_little)
+        return self._descended_from(start, most, lbfgs, None if to_the_end or self.control.endless else _gains_little)
 
     def _refined(self, start: Candidate, most: int) -> Candidate:
         """Return what steps of second order make of a product that a polish has ended with, while they gain much."""
@@ -579,10 +582,10 @@ class Search(StoppableSearch):
         last = kept = objective.parameters(objective.vectors(start.parameters))
         allowed = objective.allowed_spread(last, self.dtype)
         recent: deque[float] = deque(maxlen=_WINDOW + 1)
-        converged = False
+        converged = slow = False
 
         def after_iteration(parameters: NDArray[Any], error: float) -> None:
-            nonlocal last, kept, converged
+            nonlocal last, kept, converged, slow
             last = parameters
             errors.append(error)
             recent.append(error)
@@ -590,7 +593,8 @@ class Search(StoppableSearch):
                 kept = last
             converged = len(recent) > _WINDOW and recent[0] - error <= _WINDOW * self.control.tol * error
             self._report(start.start, "polish", len(errors) - 1, end, error)
-            if converged or (is_slow is not None and is_slow(errors[first:])):
+            slow = is_slow is not None and is_slow(errors[first:])
+            if converged or slow:
                 raise StopIteration
 
         try:
@@ -600,7 +604,7 @@ class Search(StoppableSearch):
             last = last if objective.spread(last) <= allowed else kept
             found = self._candidate(start.start, last)
             exact = found.error <= _ROUNDINGS * float(np.finfo(self.dtype).eps)
-            found = replace(found, history=errors, converged=converged or exact, exact=exact)
+            found = replace(found, history=errors, converged=converged or exact, exact=exact, slow=slow)
             self._offer(found)
         return found
 
@@ -630,7 +634,7 @@ PLANTED = {"peeling"}
 """The names of those starts that find planted products."""
 
 
-def gains_little(errors: Sequence[float]) -> bool:
+def _gains_little(errors: Sequence[float]) -> bool:
     """Tell whether the last iterations of a polish have lowered the error by so little that it ends without a limit."""
     return len(errors) > _GAIN_OF and errors[-1 - _GAIN_OF] - errors[-1] < _GAIN * errors[-1]
 

@@ -357,7 +357,8 @@ def _lines(means: Any, rows: Sequence[Mapping[str, Any]], x: str) -> tuple[list[
 
     column = {"share": "share", "parameters": "n_parameters", "factors": "n_factors"}[x]
     unit = 100.0 if x == "share" else 1.0
-    lines = []
+    lines: list[CurveLine] = []
+    sizes = []
     for block_size, own in means[means["method"] == "cdd"].groupby("block_size", sort=False):
         points = own.sort_values("n_factors")
         said = [
@@ -374,6 +375,10 @@ def _lines(means: Any, rows: Sequence[Mapping[str, Any]], x: str) -> tuple[list[
             **arrays,
         )
         lines.append(line if int(points["layers"].max()) > 1 else line._replace(least=None, most=None))
+        sizes.append(block_size)
+    if len(lines) > 1:
+        named = zip(lines, sizes, ("solid", (0, (5, 1.5)), (0, (1.5, 1)), "dashdot") * len(lines), strict=False)
+        lines = [line._replace(label=f"CDD, blocks of {size}", dashes=dashes) for line, size, dashes in named]
     rivals = {}
     for name, own in means[means["method"] != "cdd"].groupby("method", sort=False):
         points = own.sort_values(column).drop_duplicates(column)

@@ -252,7 +252,7 @@ def test_a_curve_says_which_fits_would_gain_from_more_time(fake):
     assert "a time limit" not in repr(curve)
     results = (curve.results[0], replace(curve.results[1], message=GAINS_LITTLE))
     assert repr(replace(curve, results=results)).endswith(
-        "\n5 factors: ended where 100 iterations gained less than 0.1%; a time limit lets the search go on"
+        "\n5 factors: ended where iterations gained little; a time limit lets the search go on"
     )
 
 

@@ -168,6 +168,8 @@ def test_a_polish_near_low_rank_ends_with_steps_of_second_order():
     refined, further = search._refined(polished, 300), search._polished(polished, 300)
     assert refined.error < 0.99 * further.error < polished.error
     assert search.best.history[-1] == refined.history[-1]
+    assert refined.slow
+    assert search.best.slow  # which is said of the fit, and that it was completed
     allowed = search.objective.allowed_spread(polished.parameters, W.dtype)
     assert search.objective.spread(refined.parameters) <= allowed
     large = Search(Problem(W, CDDLayout(W.shape, 7), W.dtype), control, np.random.default_rng(0))
