@@ -325,7 +325,7 @@ def _shown(name: str) -> property:
             raise AttributeError(name)
         return getattr(layer.get_base_layer(), name)
 
-    return property(read)
+    return property(read, doc="That of the base layer.")
 
 
 # A method __getattr__ would be called for each module that a forward pass reads.

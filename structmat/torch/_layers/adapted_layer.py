@@ -46,7 +46,7 @@ class AdaptedLayer(AdaptedModule):
         super().__init_subclass__()
         # A method __getattr__ would be called for each module and parameter that a forward pass reads.
         for name in cls._shown:
-            setattr(cls, name, property(attrgetter(f"base.{name}")))
+            setattr(cls, name, property(attrgetter(f"base.{name}"), doc="That of the base."))
 
     def __init__(self, base: nn.Module | None, in_features: int, out_features: int, **options: Any) -> None:
         super().__init__()
