@@ -4,7 +4,7 @@ Layers have the same number of input and output channels, and no padding. "auto"
 `FFTConv2d` do, "fft" what they do if they are told to. Times are of a forward pass without gradients, and of a forward
 and a backward pass with those of input, weight and bias. julius convolves along one axis only, and transforms always.
 --costs measures the choice instead: what it takes where convolutions are short, and for convolutions of random shapes
-how their times compare with the costs by which "auto" chooses (`structmat/torch/_long_convolutions/plan.py`). --quick
+how their times compare with the costs by which "auto" chooses (`structmat/_long_convolutions/plan.py`). --quick
 makes everything small; --out writes a section of ``convolutions.md``.
 """
 
@@ -24,9 +24,9 @@ import numpy as np
 import torch
 from _common import begin, finish, in_turns, parser, ratio, shown, table
 
+from structmat._long_convolutions import operation as convolutions
+from structmat._long_convolutions import plan
 from structmat.torch import FFTConv1d, FFTConv2d
-from structmat.torch._long_convolutions import operation as convolutions
-from structmat.torch._long_convolutions import plan
 
 ENGINE = "torch's own transforms and matrix products"
 CHANNELS = (1, 8, 64)

@@ -6,9 +6,8 @@ Map of the package; each line imports only from those below it:
 - `_files`: an adapter in a folder: `save_adapter`, `load_adapter`, `using_adapter`
 - `_model`: a whole model: `adapt`, `remove_adapters`, and which layers names mean
 - `_layers`: a frozen layer with a change: `CDDLinear` and its relatives, one file for each kind of layer
-- `_long_convolutions`: `FFTConv1d` and its relatives, `fft_conv`, `replace_convolutions`
 - `_adapters`: the trainable vectors of a change: `CDDAdapter`, `StackedCDDAdapter`, and what can be chosen for them
-- `_changes`: the mathematics of a change: rows, dense sums, experts, the differentiable operation, and who sees it
+- `_changes`: the mathematics of a change: rows, dense sums, experts, and the differentiable operation
 - `_calls`: modules that read the weight of a layer without calling it, where changes are lost
 - `_distributed`: engines that train a model in several processes, and other wrappers of whole models
 
@@ -29,19 +28,19 @@ except ModuleNotFoundError as error:
     raise ImportError('structmat.torch needs the extra "torch": pip install "structmat[torch]"') from error
 
 from structmat._gpytorch.bridge import as_linear_operator
-from structmat.torch._adapters.adapter import CDDAdapter
-from structmat.torch._adapters.stacked_adapter import StackedCDDAdapter
-from structmat.torch._bank import AdapterBank
-from structmat.torch._files.load import load_adapter, using_adapter
-from structmat.torch._files.save import save_adapter
-from structmat.torch._layers import CDDConv, CDDEmbedding, CDDExperts, CDDLinear, CDDMultiheadAttention
-from structmat.torch._long_convolutions import (
+from structmat._long_convolutions import (
     FFTConv1d,
     FFTConv2d,
     FFTConv3d,
     fft_conv,
     replace_convolutions,
 )
+from structmat.torch._adapters.adapter import CDDAdapter
+from structmat.torch._adapters.stacked_adapter import StackedCDDAdapter
+from structmat.torch._bank import AdapterBank
+from structmat.torch._files.load import load_adapter, using_adapter
+from structmat.torch._files.save import save_adapter
+from structmat.torch._layers import CDDConv, CDDEmbedding, CDDExperts, CDDLinear, CDDMultiheadAttention
 from structmat.torch._model.adapt import AdapterSummary, adapt, remove_adapters
 from structmat.torch._model.linear_weights import LinearWeight, linear_weights
 

@@ -95,7 +95,7 @@ RELATED: dict[str, tuple[str, ...]] = {
     "structmat/torch/_layers/changed_call.py": ("torch/test_attention.py", "torch/test_experts.py"),
     "structmat/torch/_files": ("torch/test_low_bits.py", "torch/test_files.py"),
     "structmat/torch/_model": ("torch/test_half_changes.py", "torch/test_model.py"),
-    "structmat/torch/_long_convolutions": ("torch/test_convolutions.py",),
+    "structmat/_long_convolutions": ("torch/test_convolutions.py",),
     "structmat/peft": (
         "peft/test_layer_laws.py",
         "peft/test_layer.py",

@@ -16,6 +16,8 @@ torch = pytest.importorskip("torch")
 from torch import nn
 from torch.nn.utils import parametrizations, parametrize
 
+from structmat._long_convolutions import operation, transforms
+from structmat._long_convolutions.plan import Convolution, tile_for
 from structmat.torch import (
     FFTConv1d,
     FFTConv2d,
@@ -23,8 +25,6 @@ from structmat.torch import (
     fft_conv,
     replace_convolutions,
 )
-from structmat.torch._long_convolutions import operation, transforms
-from structmat.torch._long_convolutions.plan import Convolution, tile_for
 from tests.torch.common import compiler, kept_bytes, quietly
 
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths:UserWarning")

@@ -6,5 +6,4 @@ Each file imports only from those below it:
 - `operation`: the one differentiable operation of changes, which keeps nothing but the input
 - `rows`: a change and its gradients, row by row and in chunks; pure functions
 - `dense`: a change as a dense matrix, its sum with a weight, and its gradients
-- `compilers`: compilers, exporters, tracers and transforms, which see the operations of a layer
 """

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from structmat.torch._changes.compilers import sees_operations
+from structmat._torch_modes import sees_operations
 
 __all__ = [
     "change_as_matrix",

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from structmat.torch._changes.compilers import sees_operations
+from structmat._torch_modes import sees_operations
 from structmat.torch._changes.dense import wide_dtype
 from structmat.torch._changes.operation import apply_change
 from structmat.torch._changes.rows import Samples

@@ -14,20 +14,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from structmat.torch._changes.compilers import for_compilers, has_transforms, sees_operations
+from structmat._torch_modes import autocast_dtype, for_compilers, has_transforms, sees_operations
 from structmat.torch._changes.dense import change_as_matrix, differentiable_gradients
 from structmat.torch._changes.rows import Samples, Working, change_rows, chunked_change, chunked_gradients
 
-__all__ = ["apply_change", "autocast_dtype", "fuses", "get_one_dtype", "without_autocast"]
-
-
-def autocast_dtype(given: Tensor) -> torch.dtype | None:
-    """Return the dtype in which torch takes a factor of a product under autocast; None if autocast is off."""
-    device = given.device.type
-    if given.is_meta or not torch.is_autocast_enabled(device):  # "meta" has none
-        return None
-    casts = given.is_floating_point() and given.dtype != torch.float64
-    return torch.get_autocast_dtype(device) if casts else given.dtype
+__all__ = ["apply_change", "fuses", "get_one_dtype", "without_autocast"]
 
 
 def without_autocast(x: Tensor) -> AbstractContextManager[object]:

@@ -21,11 +21,11 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from structmat._errors import ArgumentTypeError, ArgumentValueError
+from structmat._torch_modes import autocast_dtype, sees_operations
 from structmat.torch._adapters.stacked_adapter import StackedCDDAdapter
-from structmat.torch._changes.compilers import sees_operations
 from structmat.torch._changes.dense import costs_less_dense, summed, wide_dtype
 from structmat.torch._changes.experts import by_expert, loops_over_experts, rows_by_expert, stacked_change
-from structmat.torch._changes.operation import apply_change, autocast_dtype, get_one_dtype
+from structmat.torch._changes.operation import apply_change, get_one_dtype
 from structmat.torch._distributed import within_fsdp
 from structmat.torch._layers.base_weight import has_own_forward
 from structmat.torch._layers.changed_call import forward_replaced, replaced

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from structmat._errors import ArgumentTypeError, ArgumentValueError
+from structmat._long_convolutions.layers import FFTConv1d, FFTConv2d, FFTConv3d
 from structmat.torch._adapters.adapter import CDDAdapter
 from structmat.torch._changes.dense import summed, wide_dtype
 from structmat.torch._changes.operation import fuses, without_autocast
 from structmat.torch._distributed import within_fsdp
 from structmat.torch._layers.adapted_layer import AdaptedLayer
-from structmat.torch._long_convolutions.layers import FFTConv1d, FFTConv2d, FFTConv3d
 
 __all__ = ["CDDConv"]
 

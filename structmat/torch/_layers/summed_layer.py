@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from structmat._errors import ArgumentValueError
+from structmat._torch_modes import sees_operations
 from structmat.torch._adapters.adapter import CDDAdapter
-from structmat.torch._changes.compilers import sees_operations
 from structmat.torch._changes.dense import summed
 from structmat.torch._changes.operation import without_autocast
 from structmat.torch._distributed import within_fsdp

@@ -6,7 +6,7 @@
 - `transforms`: convolutions of several channels by Fourier transforms; pure functions
 """
 
-from structmat.torch._long_convolutions.layers import FFTConv1d, FFTConv2d, FFTConv3d, replace_convolutions
-from structmat.torch._long_convolutions.operation import fft_conv
+from structmat._long_convolutions.layers import FFTConv1d, FFTConv2d, FFTConv3d, replace_convolutions
+from structmat._long_convolutions.operation import fft_conv
 
 __all__ = ["FFTConv1d", "FFTConv2d", "FFTConv3d", "fft_conv", "replace_convolutions"]

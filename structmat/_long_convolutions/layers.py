@@ -11,7 +11,7 @@ from torch.nn.utils import parametrize
 
 from structmat._arguments import integer
 from structmat._errors import ArgumentTypeError, ArgumentValueError
-from structmat.torch._long_convolutions.operation import Method, checked_method, convolve, stays_direct
+from structmat._long_convolutions.operation import Method, checked_method, convolve, stays_direct
 
 __all__ = ["FFTConv1d", "FFTConv2d", "FFTConv3d", "replace_convolutions"]
 

@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple, TypeAlias
 import scipy  # its `fft` is imported on first use: it would double the import time of structmat
 import torch
 
-from structmat.torch._long_convolutions.transforms import Sizes, tiles_along
+from structmat._long_convolutions.transforms import Sizes, tiles_along
 
 __all__ = ["Convolution", "Role", "tile_for"]
 

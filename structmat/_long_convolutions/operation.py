@@ -20,11 +20,10 @@ from torch.nn.functional import conv1d, conv2d, conv3d, pad
 
 from structmat._arguments import one_of
 from structmat._errors import ArgumentTypeError, ArgumentValueError
+from structmat._long_convolutions.plan import Convolution, Role, tile_for
+from structmat._long_convolutions.transforms import Sizes, correlation, kernel_correlation
+from structmat._torch_modes import autocast_dtype, for_compilers, is_recorded, sees_operations
 from structmat._torch_rules import in_batches
-from structmat.torch._changes.compilers import for_compilers, is_recorded, sees_operations
-from structmat.torch._changes.operation import autocast_dtype
-from structmat.torch._long_convolutions.plan import Convolution, Role, tile_for
-from structmat.torch._long_convolutions.transforms import Sizes, correlation, kernel_correlation
 
 __all__ = ["LEAST_KERNEL", "LEAST_WORK", "Method", "checked_method", "convolve", "fft_conv", "stays_direct"]
 

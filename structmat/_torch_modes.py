@@ -1,4 +1,4 @@
-"""Which tool sees the operations of a layer: compilers, exporters, tracers, the transforms of `torch.func`.
+"""What torch is at when an operation is called: compilers, exporters, tracers, transforms of `torch.func`, autocast.
 
 A usual forward pass calls nothing of other people's tools but `sees_operations`.
 """
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-__all__ = ["for_compilers", "has_transforms", "is_recorded", "sees_operations"]
+__all__ = ["autocast_dtype", "for_compilers", "has_transforms", "is_recorded", "sees_operations"]
 
 
 def sees_operations() -> bool:
@@ -59,3 +59,12 @@ def has_transforms(vectors: Sequence[Tensor]) -> bool:
     if not torch.onnx.is_in_onnx_export():
         return True
     return not torch.jit.is_tracing() and all(v.shape[2].bit_count() == 1 for v in vectors[1::2])
+
+
+def autocast_dtype(given: Tensor) -> torch.dtype | None:
+    """Return the dtype in which torch takes a factor of a product under autocast; None if autocast is off."""
+    device = given.device.type
+    if given.is_meta or not torch.is_autocast_enabled(device):  # "meta" has none
+        return None
+    casts = given.is_floating_point() and given.dtype != torch.float64
+    return torch.get_autocast_dtype(device) if casts else given.dtype
