@@ -69,7 +69,8 @@ def peak() -> float:
 
 def forget_peak() -> None:
     """Let the peak be what the process takes now."""
-    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
+    with Path("/proc/self/clear_refs").open("w", encoding="utf-8") as file:
+        file.write("5")
 
 
 def by_structmat(series: Series) -> Any:
