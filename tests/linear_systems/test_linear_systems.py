@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -23,7 +25,7 @@ import structmat as sm
 from structmat._arrays.libraries import namespace
 from structmat._arrays.namespaces import numpy_namespace
 from structmat.extend import Near, NearCirculant
-from structmat.linear_systems import _differentiable, _gmres, _solve
+from structmat.linear_systems import _bands, _differentiable, _elimination, _gmres, _solve, _superfast
 from structmat.linear_systems._krylov_method import KrylovMethod
 from structmat.linear_systems._results import Solutions
 from structmat.linear_systems._stopping import ByGradient, is_as_small_as_rounding
@@ -1271,3 +1273,14 @@ def test_the_most_iterations_are_looked_at_where_there_is_a_closed_form_too(most
             function()
     with pytest.raises((TypeError, ValueError), match="slogdet: max_iter must be"):
         sm.slogdet(A, max_iter=most)
+
+
+def test_the_table_of_ways_in_the_guide_has_the_sizes_of_the_code():
+    guide = (Path(__file__).parents[2] / "docs/guide/conventions.md").read_text("utf-8")
+    rows = guide.partition("| matrix | rows |")[2].partition("\n\n")[0].splitlines()[2:]
+    sizes = [row.split("|")[2].strip() for row in rows]
+    last = math.isqrt(_elimination._LAST_RESORT)
+    above = f"above {_superfast.MOST_WITHOUT_FACTOR:,}"
+    to = [f"to {most:,}" for most in (_elimination._FIRST, _elimination.MOST_WRITTEN_OUT, last)]
+    assert sizes == ["any", above, f"any, of stacks from {_bands._LEAST_OF_STACK}", above, *to, "above"]
+    assert f"at most {_bands._WIDEST} lags" in rows[2]

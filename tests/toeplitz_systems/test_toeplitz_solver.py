@@ -585,7 +585,7 @@ def test_no_right_hand_side_and_zeros_are_solved(n: int) -> None:
         np.testing.assert_array_equal(op.solve(np.zeros((n, 2))), np.zeros((n, 2)))
 
 
-@pytest.mark.filterwarnings("ignore:Toeplitz.inv_matvec. the solution is NaN")
+@pytest.mark.filterwarnings("ignore:.*the solution is NaN")
 @pytest.mark.parametrize("n", [5, 200])
 @pytest.mark.parametrize("library", ["numpy", "torch"])
 def test_what_is_not_a_number_stays_so(library: str, n: int) -> None:
