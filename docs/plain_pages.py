@@ -3,7 +3,7 @@
 Outside of code this changes, in every page of `docs`:
 
 - a link to a script of the gallery leads to the page that the script makes;
-- a link to a file outside of `docs`, which is no page, is one to download it;
+- a link to a file outside of `docs`, or to a heading in it, is one to download it;
 - the full name of a public object, such as `structmat.io.save`, leads to the page of this object;
 - a comment `<!-- included: FILE | NAME -->` becomes what stands in a file between the comments `<!-- NAME -->` and
   `<!-- /NAME -->`, or the whole file without a name. Readers of the source have a link to the file in the text above.
@@ -14,7 +14,7 @@ from pathlib import Path
 
 CODE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 GALLERY = re.compile(r"(\]\((?:\.\./)*)examples/(\w+/plot_\w+)\.py(?=[)#])")
-OUTSIDE = re.compile(r"(?<!!)(\[[^\]]*\]\()(?=(?:\.\./)+benchmarks/)")
+OUTSIDE = re.compile(r"(?<!!)(\[[^\]]*\]\()((?:\.\./)+benchmarks/[^)#]+)(?:#[^)]+)?(?=\))")
 NAME = re.compile(r"(?<![`}\w])`(structmat(?:\.\w+)+)`(?!`)")
 INCLUDED = re.compile(r"^<!-- included: (\S+?)(?: \| (.+?))? -->$", re.MULTILINE)
 
@@ -30,7 +30,7 @@ def for_the_site(text, folder):
 def prose_for_the_site(prose):
     """Return text outside of code with the links that the site has."""
     prose = GALLERY.sub(r"\1auto_examples/\2.rst", prose)
-    prose = OUTSIDE.sub(r"\1path:", prose)
+    prose = OUTSIDE.sub(r"\1path:\2", prose)
     return NAME.sub(r"{py:obj}`\1`", prose)
 
 

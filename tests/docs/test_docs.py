@@ -168,7 +168,7 @@ def test_the_site_reads_plain_pages_with_links_of_its_own() -> None:
     pages = load(ROOT / "docs/plain_pages.py")
     source = (
         "`structmat.io.save`, `sm.save`, [a](../examples/series/plot_x.py), "
-        "[b](../../benchmarks/tried.md), ![c](../../benchmarks/d.png)\n"
+        "[b](../../benchmarks/tried.md#rank-and-factors), ![c](../../benchmarks/d.png)\n"
         "```py\n`structmat.io.save`\n```\n"
     )
     expected = (
