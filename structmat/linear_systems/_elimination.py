@@ -59,7 +59,8 @@ _ROWS_OF_ONE_ITERATION = 5000
 
 def is_written_out(operator: LinearOperator) -> bool:
     """Tell whether a matrix may be written out, or all of a stack together."""
-    return max(operator.shape) <= MOST_WRITTEN_OUT and fits_in_memory(operator)
+    rows, cols = operator.shape
+    return max(rows, cols) <= MOST_WRITTEN_OUT and prod(operator.batch_shape) * rows * cols <= _NUMBERS
 
 
 def fits_in_memory(operator: LinearOperator) -> bool:

@@ -169,7 +169,8 @@ def solve(
     """
     owner = "solve"
     require_operator(A, owner)
-    if A.shape[0] != A.shape[1]:
+    rows, cols = A.shape
+    if rows != cols:
         raise ArgumentValueError(owner, "A", f"must be square, got shape {A.shape}; use lstsq")
     one_of(assume, owner, "assume", ("general", "positive definite"))
     most = _most_iterations(max_iter, A, owner)
@@ -186,7 +187,7 @@ def solve(
     by_default = method is None and max_iter is None and isinstance(preconditioner, str)
     question = _read(A, b, owner, given)
     rtol = _relative(rtol, question, owner)
-    if by_default and question.op.shape[0] > MOST_WITHOUT_FACTOR:
+    if by_default and rows > MOST_WITHOUT_FACTOR:
         question = question._replace(op=rules_of(question.xp).untraced(as_toeplitz)(question.op, question.xp))
     with suppress(NotImplementedError):
         x = cast_back(question.op._solve(question.vectors, question.xp), question.dtype, question.xp)
