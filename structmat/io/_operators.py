@@ -114,9 +114,10 @@ def save(
     require_safetensors()
     from safetensors.numpy import save as as_bytes  # noqa: PLC0415  # an extra
 
-    if not isinstance(path, str | os.PathLike):
-        order = "; the operator comes first: save(operator, path)" if isinstance(path, LinearOperator | Fit) else ""
-        raise ArgumentTypeError("save", "path", f"must be a path, got {type(path).__name__}{order}")
+    given: Any = path
+    if not isinstance(given, str | os.PathLike):
+        order = "; the operator comes first: save(operator, path)" if isinstance(given, LinearOperator | Fit) else ""
+        raise ArgumentTypeError("save", "path", f"must be a path, got {type(given).__name__}{order}")
     if (suffix := Path(path).suffix.lower()) in _OTHER_FORMATS:
         raise ArgumentValueError("save", "path", f"names a file of safetensors, which must not end in {suffix}")
     kind: type = type(operator)
