@@ -17,6 +17,7 @@ ON_THEIR_OWN = {
     "_rules": "what a library is able to do beside the standard",
     "_torch_rules": "what a library is able to do beside the standard",
     "_fourier": "transforms and plans: which of them a product takes shows in its time alone",
+    "_long_convolutions": "transforms and plans: how an image is tiled shows in its time alone",
     "operators._families.grid_spectrum": "pairs of frequencies of grids, which several families share",
     "operators._base": "the hooks, by whose names tests go through all operators",
     "_krylov": "single steps of iterations, and when they end",
