@@ -157,7 +157,10 @@ def vectors(count: int) -> str:
 
 
 def commit() -> str:
-    """Return the commit that the code of a run is of, with "-dirty" behind it where files differ from it."""
+    """Return the commit that the code of a run is of, with "-dirty" behind it where files differ from it.
+
+    It is empty where the folder is no repository, or one without a commit, as a copy of the files is.
+    """
     describe = [
         "git",
         "-C",
@@ -168,7 +171,7 @@ def commit() -> str:
         "--dirty",
         "--exclude=*",
     ]
-    return subprocess.run(describe, capture_output=True, text=True, check=True).stdout.strip()  # noqa: S603
+    return subprocess.run(describe, capture_output=True, text=True, check=False).stdout.strip()  # noqa: S603
 
 
 def processor() -> str:

@@ -1224,6 +1224,9 @@ def test_a_solution_in_a_trace_that_is_not_good_enough_is_nan(monkeypatch):
     np.testing.assert_array_equal(found.x, [[1.0] * 3, [np.nan] * 3])
 
 
+PACKAGE = str(Path(sm.__file__).parent)
+
+
 def functions_entered(function):
     """Return the names of the functions of the package that are entered once all is imported and kept."""
     for _ in range(3):
@@ -1231,7 +1234,7 @@ def functions_entered(function):
     entered = []
 
     def note(frame, event, _):
-        if event == "call" and "structmat" in frame.f_code.co_filename:
+        if event == "call" and frame.f_code.co_filename.startswith(PACKAGE):
             entered.append(frame.f_code.co_qualname)
 
     before = sys.getprofile()

@@ -513,6 +513,7 @@ def test_rank_of_blocks_is_that_of_their_dense_matrix(seed: int, dtype: str) -> 
 
 
 @pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")  # as NumPy does
+@pytest.mark.filterwarnings("ignore:.*the solution is NaN:scipy.linalg.LinAlgWarning")
 @on_libraries(WITH_PINV, compiled=["Circulant"])
 def test_nan_is_not_hidden(backend: Backend, entry: Entry) -> None:
     samples = (entry.draw(Vectors(seed, "float64")) for seed in range(5, 50))

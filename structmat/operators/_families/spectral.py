@@ -45,7 +45,7 @@ class Spectral(LinearOperator):
         """Raise an error on behalf of a method if an eigenvalue counts as zero."""
         if xp is numpy_namespace:
             moduli = np.abs(values)
-            if moduli.min() > _FAR_FROM_ZERO * moduli.max():
+            if moduli.size and moduli.min() > _FAR_FROM_ZERO * moduli.max():
                 return
         require_nonzero(values, self._rounding(xp), f"{type(self).__name__}.{method}", xp)
 
