@@ -171,7 +171,8 @@ def shared_compilation(node: str) -> str:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Keep our own doctests, in a fixed order: scipy-doctest collects from sets, and parallel workers must agree.
 
-    The record says which tests are slow; without ``--slow`` these are left out.
+    The record says which tests are slow; without ``--slow`` these are left out. Those that are marked `quick` are laws,
+    each of which draws many cases, and are slow from `LIMIT` on.
     """
     items[:] = without_repetition([item for item in items if not of_another_library(item)])
     record = {f"{file}::{test}": took for file, tests in recorded().items() for test, took in tests.items()}
@@ -179,7 +180,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     groups = Counter(shared_compilation(node) for node in slow)
     of_files: Counter[str] = Counter()
     for item in items:
-        of_files[str(item.path)] += record.get(item.nodeid, 0.0)
+        took = record.get(item.nodeid, 0.0)
+        of_files[str(item.path)] += took
+        if item.get_closest_marker("quick") and took <= LIMIT:
+            continue
         if item.nodeid in slow or groups[shared_compilation(item.nodeid)] == 1:
             item.add_marker("slow")
     # The files that take longest come first, so that parallel workers end at about the same time.

@@ -22,8 +22,8 @@ from structmat.torch._layers import KINDS as CLASSES
 from tests.peft import tiny
 from tests.torch.layer_strategies import KINDS, ROWS, Case, adapter_of, cases
 
-pytestmark = tiny.QUIET
-quick = settings(max_examples=25, deadline=None)
+pytestmark = [*tiny.QUIET, pytest.mark.quick]
+many = settings(max_examples=25, deadline=None)
 MODULES = [kind for kind in KINDS if kind != "experts"]
 
 
@@ -37,7 +37,7 @@ def gradients(y: Tensor, x: Tensor, adapter: Any) -> tuple[Tensor, ...]:
     return torch.autograd.grad(y.square().sum(), inputs)
 
 
-@quick
+@many
 @given(case=cases(vectors=[None]))
 def test_peft_loads_the_folder_and_computes_trains_and_writes_the_same(case: Case) -> None:
     ours, fresh, x = case.adapted(), case.model(), case.x()
@@ -52,7 +52,7 @@ def test_peft_loads_the_folder_and_computes_trains_and_writes_the_same(case: Cas
     assert all(map(torch.equal, gradients(theirs(x), x, adapter_of(theirs)), expected))
 
 
-@quick
+@many
 @given(data=st.data(), case=cases(MODULES, vectors=[None], least=1), autocast=st.booleans())
 def test_adapters_add_up_merge_and_leave_again(data: Any, case: Case, autocast: bool) -> None:
     case.lead = case.lead or (3,)

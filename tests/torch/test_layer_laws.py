@@ -15,7 +15,8 @@ from structmat.torch import load_adapter, remove_adapters, save_adapter
 from tests.torch.common import dense, factors_of
 from tests.torch.layer_strategies import KINDS, LINEAR, ROWS, SUMS, adapter_of, banked, cases
 
-quick = settings(max_examples=30, deadline=None)
+pytestmark = pytest.mark.quick
+many = settings(max_examples=30, deadline=None)
 
 
 def gradients(y, x, dy, adapter):
@@ -24,7 +25,7 @@ def gradients(y, x, dy, adapter):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@quick
+@many
 @given(data=st.data())
 def test_outputs_and_all_gradients_are_those_of_the_dense_change(kind, data):
     case = data.draw(cases([kind]))
@@ -45,7 +46,7 @@ def test_outputs_and_all_gradients_are_those_of_the_dense_change(kind, data):
     reference.assert_close([y, *found], case.dtype, adapter.vectors[0].dtype)
 
 
-@quick
+@many
 @given(case=cases(LINEAR, dtypes=[torch.float64], vectors=[None]))
 def test_the_reference_of_these_laws_is_that_of_scipy(case):
     model = case.adapted()
@@ -55,7 +56,7 @@ def test_the_reference_of_these_laws_is_that_of_scipy(case):
     torch.testing.assert_close(adapter.dense(), expected)
 
 
-@quick
+@many
 @given(case=cases())
 def test_merged_layers_do_what_they_did_and_removed_ones_what_the_base_does(case):
     model, x = case.adapted(), case.x()
@@ -69,7 +70,7 @@ def test_merged_layers_do_what_they_did_and_removed_ones_what_the_base_does(case
     assert all(map(torch.equal, model.state_dict().values(), plain.state_dict().values()))
 
 
-@quick
+@many
 @given(case=cases(), dropout=st.sampled_from([0.0, 0.25]))
 def test_saved_and_loaded_layers_are_the_same(case, dropout):
     options = {} if "embedding" in case.kind else {"dropout": dropout}
@@ -91,7 +92,7 @@ def test_saved_and_loaded_layers_are_the_same(case, dropout):
         assert torch.equal(fresh(x), expected)
 
 
-@quick
+@many
 @given(
     case=cases([*ROWS, "attention"], dtypes=[torch.float32, torch.float64], vectors=[None, torch.float32]),
     dtype=st.sampled_from([torch.bfloat16, torch.float16]),
