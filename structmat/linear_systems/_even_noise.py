@@ -27,5 +27,7 @@ def as_toeplitz(op: LinearOperator, xp: Namespace) -> LinearOperator:
     T, d = parts
     if d is None or not bool(xp.all(d == d[..., :1])):  # nor where it holds NaN
         return op
-    c = concat_last([T.c[..., :1] + d[..., :1], xp.broadcast_to(T.c, (*d.shape[:-1], T.c.shape[-1]))[..., 1:]], xp)
+    first = T.c[..., :1] + d[..., :1]
+    others = T.c[..., 1:]
+    c = concat_last([first, xp.broadcast_to(others, (*first.shape[:-1], others.shape[-1]))], xp)
     return Toeplitz(c, T.r)

@@ -93,6 +93,7 @@ def test_a_search_ends_whose_only_product_was_polished_to_its_end():
 def test_without_a_limit_a_polish_ends_where_it_gains_little(monkeypatch):
     """With one it goes on, and where more is asked for than it gains it ends in the first iterations that count."""
     W, options = matrix(8), {"rng": 0, "restarts": 1, "tol": 0.0}
+    monkeypatch.setattr(_search, "_REFINED_NUMBERS", 0)  # no steps of second order after it
     monkeypatch.setattr(_search, "_GAIN", 0.0)
     to_the_end = fit_cdd(W, 5, **options, max_iter=400)
     monkeypatch.setattr(_search, "_GAIN", 0.5)

@@ -89,9 +89,9 @@ def test_no_limit_is_too_short_for_the_closed_forms(problem, limit):
 
 def test_an_exploration_that_is_cut_short_is_not_lost():
     W, n_factors, seen = matrix(24, seed=1), 9, []
-    fit_cdd(W, n_factors, time_limit=5000, rng=3, callback=seen.append)
+    fit_cdd(W, n_factors, time_limit=8000, rng=3, callback=seen.append)
     late = next(s for s in seen if s.phase == "exploration" and s.iteration == 280)
-    cut = fit_cdd(W, n_factors, time_limit=5000 - late.remaining, rng=3, callback=seen.append)
+    cut = fit_cdd(W, n_factors, time_limit=8000 - late.remaining, rng=3, callback=seen.append)
     assert seen[-1].iteration in range(279, 282)
     assert (cut.start, cut.status) == ("random", "time limit")
     assert cut.error < 0.9 * fit_cdd(W, n_factors, time_limit=0, rng=3).error

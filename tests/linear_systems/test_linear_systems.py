@@ -1220,7 +1220,7 @@ def test_a_solution_in_a_trace_that_is_not_good_enough_is_nan(monkeypatch):
     """Where no error can be raised."""
     monkeypatch.setattr(_differentiable, "rules_of", lambda _: SimpleNamespace(is_traced=lambda _: True))
     solutions = Solutions(np.ones((2, 3)), np.array([0.0, 0.5]), np.array([True, False]), 7)
-    found = _differentiable._result(solutions, None, np.ones((2, 3)), None, None, numpy_namespace)
+    found = _differentiable._result(solutions, None, np.ones((2, 3)), None, numpy_namespace)
     np.testing.assert_array_equal(found.x, [[1.0] * 3, [np.nan] * 3])
 
 

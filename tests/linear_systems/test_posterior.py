@@ -100,7 +100,7 @@ def test_variances_keep_the_digits_of_large_noise(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["exponential", "triangle"])
-@backends.on("numpy", "torch", "jax", "array-api-strict")
+@backends.on("numpy", "torch", "jax", "array_api_strict")
 def test_variances_on_every_library(backend: Backend, name: str) -> None:
     random = np.random.default_rng(3)
     for n in (60, 520):

@@ -805,3 +805,13 @@ def test_what_is_known_in_a_trace_has_its_factor(backend: backends.Backend, fact
 def test_an_empty_stack_has_no_log_determinants():
     A = sm.Toeplitz(np.zeros((0, 1100))) + sm.Diagonal(np.ones(1100))
     assert sm.slogdet(A).logabsdet.shape == (0,)
+
+
+def test_a_stack_may_share_a_diagonal_of_equal_entries():
+    """Which makes it a stack of Toeplitz matrices, each with the first entry of its own."""
+    columns = np.stack([np.exp(-np.arange(1100) / length) for length in (2.0, 5.0, 9.0)])
+    for T, d in ((columns, np.ones(1100)), (columns[0], np.outer([1.0, 2.0, 3.0], np.ones(1100)))):
+        found = sm.slogdet(sm.Toeplitz(T) + sm.Diagonal(d)).logabsdet
+        pairs = zip(np.broadcast_to(T, (3, 1100)), np.broadcast_to(d, (3, 1100)), strict=True)
+        expected = [np.linalg.slogdet(sm.Toeplitz(c).to_dense() + np.diag(diagonal))[1] for c, diagonal in pairs]
+        np.testing.assert_allclose(found, expected, rtol=1e-10)
