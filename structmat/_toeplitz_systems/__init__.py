@@ -33,7 +33,7 @@ from structmat._toeplitz_systems.blocks import (
     blocks_of_inverse,
 )
 from structmat._toeplitz_systems.inverse import Bezoutian, bezoutian
-from structmat._toeplitz_systems.schur import schur
+from structmat._toeplitz_systems.schur import reflection_coefficients, toeplitz_cholesky
 from structmat._toeplitz_systems.stacks import TraceOfInverse, inverse_vectors, log_determinants, solutions
 from structmat._toeplitz_systems.strang_preconditioner import central_diagonals
 from structmat._toeplitz_systems.superfast import (
@@ -70,8 +70,9 @@ __all__ = [
     "central_diagonals",
     "inverse_vectors",
     "log_determinants",
-    "schur",
+    "reflection_coefficients",
     "series_variances",
     "solutions",
+    "toeplitz_cholesky",
     "triangle",
 ]

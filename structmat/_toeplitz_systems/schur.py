@@ -7,6 +7,7 @@ has one more zero in front; then u is the next column of the factor.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +16,8 @@ from structmat._arrays.arithmetic import conjugate, quotient, real_part
 from structmat._arrays.dtypes import is_complex
 from structmat._arrays.libraries import can_raise_for_values, device_of, is_numpy, namespace_of, rules_of
 from structmat._arrays.linear_algebra import equals_adjoint
-from structmat._arrays.shapes import concat_last
+from structmat._arrays.namespaces import numpy_namespace
+from structmat._arrays.shapes import concat_last, windows
 from structmat._arrays.typing import Array, Namespace
 from structmat._errors import ArgumentValueError
 
@@ -23,16 +25,50 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-def schur(c: Array, r: Array, xp: Namespace, owner: str, *, with_factor: bool) -> tuple[Array, Array | None]:
-    """Return reflection coefficients and, if asked for, the Cholesky factor of a matrix of that first column and row.
+_DENSE_UP_TO = 500
+"""The most rows of a NumPy matrix whose dense Cholesky factor is taken, which is backward stable as well.
+
+With 100 rows it takes 0.05 ms in place of 0.9, with 300 rows 1.3 in place of 3.0; with 1,000 rows it would take 16 ms
+in place of 11.
+"""
+
+
+def toeplitz_cholesky(c: Array, r: Array, xp: Namespace, owner: str) -> Array:
+    """Return the Cholesky factor of a matrix of that first column and row.
 
     A matrix that is not Hermitian, or not positive definite, is an error where values may be read. Elsewhere the
-    Hermitian part is taken, and the results are NaN where it is not positive definite.
+    Hermitian part is taken, and the factor is NaN where it is not positive definite.
     """
+    first = _first_column_of_hermitian(c, r, xp, owner)
+    if is_numpy(xp) and first.shape[-1] <= _DENSE_UP_TO and bool(np.all(np.isfinite(first))):
+        with suppress(np.linalg.LinAlgError):  # by Schur's algorithm, which finds the leading section that is not
+            return np.linalg.cholesky(_entries_of_hermitian(first))
+    _, factor = _schur(first, xp, owner, with_factor=True)
+    return factor
+
+
+def reflection_coefficients(c: Array, r: Array, xp: Namespace, owner: str) -> Array:
+    """Return the reflection coefficients of a matrix, of which the same is asked as by `toeplitz_cholesky`."""
+    coefficients, _ = _schur(_first_column_of_hermitian(c, r, xp, owner), xp, owner, with_factor=False)
+    return coefficients
+
+
+def _first_column_of_hermitian(c: Array, r: Array, xp: Namespace, owner: str) -> Array:
+    """Return the first column of the Hermitian part, after the check that it is all, where values may be read."""
     adjoint = conjugate(concat_last([c[..., :1], r[..., 1:]], xp), xp)  # the first column of the adjoint
     if can_raise_for_values(xp):
         _require_hermitian(c, adjoint, xp, owner)
-    first = c / 2 + adjoint / 2
+    return c / 2 + adjoint / 2
+
+
+def _entries_of_hermitian(first: Any) -> Any:
+    """Return dense Hermitian matrices of NumPy with that first column."""
+    diagonals = np.concatenate([np.conj(first[..., :0:-1]), first], axis=-1)
+    return windows(diagonals, first.shape[-1], numpy_namespace)[..., ::-1]
+
+
+def _schur(first: Array, xp: Namespace, owner: str, *, with_factor: bool) -> tuple[Array, Any]:
+    """Return reflection coefficients and, if asked for, the Cholesky factor of Hermitian matrices."""
     corner = real_part(first[..., :1], xp)
     positive = (corner > 0) & (corner < xp.inf)
     root = xp.sqrt(xp.where(positive, corner, xp.full_like(corner, xp.nan)))

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import structmat as sm
+from structmat._toeplitz_systems import schur
 from tests import backends
 from tests.backends import Backend
 from tests.cases import in_one_test
@@ -65,6 +66,21 @@ def test_factor_and_coefficients_are_those_of_the_dense_matrix(backend: Backend)
         np.testing.assert_allclose(log, np.linalg.slogdet(A)[1], rtol=0, atol=n * rounding)
 
     law()
+
+
+@settings(max_examples=20)
+@given(
+    st.sampled_from([(), (2,)]), st.integers(1, 60), st.sampled_from(["float64", "complex128"]), st.integers(0, 2**16)
+)
+def test_schurs_algorithm_and_the_dense_factor_are_the_same(
+    batch: tuple[int, ...], n: int, dtype: str, seed: int
+) -> None:
+    """Of larger matrices NumPy's factor is that of Schur's algorithm."""
+    T = sm.Toeplitz(covariances((*batch, n), dtype, seed, nugget=0.1))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(schur, "_DENSE_UP_TO", 0)
+        L = T.cholesky()
+    np.testing.assert_allclose(L, T.cholesky(), rtol=0, atol=1e-11 * np.max(np.abs(L)))
 
 
 def test_half_precision_is_computed_in_single_precision(backend: Backend, half: Any) -> None:
