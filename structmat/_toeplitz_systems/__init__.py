@@ -32,6 +32,7 @@ from structmat._toeplitz_systems.blocks import (
     block_solutions,
     blocks_of_inverse,
 )
+from structmat._toeplitz_systems.elimination import toeplitz_view
 from structmat._toeplitz_systems.inverse import Bezoutian, bezoutian
 from structmat._toeplitz_systems.schur import reflection_coefficients, toeplitz_cholesky
 from structmat._toeplitz_systems.stacks import TraceOfInverse, inverse_vectors, log_determinants, solutions
@@ -74,5 +75,6 @@ __all__ = [
     "series_variances",
     "solutions",
     "toeplitz_cholesky",
+    "toeplitz_view",
     "triangle",
 ]

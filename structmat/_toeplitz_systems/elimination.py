@@ -23,11 +23,15 @@ def lapack(dtype: Any) -> SimpleNamespace:
     return SimpleNamespace(**dict(zip(names, functions, strict=True)))
 
 
-def toeplitz_view(diagonals: NDArray[Any]) -> NDArray[Any]:
-    """Return the matrix with these diagonals, from the upper right corner to the lower left one, as a view of them."""
-    n = len(diagonals) // 2 + 1
-    (stride,) = diagonals.strides
-    return np.lib.stride_tricks.as_strided(diagonals[n - 1 :], (n, n), (stride, -stride))
+def toeplitz_view(diagonals: NDArray[Any], cols: int | None = None) -> NDArray[Any]:
+    """Return the matrices with these diagonals, from the upper right corner to the lower left one, as a view of them.
+
+    They are square unless the number of columns is given.
+    """
+    cols = diagonals.shape[-1] // 2 + 1 if cols is None else cols
+    first = diagonals[..., cols - 1 :]  # the first column, from which rows go back
+    shape, strides = (*first.shape, cols), (*first.strides, -first.strides[-1])
+    return np.lib.stride_tricks.as_strided(first, shape, strides, writeable=False)
 
 
 def dense_matrix(diagonals: NDArray[Any]) -> NDArray[Any]:

@@ -16,10 +16,10 @@ from structmat._arrays.arithmetic import conjugate, quotient, real_part
 from structmat._arrays.dtypes import is_complex
 from structmat._arrays.libraries import can_raise_for_values, device_of, is_numpy, namespace_of, rules_of
 from structmat._arrays.linear_algebra import equals_adjoint
-from structmat._arrays.namespaces import numpy_namespace
-from structmat._arrays.shapes import concat_last, windows
+from structmat._arrays.shapes import concat_last
 from structmat._arrays.typing import Array, Namespace
 from structmat._errors import ArgumentValueError
+from structmat._toeplitz_systems.elimination import toeplitz_view
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,7 +42,7 @@ def toeplitz_cholesky(c: Array, r: Array, xp: Namespace, owner: str) -> Array:
     first = _first_column_of_hermitian(c, r, xp, owner)
     if is_numpy(xp) and first.shape[-1] <= _DENSE_UP_TO and bool(np.all(np.isfinite(first))):
         with suppress(np.linalg.LinAlgError):  # by Schur's algorithm, which finds the leading section that is not
-            return np.linalg.cholesky(_entries_of_hermitian(first))
+            return np.linalg.cholesky(toeplitz_view(np.concatenate([np.conj(first[..., :0:-1]), first], axis=-1)))
     _, factor = _schur(first, xp, owner, with_factor=True)
     return factor
 
@@ -59,12 +59,6 @@ def _first_column_of_hermitian(c: Array, r: Array, xp: Namespace, owner: str) ->
     if can_raise_for_values(xp):
         _require_hermitian(c, adjoint, xp, owner)
     return c / 2 + adjoint / 2
-
-
-def _entries_of_hermitian(first: Any) -> Any:
-    """Return dense Hermitian matrices of NumPy with that first column."""
-    diagonals = np.concatenate([np.conj(first[..., :0:-1]), first], axis=-1)
-    return windows(diagonals, first.shape[-1], numpy_namespace)[..., ::-1]
 
 
 def _schur(first: Array, xp: Namespace, owner: str, *, with_factor: bool) -> tuple[Array, Any]:

@@ -34,6 +34,7 @@ from structmat._toeplitz_systems import (
     reflection_coefficients,
     solutions,
     toeplitz_cholesky,
+    toeplitz_view,
     triangle,
 )
 from structmat.operators._base.arithmetic import scale
@@ -322,9 +323,7 @@ def diagonal_lengths(m: int, n: int, like: Array, xp: Namespace) -> Array:
 def toeplitz_entries(constants: Array, n: int, xp: Namespace) -> Array:
     """Return the entries of Toeplitz matrices of n columns with these constants, of the upper right corner first."""
     if is_numpy(xp):
-        first = constants[..., n - 1 :]  # the first column, from which rows go back
-        shape, strides = (*first.shape, n), (*first.strides, -first.strides[-1])
-        return np.lib.stride_tricks.as_strided(first, shape, strides, writeable=False).copy()
+        return toeplitz_view(constants, n).copy()
     return copied(xp.flip(windows(xp.flip(constants, axis=-1), n, xp), axis=-2), xp)
 
 
