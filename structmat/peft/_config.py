@@ -16,7 +16,6 @@ from structmat._errors import ArgumentTypeError, ArgumentValueError
 from structmat._files import atomic_write
 from structmat.torch._adapters.from_lora import explaining
 from structmat.torch._adapters.options import AdapterOptions
-from structmat.torch._files.folder import require_one_product
 from structmat.torch._files.low_bits import require_known_bits
 
 __all__ = ["CDDConfig"]
@@ -172,33 +171,6 @@ class CDDConfig(PeftConfig):
         if self.layers_pattern and self.layers_to_transform is None:
             text = "When `layers_pattern` is specified, `layers_to_transform` must also be specified."
             raise ArgumentValueError("CDDConfig", None, text)
-
-    @classmethod
-    def check_kwargs(cls, **kwargs: Any) -> dict[str, Any]:
-        """Refuse the settings of a file that holds other changes than one product for each layer.
-
-        PEFT calls it for files alone, and leaves out settings that it does not know.
-
-        Parameters
-        ----------
-        **kwargs
-            Settings as they stand in the file.
-
-        Returns
-        -------
-        dict
-            The settings that are options here.
-
-        Raises
-        ------
-        ValueError
-            If the file holds a sum of adapters, or changes of some parts of the rows of a layer.
-        """
-        try:
-            require_one_product(kwargs)
-        except ValueError as error:
-            raise ArgumentValueError("CDDConfig", None, str(error)) from None
-        return {name: value for name, value in kwargs.items() if name not in {"terms", "parts"}}
 
     def save_pretrained(self, save_directory: str, **kwargs: Any) -> None:
         """Write the settings; where a model of PEFT is saved, its model card says how to load the adapter.

@@ -386,17 +386,3 @@ class TestMixedBatches:
                 outputs.append(model.generate(**inputs, **settings)[index])
         assert torch.equal(mixed, torch.stack(outputs))
         assert not torch.equal(outputs[0], outputs[1])
-
-
-@pytest.mark.parametrize("settings", [{"terms": [{"alpha": 1.0}]}, {"parts": {"q_proj": [True, False]}}])
-def test_files_of_other_changes_are_refused_and_empty_settings_of_them_are_read(
-    settings: dict[str, Any], tmp_path: Path
-) -> None:
-    CDDConfig(target_modules=["q_proj"]).save_pretrained(str(tmp_path))
-    file = tmp_path / "adapter_config.json"
-    written = json.loads(file.read_text())
-    file.write_text(json.dumps(written | dict.fromkeys(settings)))
-    assert CDDConfig.from_pretrained(str(tmp_path)).target_modules == {"q_proj"}
-    file.write_text(json.dumps(written | settings))
-    with pytest.raises(ValueError, match="which are read no more"):
-        CDDConfig.from_pretrained(str(tmp_path))

@@ -315,8 +315,6 @@ class TestRefusals:
     @pytest.mark.parametrize(("change", "text"), [
         (lambda f: rewrite(f, peft_type="LORA"), "no complete adapter of this method: the method is 'LORA'"),
         (lambda f: rewrite(f, n_factors=5), "no complete adapter of this method: it lacks vectors"),
-        (lambda f: rewrite(f, parts={"0": [True, False]}), "changes of some parts of a layer's rows, .* read no more"),
-        (lambda f: rewrite(f, terms=[{"alpha": 1.0}]), "holds sums of adapters, .* read no more"),
         (lambda f: rewrite(f, block_size=2), "made for another model, or with other settings"),
         (lambda f: rewrite(f, alpha="a"), "alpha must be a number"),
         (lambda f: rewrite(f, n_factors=4), "adapter_config.json: n_factors must be odd and at least 3, got 4"),

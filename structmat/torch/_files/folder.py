@@ -20,7 +20,7 @@ from structmat.torch._adapters.adapter import VECTOR_DTYPES
 from structmat.torch._adapters.options import AdapterOptions
 from structmat.torch._files.low_bits import packed_state, require_known_bits, unpacked_state
 
-__all__ = ["Stored", "naming_damage", "read_folder", "require_finite", "require_one_product", "write_folder"]
+__all__ = ["Stored", "naming_damage", "read_folder", "require_finite", "write_folder"]
 
 
 def write_folder(
@@ -28,8 +28,7 @@ def write_folder(
 ) -> None:
     """Write both files of a folder, or none if one of them is not to be replaced.
 
-    With a number of bits, vectors are rounded to it. The settings tell the number, for which earlier revisions have no
-    setting: PEFT warns then that the folder is of a later one.
+    With a number of bits, vectors are rounded to it, and the settings tell the number.
     """
     if bits is not None:
         state = packed_state(state, bits, owner)
@@ -70,7 +69,6 @@ def _complete(folder: Path) -> Stored:
         settings = json.loads((folder / CONFIG).read_text("utf-8"))
         if settings["peft_type"] != "CDD":
             raise ValueError(f"the method is {settings['peft_type']!r}")  # noqa: TRY301  # the text is completed below
-        require_one_product(settings)
         options = AdapterOptions.checked(settings, CONFIG)
         saved = settings.get("modules_to_save") or []
         if not isinstance(saved, list) or not all(isinstance(name, str) for name in saved):
@@ -84,13 +82,6 @@ def _complete(folder: Path) -> Stored:
         raise ArgumentValueError("load_adapter", "folder", text) from error
     require_finite(state, "load_adapter", "folder")
     return Stored(options, saved, has_biases, vectors, parameters, beside)
-
-
-def require_one_product(settings: Mapping[str, Any]) -> None:
-    """Refuse settings of files that hold several changes for a layer, or one for some parts of its rows."""
-    for name, held in (("terms", "sums of adapters"), ("parts", "changes of some parts of a layer's rows")):
-        if settings.get(name):
-            raise ValueError(f"it holds {held}, by {name}={settings[name]!r}, which are read no more")
 
 
 def _sorted(state: Mapping[str, Tensor], n_factors: int) -> tuple[dict[str, list[Tensor]], set[str], dict[str, Tensor]]:

@@ -74,8 +74,8 @@ def save_adapter(
 
     `bits` leaves what is trained beside the adapter as it is. The scale of a vector is that of the least squared error,
     among numbers of bfloat16. Rounded numbers are exact in float32, and with four bits in bfloat16 too: every model
-    gets the same ones, and to save them again with the same `bits` gives the same file. Earlier revisions refuse such a
-    folder, as does ``load_adapter`` of a model of transformers.
+    gets the same ones, and to save them again with the same `bits` gives the same file. ``load_adapter`` of a model of
+    transformers refuses such a folder.
 
     If parameters are split among processes (FSDP, ZeRO-3 of DeepSpeed), every process has to call this, which gathers
     what it writes, and the first one writes. Of a model in `torch.nn.parallel.DistributedDataParallel` or an engine of
