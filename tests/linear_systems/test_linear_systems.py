@@ -1002,6 +1002,27 @@ def test_iteration_alone_is_accepted_by_its_backward_error():
     assert backward_error(A.to_dense(), found.x, b) < 1e-15
 
 
+@on("numpy", "torch")
+@pytest.mark.parametrize("options", [{}, {"method": sm.CG(), "preconditioner": None}])
+def test_elimination_keeps_the_better_solution_of_each_right_hand_side(backend, options):
+    """Beside one that has none: what it improves is taken, with and without iteration before, and nothing else."""
+    n, rng = 120, np.random.default_rng(0)
+    series, noise = backend.asarray(0.9 ** np.arange(n)), backend.asarray(np.geomspace(1e-6, 1e6, n))
+    A = sm.Toeplitz(series) + sm.Diagonal(noise)
+    b = rng.standard_normal((n, 3))
+    b[:, 2] = 0.0
+    b[0, 1] = np.nan
+    with pytest.raises(sm.ConvergenceError) as caught:
+        sm.solve(A, backend.asarray(b), **options)
+    found = caught.value.result
+    x, residual = backend.to_numpy(found.x), backend.to_numpy(found.residual)
+    assert backward_error(backend.to_numpy(A.to_dense()), x[:, 0], b[:, 0]) < 1e-15
+    assert residual[0] < 1e-10
+    assert not x[:, 2].any()
+    assert residual[2] == 0
+    assert np.isnan(residual[1])
+
+
 def test_a_long_vector_that_solves_nothing_is_no_solution():
     """Beside it the residual is as small as a rounding error."""
     A, b = sm.Diagonal(np.array([1.0, 1e-30])), np.array([1.0, 0.0])
