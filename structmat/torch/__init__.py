@@ -6,7 +6,7 @@ Map of the package; each line imports only from those below it:
 - `_files`: an adapter in a folder: `save_adapter`, `load_adapter`, `using_adapter`
 - `_model`: a whole model: `adapt`, `remove_adapters`, and which layers names mean
 - `_layers`: a frozen layer with a change: `CDDLinear` and its relatives, one file for each kind of layer
-- `_adapters`: the trainable vectors of a change: `CDDAdapter`, `StackedCDDAdapter`, and what can be chosen for them
+- `_adapters`: the trainable vectors of a change: `CDDAdapter`, and what can be chosen for them
 - `_changes`: the mathematics of a change: rows, dense sums, experts, and the differentiable operation
 - `_calls`: modules that read the weight of a layer without calling it, where changes are lost
 - `_distributed`: engines that train a model in several processes, and other wrappers of whole models
@@ -36,7 +36,6 @@ from structmat._long_convolutions import (
     replace_convolutions,
 )
 from structmat.torch._adapters.adapter import CDDAdapter
-from structmat.torch._adapters.stacked_adapter import StackedCDDAdapter
 from structmat.torch._bank import AdapterBank
 from structmat.torch._files.load import load_adapter, using_adapter
 from structmat.torch._files.save import save_adapter
@@ -57,7 +56,6 @@ __all__ = [
     "FFTConv2d",
     "FFTConv3d",
     "LinearWeight",
-    "StackedCDDAdapter",
     "adapt",
     "as_linear_operator",
     "fft_conv",

@@ -7,14 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from structmat.torch import (
-    CDDExperts,
-    StackedCDDAdapter,
-    adapt,
-    load_adapter,
-    remove_adapters,
-    save_adapter,
-)
+from structmat.torch import CDDAdapter, CDDExperts, adapt, load_adapter, remove_adapters, save_adapter
 from structmat.torch._changes import dense as dense_changes
 from structmat.torch._changes import experts as expert_changes
 from structmat.torch._layers import changed_experts
@@ -70,9 +63,9 @@ def changes_of(module, count=1, **options):
     found = {}
     for name in NAMES:
         stack = stack_of(module, name, "test")
-        sizes = stack.n_experts, stack.in_features, stack.out_features
+        sizes = {"in_features": stack.in_features, "out_features": stack.out_features, "n_matrices": stack.n_experts}
         options = {"dtype": torch.float64, "init": "normal", "alpha": 0.7, **options}
-        found[name] = [StackedCDDAdapter(*sizes, **options) for _ in range(count)]
+        found[name] = [CDDAdapter(**sizes, **options) for _ in range(count)]
     return found
 
 
@@ -176,7 +169,7 @@ class Mapped(torch.nn.Module):
 
 def test_modules_may_map_over_matrices_and_take_them_for_tensors():
     module = Mapped()
-    changes = {"up": [StackedCDDAdapter(4, 5, 3, dtype=torch.float64, init="normal")]}
+    changes = {"up": [CDDAdapter(5, 3, n_matrices=4, dtype=torch.float64, init="normal")]}
     x = torch.randn(2, 5, dtype=torch.float64)
     plain = torch.func.functional_call(module, {"up": module.up + changes["up"][0].operator().to_dense()}, x)
     outputs = call_changed(module, changes, x)
@@ -432,8 +425,8 @@ def test_threads_do_not_see_what_another_one_changes():
 
 
 def test_changes_are_fitted_one_by_one():
-    planted = StackedCDDAdapter(3, 5, 4, init="normal", alpha=2.0)
-    changes = StackedCDDAdapter(3, 5, 4, alpha=0.5)
+    planted = CDDAdapter(5, 4, n_matrices=3, init="normal", alpha=2.0)
+    changes = CDDAdapter(5, 4, n_matrices=3, alpha=0.5)
     assert changes.fit_(planted.dense()).error < 1e-3
     torch.testing.assert_close(changes.dense(), planted.dense(), rtol=1e-2, atol=1e-2)
     with pytest.raises(ValueError, match=r"delta must have shape \(3, 4, 5\), got \(3, 5, 4\)"):

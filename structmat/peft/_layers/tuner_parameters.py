@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from structmat._errors import ArgumentValueError, naming
 from structmat.peft._config import CDDConfig
 from structmat.peft._layers.tuner_module import CDDTunerModule, Merged
-from structmat.torch import StackedCDDAdapter
+from structmat.torch import CDDAdapter
 from structmat.torch._adapters.options import AdapterOptions
 from structmat.torch._calls import is_never_called
 from structmat.torch._changes.dense import weight_plus_change
@@ -48,7 +48,7 @@ class CDDTunerParameters(CDDTunerModule):
     >>> config = CDDConfig(target_modules=[], target_parameters=["experts.up_proj"])
     >>> model = get_peft_model(torch.nn.ModuleDict({"experts": Experts()}), config)
     >>> layer = model.base_model.model["experts"]
-    >>> type(layer).__name__, {name: change.n_experts for name, change in layer.changes("default").items()}
+    >>> type(layer).__name__, {name: change.n_matrices for name, change in layer.changes("default").items()}
     ('CDDTunerParameters', {'up_proj': 3})
     """
 
@@ -86,10 +86,10 @@ class CDDTunerParameters(CDDTunerModule):
         for name in parameters:
             stack = self._stack(name)
             with naming(name):
-                changes[name] = StackedCDDAdapter(
-                    stack.n_experts,
+                changes[name] = CDDAdapter(
                     stack.in_features,
                     stack.out_features,
+                    n_matrices=stack.n_experts,
                     **{option: getattr(config, option) for option in AdapterOptions.names()},
                     init="zero" if config.init_weights else "normal",
                 )
@@ -136,7 +136,7 @@ class CDDTunerParameters(CDDTunerModule):
             self._require_no_mixture(names)
         if names is not None or self._disable_adapters or self.merged_adapters:
             return self.base_layer(*args, **kwargs)
-        active: dict[str, list[StackedCDDAdapter]] = {}
+        active: dict[str, list[CDDAdapter]] = {}
         for adapter in self.active_adapters:
             for name, change in self.changes(adapter).items():
                 active.setdefault(name, []).append(change)
@@ -157,7 +157,7 @@ class CDDTunerParameters(CDDTunerModule):
 
     # ---- merging
 
-    def changes(self, adapter: str) -> Mapping[str, StackedCDDAdapter]:
+    def changes(self, adapter: str) -> Mapping[str, CDDAdapter]:
         """Return the changes of one adapter, by name of the parameter.
 
         Parameters
@@ -167,7 +167,7 @@ class CDDTunerParameters(CDDTunerModule):
 
         Returns
         -------
-        mapping of str to StackedCDDAdapter
+        mapping of str to CDDAdapter
             Empty if the layer has no such adapter.
         """
         found: Any = self.cdd_adapters._modules.get(adapter)
@@ -190,7 +190,7 @@ class CDDTunerParameters(CDDTunerModule):
         """
         return laid_out(self._stack(parameter), self.changes(adapter)[parameter].dense())
 
-    def _parts(self, adapter: str, base: nn.Module) -> Sequence[tuple[StackedCDDAdapter, tuple[str, ...]]]:
+    def _parts(self, adapter: str, base: nn.Module) -> Sequence[tuple[CDDAdapter, tuple[str, ...]]]:
         return [(change, (name,)) for name, change in self.changes(adapter).items()]
 
     def _summed(self, base: Any, weights: Mapping[str, Tensor], merged: Merged, sign: int = 1) -> dict[str, Tensor]:

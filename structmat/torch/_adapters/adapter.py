@@ -1,4 +1,4 @@
-"""`CDDAdapter`: the trainable vectors of one change, stored in the scale in which optimisers take steps."""
+"""`CDDAdapter`: the trainable vectors of a change, or of a stack of changes, in the scale in which optimisers step."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from structmat.torch._adapters.from_lora import explaining
 from structmat.torch._adapters.options import AdapterOptions
 from structmat.torch._calls import no_fast_path
 from structmat.torch._changes.dense import dense_change, wide_dtype
+from structmat.torch._changes.experts import stacked_change
 from structmat.torch._changes.operation import apply_change, fuses
 from structmat.torch._changes.rows import Samples
 
@@ -150,12 +151,16 @@ class RowChange:
 
 
 class CDDAdapter(RowChange, nn.Module):
-    """The trainable change of one layer: alpha times a product of diagonals and block circulants, D C D or longer.
+    """The trainable change of one layer, alpha times a product of diagonals and block circulants, D C D or longer.
+
+    Or those of several matrices of one size, such as those of experts: each has vectors of its own.
 
     Parameters
     ----------
     in_features, out_features : int
         Columns and rows of the change.
+    n_matrices : int, optional
+        The number of changes in a stack. Default: there is one, and no axis for it.
     n_factors : int, default 3
         Odd and at least 3. With more than 3, one block circulant has the shape of the change and all others are square,
         with its smaller side.
@@ -186,12 +191,16 @@ class CDDAdapter(RowChange, nn.Module):
     See Also
     --------
     CDDLinear : A layer with such a change.
+    CDDExperts : A module of experts with stacks of them.
     structmat.CDDProduct : The operator, for NumPy, JAX and everything else; `operator` returns one.
 
     Notes
     -----
     Three factors have ``rows + ceil(rows / b) ceil(cols / b) b + cols`` parameters: 3 n for a square. The product costs
     O(n log n) per row. Half-precision inputs are computed in float32.
+
+    In a stack `layout` and `scales` are those of one change; `vectors` and `factors` have the matrices on their first
+    axis, and so have `dense`, `operator` and what `fit_` takes.
 
     References
     ----------
@@ -207,8 +216,18 @@ class CDDAdapter(RowChange, nn.Module):
     (18, torch.Size([2, 4]))
     >>> change.operator().shape
     (4, 6)
+
+    Of eight experts, each has rows of its own:
+
+    >>> changes = CDDAdapter(6, 4, n_matrices=8, init="normal")
+    >>> changes.n_parameters, changes(torch.ones(8, 2, 6)).shape
+    (144, torch.Size([8, 2, 4]))
+    >>> changes.dense().shape
+    torch.Size([8, 4, 6])
     """
 
+    n_matrices: int | None
+    """The number of changes in a stack; None where there is one alone."""
     vectors: Vectors
     """What is trained: diagonals (m,) and grids of circulants (p, q, b), in the order of the product, divided by their
     scales."""
@@ -225,6 +244,7 @@ class CDDAdapter(RowChange, nn.Module):
         in_features: int,
         out_features: int,
         *,
+        n_matrices: int | None = None,
         n_factors: int = AdapterOptions.n_factors,
         block_size: int | Literal["min", "toeplitz"] = AdapterOptions.block_size,
         alpha: float = AdapterOptions.alpha,
@@ -237,6 +257,8 @@ class CDDAdapter(RowChange, nn.Module):
         super().__init__()
         self.in_features = integer(in_features, "CDDAdapter", "in_features")
         self.out_features = integer(out_features, "CDDAdapter", "out_features")
+        self.n_matrices = None if n_matrices is None else integer(n_matrices, "CDDAdapter", "n_matrices", 1)
+        self._lead = () if self.n_matrices is None else (self.n_matrices,)  # the axes before those of one change
         given = {
             "n_factors": n_factors,
             "block_size": block_size,
@@ -271,8 +293,9 @@ class CDDAdapter(RowChange, nn.Module):
 
     @property
     def vector_shapes(self) -> tuple[tuple[int, ...], ...]:
-        """The shapes of the vectors."""
-        return self.layout.vector_shapes
+        """The shapes of the vectors, with the matrices of a stack on the first axis."""
+        shapes = self.layout.vector_shapes
+        return shapes if self.n_matrices is None else tuple((self.n_matrices, *shape) for shape in shapes)
 
     @property
     def block_size(self) -> int:
@@ -286,8 +309,8 @@ class CDDAdapter(RowChange, nn.Module):
 
     @property
     def n_parameters(self) -> int:
-        """The number of trainable entries."""
-        return self.layout.n_parameters
+        """The number of trainable entries, of all matrices."""
+        return (self.n_matrices or 1) * self.layout.n_parameters
 
     @property
     def factors(self) -> list[Tensor]:
@@ -357,12 +380,14 @@ class CDDAdapter(RowChange, nn.Module):
         Parameters
         ----------
         delta : Tensor, shape (out_features, in_features)
-            What to approximate, `alpha` included.
+            What to approximate, `alpha` included; of a stack with the matrices on a first axis, each of which is
+            fitted by itself.
 
         Returns
         -------
         FitResult
-            With the relative error; also kept as `fit`. Weight changes are rarely close to a short product.
+            With the relative error, of a stack that of the matrix with the largest one; also kept as `fit`. Weight
+            changes are rarely close to a short product.
 
         Raises
         ------
@@ -373,7 +398,7 @@ class CDDAdapter(RowChange, nn.Module):
         RuntimeError
             If `alpha` is 0.
         """
-        shape = (self.out_features, self.in_features)
+        shape = (*self._lead, self.out_features, self.in_features)
         if not isinstance(delta, Tensor) or delta.is_complex():
             kind = delta.dtype if isinstance(delta, Tensor) else type(delta).__name__
             raise ArgumentTypeError("CDDAdapter", "delta", f"must be a real torch.Tensor, got {kind}")
@@ -386,11 +411,14 @@ class CDDAdapter(RowChange, nn.Module):
         if self.alpha == 0:
             raise RuntimeError("CDDAdapter.fit_: alpha is 0, so every change is")
         dense = delta.detach().to(wide_dtype(delta)).cpu()
-        self.fit = fit_cdd(dense, self.n_factors, block_size=self.block_size, rng=0)
-        fitted: Any = self.layout.vectors_of(self.fit.operator)
+        matrices = [dense] if self.n_matrices is None else dense
+        fits = [fit_cdd(each, self.n_factors, block_size=self.block_size, rng=0) for each in matrices]
+        found = [self.layout.vectors_of(fit.operator) for fit in fits]
+        fitted: Any = found[0] if self.n_matrices is None else [torch.stack(same) for same in zip(*found, strict=True)]
         first, *others = (vector.to(self.vectors[0].device) for vector in fitted)
         # The fitted change has alpha in it, by which a product is multiplied besides.
         self.factors = [first / self.alpha, *others]
+        self.fit = max(fits, key=lambda fit: float(fit.error))
         return self.fit
 
     def operator(self) -> CDDProduct:
@@ -399,7 +427,7 @@ class CDDAdapter(RowChange, nn.Module):
         Returns
         -------
         CDDProduct
-            Of shape (out_features, in_features); gradients flow to `vectors`.
+            Of shape (out_features, in_features), or a stack of such; gradients flow to `vectors`.
         """
         product = self.layout.product(self.factors)
         return product if self.alpha == 1 else self.alpha * product
@@ -415,7 +443,8 @@ class CDDAdapter(RowChange, nn.Module):
         Returns
         -------
         Tensor, shape (out_features, in_features)
-            `alpha` included; computed in the widest of float32, `dtype` and that of the vectors, and detached.
+            Of a stack with the matrices on a first axis. `alpha` included; computed in the widest of float32, `dtype`
+            and that of the vectors, and detached.
         """
         vectors = self.vectors.forward()
         wide = wide_dtype(*vectors)
@@ -423,13 +452,47 @@ class CDDAdapter(RowChange, nn.Module):
             of_result = wide if dtype is None else torch.promote_types(wide, dtype)
             return dense_change(self.layout.shape, vectors, self.gain, of_result)
 
+    def add_to(self, y: Tensor, x: Tensor) -> Tensor:
+        """Return `y` plus the change of the rows of `x`.
+
+        Parameters
+        ----------
+        y : Tensor, shape (..., out_features)
+            Not changed; its dtype is that of the result.
+        x : Tensor, shape (..., in_features)
+            Inputs of the layer. For a stack the first axis of both is that of the matrices.
+
+        Returns
+        -------
+        Tensor, shape (..., out_features)
+            The sum.
+
+        Raises
+        ------
+        ValueError
+            If `x` or `y` has another shape.
+        TypeError
+            If `x` is of no floating dtype.
+        """
+        if self.n_matrices is None:
+            return super().add_to(y, x)
+        self._require_rows(y, x)
+        rows, flat = self.dropped(x).reshape(-1, self.in_features), y.reshape(-1, self.out_features)
+        each = len(rows) // self.n_matrices
+        if not each:  # the inputs stay in the graph, so that they have a gradient
+            return y + 0 * x.sum()
+        ends = torch.arange(each, len(rows) + 1, each, device=x.device)
+        return stacked_change(flat, rows, ends, self.vectors.forward(), self.gain).reshape(y.shape)
+
     def _require_rows(self, y: Tensor, x: Tensor) -> None:
         require_floating("CDDAdapter", x)
-        if x.shape[-1:] != (self.in_features,) or y.shape != (*x.shape[:-1], self.out_features):
+        lead = x.shape[: len(self._lead)]
+        if (*lead, *x.shape[-1:]) != (*self._lead, self.in_features) or y.shape != (*x.shape[:-1], self.out_features):
+            shape = ", ".join(map(str, (*self._lead, "...")))
             raise ArgumentValueError(
                 "CDDAdapter",
                 None,
-                f"x must have shape (..., {self.in_features}) and y (..., {self.out_features}), "
+                f"x must have shape ({shape}, {self.in_features}) and y ({shape}, {self.out_features}), "
                 f"got {tuple(x.shape)} and {tuple(y.shape)}",
             )
 
@@ -439,7 +502,7 @@ class CDDAdapter(RowChange, nn.Module):
         Parameters
         ----------
         x : Tensor, shape (..., in_features)
-            Inputs of the layer.
+            Inputs of the layer. For a stack the first axis is that of the matrices.
 
         Returns
         -------
@@ -463,7 +526,8 @@ class CDDAdapter(RowChange, nn.Module):
         dict
             Arguments of `CDDAdapter` except dtype, device and init.
         """
-        return {name: getattr(self, name) for name in ("in_features", "out_features", *AdapterOptions.names())}
+        own = {name: getattr(self, name) for name in ("in_features", "out_features", *AdapterOptions.names())}
+        return own if self.n_matrices is None else {"n_matrices": self.n_matrices, **own}
 
     def extra_repr(self) -> str:
         """Return the settings, for torch's `repr`.

@@ -17,7 +17,6 @@ from structmat._errors import ArgumentValueError, as_own, naming
 from structmat._files import unwrapped
 from structmat.operators import CDDLayout
 from structmat.torch._adapters.adapter import CDDAdapter
-from structmat.torch._adapters.stacked_adapter import StackedCDDAdapter
 from structmat.torch._files.folder import Stored, read_folder
 from structmat.torch._files.replacement import Replacement, taking_values
 from structmat.torch._files.tensors import changes_by_path, tensors_of
@@ -218,7 +217,7 @@ def _require_alike(changes: Mapping[str, CDDAdapter], stored: Stored) -> None:
         differing = sorted(changes.keys() ^ stored.vectors.keys())
         raise ArgumentValueError("load_adapter", "folder", f"has other layers than the model: {differing[:3]}")
     for path, own in changes.items():
-        batch = (own.n_experts,) if isinstance(own, StackedCDDAdapter) else ()
+        batch = (own.n_matrices,) if own.n_matrices is not None else ()
         _require_fit(path, stored, own.layout.shape, batch)
         require_shapes(path, stored, own.vector_shapes)
         if own.factor_scale != stored.options.factor_scale:

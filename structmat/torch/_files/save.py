@@ -18,7 +18,6 @@ from structmat._files import unwrapped
 from structmat.operators import CDDLayout
 from structmat.torch._adapters.adapter import CDDAdapter
 from structmat.torch._adapters.options import AdapterOptions
-from structmat.torch._adapters.stacked_adapter import StackedCDDAdapter
 from structmat.torch._distributed import gathered, has_pieces, is_of_several_processes, unwrapped_model
 from structmat.torch._files.folder import require_finite, write_folder
 from structmat.torch._files.low_bits import require_known_bits
@@ -149,7 +148,7 @@ def _whole_state(
 
     These are the vectors, what is trained beside them, and the statistics of batch normalisations.
     """
-    stacked = {path for path, adapter in changes_by_path(model).items() if isinstance(adapter, StackedCDDAdapter)}
+    stacked = {path for path, adapter in changes_by_path(model).items() if adapter.n_matrices is not None}
     kept = {
         _key(path, i, of_parameter=path in stacked): vector
         for path, own in vectors.items()
@@ -219,7 +218,7 @@ def settings_of(model: nn.Module, beside: Iterable[str] = ()) -> bytes:
     """Return the content of the file of settings, with the paths of modules that are trained beside the adapter."""
     others = (unwrapped(path) for path, _ in model.named_modules())
     changes = changes_by_path(model)
-    parameters = [path for path, adapter in changes.items() if isinstance(adapter, StackedCDDAdapter)]
+    parameters = [path for path, adapter in changes.items() if adapter.n_matrices is not None]
     layers = [path for path in changes if path not in parameters]
     more: dict[str, Any] = {"target_parameters": parameters} if parameters else {}
     return config_bytes(

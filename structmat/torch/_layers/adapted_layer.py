@@ -56,7 +56,7 @@ class AdaptedLayer(AdaptedModule):
             # What the caller gave comes first.
             if options.get(key) is None:
                 options[key] = value
-        adapter = CDDAdapter(in_features, out_features, **options)
+        adapter = CDDAdapter(in_features, out_features, n_matrices=None, **options)
         if base is not None:
             self._prepare(base, adapter)
         self.base = base

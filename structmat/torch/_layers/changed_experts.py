@@ -22,7 +22,7 @@ from torch.nn.functional import linear
 
 from structmat._errors import ArgumentTypeError, ArgumentValueError
 from structmat._torch_modes import autocast_dtype, sees_operations
-from structmat.torch._adapters.stacked_adapter import StackedCDDAdapter
+from structmat.torch._adapters.adapter import CDDAdapter
 from structmat.torch._changes.dense import costs_less_dense, summed, wide_dtype
 from structmat.torch._changes.experts import by_expert, loops_over_experts, rows_by_expert, stacked_change
 from structmat.torch._changes.operation import apply_change, get_one_dtype
@@ -87,7 +87,7 @@ def laid_out(stack: Stack, changes: Tensor) -> Tensor:
     return changes.transpose(1, 2) if stack.transposed else changes
 
 
-Changes = Mapping[str, Sequence[StackedCDDAdapter]]
+Changes = Mapping[str, Sequence[CDDAdapter]]
 """The adapters of each parameter of a module, by its name in the module; their changes add up."""
 
 
@@ -215,7 +215,7 @@ def _product(module: Any, changes: Changes, name: str, x: Tensor, ids: Tensor, e
     return y + getattr(module, f"{name}_bias")[ids] if module.has_bias else y
 
 
-def _looped_product(x: Tensor, weight: Tensor, ends: Tensor, adapters: Sequence[StackedCDDAdapter]) -> Tensor:
+def _looped_product(x: Tensor, weight: Tensor, ends: Tensor, adapters: Sequence[CDDAdapter]) -> Tensor:
     """Return the products by the matrices (experts, rows, columns) and by their changes, one expert after the other."""
     vectors = [by_expert(adapter.vectors.forward()) for adapter in adapters]
     pieces = []

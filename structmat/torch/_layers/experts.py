@@ -11,7 +11,6 @@ from torch import nn
 from structmat._errors import ArgumentTypeError, ArgumentValueError
 from structmat.operators import LinearOperator
 from structmat.torch._adapters.adapter import CDDAdapter
-from structmat.torch._adapters.stacked_adapter import StackedCDDAdapter
 from structmat.torch._calls import is_never_called
 from structmat.torch._changes.dense import weight_plus_change
 from structmat.torch._layers.adapted_module import AdaptedModule
@@ -35,7 +34,7 @@ class CDDExperts(AdaptedModule):
     parameters : collection of str
         Names of these parameters.
     **options
-        Arguments of `StackedCDDAdapter`: `n_factors`, `block_size`, `alpha`, `dropout`, ... Dtype and device are by
+        Arguments of `CDDAdapter`: `n_factors`, `block_size`, `alpha`, `dropout`, ... Dtype and device are by
         default those of the base, but float32 for one in half precision.
 
     Raises
@@ -48,7 +47,7 @@ class CDDExperts(AdaptedModule):
     See Also
     --------
     adapt : Wraps the modules of a whole model that `parameters` name.
-    StackedCDDAdapter : The changes of one parameter.
+    CDDAdapter : The changes of one parameter.
 
     Notes
     -----
@@ -78,7 +77,7 @@ class CDDExperts(AdaptedModule):
     """
 
     adapters: nn.ModuleDict
-    """The changes, `StackedCDDAdapter`, by name of the parameter."""
+    """The changes by name of the parameter."""
 
     def __init__(self, base: nn.Module, parameters: Collection[str], **options: Any) -> None:
         super().__init__()
@@ -103,13 +102,12 @@ class CDDExperts(AdaptedModule):
         return self
 
     @staticmethod
-    def _adapter_of(base: nn.Module, name: str, options: Mapping[str, Any]) -> StackedCDDAdapter:
+    def _adapter_of(base: nn.Module, name: str, options: Mapping[str, Any]) -> CDDAdapter:
         """Return new changes for a parameter, with a dtype and the device that suit the base unless these are given."""
         stack = stack_of(base, name, "CDDExperts")
         given = {key: value for key, value in options.items() if value is not None}
-        return StackedCDDAdapter(
-            stack.n_experts, stack.in_features, stack.out_features, **dtype_and_device(base) | given
-        )
+        sizes = stack.in_features, stack.out_features
+        return CDDAdapter(*sizes, n_matrices=stack.n_experts, **dtype_and_device(base) | given)
 
     def _adopt(self, base: nn.Module, adapters: Mapping[str, Any]) -> None:
         """Take a base and its changes."""
