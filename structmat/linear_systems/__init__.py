@@ -19,7 +19,7 @@ The ways, each of which says which of its solutions are good enough:
 What they share:
 
 - `_stopping`: when a solution is good enough, by its residual or backward error;
-- `_differentiable`: ways one after the other, with derivatives; `_least_squares_system` for least squares;
+- `_differentiable`: ways one after the other, with derivatives, of systems and of least squares;
 - `_scaling`: powers of two against overflow, and norms; `_stack_members`: members of stacks.
 
 Log-determinants: `_logdet_errors` says how far off they may be; `_lanczos` estimates them, with `_control_variate`, and

@@ -9,7 +9,6 @@ from structmat._arrays.libraries import device_of, namespace_of, rules_of
 from structmat._arrays.shapes import concat_last
 from structmat._arrays.typing import Array, Namespace
 from structmat._rules import Solver
-from structmat.linear_systems._least_squares_system import LeastSquaresSystem
 from structmat.linear_systems._results import Report, Solutions, SolveResult, Way
 from structmat.operators import LinearOperator
 
@@ -58,9 +57,44 @@ class _SystemSolver(Solver):
         return solutions.x, solutions[1:]
 
 
+@dataclass(frozen=True, eq=False, repr=False)
+class _LeastSquaresSystem(LinearOperator):
+    """The Hermitian matrix ``[I, B; B^H, 0]`` of vectors ``(r, x)``, of a matrix B of full column rank.
+
+    With right-hand sides ``(b, 0)`` the part x is the least-squares solution of ``B x = b`` and r its residual; with
+    ``(0, b)`` the part r is the solution of least norm of ``B^H r = b``.
+    """
+
+    _core_axes = {"operator": None}
+
+    operator: LinearOperator
+    """The matrix B."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns of B together, twice."""
+        return (sum(self.operator.shape), sum(self.operator.shape))
+
+    def parts(self, vectors: Array) -> tuple[Array, Array]:
+        """Return r and x of vectors, or the two parts of right-hand sides."""
+        rows = self.operator.shape[0]
+        return vectors[..., :rows], vectors[..., rows:]
+
+    def _matvec(self, x: Array, xp: Namespace) -> Array:
+        residual, solution = self.parts(x)
+        first = residual + self.operator._matvec(solution, xp)
+        return concat_last([first, self.operator._rmatvec(residual, xp)], xp)
+
+    def _transpose(self) -> LinearOperator:
+        return _LeastSquaresSystem(self.operator._conj())
+
+    def _conj(self) -> LinearOperator:
+        return _LeastSquaresSystem(self.operator._conj())
+
+
 @dataclass(frozen=True)
 class _LeastSquaresSolver(Solver):
-    """Solves systems with a `LeastSquaresSystem`; the information is that of the problem that was asked for.
+    """Solves systems with a `_LeastSquaresSystem`; the information is that of the problem that was asked for.
 
     The solutions of ``r + B x = b_1, B^H r = b_2`` are ``x = B^+ (b_1 - y), r = b_1 - B x`` with ``y = (B^H)^+ b_2``:
     two least-squares problems, so that no step squares the condition number. One with a right-hand side of zeros takes
@@ -119,7 +153,7 @@ def lstsq_with_derivatives(A: LinearOperator, b: Array, ways: Ways, xp: Namespac
     rules = rules_of(xp)
     if rules.is_differentiated([b, *A._arrays()]):
         is_tall = A.shape[0] >= A.shape[1]
-        system = LeastSquaresSystem(A if is_tall else A.H)
+        system = _LeastSquaresSystem(A if is_tall else A.H)
         zeros = xp.zeros((*b.shape[:-1], A.shape[1]), dtype=b.dtype, device=device_of(b))
         right = concat_last([b, zeros] if is_tall else [zeros, b], xp)
         solve = rules.compiled(_Differentiable(_LeastSquaresSolver(ways, is_tall)))

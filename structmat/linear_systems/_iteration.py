@@ -80,7 +80,7 @@ class ByIteration(NamedTuple):
             if self.least_squares:
                 norm = operator_norm(system.operator, system.b, xp)
                 by_gradient = ByGradient(system.operator, system.b, norm, self.rtol, xp)
-                return _Problem.of(system, None, by_gradient, self, xp, norm).solutions()
+                return _Refinement.of(system, None, by_gradient, self, xp, norm).solutions()
             given = M
             if given is not None:
                 M = of_moderate_size(given, system.b, xp)
@@ -88,7 +88,7 @@ class ByIteration(NamedTuple):
                 M = inverse_of_nearest(system.operator, system.b, xp, positive=self.positive)
             on_trial = M is not None and given is None and not self.positive
             measure = ByResidual.of(system.b, self.rtol, xp)
-            return _Problem.of(system, M, measure, self, xp).solutions(on_trial=on_trial)
+            return _Refinement.of(system, M, measure, self, xp).solutions(on_trial=on_trial)
 
 
 class _Progress(NamedTuple):
@@ -111,8 +111,8 @@ class _Progress(NamedTuple):
     """The largest error before the passes, by which their tolerance is divided."""
 
 
-class _Problem(NamedTuple):
-    """A scaled problem, what counts as a solution of it, and the ways to find that."""
+class _Refinement(NamedTuple):
+    """A scaled problem that is solved by passes of a method, each on what those before have left of it."""
 
     system: System
     A: LinearOperator
@@ -136,7 +136,7 @@ class _Problem(NamedTuple):
         settings: ByIteration,
         xp: Namespace,
         norm: Array | None = None,
-    ) -> _Problem:
+    ) -> _Refinement:
         A: LinearOperator = system.operator.prepare()
         product = A._matvec if A.shape[0] == A.shape[1] else A._rmatvec
         not_finite = ~xp.all(xp.isfinite(product(system.b / norm_or_one(system.b, xp), xp)), axis=-1)
