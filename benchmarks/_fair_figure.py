@@ -32,9 +32,13 @@ def means(found: list[Result], tasks: Sequence[str]) -> Means:
     }
 
 
-def figure(found: list[Result], tasks: Sequence[str], path: Path) -> None:
-    """Draw a dot for each method and place, with 95 % of its difference to D C D on query and value layers."""
-    of_all = means(found, tasks)
+def figure(named: list[Result], others: list[Result], tasks: Sequence[str], path: Path) -> None:
+    """Draw a dot for each method and place, with 95 % of its difference to D C D on query and value.
+
+    Dots of `named`, the runs of one commit, are filled, and those of others are not.
+    """
+    of_named, of_others = means(named, tasks), means(others, tasks)
+    of_all = of_others | of_named
     _, ours = of_all["query-value", "cdd", 3]
     drawing, (axes, names) = plt.subplots(
         1, 2, figsize=(10, 5.4), layout="constrained", gridspec_kw={"width_ratios": [3, 1]}
@@ -46,16 +50,26 @@ def figure(found: list[Result], tasks: Sequence[str], path: Path) -> None:
             axes.plot([count for count, _ in line], [scores.mean() for _, scores in line], color=color, linewidth=0.8)
         if any(key[0] == place for key in shown):
             axes.plot([], [], "o", color=color, label=text)
+    axes.plot([], [], "o", color="black", markerfacecolor="white", label="runs of earlier days")
     for number, key in enumerate(shown, 1):
         place, method, size = key
         count, scores = of_all[key]
         color = COLORS[place][0]
         half = mean_of(scores - ours).half
-        marker = "D" if method == "cdd" else "o"
-        axes.errorbar(count, scores.mean(), half or None, fmt=marker, color=color, markersize=6, capsize=2, alpha=0.8)
+        look = {
+            "fmt": "D" if method == "cdd" else "o",
+            "markersize": 6,
+            "capsize": 2,
+            "alpha": 0.8,
+            "zorder": 3 if key in of_named else 2,
+        }
+        filled = color if key in of_named else "white"
+        axes.errorbar(count, scores.mean(), half or None, color=color, markerfacecolor=filled, **look)
         axes.annotate(str(number), (count, scores.mean()), (5, 3), textcoords="offset points", fontsize=8)
         text = f"{number}  {'D C D' if method == 'cdd' else LABELS[method].format(size)}"
-        names.text(0, 1 - number / (len(shown) + 1), text, color=color, fontsize=8, transform=names.transAxes)
+        weight = "bold" if key in of_named else "normal"
+        spot = (0, 1 - number / (len(shown) + 1))
+        names.text(*spot, text, color=color, weight=weight, fontsize=8, transform=names.transAxes)
     axes.axhline(ours.mean(), color=COLORS["query-value"][0], linestyle=":", linewidth=0.8)
     axes.legend(loc="lower right", fontsize=8)
     axes.set(xscale="log", xlabel="parameters of the adapters")

@@ -115,6 +115,16 @@ FORMS = (("scales", None), ("cdd-scales", 3), ("cdd-entries", 3))
 """Tried on held-back rows, the last one on query and value layers, where it was behind."""
 
 
+COMPARED = (("cdd", 3), ("lora", 2), ("lora", 8))
+"""What the main sentences compare: D C D, the LoRA of nearest size, and the usual LoRA."""
+
+
+def compared() -> list[Case]:
+    """Return the cases of the main sentences, by tasks: their last runs are all of the same code."""
+    tasks, places = ("goemotions", "sst2", "banking77", "cola"), ("query-value", "intermediate")
+    return [Case(task, place, *sized) for task in tasks for place in places for sized in COMPARED]
+
+
 def tried() -> list[Case]:
     """Return what has trials, and last runs only if `cases` has it: `FORMS`, and rates with more rows."""
     tasks = ("goemotions", "sst2", "banking77")

@@ -75,6 +75,12 @@ def read(path: Path) -> list[Row]:
         return list(csv.DictReader(file))
 
 
+def merged(named: list[Row], earlier: list[Row]) -> list[Row]:
+    """Return the runs that name their code, and those of earlier days that are in no place of one of these."""
+    done = {tuple(row[name] for name in RUN) for row in named}
+    return named + [row for row in earlier if tuple(row[name] for name in RUN) not in done]
+
+
 def by_case(rows: list[Row], stage: str) -> dict[Case, list[Row]]:
     """Return the runs of one stage by what they are of."""
     found: dict[Case, list[Row]] = {}
@@ -318,6 +324,32 @@ def protocol_text(rows: list[Row], found: list[Result]) -> str:
     )
 
 
+def commits_text(named: list[Row], earlier: list[Row]) -> str:
+    """Return which code the runs are of, and how many give the answers that were given before."""
+    return (
+        f"{len(named)} last runs of D C D and of LoRA r = 2 and r = 8 are of the code of "
+        f"{', '.join(sorted({row['commit'] for row in named}))}, all on {' and '.join(set(map(processor_of, named)))}; "
+        "the others are of earlier days, and so are all trials: their code is not named, and D C D is stored in the "
+        f"same scale. {repeated(named, earlier)}"
+    )
+
+
+def repeated(rows: list[Row], stored: list[Row]) -> str:
+    """Return how many of the stored runs stand among the rows again, and how many of these give the same answers."""
+    by_run = {tuple(row[name] for name in RUN): row for row in stored}
+    both = [(row, by_run[key]) for row in rows if (key := tuple(row[name] for name in RUN)) in by_run]
+    same = sum(a["right"] == b["right"] for a, b in both)
+    text = f"{same} of {len(both)} earlier runs that were repeated by this code gave the same answer for each row"
+    moved = [score(a) - score(b) for a, b in both if processor_of(a) != processor_of(b)]
+    alike = [a["right"] == b["right"] for a, b in both if processor_of(a) == processor_of(b)]
+    if moved:
+        text += (
+            f": {sum(alike)} of {len(alike)} on the same processor, and on another one the root mean square of the "
+            f"difference is {sqrt(fmean(value**2 for value in moved)):.2f} points ({len(moved)} runs)"
+        )
+    return f"{text}."
+
+
 def processors_text(rows: list[Row], again: list[Row]) -> str:
     """Return which processors the runs are of, and how far last runs that were repeated on another one differ."""
     used = ", ".join(f"{count:,} of {name}" for name, count in Counter(map(processor_of, rows)).items())
@@ -332,9 +364,9 @@ def processors_text(rows: list[Row], again: list[Row]) -> str:
         for label, values in off.items()
     )
     return (
-        f"Runs: {used}. These round differently: last runs that were repeated on another one differ by {differ}, root "
-        "mean square. So a difference of two methods that ran on different processors has this error too, beside the "
-        "one over seeds."
+        f"Earlier runs: {used}. These round differently: last runs that were repeated on another one differ by "
+        f"{differ}, root mean square. So a difference of two methods that ran on different processors has this error "
+        "too, beside the one over seeds."
     )
 
 
@@ -342,12 +374,14 @@ def processor_of(row: Row) -> str:
     return re.split(r", \d+ cores?,", row["machine"])[0]
 
 
-def page(rows: list[Row], again: list[Row]) -> list[str]:
+def page(named: list[Row], earlier: list[Row], again: list[Row]) -> list[str]:
     """Return the parts of the page of results: protocol, processors and tables, from the runs and those repeated."""
+    rows = merged(named, earlier)
     found = results(rows, cases())
     parts = [
         protocol_text(rows, found),
-        processors_text(rows, again),
+        commits_text(named, earlier),
+        processors_text(earlier, again),
         """**D C D and the LoRA of nearest size on the same layers.** Of CoLA the score is Matthews' correlation, of the
         other tasks the accuracy. Nothing but rates was chosen by the tasks held out, and only their runs were timed,
         all on one processor. "95 % over tasks" is half the interval of the mean difference by Student's t, with the

@@ -87,11 +87,26 @@ class Bench:
     """Does what is missing in the table."""
 
     def __init__(
-        self, table: Table, data: Path, rates: Mapping[str, tuple[float, ...]], model: str | None = None
+        self,
+        table: Table,
+        data: Path,
+        rates: Mapping[str, tuple[float, ...]],
+        model: str | None = None,
+        trials: Iterable[Mapping[str, str]] = (),
     ) -> None:
         self.table, self.data, self.rates, self.model = table, data, rates, model
+        self.trials = {place(row): row for row in trials if row["stage"] == "trial"}
+        """Of earlier days, which are not done again."""
         self.parts: dict[str, tuple[Rows, Rows]] = {}
         self.machine, self.commit = machine(), commit()
+
+    def require_one_commit(self) -> None:
+        """Exit where the table has runs of other code than this."""
+        others = {row["commit"] for row in self.table.rows.values()} - {self.commit}
+        if others:
+            sys.exit(
+                f"the table has runs of {', '.join(sorted(others))}, and this is {self.commit}: name another --out"
+            )
 
     def choose(self, case: Case, protocol: Protocol) -> float:
         """Return the best rate of a case, by its trials."""
@@ -102,9 +117,12 @@ class Bench:
 
     def do(self, case: Case, protocol: Protocol) -> None:
         """Choose the rate of a case and run it to the end."""
-        best = self.choose(case, protocol)
         for seed in protocol.final_seeds:
-            self.run(case, protocol, "final", best, seed)
+            self.last(case, protocol, seed)
+
+    def last(self, case: Case, protocol: Protocol, seed: int) -> None:
+        """Choose the rate of a case and do one of its last runs."""
+        self.run(case, protocol, "final", self.choose(case, protocol), seed)
 
     def best(self, case: Case, protocol: Protocol, rates: Sequence[float], seeds: Sequence[int]) -> float:
         """Return the rate with the best mean score of the trials with these seeds, the smallest of equal ones."""
@@ -114,9 +132,10 @@ class Bench:
     def run(self, case: Case, protocol: Protocol, stage: str, lr: float, seed: int) -> float:
         """Return the score of one run, minus infinity where the loss was not finite any more."""
         names = {**vars(case), "stage": stage, "lr": f"{lr:g}", "seed": seed}
-        if place(names) not in self.table.rows:
+        done = self.trials.get(place(names)) or self.table.rows.get(place(names))
+        if done is None:
             self.table.append(names | self._train(case, protocol, lr, seed, test=stage == "final"))
-        done = self.table.rows[place(names)]
+            done = self.table.rows[place(names)]
         if (int(done["rows"]), int(done["epochs"])) != (protocol.rows, protocol.epochs):
             sys.exit(f"{' '.join(place(names))} was run by another protocol")
         return self._score(done, protocol)

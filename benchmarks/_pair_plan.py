@@ -44,7 +44,7 @@ class Arm:
 
 
 ARMS = (
-    Arm("clipping", "cdd-apart", 3, BEST),
+    Arm("clipping", "cdd-apart", 3, BEST, seeds=tuple(range(10))),
     Arm("clipping", "cdd-unclipped", 3, BEST),
     Arm("clipping", "cdd-factors", 3, BEST),
     Arm("clipping", "lora-apart", 2, BEST_OF_LORA, beside=("lora", 2)),

@@ -7,8 +7,8 @@ from textwrap import fill
 
 import numpy as np
 from _common import table
-from _fair_plan import RUN, Case
-from _fair_report import TASKS, Mean, Row, mean_of, processor_of, score
+from _fair_plan import Case
+from _fair_report import TASKS, Mean, Row, mean_of, processor_of, repeated, score
 from _pair_plan import ARMS, Arm
 from scipy.stats import t
 
@@ -44,7 +44,7 @@ def gaps(rows: list[Row], fair: list[Row], arm: Arm) -> dict[str, np.ndarray]:
     """Return the differences of an arm to what it is compared with, by task, of the seeds that have been run."""
     found = {}
     for task in arm.rates:
-        scores, others = last_scores(rows, arm.on(task)), last_scores(fair, arm.baseline(task))
+        scores, others = last_scores(rows, arm.on(task)), last_scores([*fair, *rows], arm.baseline(task))
         seeds = sorted(scores.keys() & others.keys())
         if len(seeds) > 1:
             found[task] = np.array([scores[seed] - others[seed] for seed in seeds])
@@ -81,14 +81,6 @@ def arm_table(rows: list[Row], fair: list[Row], question: str) -> str:
         lines.append([*cells, f"± {mean_of(tasks).half:.1f}" if len(tasks) > 2 else ""])
     head = ["trained", "numbers", "points, 95 % over seeds (rate)", "pairs", "mean, 95 % over seeds", "95 % over tasks"]
     return table(head, lines, left=3) if lines else ""
-
-
-def repeated(rows: list[Row], fair: list[Row]) -> str:
-    """Return how many runs of the study were repeated by this code, and of how many the answers are the same."""
-    stored = {tuple(row[name] for name in RUN): row for row in fair}
-    both = [(row, stored[key]) for row in rows if (key := tuple(row[name] for name in RUN)) in stored]
-    same = sum(a["right"] == b["right"] for a, b in both)
-    return f"{same} of {len(both)} runs of the study that were repeated by this code gave the same answer for each row."
 
 
 def page(rows: list[Row], fair: list[Row]) -> list[str]:

@@ -11,14 +11,14 @@ from dataclasses import replace
 
 import numpy as np
 from _common import table
-from _fair_plan import PROTOCOLS, RATES, Case, cases
+from _fair_plan import PROTOCOLS, RATES, Case, cases, compared
 from _fair_report import TASKS, Result, Row, mean_of, pick, results, trial_scores
 from _few_plan import FOUR_BITS
 from _few_plan import cases as few_cases
 from _few_report import CDD, of_cdd, on_common_tasks, standings
 from _few_report import label as few_label
 from _pair_plan import ARMS
-from _pair_report import gaps, over_seeds
+from _pair_report import gaps, interval, over_seeds
 
 FOUR = ("goemotions", "sst2", "banking77", "cola")
 """The tasks on which all methods on query and value layers have been run."""
@@ -68,12 +68,14 @@ class Gap:
         return f"{signed(self.mean)} ± {self.over_tasks:.1f}"
 
     @property
-    def intervals(self) -> str:
-        return f"± {self.over_seeds:.1f} over the seeds and ± {self.over_tasks:.1f} over the tasks"
+    def both(self) -> str:
+        """The mean with both intervals."""
+        return f"{signed(self.mean)} (± {self.over_seeds:.1f} over the seeds, ± {self.over_tasks:.1f} over the tasks)"
 
     @property
-    def size(self) -> str:
-        return f"{abs(self.mean):.1f}"
+    def each(self) -> str:
+        """The mean of each task."""
+        return ", ".join(f"{TASKS[task]} {self.of(task)}" for task in self.tasks)
 
 
 def ours(places: str) -> tuple[str, str, int]:
@@ -92,36 +94,82 @@ def mean_score(
     return (float(np.mean([r.scores for r in runs])), runs[0].parameters) if len(runs) == len(tasks) else None
 
 
+def whole_tasks(found: list[Result]) -> list[str]:
+    """Return the tasks on which all that the main sentences compare has been run."""
+    done = {r.case for r in found}
+    return [task for task in FOUR if all(case in done for case in compared() if case.task == task)]
+
+
+def without_cola(tasks: Sequence[str]) -> list[str]:
+    return [task for task in tasks if task != "cola"]
+
+
 def summary(found: list[Result]) -> str:
     """Return the table of D C D beside LoRA on the same layers."""
-    groups = (FOUR, FOUR[:3], HELD_OUT, (*FOUR, *HELD_OUT))
-    lines = []
-    for place, name in PLACES.items():
-        cells = [name]
-        for method in (ours(place), lora(place, 1), lora(place, 2), lora(place, 8)):
-            of = mean_score(found, FOUR, method)
-            cells.append(f"{of[0]:.1f} ({of[1]:,})" if of else "")
-        for rank, tasks in ((2, groups[0]), (8, groups[0]), *((2, group) for group in groups[1:])):
-            whole = all(mean_score(found, tasks, method(place)) for method in (ours, lambda p, r=rank: lora(p, r)))
-            cells.append(str(Gap(found, tasks, ours(place), lora(place, rank))) if whole else "")
+    tasks, lines = whole_tasks(found), []
+    for place in ("intermediate", "query-value"):
+        cells = [PLACES[place]]
+        for method in (ours(place), lora(place, 2), lora(place, 8)):
+            mean, parameters = mean_score(found, tasks, method)
+            cells.append(f"{mean:.1f} ({parameters:,})")
+        for of in (tasks, without_cola(tasks)):
+            cells += [str(Gap(found, of, ours(place), lora(place, rank))) for rank in (2, 8)]
         lines.append(cells)
-    head = ["adapted layers", "D C D (parameters)", "LoRA r = 1", "r = 2", "r = 8", "D C D minus r = 2", "minus r = 8"]
-    head += ["minus r = 2: without CoLA", "three tasks held out", "all seven"]
-    return table(head, lines)
+    head = ["adapted layers", "D C D (parameters)", "LoRA r = 2", "r = 8", "D C D minus r = 2", "minus r = 8"]
+    return table([*head, "without CoLA: minus r = 2", "minus r = 8"], lines)
+
+
+def told_apart(*gaps: Gap) -> str:
+    """Return whether differences leave out zero, by their intervals over tasks."""
+    apart = sum(abs(gap.mean) > gap.over_tasks for gap in gaps)
+    return "told apart" if apart == len(gaps) else "not told apart" if apart == 0 else "told apart in one place only"
+
+
+def alone(*gaps: Gap) -> str:
+    """Return in how many of two places LoRA is ahead on these tasks, by the intervals over the seeds."""
+    behind = sum(gap.mean < -gap.over_seeds for gap in gaps)
+    return ("in neither place", "in one place", "in both places")[behind]
 
 
 def of_fair_runs(rows: list[Row]) -> list[str]:
-    """Return the sentences on the runs of `fair_adapters.py`."""
-    found = results(rows, cases())
-    all_seven = (*FOUR, *HELD_OUT)
+    """Return the sentences on the runs of `fair_adapters.py` that name their code."""
+    found = results(rows, compared())
+    tasks = whole_tasks(found)
     hours = sum(float(row["seconds"]) for row in rows) / 3600
-    nearest = {place: Gap(found, FOUR[:3], ours(place), lora(place, 2)) for place in ("intermediate", "query-value")}
-    eight = {place: Gap(found, FOUR, ours(place), lora(place, 8)) for place in ("intermediate", "query-value")}
+    feed, query = "intermediate", "query-value"
+    two, eight, three_tasks = (
+        {place: Gap(found, of, ours(place), lora(place, rank)) for place in (feed, query)}
+        for of, rank in ((tasks, 2), (tasks, 8), (without_cola(tasks), 2))
+    )
     ratios = [gap.parameters[1] / gap.parameters[0] for gap in eight.values()]
-    places = Gap(found, all_seven, ours("intermediate"), ours("query-value"))
-    across = Gap(found, FOUR, ours("intermediate"), lora("query-value", 8))
+    places = Gap(found, tasks, ours(feed), ours(query))
+    across = Gap(found, tasks, ours(feed), lora(query, 8))
+    return [
+        f"""There are {len(rows)} last runs, {hours:.1f} hours of one core, all by the code of
+        {", ".join(sorted({row["commit"] for row in rows}))} on one processor""",
+        f"""**D C D and LoRA of its size are {told_apart(*two.values())}.** D C D minus LoRA r = 2 is
+        {two[feed].both} in the first feed-forward layers and {two[query].both} on query and value; without CoLA
+        {three_tasks[feed].both} and {three_tasks[query].both}.""",
+        f"""**LoRA r = 8** has {min(ratios):.1f} to {max(ratios):.1f} times the parameters. Over tasks of this kind the
+        two are {told_apart(*eight.values())}; on these tasks alone LoRA is ahead {alone(*eight.values())}. D C D minus
+        LoRA r = 8 is {eight[query].both} on query and value and {eight[feed].both} in the first feed-forward
+        layers.""",
+        f"""**The place is {told_apart(places)}.** D C D in the first feed-forward layers minus D C D on query and value
+        is {places.both}: {places.each}.""",
+        f"""Minus LoRA r = 8 on query and value, which has {across.parameters[1] / across.parameters[0]:.1f} times its
+        parameters, it is {across.both}: {across.each}.""",
+        f"""A run with D C D in bfloat16 takes {two[query].seconds:.2f} times as long as with LoRA r = 2 and
+        {eight[query].seconds:.2f} times as long as with r = 8 on query and value, {two[feed].seconds:.2f} and
+        {eight[feed].seconds:.2f} times in the first feed-forward layers.""",
+    ]
+
+
+def of_earlier_runs(rows: list[Row]) -> list[str]:
+    """Return the sentences on the runs of earlier days, which do not name their code."""
+    found = results(rows, cases())
+    hours = sum(float(row["seconds"]) for row in rows) / 3600
+    held_out = {place: Gap(found, HELD_OUT, ours(place), lora(place, 2)) for place in PLACES}
     everywhere = Gap(found, HELD_OUT, ours("all-linear"), ours("intermediate"))
-    times = {place: Gap(found, HELD_OUT, ours(place), lora(place, 2)).seconds for place in PLACES}
     others = {
         method: mean_score(found, FOUR, ("query-value", method, size))
         for method, size in (
@@ -133,26 +181,12 @@ def of_fair_runs(rows: list[Row]) -> list[str]:
         )
     }
     return [
-        f"There are {len(rows):,} runs, {hours:.0f} hours of one core",
-        f"""Without CoLA D C D is {nearest["intermediate"].size} points behind in the first feed-forward layers
-        ({nearest["intermediate"].intervals}), and {nearest["query-value"].size} on query and value
-        ({nearest["query-value"].intervals}).""",
-        f"""**LoRA r = 8**, with {min(ratios):.1f} to {max(ratios):.1f} times the parameters, has higher scores in the
-        same layers: by {eight["query-value"].size} points on query and value ({eight["query-value"].intervals}), and
-        by {eight["intermediate"].size} in the first feed-forward layers ({eight["intermediate"].intervals}).""",
-        f"""D C D in the first feed-forward layers is {places.size} points ahead of D C D on query and value
-        ({places.intervals}), in the mean of all seven tasks, most of it from GoEmotions ({places.of("goemotions")}) and
-        CoLA ({places.of("cola")}).""",
-        f"""Its difference to LoRA r = 8 on query and value, which has {across.parameters[1] / across.parameters[0]:.1f}
-        times its parameters, is {signed(across.mean)} ({across.intervals}; GoEmotions {across.of("goemotions")}, SST-2
-        {across.of("sst2")}, BANKING77 {across.of("banking77")}, CoLA {across.of("cola")}).""",
-        f"""In all linear layers D C D is {everywhere.size} points ahead of itself in the first feed-forward layers
-        ({everywhere.intervals}), on the three tasks held out, with
-        {everywhere.parameters[0] / everywhere.parameters[1]:.1f} times the parameters, and a run takes
-        {everywhere.seconds:.1f} times as long.""",
-        f"""A run with D C D in bfloat16 takes {times["query-value"]:.2f} times as long as with LoRA r = 2 on query and
-        value, {times["intermediate"]:.2f} times in the first feed-forward layers and {times["all-linear"]:.2f} times in
-        all linear layers""",
+        f"{len(rows):,} runs, {hours:.0f} hours of one core",
+        f"""D C D minus LoRA r = 2 is {held_out["intermediate"]} in the first feed-forward layers,
+        {held_out["query-value"]} on query and value and {held_out["all-linear"]} in all linear layers.""",
+        f"""D C D has {everywhere.parameters[0] / everywhere.parameters[1]:.1f} times the
+        parameters of the first feed-forward layers alone, a run takes {everywhere.seconds:.1f} times as long, and the
+        difference is {everywhere.both}.""",
         f"""C3A has a score of {others["c3a-corrected"][0]:.1f} and FourierFT of {others["fourierft"][0]:.1f}, both with
         {others["fourierft"][1]:,} parameters, and AdaLoRA r = 8 of {others["adalora"][0]:.1f}. With the head alone the
         score is {others["head"][0]:.1f}, with all weights trained {others["full"][0]:.1f}.""",
@@ -207,14 +241,14 @@ def of_few_parameters(rows: list[Row]) -> list[str]:
 
 def of_readme(rows: list[Row]) -> list[str]:
     """Return what README says."""
-    found = results(rows, cases())
-    place = "intermediate"
-    two = Gap(found, (*FOUR, *HELD_OUT), ours(place), lora(place, 2))
-    eight = Gap(found, FOUR, ours(place), lora(place, 8))
+    found = results(rows, compared())
+    tasks, place = whole_tasks(found), "intermediate"
+    two, eight = (Gap(found, tasks, ours(place), lora(place, rank)) for rank in (2, 8))
+    from_eight = "nor from rank eight" if told_apart(eight) == "not told apart" else "and is from rank eight"
     return [
-        f"""Classifying text, in these layers, it is not told apart from LoRA of rank two ({two} points in
-        {WORDS[len(two.tasks)]} tasks, with the 95 % interval over tasks), nor from rank eight ({eight} points in
-        {WORDS[len(eight.tasks)]}), which has {eight.parameters[1] / eight.parameters[0]:.1f} times the parameters."""
+        f"""Classifying text, in these layers, it is {told_apart(two)} from LoRA of rank two ({two} points in
+        {WORDS[len(tasks)]} tasks, with the 95 % interval over tasks), {from_eight} ({eight} points), which has
+        {eight.parameters[1] / eight.parameters[0]:.1f} times the parameters."""
     ]
 
 
@@ -232,9 +266,10 @@ def of_pairs(rows: list[Row], fair: list[Row]) -> dict[str, str]:
     return found
 
 
-def places_table(found: list[Result], costs: str) -> str:
+def places_table(named: list[Row], earlier: list[Row], costs: str) -> str:
     """Return the guide's table of the layers to choose from, with times and files from the page of costs."""
-    lines, seven = [], (*FOUR, *HELD_OUT)
+    found, before, lines = results(named, compared()), results(earlier, cases()), []
+    tasks = whole_tasks(found)
     names = {"query-value": "query and value", "intermediate": "first feed-forward", "all-linear": "all linear"}
     for place, name in names.items():
         times, file = [], ""
@@ -244,25 +279,32 @@ def places_table(found: list[Result], costs: str) -> str:
             cells = [cell.strip() for cell in line.strip("|").split("|")]
             times.append(f"{cells[6]}, {cells[5]}")
             file = cells[1].partition("(")[2].rstrip(")")
-        parameters = mean_score(found, HELD_OUT, ours(place))[1]
+        parameters = mean_score(before, HELD_OUT, ours(place))[1]
         scores = []
-        for tasks in (seven, HELD_OUT):
-            whole = mean_score(found, tasks, ours(place))
+        for runs, group in ((found, tasks), (before, HELD_OUT)):
+            whole = mean_score(runs, group, ours(place))
             other = place != "query-value" and whole
-            gap = f" ({Gap(found, tasks, ours(place), ours('query-value'))})" if other else ""
+            gap = f" ({Gap(runs, group, ours(place), ours('query-value'))})" if other else ""
             scores.append(f"{whole[0]:.1f}{gap}" if whole else "")
         lines.append([name, f"{parameters:,}", file, *times, *scores])
     head = ["adapted layers", "parameters in MiniLM", "file, two blocks of 768", "step, float32", "step, bfloat16"]
-    return table([*head, "mean of seven tasks, %", "of three"], lines)
+    return table([*head, f"mean of {WORDS[len(tasks)]} tasks, %", "of three others, earlier"], lines)
 
 
 def of_clipping(rows: list[Row], fair: list[Row]) -> list[str]:
     """Return the sentences on how gradients are clipped."""
     points = of_pairs(rows, fair)
+    apart = gaps(rows, fair, next(arm for arm in ARMS if arm.method == "cdd-apart"))
+    first, second = (
+        interval(over_seeds({task: values[seeds] for task, values in apart.items()}))
+        for seeds in (slice(5), slice(5, None))
+    )
     return [
         f"clipped at 1 each by its own norm, D C D gains {points['cdd-apart, query-value']}",
         f"not clipped {points['cdd-unclipped, query-value']}",
+        f"all together at 1 by the norm that the gradients of the factors have {points['cdd-factors, query-value']}",
         f"LoRA r = 2, each by its own norm, {points['lora-apart, query-value']}",
+        f"The first five seeds alone gave {first} for clipping apart, and the five that followed {second}",
     ]
 
 
@@ -279,8 +321,8 @@ def of_forms(rows: list[Row], fair: list[Row]) -> list[str]:
     ]
 
 
-def of_the_guide(rows: list[Row], fair: list[Row], costs: str) -> list[str]:
+def of_the_guide(rows: list[Row], named: list[Row], earlier: list[Row], costs: str) -> list[str]:
     """Return what the guide says of the layers to adapt, and of clipping."""
-    lost = over_seeds(gaps(rows, fair, next(arm for arm in ARMS if arm.method == "cdd-apart")))
+    lost = over_seeds(gaps(rows, named, next(arm for arm in ARMS if arm.method == "cdd-apart")))
     cost = f"which costs {lost.mean:.1f} ± {lost.half:.1f} points in trials"
-    return [*places_table(results(fair, cases()), costs).splitlines(), cost]
+    return [*places_table(named, earlier, costs).splitlines(), cost]

@@ -39,7 +39,7 @@ def test_one_rate_further_where_the_best_is_at_the_edge(modules):
     assert beyond((0.1, 0.3, 1.0, 3.0), 3.0) == 10
 
 
-def bench(runs, plan, path, model):
+def bench(runs, plan, path, model, trials=()):
     import torch
 
     from finetune.data import Rows
@@ -50,7 +50,7 @@ def bench(runs, plan, path, model):
         tokens = [torch.randint(1, 20, (5,), generator=generator) for _ in range(count)]
         return Rows(tokens, torch.stack([(row.sum() > 50).long() for row in tokens]))
 
-    made = runs.Bench(runs.Table(path), ROOT, plan.RATES, model)
+    made = runs.Bench(runs.Table(path), ROOT, plan.RATES, model, trials)
     made.parts["sst2"] = drawn(40), drawn(9)
     protocol = plan.Protocol(16, 1, 10, 7, (8, 9), (0, 1), batch=8)
     return made, protocol
@@ -85,6 +85,33 @@ def test_a_killed_run_goes_on_and_gives_the_same_numbers(modules, runs, model, t
     made.table.file.close()
     assert rows_of(path) == whole
     assert len(trained) == 2
+
+
+def test_trials_of_earlier_days_are_not_done_again(modules, runs, model, tmp_path):
+    """They choose the rate of the last runs, which are done."""
+    plan, case = modules("_fair_plan"), ("sst2", "query-value", "lora", "1")
+    row = dict.fromkeys(runs.COLUMNS, "") | dict(zip(plan.CASE, case, strict=True)) | {"rows": "16", "epochs": "1"}
+    trials = [
+        row | {"stage": "trial", "lr": f"{lr:g}", "seed": seed, "accuracy": str(int(lr == 0.001))}
+        for lr in plan.RATES["lora"]
+        for seed in ("8", "9")
+    ]
+    made, protocol = bench(runs, plan, tmp_path / "fair_adapters.csv", model, trials)
+    made.do(plan.Case("sst2", "query-value", "lora", 1), protocol)
+    made.table.file.close()
+    done = [(each["stage"], each["lr"], each["seed"]) for each in rows_of(tmp_path / "fair_adapters.csv")]
+    assert done == [("final", "0.001", "0"), ("final", "0.001", "1")]
+
+
+def test_runs_of_other_code_are_not_added_to(modules, runs, model, tmp_path):
+    made, _ = bench(runs, modules("_fair_plan"), tmp_path / "fair_adapters.csv", model)
+    made.require_one_commit()
+    row = dict.fromkeys(runs.COLUMNS, "")
+    made.table.append(row | {"seed": "0", "commit": made.commit})
+    made.require_one_commit()
+    made.table.append(row | {"seed": "1", "commit": "another"})
+    with pytest.raises(SystemExit, match="runs of another"):
+        made.require_one_commit()
 
 
 def test_runs_of_the_study_clip_all_gradients_together(modules, runs, model, tmp_path, monkeypatch):
@@ -187,8 +214,9 @@ def test_other_forms_begin_as_the_frozen_weight_and_learn(modules, model):
 
 
 def test_last_runs_have_the_best_rate_of_the_trials(modules):
-    plan = modules("_fair_plan")
-    rows = modules("_fair_report").read(ROOT / "benchmarks/results/fair_adapters.csv")
+    plan, report = modules("_fair_plan"), modules("_fair_report")
+    both = (report.read(ROOT / f"benchmarks/results/{name}.csv") for name in ("fair_adapters", "fair_adapters_earlier"))
+    rows = report.merged(*both)
     scores, chosen = {}, {}
     assert not any(set(p.trial_seeds) & set(p.final_seeds) for p in plan.PROTOCOLS.values())
     for row in rows:

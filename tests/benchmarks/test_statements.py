@@ -19,8 +19,10 @@ def words(text: str) -> str:
 def runs(modules):
     modules("_statements")  # so that no test is charged for what it imports
     read = modules("_fair_report").read
-    names = ("fair_adapters", "fair_adapters_again", "few_parameters", "adapter_pairs")
-    return {name: read(RESULTS / f"{name}.csv") for name in names}
+    names = ("fair_adapters", "fair_adapters_earlier", "fair_adapters_again", "few_parameters", "adapter_pairs")
+    found = {name: read(RESULTS / f"{name}.csv") for name in names}
+    merged = modules("_fair_report").merged
+    return found | {"all": merged(found["fair_adapters"], found["fair_adapters_earlier"])}
 
 
 def missing(page: str, expected: list[str]) -> list[str]:
@@ -31,8 +33,13 @@ def missing(page: str, expected: list[str]) -> list[str]:
 
 def test_the_page_on_reproduction_says_what_the_runs_say(modules, runs):
     of = modules("_statements")
-    found = modules("_fair_report").results(runs["fair_adapters"], modules("_fair_plan").cases())
+    found = modules("_fair_report").results(runs["fair_adapters"], modules("_fair_plan").compared())
     expected = [*of.summary(found).splitlines(), *of.of_fair_runs(runs["fair_adapters"])]
+    assert missing("docs/reproduction.md", expected) == []
+
+
+def test_the_page_on_reproduction_says_what_the_runs_of_earlier_days_say(modules, runs):
+    expected = modules("_statements").of_earlier_runs(runs["fair_adapters_earlier"])
     assert missing("docs/reproduction.md", expected) == []
 
 
@@ -41,18 +48,33 @@ def test_the_page_on_reproduction_says_what_the_runs_of_few_parameters_say(modul
 
 
 def test_the_page_on_reproduction_says_what_one_difference_changes(modules, runs):
-    of, both = modules("_statements"), (runs["adapter_pairs"], runs["fair_adapters"])
+    of, both = modules("_statements"), (runs["adapter_pairs"], runs["all"])
     assert missing("docs/reproduction.md", [*of.of_clipping(*both), *of.of_forms(*both)]) == []
 
 
 def test_the_guide_says_what_the_runs_say_of_the_layers_to_adapt(modules, runs):
     costs = (RESULTS / "adapter_costs.md").read_text("utf-8")
-    expected = modules("_statements").of_the_guide(runs["adapter_pairs"], runs["fair_adapters"], costs)
+    of_runs = (runs[name] for name in ("adapter_pairs", "fair_adapters", "fair_adapters_earlier"))
+    expected = modules("_statements").of_the_guide(*of_runs, costs)
     assert missing("docs/guide/fine_tuning.md", expected) == []
 
 
+def test_the_runs_of_the_main_sentences_are_last_runs_of_one_commit(modules, runs):
+    """All methods have the same tasks and seeds, and the same processor."""
+    rows, plan = runs["fair_adapters"], modules("_fair_plan")
+    tasks = modules("_statements").whole_tasks(modules("_fair_report").results(rows, plan.compared()))
+    cases = [case for case in plan.compared() if case.task in tasks]
+    expected = {(*(str(value) for value in vars(case).values()), str(seed)) for case in cases for seed in range(5)}
+    assert {tuple(row[name] for name in (*plan.CASE, "seed")) for row in rows} == expected
+    assert len(rows) == len(expected) > 0
+    assert {row["stage"] for row in rows} == {"final"}
+    assert len({row["commit"] for row in rows}) == 1
+    assert "" not in {row["commit"] for row in rows}
+    assert len({row["machine"] for row in rows}) == 1
+
+
 def test_all_runs_that_differ_in_one_thing_name_their_code(runs):
-    assert {row["commit"] for row in runs["adapter_pairs"]} == {"5d87da70c0af", "6b1d93282a24"}
+    assert {row["commit"] for row in runs["adapter_pairs"]} == {"5d87da70c0af", "6b1d93282a24", "5e148ce0d733"}
 
 
 def test_readme_says_what_the_runs_say(modules, runs):
@@ -60,8 +82,9 @@ def test_readme_says_what_the_runs_say(modules, runs):
 
 
 def test_the_tables_of_results_are_those_of_the_runs(modules, runs):
-    parts = modules("_fair_report").page(runs["fair_adapters"], runs["fair_adapters_again"])
-    parts += modules("_pair_report").page(runs["adapter_pairs"], runs["fair_adapters"])
+    of_study = (runs[name] for name in ("fair_adapters", "fair_adapters_earlier", "fair_adapters_again"))
+    parts = modules("_fair_report").page(*of_study)
+    parts += modules("_pair_report").page(runs["adapter_pairs"], runs["all"])
     assert missing("benchmarks/results/adapter_accuracy.md", parts) == []
 
 
@@ -69,8 +92,8 @@ def test_another_score_is_noticed(modules, runs):
     """A run of D C D that is a point better changes the table."""
     of, report = modules("_statements"), modules("_fair_report")
     changed = [dict(row) for row in runs["fair_adapters"]]
-    row = next(r for r in changed if r["method"] == "cdd" and r["places"] == "intermediate" and r["stage"] == "final")
+    row = next(r for r in changed if r["method"] == "cdd" and r["places"] == "intermediate")
     row["accuracy"] = f"{float(row['accuracy']) + 0.1:.6f}"
     assert missing("docs/reproduction.md", of.of_fair_runs(changed)) != []
-    parts = report.page(changed, runs["fair_adapters_again"])
+    parts = report.page(changed, runs["fair_adapters_earlier"], runs["fair_adapters_again"])
     assert missing("benchmarks/results/adapter_accuracy.md", parts) != []

@@ -149,7 +149,7 @@ def fit(
     """Train by AdamW, the rate rising over the first 6 % of the steps and falling to zero over the rest.
 
     The gradients of the adapter and of the head are clipped at 1, each by its own norm: those of circulants and
-    diagonals are so long that a common norm would shrink the head's, which costs half a point of accuracy.
+    diagonals are so long that a common norm would shrink the head's, which costs a third of a point of accuracy.
 
     With `embeddings`, those of all rows, the head alone. Returns the seconds and the loss of every step.
     """
