@@ -107,7 +107,7 @@ class RowChange:
         y : Tensor, shape (..., out_features)
             Not changed; its dtype is that of the result.
         x : Tensor, shape (..., in_features)
-            Inputs of the layer.
+            Inputs of the layer. For a stack of changes the first axis of both is that of the matrices.
 
         Returns
         -------
@@ -122,6 +122,10 @@ class RowChange:
             If `x` is of no floating dtype.
         """
         self._require_rows(y, x)
+        return self._sum(y, x)
+
+    def _sum(self, y: Tensor, x: Tensor) -> Tensor:
+        """Return `y` plus the change of the rows of `x`, both of the shapes that they should have."""
         return apply_change(y, self.dropped(x), None, None, self.vectors.forward(), self.gain, self.samples)
 
     def add_to_outputs_of(self, base: Any, x: Tensor) -> Tensor:
@@ -452,31 +456,9 @@ class CDDAdapter(RowChange, nn.Module):
             of_result = wide if dtype is None else torch.promote_types(wide, dtype)
             return dense_change(self.layout.shape, vectors, self.gain, of_result)
 
-    def add_to(self, y: Tensor, x: Tensor) -> Tensor:
-        """Return `y` plus the change of the rows of `x`.
-
-        Parameters
-        ----------
-        y : Tensor, shape (..., out_features)
-            Not changed; its dtype is that of the result.
-        x : Tensor, shape (..., in_features)
-            Inputs of the layer. For a stack the first axis of both is that of the matrices.
-
-        Returns
-        -------
-        Tensor, shape (..., out_features)
-            The sum.
-
-        Raises
-        ------
-        ValueError
-            If `x` or `y` has another shape.
-        TypeError
-            If `x` is of no floating dtype.
-        """
+    def _sum(self, y: Tensor, x: Tensor) -> Tensor:
         if self.n_matrices is None:
-            return super().add_to(y, x)
-        self._require_rows(y, x)
+            return super()._sum(y, x)
         rows, flat = self.dropped(x).reshape(-1, self.in_features), y.reshape(-1, self.out_features)
         each = len(rows) // self.n_matrices
         if not each:  # the inputs stay in the graph, so that they have a gradient
