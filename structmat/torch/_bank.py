@@ -84,6 +84,7 @@ class AdapterBank:
     --------
     >>> import torch
     >>> from structmat.torch import AdapterBank, adapt
+    >>> _ = torch.manual_seed(2)
     >>> model = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.ReLU(), torch.nn.Linear(8, 4))
     >>> _ = adapt(model, init="normal")
     >>> bank = AdapterBank(model)
