@@ -242,13 +242,19 @@ def of_few_parameters(rows: list[Row]) -> list[str]:
 def of_readme(rows: list[Row]) -> list[str]:
     """Return what README says."""
     found = results(rows, compared())
-    tasks, place = whole_tasks(found), "intermediate"
-    two, eight = (Gap(found, tasks, ours(place), lora(place, rank)) for rank in (2, 8))
-    from_eight = "nor from rank eight" if told_apart(eight) == "not told apart" else "and is from rank eight"
+    tasks = whole_tasks(found)
+    two, eight = (
+        [Gap(found, tasks, ours(place), lora(place, rank)) for place in ("intermediate", "query-value")]
+        for rank in (2, 8)
+    )
+    level = "level with" if told_apart(*two) == "not told apart" else "not level with"
+    behind = sorted(-gap.mean for gap in eight)
+    methods = (ours("intermediate"), lora("intermediate", 2), lora("intermediate", 8))
+    means = " | ".join(f"{mean_score(found, tasks, method)[0]:.1f}" for method in methods)
     return [
-        f"""Classifying text, in these layers, it is {told_apart(two)} from LoRA of rank two ({two} points in
-        {WORDS[len(tasks)]} tasks, with the 95 % interval over tasks), {from_eight} ({eight} points), which has
-        {eight.parameters[1] / eight.parameters[0]:.1f} times the parameters."""
+        f"""classifying text, it is {level} LoRA of rank two, the nearest in size, and {behind[0]:.1f} to
+        {behind[1]:.1f} points below rank eight""",
+        f"| mean score of {WORDS[len(tasks)]} tasks, these layers, in % | {means} |",
     ]
 
 
