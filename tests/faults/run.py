@@ -472,6 +472,12 @@ def machine() -> str:
     return f"{platform.machine()}, {os.cpu_count()} cores; Python {platform.python_version()}, {', '.join(packages)}"
 
 
+def revision() -> str:
+    """Return the revision of the package and its tests that the results are of, `-dirty` where files differ from it."""
+    command = ("git", "describe", "--always", "--dirty")
+    return subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout.strip()
+
+
 def share(part: int, whole: int) -> str:
     """Return a part of a whole, in per cent too."""
     return f"{part} of {whole} ({100 * part / whole:.0f} %)" if whole else "0 of 0"
@@ -491,7 +497,7 @@ def page(chosen: list[Fault], results: list[Result], failing: list[str], options
         "",
         f"`{command}`",
         "",
-        f"{datetime.now(UTC):%Y-%m-%d}; {machine()}; {seconds:.0f} s of the processor.",
+        f"{datetime.now(UTC):%Y-%m-%d}, revision {revision()}; {machine()}; {seconds:.0f} s of the processor.",
         "",
         f"The quick selection catches {share(quick, len(results))}; {whole}.",
         f"Of the faults that make a number wrong {sum(fault.wrong_number for fault in alive)} live.",
