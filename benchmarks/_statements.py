@@ -6,23 +6,28 @@ after new runs, to copy what has changed.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 from _common import table
 from _fair_plan import PROTOCOLS, RATES, Case, cases, compared
-from _fair_report import TASKS, Result, Row, mean_of, pick, results, trial_scores
-from _few_plan import FOUR_BITS
+from _fair_report import LABELS, TASKS, Result, Row, mean_of, pick, results, trial_scores
+from _few_plan import FOUR_BITS, SIZED, Sized
 from _few_plan import cases as few_cases
-from _few_report import CDD, of_cdd, on_common_tasks, standings
+from _few_report import CDD, of_cdd, on_common_tasks, on_frontier, standings
 from _few_report import label as few_label
+from _generation_plan import CASES
+from _generation_plan import PROTOCOLS as PROTOCOLS_OF_DATES
+from _generation_report import last_runs, values
 from _pair_plan import ARMS
 from _pair_report import gaps, interval, over_seeds
 
 FOUR = ("goemotions", "sst2", "banking77", "cola")
 """The tasks on which all methods on query and value layers have been run."""
 
+OURS = ("cdd", 3)
 HELD_OUT = tuple(task for task, protocol in PROTOCOLS.items() if protocol.held_out)
 PLACES = {"intermediate": "first feed-forward", "query-value": "query, value", "all-linear": "all linear"}
 ORDINALS = ("", "first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth")
@@ -33,6 +38,11 @@ def signed(value: float, digits: int = 1) -> str:
     """Return a number with its sign, none for zero, and the minus of print."""
     text = f"{value:+.{digits}f}"
     return (text[1:] if float(text) == 0 else text).replace("-", "−")
+
+
+def power(rate: float) -> str:
+    """Return a rate as a digit and a power of ten."""
+    return f"{rate:.0e}".replace("e-0", "e-")
 
 
 class Gap:
@@ -208,12 +218,34 @@ def rates_lost(rows: list[Row]) -> str:
         {lost["lora", "query-value"]:.1f} and {lost["lora", "intermediate"]:.1f} with LoRA r = 8."""
 
 
+def gains_at_rates(rows: list[Row]) -> dict[tuple[str, str], float]:
+    """Return by how many times as much as LoRA r = 8 D C D lowers the loss of the head, by layers and rate."""
+    losses = {(row["layers"], row["adapter"], row["lr"]): float(row["loss"]) for row in rows}
+    head = {lr: loss for (_, adapter, lr), loss in losses.items() if adapter == "head alone"}
+    return {
+        (layers, lr): (head[lr] - losses[layers, "CDD", lr]) / (head[lr] - loss)
+        for (layers, adapter, lr), loss in losses.items()
+        if adapter == "LoRA r = 8"
+    }
+
+
+def of_learning_rates(rows: list[Row]) -> list[str]:
+    """Return the sentence on the runs of `learning_rates.py`."""
+    gains, rates = gains_at_rates(rows).values(), [float(row["lr"]) for row in rows]
+    return [
+        f"""On BANKING77 all of LoRA's rates from {power(min(rates))} to {power(max(rates))} work for D C D: it lowers
+        the loss of the head alone by {min(gains):.2f} to {max(gains):.2f} times as much as LoRA r = 8 does at the same
+        rate"""
+    ]
+
+
 def of_few_parameters(rows: list[Row]) -> list[str]:
     """Return the sentences on the runs of `few_parameters.py`."""
     found = results(rows, few_cases())
     tasks, methods = standings(found)
     cdd = of_cdd(methods)
-    without = [replace(m, scores=np.delete(m.scores, tasks.index("cola"), axis=0)) for m in methods]
+    cola = tasks.index("cola")
+    without = [replace(m, scores=np.delete(m.scores, cola, axis=0)) for m in methods]
     cdd_without = of_cdd(without)
     ranked = sorted((m for m in methods if m is not cdd), key=lambda m: -m.mean)
     place = 1 + sum(m.mean > cdd.mean for m in ranked)
@@ -222,9 +254,14 @@ def of_few_parameters(rows: list[Row]) -> list[str]:
         over_seeds, over_tasks = m.minus(cdd)
         gap = f"{signed(over_seeds.mean)} ± {over_seeds.half:.1f} ± {over_tasks.half:.1f}"
         gaps.append(f"{few_label(m.sized)} {gap} ({m.parameters:,})")
-    of_tasks = [m.minus(cdd)[1] for m in ranked]
+    of_seeds, of_tasks = zip(*(m.minus(cdd) for m in ranked), strict=True)
     told_apart = sum(abs(over_tasks.mean) > over_tasks.half for over_tasks in of_tasks)
+    ahead = [gap.mean > gap.half for gap in of_seeds]
+    behind = [gap.mean < -gap.half for gap in of_seeds]
     most = max(abs(m.mean - cdd_without.mean) for m in without)
+    correlations = [m.scores[cola].mean() for m in methods]
+    shares = [(m.scores[cola] - cdd.scores[cola]).mean() / len(tasks) / m.minus(cdd)[0].mean for m in ranked]
+    frontiers = ("; ".join(named(m.sized) for m in on_frontier(group)) for group in (methods, without))
     bits = on_common_tasks(found, (FOUR_BITS, CDD))[1]
     of_bits = bits[0].minus(bits[1])[0]
     return [
@@ -232,10 +269,59 @@ def of_few_parameters(rows: list[Row]) -> list[str]:
         parameters.""",
         "; ".join(gaps),
         f"""Over the tasks the intervals are {min(g.half for g in of_tasks):.1f} to {max(g.half for g in of_tasks):.1f}
-        points, and {WORDS[told_apart]} method is told apart from D C D.""",
-        f"Without it the mean of D C D is {cdd_without.mean:.1f} %, and all are within {most:.1f} points of it",
+        points, and {WORDS[told_apart]} method is told apart from D C D. By more than their intervals over the seeds, on
+        these tasks alone, {WORDS[sum(ahead)]} are ahead of D C D and {WORDS[sum(behind)]} behind; of {len(ranked)}
+        differences one in twenty would be so by chance.""",
+        f"""All methods learn little there, with Matthews' correlations of {min(correlations):.0f} to
+        {max(correlations):.0f} %, and it makes up half or more of {sum(share >= 0.5 for share in shares)} of these
+        {len(ranked)} differences. Without it the mean of D C D is {cdd_without.mean:.1f} %, and all are within
+        {most:.1f} points of it.""",
+        "of mean score and parameters has {}; without CoLA it has {}.".format(*frontiers),
+        f"The best rate was the last that was tried for {at_the_edge(rows, found)}",
         f"""In four bits a number D C D is right for {bits[0].mean:.1f} % of GoEmotions, where it is for
         {bits[1].mean:.1f} % as trained ({signed(of_bits.mean, 2)} ± {of_bits.half:.2f} points over the seeds).""",
+    ]
+
+
+def named(sized: Sized) -> str:
+    """Return the name of a method with few parameters, as the page has it."""
+    return "D C D" if sized is CDD else few_label(sized)
+
+
+def at_the_edge(rows: list[Row], found: list[Result]) -> str:
+    """Return on how many tasks the trials of a method chose the largest rate that was tried, after one rate further."""
+    trials, counts = trial_scores(rows), Counter()
+    for r in found:
+        tried = trials[r.case]
+        sized = next((s for s in SIZED if s.on(r.case.task) == r.case), None)
+        if sized is not None and len(tried) > 4 and float(r.lr) == max(tried):
+            counts[few_label(sized)] += 1
+    return ", ".join(f"{name} on {WORDS[count]}" for name, count in counts.most_common())
+
+
+def of_generation(rows: list[Row]) -> list[str]:
+    """Return the lines of the table of the runs of `generation.py`, and the sentence on their times."""
+    found = {task: last_runs(rows, CASES, protocol) for task, protocol in PROTOCOLS_OF_DATES.items()}
+    runs = {(case.task, case.method, case.size): own for of in found.values() for case, own in of.items()}
+    dates = {task: protocol.rows for task, protocol in PROTOCOLS_OF_DATES.items()}
+    whole, lines = next(iter(dates)), []
+    right = {key: mean_of(values(own, "exact")) for key, own in runs.items()}
+    seconds = {key: float(np.mean([float(row["seconds"]) for row in own])) for key, own in runs.items()}
+    sized = sorted({key[1:] for key in runs}, key=lambda of: int(runs[whole, *of][0]["parameters"]))
+    for of in sized:
+        cells = ["D C D" if of == OURS else LABELS[of[0]].format(of[1]), f"{int(runs[whole, *of][0]['parameters']):,}"]
+        for task in dates:
+            own, other = runs[task, *of], runs[task, *OURS]
+            gap = mean_of(values(own, "exact") - values(other, "exact"))
+            minus = "" if of == OURS else f"{signed(gap.mean)} ± {gap.half:.1f}"
+            cells += [f"{right[task, *of].mean:.1f} ± {right[task, *of].half:.1f}", minus]
+        lines.append([*cells, f"{seconds[whole, *of]:.0f}"])
+    head = ["adapted by", "parameters"]
+    head += [text for count in dates.values() for text in (f"right, %, {count:,} dates", "minus D C D")]
+    times = [seconds[task, *OURS] / seconds[task, "lora", rank] for task in dates for rank in (1, 2, 8)]
+    return [
+        *table([*head, f"seconds, {dates[whole]:,} dates"], lines).splitlines(),
+        f"a run takes {min(times):.1f} to {max(times):.1f} times as long as with LoRA",
     ]
 
 

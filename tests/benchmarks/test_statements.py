@@ -20,6 +20,7 @@ def runs(modules):
     modules("_statements")  # so that no test is charged for what it imports
     read = modules("_fair_report").read
     names = ("fair_adapters", "fair_adapters_earlier", "fair_adapters_again", "few_parameters", "adapter_pairs")
+    names += ("generation",)
     found = {name: read(RESULTS / f"{name}.csv") for name in names}
     merged = modules("_fair_report").merged
     return found | {"all": merged(found["fair_adapters"], found["fair_adapters_earlier"])}
@@ -45,6 +46,10 @@ def test_the_page_on_reproduction_says_what_the_runs_of_earlier_days_say(modules
 
 def test_the_page_on_reproduction_says_what_the_runs_of_few_parameters_say(modules, runs):
     assert missing("docs/reproduction.md", modules("_statements").of_few_parameters(runs["few_parameters"])) == []
+
+
+def test_the_page_on_reproduction_says_what_the_runs_of_a_decoder_say(modules, runs):
+    assert missing("docs/reproduction.md", modules("_statements").of_generation(runs["generation"])) == []
 
 
 def test_the_page_on_reproduction_says_what_one_difference_changes(modules, runs):
