@@ -20,8 +20,9 @@ from structmat._arguments import integer
 from structmat._errors import ArgumentTypeError, ArgumentValueError, warn_caller
 from structmat._files import first_names, unwrapped
 from structmat.torch._adapters.adapter import CDDAdapter
+from structmat.torch._adapters.bank_adapter import BankAdapter
+from structmat.torch._adapters.current_batch import Block, CurrentBatch
 from structmat.torch._adapters.head_stack import HeadStack
-from structmat.torch._adapters.sample_changes import AdapterStack, Block, CurrentBatch
 from structmat.torch._files.folder import Stored, read_folder, require_finite, write_folder
 from structmat.torch._files.load import require_shapes
 from structmat.torch._files.low_bits import require_known_bits
@@ -124,7 +125,7 @@ class AdapterBank:
         modules = dict(model.named_modules())
         for path, layer in adapted_layers(model).items():
             several = any(isinstance(modules[parent], _SEVERAL) for parent in _parents(path))
-            layer.adapter = AdapterStack(layer.adapter, self._capacity, self._batch, is_one_of_several=several)
+            layer.adapter = BankAdapter(layer.adapter, self._capacity, self._batch, is_one_of_several=several)
         self._heads: dict[str, HeadStack] = {}
         for path, head in _heads(model).items():
             self._heads[unwrapped(path)] = HeadStack(head, self._capacity, self._batch)
@@ -162,8 +163,8 @@ class AdapterBank:
         Parameter
             Of shape (1 + capacity, ...): the first entry stands for no change, and stays zero.
         """
-        for stack in self._stacks():
-            yield from stack.vectors
+        for adapters in self._adapters():
+            yield from adapters.stack.vectors
         for head in self._heads.values():
             yield from head.stacks.values()
 
@@ -264,8 +265,8 @@ class AdapterBank:
                 f"{name!r} is used by a batch: leave the block of use() first, since another adapter may take its place"
             )
             raise ArgumentValueError("AdapterBank.evict", "name", text)
-        for stack in self._stacks():
-            stack.put(number, [torch.zeros_like(vector[0]) for vector in stack.vectors], 0.0)
+        for adapters in self._adapters():
+            adapters.put(number, [torch.zeros_like(vector[0]) for vector in adapters.stack.vectors], 0.0)
         for head in self._heads.values():
             head.put(number, {key: torch.zeros_like(own[0]) for key, own in head.stacks.items()})
         del self._numbers[name], self._alphas[name]
@@ -303,7 +304,7 @@ class AdapterBank:
         state = {
             factor_key(path, i): stack[number].detach().clone()
             for path, layer in self._layers.items()
-            for i, stack in enumerate(layer.adapter.vectors)
+            for i, stack in enumerate(layer.adapter.stack.vectors)
         }
         for path, head in self._heads.items():
             for key, stack in head.stacks.items():
@@ -320,9 +321,9 @@ class AdapterBank:
         It has the dtype and the device that the model has by now. The bank is of no use any more.
         """
         for layer in self._layers.values():
-            if isinstance(layer.adapter, AdapterStack):
-                stack = layer.adapter
-                layer.adapter = stack.template.to(stack.vectors[0]).train(layer.training)
+            if isinstance(layer.adapter, BankAdapter):
+                template, stack = layer.adapter.template, layer.adapter.stack
+                layer.adapter = template.to(stack.vectors[0]).train(layer.training)
         modules = {module: path for path, module in self.model.named_modules()}
         for head in self._heads.values():
             if head in modules:
@@ -417,9 +418,9 @@ class AdapterBank:
 
     # ---- what the methods share
 
-    def _stacks(self) -> Iterator[AdapterStack]:
+    def _adapters(self) -> Iterator[BankAdapter]:
         for layer in self._layers.values():
-            if isinstance(layer.adapter, AdapterStack):
+            if isinstance(layer.adapter, BankAdapter):
                 yield layer.adapter
 
     def _require_in_place(self, caller: str) -> None:
@@ -438,16 +439,16 @@ class AdapterBank:
 
     def _alpha(self, name: str) -> float:
         """Return what an adapter is multiplied by: as it was given, unless a loaded state has put in another one."""
-        stack = next(self._stacks())
-        held, given = stack.alphas[self._numbers[name]], self._alphas[name]
+        alphas = next(self._adapters()).alphas
+        held, given = alphas[self._numbers[name]], self._alphas[name]
         return given if held == held.new_tensor(given) else float(held)
 
     def _put(self, name: str, number: int, stored: Stored | None) -> None:
         """Put what a folder holds into a place of the stacks, or what the model had when the bank was made."""
         alpha = self._settings["alpha"] if stored is None else stored.options.alpha
         for path, layer in self._layers.items():
-            stack = layer.adapter
-            stack.put(number, stack.template.vectors if stored is None else stored.vectors[path], alpha)
+            adapters: BankAdapter = layer.adapter
+            adapters.put(number, adapters.template.vectors if stored is None else stored.vectors[path], alpha)
         for path, head in self._heads.items():
             own = dict(head.base.named_parameters())
             head.put(number, own if stored is None else {key: stored.beside[f"{path}.{key}"] for key in own})
@@ -455,8 +456,8 @@ class AdapterBank:
 
     def _grow(self) -> None:
         self._capacity *= 2
-        for stack in self._stacks():
-            stack.grow(self._capacity)
+        for adapters in self._adapters():
+            adapters.grow(self._capacity)
         for head in self._heads.values():
             head.grow(self._capacity)
 
@@ -583,7 +584,7 @@ def _parents(path: str) -> Iterator[str]:
 def _require_stackable(path: str, layer: Any) -> None:
     """Refuse a layer whose adapters cannot be stacked."""
     adapter = getattr(layer, "adapter", None)
-    if isinstance(adapter, AdapterStack):
+    if isinstance(adapter, BankAdapter):
         raise ArgumentValueError("AdapterBank", "model", f"has a bank already, in {path}: add adapters to that one")
     if not isinstance(layer, CDDLinear) or type(adapter) is not CDDAdapter:
         text = (

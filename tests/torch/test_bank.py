@@ -152,7 +152,7 @@ def test_gradients_are_those_of_separate_runs(dtype, steps, tolerance, tmp_path)
             own = [i for i, each in enumerate(names) if each == name]
             (model(x[own]) - y[own]).square().mean((1, 2)).sum().backward()
             for path in (0, 2):
-                pairs = zip(base[path].adapter.vectors, model[path].adapter.vectors, strict=True)
+                pairs = zip(base[path].adapter.stack.vectors, model[path].adapter.vectors, strict=True)
                 for stack, vector in pairs:
                     difference = (stack.grad[bank.number(name)] - vector.grad).abs().max()
                     assert difference <= tolerance * vector.grad.abs().max()
@@ -347,7 +347,7 @@ def test_other_vectors_count_at_once_in_one_block(tmp_path):
         state = {**base.state_dict(), **other}
         base.load_state_dict(state, assign=True)
         torch.testing.assert_close(base(x), foreign)
-        for p in base[0].adapter.vectors:
+        for p in base[0].adapter.stack.vectors:
             p.data.mul_(0.0)
         torch.testing.assert_close(base(x), plain(x))
 

@@ -16,15 +16,16 @@ from torch import Tensor, nn
 
 from structmat._errors import ArgumentTypeError, ArgumentValueError
 from structmat.peft._config import CDDConfig
-from structmat.peft._layers.mixture import changes_at_once
+from structmat.peft._layers.mixture import mixture_of
 from structmat.peft._layers.tuner_module import CDDTunerModule, Merged
 from structmat.torch import CDDAdapter, CDDLinear
 from structmat.torch._adapters.adapter import Init
 from structmat.torch._adapters.options import AdapterOptions
-from structmat.torch._adapters.sample_changes import is_computed_again
+from structmat.torch._adapters.recomputation import is_computed_again
 from structmat.torch._calls import is_never_called
 from structmat.torch._changes.dense import weight_plus_change
 from structmat.torch._layers import KINDS, AdaptedLayer, Change, kind_of
+from structmat.torch._layers.adapted_layer import bound
 from structmat.torch._layers.base_weight import own_weight, require_whole
 
 __all__ = ["CDDTunerLayer", "CDDTunerLinear"]
@@ -147,9 +148,13 @@ class CDDTunerLayer(CDDTunerModule):
         # Read without properties of PEFT and methods of torch, which take time in each layer for each token.
         modules: Any = self._modules
         changes: list[Change] = []
+        at_once = None
         is_mixture = names is not None
         if is_mixture:
-            changes = self._changes_of_samples(x, names)
+            self._require_samples(x, names)
+            is_stackable = self._kind is CDDLinear and not x.is_nested
+            at_once = mixture_of(names, modules["cdd_adapters"]._modules) if is_stackable else None
+            changes = self._changes_of_samples(x, names) if at_once is None else []
         elif self._had_names and is_computed_again():
             text = (
                 "gradient checkpointing computes layers again when the names are gone: turn it off, or train by "
@@ -163,15 +168,18 @@ class CDDTunerLayer(CDDTunerModule):
                 if name in adapters:
                     changes.append((adapters[name], None))
         if self._disable_adapters:
-            changes = []
+            changes, at_once = [], None
         if not torch.compiler.is_compiling():
             self._had_names = is_mixture
         call: Any = modules["base_layer"]
+        if at_once is not None:
+            adapter, mixture = at_once
+            return adapter.add_to_outputs_of(bound(call, args, kwargs), x, mixture)
         base = self.get_base_layer() if "base_layer" in call._modules else call
         return self._kind._with_changes(base, changes, call, x, *args, **kwargs)
 
-    def _changes_of_samples(self, x: Tensor, names: Sequence[str]) -> list[Change]:
-        """Return the changes of a mixed batch, each with the samples that it is for."""
+    def _require_samples(self, x: Tensor, names: Sequence[str]) -> None:
+        """Refuse a mixed batch of another number of samples, and one while adapters are merged."""
         samples = x.size(self._kind._batch_axis(self.get_base_layer()))
         if samples != len(names):
             text = (
@@ -182,11 +190,10 @@ class CDDTunerLayer(CDDTunerModule):
         if self.merged:
             text = "Cannot pass `adapter_names` when there are merged adapters, please call `unmerge_adapter` first."
             raise ArgumentValueError("CDDTunerLayer", None, text)
+
+    def _changes_of_samples(self, x: Tensor, names: Sequence[str]) -> list[Change]:
+        """Return the changes of a mixed batch, each with the samples that it is for."""
         adapters: Any = self.cdd_adapters._modules
-        if self._kind is CDDLinear and not x.is_nested:
-            at_once: Any = changes_at_once(names, adapters)
-            if at_once is not None:
-                return [(at_once, None)]
         changes: list[Change] = []
         for name in sorted(set(names) & set(adapters)):
             samples_of_it = torch.tensor([i for i, each in enumerate(names) if each == name], device=x.device)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +23,7 @@ from structmat.torch._changes.experts import stacked_change
 from structmat.torch._changes.operation import apply_change, fuses
 from structmat.torch._changes.rows import Samples
 
-__all__ = ["VECTOR_DTYPES", "CDDAdapter", "Init", "RowChange", "require_floating"]
+__all__ = ["VECTOR_DTYPES", "CDDAdapter", "Init", "Mixture", "require_floating"]
 
 Init: TypeAlias = Literal["zero", "normal"]
 VECTOR_DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
@@ -53,108 +53,16 @@ class Vectors(nn.ParameterList):
         return found
 
 
-class RowChange:
-    """What can change the outputs of a layer: a `CDDAdapter`, or what stands in its place where samples differ."""
+class Mixture(NamedTuple):
+    """Several changes of one layout, of which each sample of a batch has one."""
 
-    vectors: Any
-    """What reads the stored vectors by a call of its method `forward`; stacks of them where samples differ."""
-    alpha: float
-    """What the change is multiplied by; not trained."""
-    product_of_scales: float
-    """What products of the stored vectors are multiplied by besides."""
-    dropout: float
-    """The share of the inputs of the change that is set to zero in training."""
-    training: bool
-    """Whether this is training."""
-    samples: Samples | None = None
-    """Which of the stacked vectors each sample has; None where all have one change."""
-
-    @property
-    def gain(self) -> float:
-        """What products of the stored vectors are multiplied by: `alpha` and all `scales`."""
-        return self.alpha * self.product_of_scales
-
-    @property
-    def varies(self) -> bool:
-        """Whether samples have different changes."""
-        return self.samples is not None
-
-    @property
-    def drops(self) -> bool:
-        """Whether some of the inputs are set to zero now."""
-        return self.training and self.dropout > 0
-
-    def dropped(self, x: Tensor) -> Tensor:
-        """Return the inputs of the change: in training some of those of the layer are set to zero.
-
-        Parameters
-        ----------
-        x : Tensor
-            Inputs of the layer.
-
-        Returns
-        -------
-        Tensor
-            `x` itself without dropout.
-        """
-        return drop(x, self.dropout) if self.drops else x
-
-    def add_to(self, y: Tensor, x: Tensor) -> Tensor:
-        """Return `y` plus the change of the rows of `x`.
-
-        Parameters
-        ----------
-        y : Tensor, shape (..., out_features)
-            Not changed; its dtype is that of the result.
-        x : Tensor, shape (..., in_features)
-            Inputs of the layer. For a stack of changes the first axis of both is that of the matrices.
-
-        Returns
-        -------
-        Tensor, shape (..., out_features)
-            The sum.
-
-        Raises
-        ------
-        ValueError
-            If `x` or `y` has another shape.
-        TypeError
-            If `x` is of no floating dtype.
-        """
-        self._require_rows(y, x)
-        return self._sum(y, x)
-
-    def _sum(self, y: Tensor, x: Tensor) -> Tensor:
-        """Return `y` plus the change of the rows of `x`, both of the shapes that they should have."""
-        return apply_change(y, self.dropped(x), None, None, self.vectors.forward(), self.gain, self.samples)
-
-    def add_to_outputs_of(self, base: Any, x: Tensor) -> Tensor:
-        """Return the outputs of a base layer plus the change: with a plain frozen linear layer in one operation.
-
-        Parameters
-        ----------
-        base : Module or callable
-            Maps ``(..., in_features)`` to ``(..., out_features)``.
-        x : Tensor, shape (..., in_features)
-            Inputs.
-
-        Returns
-        -------
-        Tensor, shape (..., out_features)
-            In the dtype of the base's outputs.
-        """
-        # With dropout the base and the change have different inputs. Properties would take time in each layer here.
-        if (self.training and self.dropout > 0) or not fuses(base, x):
-            return self.add_to(base(x), x)
-        gain = self.alpha * self.product_of_scales
-        return apply_change(None, x, base.weight, base.bias, self.vectors.forward(), gain, self.samples)
-
-    def _require_rows(self, y: Tensor, x: Tensor) -> None:
-        """Refuse inputs or outputs of another shape or kind."""
-        raise NotImplementedError
+    vectors: Sequence[Tensor]
+    """Their vectors as they are stored, stacked, of shapes (K, ...)."""
+    samples: Samples
+    """Which of them each sample has, in the order of the rows of the layer, and what its change is multiplied by."""
 
 
-class CDDAdapter(RowChange, nn.Module):
+class CDDAdapter(nn.Module):
     """The trainable change of one layer, alpha times a product of diagonals and block circulants, D C D or longer.
 
     Or those of several matrices of one size, such as those of experts: each has vectors of its own.
@@ -239,6 +147,10 @@ class CDDAdapter(RowChange, nn.Module):
     """Shapes of the product, of its factors and of their vectors."""
     scales: tuple[float, ...]
     """What each vector is multiplied by to be that of a factor."""
+    product_of_scales: float
+    """What products of the stored vectors are multiplied by besides `alpha`."""
+    varies = False
+    """Whether samples have different changes, as they may in a bank."""
     fit: FitResult | None
     """How well a given change was met, if there was one."""
 
@@ -262,7 +174,6 @@ class CDDAdapter(RowChange, nn.Module):
         self.in_features = integer(in_features, "CDDAdapter", "in_features")
         self.out_features = integer(out_features, "CDDAdapter", "out_features")
         self.n_matrices = None if n_matrices is None else integer(n_matrices, "CDDAdapter", "n_matrices", 1)
-        self._lead = () if self.n_matrices is None else (self.n_matrices,)  # the axes before those of one change
         given = {
             "n_factors": n_factors,
             "block_size": block_size,
@@ -283,7 +194,6 @@ class CDDAdapter(RowChange, nn.Module):
         self.factor_scale = options.factor_scale
         self.fit = None
         self.scales = factor_scales(self.layout, self.factor_scale)
-        # One number, this times alpha, stands for all scales when rows are multiplied.
         self.product_of_scales = math.prod(self.scales)
         if not 1 / _LARGEST_SCALE < self.product_of_scales < _LARGEST_SCALE:
             text = f"is too large for the factor_scale {factor_scale}: the product of scales leaves single precision"
@@ -296,10 +206,15 @@ class CDDAdapter(RowChange, nn.Module):
         self.register_forward_pre_hook(no_fast_path)
 
     @property
+    def lead(self) -> tuple[int, ...]:
+        """The axes before those of one change: that of the matrices of a stack."""
+        return () if self.n_matrices is None else (self.n_matrices,)
+
+    @property
     def vector_shapes(self) -> tuple[tuple[int, ...], ...]:
         """The shapes of the vectors, with the matrices of a stack on the first axis."""
-        shapes = self.layout.vector_shapes
-        return shapes if self.n_matrices is None else tuple((self.n_matrices, *shape) for shape in shapes)
+        lead, shapes = self.lead, self.layout.vector_shapes
+        return tuple((*lead, *shape) for shape in shapes) if lead else shapes
 
     @property
     def block_size(self) -> int:
@@ -314,7 +229,12 @@ class CDDAdapter(RowChange, nn.Module):
     @property
     def n_parameters(self) -> int:
         """The number of trainable entries, of all matrices."""
-        return (self.n_matrices or 1) * self.layout.n_parameters
+        return math.prod(self.lead) * self.layout.n_parameters
+
+    @property
+    def gain(self) -> float:
+        """What products of the stored vectors are multiplied by: `alpha` and all `scales`."""
+        return self.alpha * self.product_of_scales
 
     @property
     def factors(self) -> list[Tensor]:
@@ -402,7 +322,7 @@ class CDDAdapter(RowChange, nn.Module):
         RuntimeError
             If `alpha` is 0.
         """
-        shape = (*self._lead, self.out_features, self.in_features)
+        shape = (*self.lead, self.out_features, self.in_features)
         if not isinstance(delta, Tensor) or delta.is_complex():
             kind = delta.dtype if isinstance(delta, Tensor) else type(delta).__name__
             raise ArgumentTypeError("CDDAdapter", "delta", f"must be a real torch.Tensor, got {kind}")
@@ -456,21 +376,95 @@ class CDDAdapter(RowChange, nn.Module):
             of_result = wide if dtype is None else torch.promote_types(wide, dtype)
             return dense_change(self.layout.shape, vectors, self.gain, of_result)
 
-    def _sum(self, y: Tensor, x: Tensor) -> Tensor:
+    @property
+    def drops(self) -> bool:
+        """Whether some of the inputs are set to zero now."""
+        return self.training and self.dropout > 0
+
+    def dropped(self, x: Tensor) -> Tensor:
+        """Return the inputs of the change: in training some of those of the layer are set to zero.
+
+        Parameters
+        ----------
+        x : Tensor
+            Inputs of the layer.
+
+        Returns
+        -------
+        Tensor
+            `x` itself without dropout.
+        """
+        return drop(x, self.dropout) if self.drops else x
+
+    def add_to(self, y: Tensor, x: Tensor, mixture: Mixture | None = None) -> Tensor:
+        """Return `y` plus the change of the rows of `x`.
+
+        Parameters
+        ----------
+        y : Tensor, shape (..., out_features)
+            Not changed; its dtype is that of the result.
+        x : Tensor, shape (..., in_features)
+            Inputs of the layer. For a stack of changes the first axis of both is that of the matrices.
+        mixture : Mixture, optional
+            What the samples have in the place of this change: each has one of several of the same layout and scales.
+
+        Returns
+        -------
+        Tensor, shape (..., out_features)
+            The sum.
+
+        Raises
+        ------
+        ValueError
+            If `x` or `y` has another shape.
+        TypeError
+            If `x` is of no floating dtype.
+        """
+        self._require_rows(y, x, self.lead if mixture is None else ())
+        x = self.dropped(x)
+        if mixture is not None:
+            return apply_change(y, x, None, None, mixture.vectors, self.product_of_scales, mixture.samples)
         if self.n_matrices is None:
-            return super()._sum(y, x)
-        rows, flat = self.dropped(x).reshape(-1, self.in_features), y.reshape(-1, self.out_features)
+            return apply_change(y, x, None, None, self.vectors.forward(), self.gain)
+        rows, flat = x.reshape(-1, self.in_features), y.reshape(-1, self.out_features)
         each = len(rows) // self.n_matrices
         if not each:  # the inputs stay in the graph, so that they have a gradient
             return y + 0 * x.sum()
         ends = torch.arange(each, len(rows) + 1, each, device=x.device)
         return stacked_change(flat, rows, ends, self.vectors.forward(), self.gain).reshape(y.shape)
 
-    def _require_rows(self, y: Tensor, x: Tensor) -> None:
+    def add_to_outputs_of(self, base: Any, x: Tensor, mixture: Mixture | None = None) -> Tensor:
+        """Return the outputs of a base layer plus the change: with a plain frozen linear layer in one operation.
+
+        Parameters
+        ----------
+        base : Module or callable
+            Maps ``(..., in_features)`` to ``(..., out_features)``.
+        x : Tensor, shape (..., in_features)
+            Inputs.
+        mixture : Mixture, optional
+            As for `add_to`.
+
+        Returns
+        -------
+        Tensor, shape (..., out_features)
+            In the dtype of the base's outputs.
+        """
+        # With dropout the base and the change have different inputs. Properties would take time in each layer here.
+        if (self.training and self.dropout > 0) or not fuses(base, x):
+            return self.add_to(base(x), x, mixture)
+        if mixture is not None:
+            vectors, samples = mixture
+            return apply_change(None, x, base.weight, base.bias, vectors, self.product_of_scales, samples)
+        gain = self.alpha * self.product_of_scales
+        return apply_change(None, x, base.weight, base.bias, self.vectors.forward(), gain)
+
+    def _require_rows(self, y: Tensor, x: Tensor, lead: tuple[int, ...]) -> None:
+        """Refuse inputs or outputs of another kind, or of another shape than (*lead, ..., features)."""
         require_floating("CDDAdapter", x)
-        lead = x.shape[: len(self._lead)]
-        if (*lead, *x.shape[-1:]) != (*self._lead, self.in_features) or y.shape != (*x.shape[:-1], self.out_features):
-            shape = ", ".join(map(str, (*self._lead, "...")))
+        sides = (*x.shape[: len(lead)], *x.shape[-1:])
+        if sides != (*lead, self.in_features) or y.shape != (*x.shape[:-1], self.out_features):
+            shape = ", ".join(map(str, (*lead, "...")))
             raise ArgumentValueError(
                 "CDDAdapter",
                 None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from structmat.torch._adapters.sample_changes import CurrentBatch, longer
+from structmat.torch._adapters.current_batch import CurrentBatch, longer
 
 __all__ = ["HeadStack"]
 

@@ -19,7 +19,7 @@ from structmat.torch._layers.adapted_module import AdaptedModule
 from structmat.torch._layers.base_weight import dtype_and_device, merged_parameter, multiplies_by_weight, own_weight
 from structmat.torch._layers.nested_tensors import rows_of_nested
 
-__all__ = ["AdaptedLayer", "Change"]
+__all__ = ["AdaptedLayer", "Change", "bound"]
 
 Change: TypeAlias = tuple[CDDAdapter, Tensor | None]
 """A change, and the samples of a batch that it is for, by their numbers; None for all of them."""
@@ -105,7 +105,7 @@ class AdaptedLayer(AdaptedModule):
         cls, base: Any, changes: Sequence[Change], call: Callable[..., Any], x: Tensor, *args: Any, **kwargs: Any
     ) -> Any:
         """Return what `call`, which is the base or calls it, returns for some arguments, with changes added up."""
-        outputs = partial(_called, call, args, kwargs) if args or kwargs else call
+        outputs = bound(call, args, kwargs) if args or kwargs else call
         if x.is_nested and cls._row_axes is not None:
             return cls._of_nested(base, changes, outputs, x, cls._row_axes)
         y: Tensor | None = None
@@ -202,6 +202,6 @@ class AdaptedLayer(AdaptedModule):
             return {name: merged_parameter(weight, sums[name], owner) for name, weight in weights.items()}
 
 
-def _called(base: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], x: Tensor) -> Any:
-    """Call a base with further arguments; with these bound it is a function of the inputs alone."""
-    return base(x, *args, **kwargs)
+def bound(call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Callable[[Tensor], Any]:
+    """Return a call with further arguments as a function of the inputs alone."""
+    return lambda x: call(x, *args, **kwargs)
