@@ -262,8 +262,6 @@ def of_few_parameters(rows: list[Row]) -> list[str]:
     correlations = [m.scores[cola].mean() for m in methods]
     shares = [(m.scores[cola] - cdd.scores[cola]).mean() / len(tasks) / m.minus(cdd)[0].mean for m in ranked]
     frontiers = ("; ".join(named(m.sized) for m in on_frontier(group)) for group in (methods, without))
-    bits = on_common_tasks(found, (FOUR_BITS, CDD))[1]
-    of_bits = bits[0].minus(bits[1])[0]
     return [
         f"""D C D is {ORDINALS[place]} of {len(methods)}, with a mean of {cdd.mean:.1f} % and {cdd.parameters:,}
         parameters.""",
@@ -278,9 +276,16 @@ def of_few_parameters(rows: list[Row]) -> list[str]:
         {most:.1f} points of it.""",
         "of mean score and parameters has {}; without CoLA it has {}.".format(*frontiers),
         f"The best rate was the last that was tried for {at_the_edge(rows, found)}",
-        f"""In four bits a number D C D is right for {bits[0].mean:.1f} % of GoEmotions, where it is for
-        {bits[1].mean:.1f} % as trained ({signed(of_bits.mean, 2)} ± {of_bits.half:.2f} points over the seeds).""",
+        of_four_bits(rows),
     ]
+
+
+def of_four_bits(rows: list[Row]) -> str:
+    """Return what four bits a number change."""
+    packed, whole = on_common_tasks(results(rows, few_cases()), (FOUR_BITS, CDD))[1]
+    gap = packed.minus(whole)[0]
+    return f"""In four bits a number D C D is right for {packed.mean:.1f} % of GoEmotions, where it is for
+        {whole.mean:.1f} % as trained ({signed(gap.mean, 2)} ± {gap.half:.2f} points over the seeds"""
 
 
 def named(sized: Sized) -> str:

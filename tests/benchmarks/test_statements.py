@@ -64,6 +64,11 @@ def test_the_guide_says_what_the_runs_say_of_the_layers_to_adapt(modules, runs):
     assert missing("docs/guide/fine_tuning.md", expected) == []
 
 
+def test_the_guide_says_what_the_runs_say_of_four_bits(modules, runs):
+    expected = modules("_statements").of_four_bits(runs["few_parameters"])
+    assert missing("docs/guide/fine_tuning.md", [expected]) == []
+
+
 def test_the_runs_of_the_main_sentences_are_last_runs_of_one_commit(modules, runs):
     """All methods have the same tasks and seeds, and the same processor."""
     rows, plan = runs["fair_adapters"], modules("_fair_plan")
