@@ -249,15 +249,11 @@ def of_few_parameters(rows: list[Row]) -> list[str]:
     cdd_without = of_cdd(without)
     ranked = sorted((m for m in methods if m is not cdd), key=lambda m: -m.mean)
     place = 1 + sum(m.mean > cdd.mean for m in ranked)
-    gaps = []
-    for m in ranked:
-        over_seeds, over_tasks = m.minus(cdd)
-        gap = f"{signed(over_seeds.mean)} ± {over_seeds.half:.1f} ± {over_tasks.half:.1f}"
-        gaps.append(f"{few_label(m.sized)} {gap} ({m.parameters:,})")
     of_seeds, of_tasks = zip(*(m.minus(cdd) for m in ranked), strict=True)
     told_apart = sum(abs(over_tasks.mean) > over_tasks.half for over_tasks in of_tasks)
-    ahead = [gap.mean > gap.half for gap in of_seeds]
-    behind = [gap.mean < -gap.half for gap in of_seeds]
+    of_ranked = list(zip(ranked, of_seeds, strict=True))
+    ahead = [f"{few_label(m.sized)} {signed(gap.mean)}" for m, gap in of_ranked if gap.mean > gap.half]
+    behind = [f"{few_label(m.sized)} {signed(gap.mean)}" for m, gap in of_ranked if gap.mean < -gap.half]
     most = max(abs(m.mean - cdd_without.mean) for m in without)
     correlations = [m.scores[cola].mean() for m in methods]
     shares = [(m.scores[cola] - cdd.scores[cola]).mean() / len(tasks) / m.minus(cdd)[0].mean for m in ranked]
@@ -265,11 +261,10 @@ def of_few_parameters(rows: list[Row]) -> list[str]:
     return [
         f"""D C D is {ORDINALS[place]} of {len(methods)}, with a mean of {cdd.mean:.1f} % and {cdd.parameters:,}
         parameters.""",
-        "; ".join(gaps),
         f"""Over the tasks the intervals are {min(g.half for g in of_tasks):.1f} to {max(g.half for g in of_tasks):.1f}
         points, and {WORDS[told_apart]} method is told apart from D C D. By more than their intervals over the seeds, on
-        these tasks alone, {WORDS[sum(ahead)]} are ahead of D C D and {WORDS[sum(behind)]} behind; of {len(ranked)}
-        differences one in twenty would be so by chance.""",
+        these tasks alone, {WORDS[len(ahead)]} are ahead of D C D ({"; ".join(ahead)} points) and {WORDS[len(behind)]}
+        behind ({"; ".join(behind)}); of {len(ranked)} differences one in twenty would be so by chance.""",
         f"""All methods learn little there, with Matthews' correlations of {min(correlations):.0f} to
         {max(correlations):.0f} %, and it makes up half or more of {sum(share >= 0.5 for share in shares)} of these
         {len(ranked)} differences. Without it the mean of D C D is {cdd_without.mean:.1f} %, and all are within
@@ -355,11 +350,8 @@ def of_pairs(rows: list[Row], fair: list[Row]) -> dict[str, str]:
     for arm in ARMS:
         of_tasks = gaps(rows, fair, arm)
         if of_tasks:
-            name = f"{arm.method}, {arm.places}"
-            mean = over_seeds(of_tasks)
-            each = ", ".join(f"{TASKS[task]} {signed(float(values.mean()))}" for task, values in of_tasks.items())
-            pairs = sum(map(len, of_tasks.values()))
-            found[name] = f"{signed(mean.mean, 2)} ± {mean.half:.2f} ({each}; {pairs} pairs)"
+            mean, pairs = over_seeds(of_tasks), sum(map(len, of_tasks.values()))
+            found[f"{arm.method}, {arm.places}"] = f"{signed(mean.mean, 2)} ± {mean.half:.2f} ({pairs} pairs)"
     return found
 
 
@@ -409,12 +401,12 @@ def of_forms(rows: list[Row], fair: list[Row]) -> list[str]:
     """Return the sentences on the upper layers and on products of as many numbers."""
     points, found = of_pairs(rows, fair), results(fair, cases())
     c3a = Gap(found, ("goemotions", "banking77"), ("query-value", "c3a-corrected", 128), ours("query-value"))
-    each = f"GoEmotions {c3a.of('goemotions')}, BANKING77 {c3a.of('banking77')}; {c3a.values.size} pairs"
     return [
         f"in the first feed-forward layers of the upper four blocks {points['cdd, upper-intermediate']}",
         f"C D C {points['product-cdc, query-value']}",
         f"D C with blocks of 192 {points['product-dc, query-value']}",
-        f"C3A, block circulants alone, with blocks of 128 {signed(c3a.mean, 2)} ± {c3a.over_seeds:.2f} ({each})",
+        f"""C3A, block circulants alone, with blocks of 128 {signed(c3a.mean, 2)} ± {c3a.over_seeds:.2f}
+        ({c3a.values.size} pairs)""",
     ]
 
 
