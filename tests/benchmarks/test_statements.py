@@ -20,7 +20,7 @@ def runs(modules):
     modules("_statements")  # so that no test is charged for what it imports
     read = modules("_fair_report").read
     names = ("fair_adapters", "fair_adapters_earlier", "fair_adapters_again", "few_parameters", "adapter_pairs")
-    names += ("generation",)
+    names += ("learning_rates", "generation")
     found = {name: read(RESULTS / f"{name}.csv") for name in names}
     merged = modules("_fair_report").merged
     return found | {"all": merged(found["fair_adapters"], found["fair_adapters_earlier"])}
@@ -48,6 +48,17 @@ def test_the_page_on_reproduction_says_what_the_runs_of_few_parameters_say(modul
     assert missing("docs/reproduction.md", modules("_statements").of_few_parameters(runs["few_parameters"])) == []
 
 
+def test_the_page_on_reproduction_says_what_the_runs_at_several_rates_say(modules, runs):
+    """At each rate of LoRA's, in both places, D C D gains nearly as much as LoRA does."""
+    of, rows = modules("_statements"), runs["learning_rates"]
+    assert missing("docs/reproduction.md", of.of_learning_rates(rows)) == []
+    gains = of.gains_at_rates(rows)
+    assert len(gains) == 8
+    assert min(gains.values()) >= 0.85
+    assert len({row["commit"] for row in rows}) == 1
+    assert "" not in {row["commit"] for row in rows}
+
+
 def test_the_page_on_reproduction_says_what_the_runs_of_a_decoder_say(modules, runs):
     assert missing("docs/reproduction.md", modules("_statements").of_generation(runs["generation"])) == []
 
@@ -69,15 +80,15 @@ def test_the_guide_says_what_the_runs_say_of_four_bits(modules, runs):
     assert missing("docs/guide/fine_tuning.md", [expected]) == []
 
 
-def test_the_runs_of_the_main_sentences_are_last_runs_of_one_commit(modules, runs):
+def test_the_runs_of_the_main_sentences_are_of_one_commit(modules, runs):
     """All methods have the same tasks and seeds, and the same processor."""
     rows, plan = runs["fair_adapters"], modules("_fair_plan")
     tasks = modules("_statements").whole_tasks(modules("_fair_report").results(rows, plan.compared()))
     cases = [case for case in plan.compared() if case.task in tasks]
     expected = {(*(str(value) for value in vars(case).values()), str(seed)) for case in cases for seed in range(5)}
-    assert {tuple(row[name] for name in (*plan.CASE, "seed")) for row in rows} == expected
-    assert len(rows) == len(expected) > 0
-    assert {row["stage"] for row in rows} == {"final"}
+    last = [row for row in rows if row["stage"] == "final"]
+    assert {tuple(row[name] for name in (*plan.CASE, "seed")) for row in last} == expected
+    assert len(last) == len(expected) > 0
     assert len({row["commit"] for row in rows}) == 1
     assert "" not in {row["commit"] for row in rows}
     assert len({row["machine"] for row in rows}) == 1
