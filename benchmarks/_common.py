@@ -257,7 +257,7 @@ def finish(
     header: Sequence[str] = (),
     rows: Iterable[Sequence[object]] = (),
 ) -> None:
-    """Print a section of title, command, engine, date, machine and parts, and write it into a page of the folder.
+    """Print a section of title, command, engine, date, revision, machine and parts, and write it into a page.
 
     All results are written here. A page has a section for each script, or for each table that can be made alone. One
     that is written again takes the place of the one of the same title, and the others stay. `engines` is for scripts
@@ -268,7 +268,7 @@ def finish(
     if engines is None and fourier_engines.ducc():
         engines, title, ending = ENGINES["ducc0"], f"{title}, with `fast`", "_fast"
     load = f"load {os.getloadavg()[1]:.1f} in the last five minutes; " if hasattr(os, "getloadavg") else ""
-    facts = f"{datetime.now(UTC):%Y-%m-%d}; {load}{machine(*packages)}"
+    facts = f"{datetime.now(UTC):%Y-%m-%d}; revision {commit() or 'not recorded'}; {load}{machine(*packages)}"
     below = [re.sub(r"^(##+ )", r"#\1", part, flags=re.MULTILINE) for part in parts]
     text = "\n\n".join((f"## {title}", f"`{command()}`", f"Engine: {engines or ENGINES['scipy']}.", facts, *below))
     print(text)

@@ -37,7 +37,8 @@ def test_a_section_of_results_names_its_command_date_and_engine(common, monkeypa
     assert title == "## Title" + ", with `fast`" * (engine == "ducc0")
     assert command == f"`{' '.join(['python benchmarks/script.py --quick', *chosen])}`"
     assert said == f"Engine: {common.ENGINES[engine]}."
-    assert re.match(r"\d{4}-\d\d-\d\d; ", facts)
+    revision = common.commit() or "not recorded"
+    assert re.match(rf"\d{{4}}-\d\d-\d\d; revision {revision}; ", facts)
 
 
 def test_a_section_takes_the_place_of_the_one_of_its_title_alone(common, monkeypatch, tmp_path):
@@ -83,7 +84,8 @@ def test_a_section_of_results_was_written_with_its_origin(common, page):
         text = (FOLDER / script[1]).read_text(encoding="utf-8")
         assert re.search(rf'\bfinish\(\s*[\w.]+,\s*"{page.stem}"', text), f"{script[1]} does not write {page.name}"
         assert re.fullmatch(r"Engine: .+\.", engine)
-        assert re.match(r"\d{4}-\d\d-\d\d; (load .+; )?.+ cores, \w+; Python ", facts)
+        revision = r"revision ([0-9a-f]{8,12}(-dirty)?|not recorded(, first in [0-9a-f]{12})?)"
+        assert re.match(rf"\d{{4}}-\d\d-\d\d; {revision}; (load .+; )?.+ cores, \w+; Python ", facts), title
 
 
 def test_every_page_of_results_is_listed_and_linked(common):
