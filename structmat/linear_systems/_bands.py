@@ -45,6 +45,13 @@ _DOMINANT = 0.01
 To measure it takes four solutions, of tridiagonal matrices of 100,000 rows ten times as long as the factor.
 """
 
+_LONG = 4096
+"""The least rows of a band whose products are made diagonal by diagonal, and whose moduli are summed in blocks.
+
+For 10,000 rows of 1, 8 and 32 diagonals on either side they take 14, 99 and 498 us, and BLAS with the copy that it
+needs 89, 164 and 836; for 1,000 rows 7, 33 and 116, and 11, 17 and 36. No copy of the band is made.
+"""
+
 
 class BandedParts(NamedTuple):
     """A banded matrix as the chosen rows and columns of a Toeplitz matrix of few lags plus a diagonal."""
@@ -121,6 +128,14 @@ def _without_last_zeros(values: Numbers) -> Numbers | None:
     return values[: nonzero[-1] + 1] if len(nonzero) else values[:0]
 
 
+class Logdet(NamedTuple):
+    """A determinant, and how far off its logarithm may be."""
+
+    sign: Any
+    log: Any
+    error: Any
+
+
 class Band(NamedTuple):
     """A banded matrix of NumPy."""
 
@@ -151,6 +166,18 @@ class Band(NamedTuple):
 
     def product(self, x: Numbers) -> Numbers:
         """Return the products with vectors along the last axis."""
+        return self._product_by_diagonals(x) if x.shape[-1] >= _LONG else self._product_by_blas(x)
+
+    def _product_by_diagonals(self, x: Numbers) -> Numbers:
+        n, middle = x.shape[-1], self.above
+        y = self.rows[middle] * x
+        for k in range(1, self.below + 1):
+            y[..., k:] += self.rows[middle + k, : n - k] * x[..., : n - k]
+        for k in range(1, self.above + 1):
+            y[..., : n - k] += self.rows[middle - k, k:] * x[..., k:]
+        return y
+
+    def _product_by_blas(self, x: Numbers) -> Numbers:
         n = x.shape[-1]
         rows = np.asfortranarray(self.rows)
         gbmv: Any = scipy.linalg.get_blas_funcs("gbmv", (rows,))
@@ -160,17 +187,21 @@ class Band(NamedTuple):
             product[:] = gbmv(n, n, self.below, self.above, 1.0, rows, given)
         return y.reshape(x.shape)
 
-    def logdet(self) -> tuple[Array, Array] | None:
-        """Return the logarithm of the determinant, and how far off it may be; None unless it is positive definite."""
-        if not self.is_hermitian:
-            return None
+    def logdet(self) -> Logdet | None:
+        """Return the determinant: of a Hermitian band if it is positive definite, else None; of others by elimination.
+
+        A Hermitian matrix of which a logarithm is asked is a covariance, for which a sign would hide a fault.
+        """
+        return self._logdet_by_cholesky() if self.is_hermitian else self._logdet_by_elimination()
+
+    def _logdet_by_cholesky(self) -> Logdet | None:
         lower = self.rows[self.above :]
         try:
             factor = scipy.linalg.cholesky_banded(lower, lower=True, check_finite=False)
         except np.linalg.LinAlgError:
             return None
         diagonal = factor[0].real
-        return 2 * np.sum(np.log(diagonal)), self._error_of(factor)
+        return Logdet(1.0, 2 * np.sum(np.log(diagonal)), self._error_of(factor))
 
     def _error_of(self, factor: Numbers) -> Array:
         """Return how far off the logarithm of the determinant by a Cholesky factor may be.
@@ -179,25 +210,62 @@ class Band(NamedTuple):
         dominance. Where that is not small the norm of the inverse is known, and rounding errors of the factor are at
         most `width + 2` units of the entries. Else the error is measured, as that of a dense factor.
         """
-        lower, n = self.rows[self.above :], self.rows.shape[1]
-        of_matrix, of_factor = lower[0].real, factor[0].real
-        beside = np.zeros(n)
-        for k in range(1, len(lower)):
-            moduli = np.abs(lower[k, : n - k])
-            beside[: n - k] += moduli
-            beside[k:] += moduli
+        n = self.rows.shape[1]
+        of_matrix, of_factor = self.rows[self.above].real, factor[0].real
+        beside = self._sums_of_moduli() - np.abs(of_matrix)
         dominance = 1 - np.max(beside / of_matrix)
+        logs = 2 * np.sum(np.abs(np.log(of_factor)))
         if dominance >= _DOMINANT:
-            eps = np.finfo(np.float64).eps
-            return eps * ((len(lower) + 1) * math.sqrt(n) / dominance + 2 * np.sum(np.abs(np.log(of_factor))))
+            return np.finfo(np.float64).eps * ((self.below + 2) * math.sqrt(n) / dominance + logs)
+        scale = np.sqrt(of_matrix)
         return error_of_factor(
-            of_matrix,
-            of_factor,
+            scale,
+            scale,
+            logs,
             lambda columns: scipy.linalg.cho_solve_banded((factor, True), columns, check_finite=False),
             lambda columns: self.product(columns.T).T,
             self.rows.dtype,
             numpy_namespace,
         )
+
+    def _sums_of_moduli(self) -> Numbers:
+        """Return the sums of the moduli of all columns, at least: the first and last ones may hold entries outside."""
+        n = self.rows.shape[1]
+        sums = np.empty(n)
+        for start in range(0, n, _LONG):  # no copy of a long band is made
+            part = slice(start, start + _LONG)
+            sums[part] = np.sum(np.abs(self.rows[:, part]), axis=0)
+        return sums
+
+    def _logdet_by_elimination(self) -> Logdet:
+        """Return the determinant by LAPACK's elimination, with the sign of the exchanges of rows.
+
+        The rounding errors of a column are at most the machine epsilon times the largest entry that elimination has
+        left in it: the entries of the other factor are at most 1.
+        """
+        n = self.rows.shape[1]
+        routines: Any = scipy.linalg.get_lapack_funcs(("gbtrf", "gbtrs"), (self.rows,))
+        gbtrf, gbtrs = routines
+        rows = np.zeros((self.below + len(self.rows), n), self.rows.dtype, order="F")
+        rows[self.below :] = self.rows
+        factor, exchanges, info = gbtrf(rows, self.below, self.above, overwrite_ab=True)
+        if info:
+            return Logdet(0.0, -math.inf, math.inf)
+        middle = self.below + self.above
+        pivots = factor[middle]
+        moduli = np.abs(pivots)
+        logs = np.log(moduli)
+        parity = np.count_nonzero(exchanges != np.arange(n)) % 2
+        error = error_of_factor(
+            np.ones(n),
+            np.max(np.abs(factor[: middle + 1]), axis=0),
+            np.sum(np.abs(logs)),
+            lambda columns: gbtrs(factor, self.below, self.above, columns, exchanges)[0],
+            lambda columns: self.product(columns.T).T,
+            self.rows.dtype,
+            numpy_namespace,
+        )
+        return Logdet((-1.0) ** parity * np.prod(pivots / moduli), np.sum(logs), error)
 
     def solve(self, b: Numbers) -> Numbers:
         """Return the solutions for vectors along the last axis: NaN for a singular matrix.
@@ -262,23 +330,22 @@ def _solution(parts: BandedParts, b: Numbers) -> tuple[Numbers, Numbers]:
     return x, b - band.product(x)
 
 
-def logdet_by_band(op: LinearOperator, xp: Namespace) -> tuple[Array, Array] | None:
-    """Return logarithms of determinants by Cholesky factors of narrow bands, and how far off each may be.
+def logdet_by_band(op: LinearOperator, xp: Namespace) -> Logdet | None:
+    """Return determinants by factors of narrow bands, with the axes of the batch.
 
-    They are None where a matrix is no band, or not positive definite, or has derivatives. Numbers are of double
-    precision, of NumPy.
+    It is None where a matrix is no band, or Hermitian and not positive definite, or has derivatives. Numbers are of
+    double precision, of NumPy.
     """
     if rules_of(xp).is_differentiated(op._arrays()):
         return None
-    logs, errors = [], []
+    found = []
     for parts in parts_of_all(op, xp) or ():
         with np.errstate(all="ignore"):
-            found = Band.of(parts, parts.double_precision).logdet()
-        if found is None or not np.isfinite(found[0]):
+            one = Band.of(parts, parts.double_precision).logdet()
+        if one is None or np.isnan(one.log) or one.log == math.inf:
             return None
-        logs.append(found[0])
-        errors.append(found[1])
-    return (np.reshape(logs, op.batch_shape), np.reshape(errors, op.batch_shape)) if logs else None
+        found.append(one)
+    return Logdet(*(np.reshape(each, op.batch_shape) for each in zip(*found, strict=True))) if found else None
 
 
 def parts_of_all(op: LinearOperator, xp: Namespace) -> list[BandedParts] | None:

@@ -20,7 +20,8 @@ ROUNDING_OF_LOGDET = 64.0
 def require_hermitian(is_hermitian: Array) -> None:
     """Raise an error if a matrix is not Hermitian, as a boolean says."""
     if not bool(is_hermitian):
-        text = "must be Hermitian where it has no closed form; use numpy.linalg.slogdet(A.to_dense()) of small matrices"
+        others = "has a closed form, or is a narrow band on the CPU in NumPy or torch without derivatives"
+        text = f"must be Hermitian unless it {others}; use numpy.linalg.slogdet(A.to_dense()) of small matrices"
         raise ArgumentValueError("slogdet", "A", text)
 
 

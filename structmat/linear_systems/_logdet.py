@@ -95,8 +95,8 @@ def slogdet(
     Parameters
     ----------
     A : LinearOperator
-        A square matrix or a stack of them, on any array library. Where it has no closed form, Hermitian and positive
-        definite.
+        A square matrix or a stack of them, on any array library. Where it has no closed form and is no narrow band, as
+        the notes say, Hermitian and positive definite.
     method : Superfast, optional
         A direct factor with a tolerance or a rank of your own, whether there is a closed form or not. Default: what is
         fastest, as the notes say.
@@ -127,8 +127,8 @@ def slogdet(
     Raises
     ------
     numpy.linalg.LinAlgError
-        If A has no closed form and is not positive definite. A closed form returns the sign, whatever it is; `method`
-        does not.
+        If A has no closed form and is not positive definite. A closed form returns the sign, whatever it is, and so
+        does the elimination of a narrow band that is not Hermitian; `method` does not.
     ConvergenceError
         If `max_iter` steps do not suffice, or 100 groups of vectors for `target_error`, and `n_probes` is given or the
         dense matrix takes more than 1.2 GB in double precision (12,247 unknowns), of which two are held.
@@ -156,7 +156,8 @@ def slogdet(
 
     A band of at most 64 diagonals on either side is factored by LAPACK, at every size and in O(n) memory, on the CPU in
     NumPy and torch where no derivative is asked for. Its error is measured too, or bounded by Gershgorin's circles
-    where the diagonal outweighs the rest of each row.
+    where the diagonal outweighs the rest of each row. A band that is not Hermitian, as of a difference scheme with
+    uneven coefficients, is eliminated with exchanges of rows, and its sign returned.
 
     A Toeplitz matrix plus a diagonal of equal entries is a Toeplitz matrix, with a closed form. Where the error of a
     result is above 1e-3, the next way is asked too, and the result is the one with the smallest error: a direct factor,
@@ -324,8 +325,9 @@ def _by_band(op: LinearOperator, xp: Namespace) -> SlogdetEstimate | None:
     if known is None:
         return None
     precision, device = precision_of(op.dtype, xp), device_of(op._arrays()[0])
-    log, error = (xp.asarray(each, dtype=precision, device=device) for each in known)
-    return _of_positive(log, error + rounding_of(log, op.shape[0], xp), op, xp)
+    sign = xp.asarray(known.sign, dtype=op.dtype, device=device)
+    log, error = (xp.asarray(each, dtype=precision, device=device) for each in (known.log, known.error))
+    return _with_rounding(sign, log, error, op, xp)
 
 
 def _by_factor(op: LinearOperator, xp: Namespace) -> SlogdetEstimate | None:
@@ -370,8 +372,13 @@ def _of_positive(log: Array, error: Array, op: LinearOperator, xp: Namespace) ->
 def _in_closed_form(op: LinearOperator, xp: Namespace) -> SlogdetEstimate | None:
     with suppress(NotImplementedError):
         sign, log, error = op._slogdet_and_error(xp)
-        return SlogdetEstimate(sign, log, error + rounding_of(log, op.shape[0], xp))
+        return _with_rounding(sign, log, error, op, xp)
     return None
+
+
+def _with_rounding(sign: Array, log: Array, error: Array, op: LinearOperator, xp: Namespace) -> SlogdetEstimate:
+    """Return a result whose error holds the rounding of the sum of logarithms as well."""
+    return SlogdetEstimate(sign, log, error + rounding_of(log, op.shape[0], xp))
 
 
 def _by_estimate(

@@ -39,9 +39,11 @@ def error_of_cholesky(factor: Array, dense: Array, xp: Namespace) -> Array:
     L, K = (rules.constant(array) for array in (factor, dense))
     with rules.unrecorded():
         of_matrix, of_factor = (real_part(xp.linalg.diagonal(array), xp) for array in (K, L))
+        scale = xp.sqrt(xp.abs(of_matrix))
         return error_of_factor(
-            of_matrix,
-            of_factor,
+            scale,
+            scale,
+            xp.sum(2 * xp.abs(xp.log(of_factor)), axis=-1),
             lambda columns: solutions_by_cholesky(L, columns, xp),
             lambda x: xp.matmul(K, x),
             K.dtype,
@@ -50,19 +52,23 @@ def error_of_cholesky(factor: Array, dense: Array, xp: Namespace) -> Array:
 
 
 def error_of_factor(
-    of_matrix: Array,
-    of_factor: Array,
+    of_rows: Array,
+    of_columns: Array,
+    logs: Array,
     solve: Callable[[Array], Array],
     product: Callable[[Array], Array],
     dtype: DType,
     xp: Namespace,
 ) -> Array:
-    """Return the same for any form of a Cholesky factor.
+    """Return the same for any form of a factor.
 
     Parameters
     ----------
-    of_matrix, of_factor : array, shape (..., n)
-        The diagonals of the matrix and of the factor.
+    of_rows, of_columns : array, shape (..., n)
+        The sizes of the errors of its entries in units of the machine epsilon, as products of one number for each row
+        and one for each column.
+    logs : array, shape (...)
+        The sum of the moduli of the logarithms that were added up.
     solve, product : function
         The solutions by the factor, and the products with the matrix, of columns.
     dtype : dtype
@@ -70,15 +76,15 @@ def error_of_factor(
     xp : namespace
         Of the arrays.
     """
-    z = xp.astype(_vectors(of_matrix.shape[-1], of_matrix, xp), dtype)
-    scale = xp.sqrt(xp.abs(of_matrix))[..., None]
+    z = xp.astype(_vectors(of_rows.shape[-1], of_rows, xp), dtype)
+    scale = of_rows[..., None]
     columns = scale * xp.matrix_transpose(z)
     x = solve(columns)
     left = xp.matrix_transpose((product(x) - columns) / scale)
     measured = measured_error_of_logdet(xp.broadcast_to(z, tuple(left.shape)), left, xp)
-    norms = xp.linalg.vector_norm(scale * x, axis=-2)
+    norms = xp.linalg.vector_norm(of_columns[..., None] * x, axis=-2)
     deviation = xp.sqrt(xp.mean(norms**2, axis=-1))
-    rounding = math.sqrt(z.shape[-1]) + xp.sum(2 * xp.abs(xp.log(of_factor)), axis=-1)
+    rounding = math.sqrt(z.shape[-1]) + logs
     return measured + _epsilon(deviation, xp) * (deviation + rounding)
 
 
