@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from textwrap import fill
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -73,7 +74,7 @@ def figure(named: list[Result], others: list[Result], tasks: Sequence[str], path
     axes.axhline(ours.mean(), color=COLORS["query-value"][0], linestyle=":", linewidth=0.8)
     axes.legend(loc="lower right", fontsize=8)
     axes.set(xscale="log", xlabel="parameters of the adapters")
-    axes.set_ylabel(f"mean score, %: {', '.join(TASKS[task] for task in tasks)}")
+    axes.set_ylabel(fill(f"mean score, %: {', '.join(TASKS[task] for task in tasks)}", 60))
     axes.set_title("Diamonds: D C D. Lines: LoRA. Bars: 95 % of the difference to D C D on query and value", fontsize=9)
     names.set_axis_off()
     drawing.savefig(path, dpi=150)

@@ -108,8 +108,8 @@ ON_SHORT_TASKS = {
 MORE_ROWS = (("lora", 8), ("cdd", 3), ("lora", 1), ("cdd-blocks", 64), ("lora", 4))
 """On query and value layers with more rows, which may tell apart what is equal with few: CDD beside LoRA."""
 
-ON_HELD_OUT_TASKS = (("cdd", 3), ("lora", 2))
-"""D C D and the LoRA of the nearest size."""
+ON_HELD_OUT_TASKS = (("cdd", 3), ("lora", 2), ("lora", 8))
+"""D C D, the LoRA of the nearest size, and the usual one."""
 
 FORMS = (("scales", None), ("cdd-scales", 3), ("cdd-entries", 3))
 """Tried on held-back rows, the last one on query and value layers, where it was behind."""
@@ -118,11 +118,14 @@ FORMS = (("scales", None), ("cdd-scales", 3), ("cdd-entries", 3))
 COMPARED = (("cdd", 3), ("lora", 2), ("lora", 8))
 """What the main sentences compare: D C D, the LoRA of nearest size, and the usual LoRA."""
 
+COMPARED_ON = ("goemotions", "sst2", "banking77", "cola", "trec", "counterfactual")
+"""The tasks of the main sentences, in the order of the runs: those of `few_parameters.py`, two of them held out."""
+
 
 def compared() -> list[Case]:
     """Return the cases of the main sentences, by tasks: their last runs are all of the same code."""
-    tasks, places = ("goemotions", "sst2", "banking77", "cola"), ("query-value", "intermediate")
-    return [Case(task, place, *sized) for task in tasks for place in places for sized in COMPARED]
+    places = ("query-value", "intermediate")
+    return [Case(task, place, *sized) for task in COMPARED_ON for place in places for sized in COMPARED]
 
 
 def tried() -> list[Case]:

@@ -326,11 +326,12 @@ def protocol_text(rows: list[Row], found: list[Result]) -> str:
 
 def commits_text(named: list[Row], earlier: list[Row]) -> str:
     """Return which code the runs are of, and how many give the answers that were given before."""
+    last = sum(row["stage"] == "final" for row in named)
     return (
-        f"{len(named)} last runs of D C D and of LoRA r = 2 and r = 8 are of the code of "
+        f"{last} last runs of D C D and of LoRA r = 2 and r = 8, and {len(named) - last} trials, are of the code of "
         f"{', '.join(sorted({row['commit'] for row in named}))}, all on {' and '.join(set(map(processor_of, named)))}; "
-        "the others are of earlier days, and so are all trials: their code is not named, and D C D is stored in the "
-        f"same scale. {repeated(named, earlier)}"
+        "the others are of earlier days: their code is not named, and D C D is stored in the same scale. "
+        f"{repeated(named, earlier)}"
     )
 
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import numpy as np
 from _common import table
-from _fair_plan import PROTOCOLS, RATES, Case, cases, compared
+from _fair_plan import COMPARED_ON, PROTOCOLS, RATES, Case, cases, compared
 from _fair_report import LABELS, TASKS, Result, Row, mean_of, pick, results, trial_scores
 from _few_plan import FOUR_BITS, SIZED, Sized
 from _few_plan import cases as few_cases
@@ -25,7 +25,7 @@ from _pair_plan import ARMS
 from _pair_report import gaps, interval, over_seeds
 
 FOUR = ("goemotions", "sst2", "banking77", "cola")
-"""The tasks on which all methods on query and value layers have been run."""
+"""The tasks on which all methods on query and value layers were run on earlier days."""
 
 OURS = ("cdd", 3)
 HELD_OUT = tuple(task for task, protocol in PROTOCOLS.items() if protocol.held_out)
@@ -107,7 +107,7 @@ def mean_score(
 def whole_tasks(found: list[Result]) -> list[str]:
     """Return the tasks on which all that the main sentences compare has been run."""
     done = {r.case for r in found}
-    return [task for task in FOUR if all(case in done for case in compared() if case.task == task)]
+    return [task for task in COMPARED_ON if all(case in done for case in compared() if case.task == task)]
 
 
 def without_cola(tasks: Sequence[str]) -> list[str]:
@@ -145,7 +145,8 @@ def of_fair_runs(rows: list[Row]) -> list[str]:
     """Return the sentences on the runs of `fair_adapters.py` that name their code."""
     found = results(rows, compared())
     tasks = whole_tasks(found)
-    hours = sum(float(row["seconds"]) for row in rows) / 3600
+    last = [row for row in rows if row["stage"] == "final"]
+    hours = sum(float(row["seconds"]) for row in last) / 3600
     feed, query = "intermediate", "query-value"
     two, eight, three_tasks = (
         {place: Gap(found, of, ours(place), lora(place, rank)) for place in (feed, query)}
@@ -155,8 +156,9 @@ def of_fair_runs(rows: list[Row]) -> list[str]:
     places = Gap(found, tasks, ours(feed), ours(query))
     across = Gap(found, tasks, ours(feed), lora(query, 8))
     return [
-        f"""There are {len(rows)} last runs, {hours:.1f} hours of one core, all by the code of
+        f"""There are {len(last)} last runs, {hours:.1f} hours of one core, all by the code of
         {", ".join(sorted({row["commit"] for row in rows}))} on one processor""",
+        f"""{len(rows) - len(last)} trials of LoRA r = 8 on tasks held out are of this code too""",
         f"""**D C D and LoRA of its size are {told_apart(*two.values())}.** D C D minus LoRA r = 2 is
         {two[feed].both} in the first feed-forward layers and {two[query].both} on query and value; without CoLA
         {three_tasks[feed].both} and {three_tasks[query].both}.""",
@@ -168,17 +170,27 @@ def of_fair_runs(rows: list[Row]) -> list[str]:
         is {places.both}: {places.each}.""",
         f"""Minus LoRA r = 8 on query and value, which has {across.parameters[1] / across.parameters[0]:.1f} times its
         parameters, it is {across.both}: {across.each}.""",
+        of_held_out(found, [task for task in tasks if task in HELD_OUT]),
         f"""A run with D C D in bfloat16 takes {two[query].seconds:.2f} times as long as with LoRA r = 2 and
         {eight[query].seconds:.2f} times as long as with r = 8 on query and value, {two[feed].seconds:.2f} and
         {eight[feed].seconds:.2f} times in the first feed-forward layers.""",
     ]
 
 
+def of_held_out(found: list[Result], tasks: Sequence[str]) -> str:
+    """Return the differences on the tasks of which nothing but rates was ever chosen, each for itself."""
+    parts = []
+    for place, name in (("intermediate", "in the first feed-forward layers"), ("query-value", "on query and value")):
+        two, eight = (Gap(found, tasks, ours(place), lora(place, rank)) for rank in (2, 8))
+        parts.append(f"{name} it is {two.each}, and minus r = 8 {eight.each}")
+    return f"D C D minus LoRA r = 2: {'; '.join(parts)}."
+
+
 def of_earlier_runs(rows: list[Row]) -> list[str]:
     """Return the sentences on the runs of earlier days, which do not name their code."""
     found = results(rows, cases())
     hours = sum(float(row["seconds"]) for row in rows) / 3600
-    held_out = {place: Gap(found, HELD_OUT, ours(place), lora(place, 2)) for place in PLACES}
+    held_out = Gap(found, HELD_OUT, ours("all-linear"), lora("all-linear", 2))
     everywhere = Gap(found, HELD_OUT, ours("all-linear"), ours("intermediate"))
     others = {
         method: mean_score(found, FOUR, ("query-value", method, size))
@@ -192,11 +204,9 @@ def of_earlier_runs(rows: list[Row]) -> list[str]:
     }
     return [
         f"{len(rows):,} runs, {hours:.0f} hours of one core",
-        f"""D C D minus LoRA r = 2 is {held_out["intermediate"]} in the first feed-forward layers,
-        {held_out["query-value"]} on query and value and {held_out["all-linear"]} in all linear layers.""",
-        f"""D C D has {everywhere.parameters[0] / everywhere.parameters[1]:.1f} times the
-        parameters of the first feed-forward layers alone, a run takes {everywhere.seconds:.1f} times as long, and the
-        difference is {everywhere.both}.""",
+        f"""D C D minus LoRA r = 2 is {held_out}. D C D has {everywhere.parameters[0] / everywhere.parameters[1]:.1f}
+        times the parameters of the first feed-forward layers alone, a run takes {everywhere.seconds:.1f} times as long,
+        and its score is higher by {everywhere.both}.""",
         f"""C3A has a score of {others["c3a-corrected"][0]:.1f} and FourierFT of {others["fourierft"][0]:.1f}, both with
         {others["fourierft"][1]:,} parameters, and AdaLoRA r = 8 of {others["adalora"][0]:.1f}. With the head alone the
         score is {others["head"][0]:.1f}, with all weights trained {others["full"][0]:.1f}.""",
@@ -377,7 +387,7 @@ def places_table(named: list[Row], earlier: list[Row], costs: str) -> str:
             scores.append(f"{whole[0]:.1f}{gap}" if whole else "")
         lines.append([name, f"{parameters:,}", file, *times, *scores])
     head = ["adapted layers", "parameters in MiniLM", "file, two blocks of 768", "step, float32", "step, bfloat16"]
-    return table([*head, f"mean of {WORDS[len(tasks)]} tasks, %", "of three others, earlier"], lines)
+    return table([*head, f"mean of {WORDS[len(tasks)]} tasks, %", "of three held out, earlier"], lines)
 
 
 def of_clipping(rows: list[Row], fair: list[Row]) -> list[str]:
