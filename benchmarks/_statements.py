@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from statistics import fmean
 
 import numpy as np
 from _common import table
@@ -291,6 +292,25 @@ def of_four_bits(rows: list[Row]) -> str:
     gap = packed.minus(whole)[0]
     return f"""In four bits a number D C D is right for {packed.mean:.1f} % of GoEmotions, where it is for
         {whole.mean:.1f} % as trained ({signed(gap.mean, 2)} ± {gap.half:.2f} points over the seeds"""
+
+
+def of_images(rows: list[Row]) -> list[str]:
+    """Return what is said of the runs of `image_adapters.py`, of each change at the best rate on rows held back."""
+    of_change: dict[tuple[str, str], dict[float, list[Row]]] = {}
+    for row in rows:
+        of_change.setdefault((row["change"], row["task"]), {}).setdefault(float(row["lr"]), []).append(row)
+    texts, counts = {}, {}
+    for (change, task), of_rate in of_change.items():
+        best = max(of_rate.values(), key=lambda runs: fmean(float(row["held_back"]) for row in runs))
+        accuracies = 100 * np.array([float(row["accuracy"]) for row in best])
+        texts[change, task] = f"{accuracies.mean():.1f} ± {accuracies.std(ddof=1):.1f}"
+        counts[change] = int(best[0]["parameters"])
+    ours, other = (
+        f"with {counts[change]:,} parameters has an accuracy of {texts[change, 'new classes']} and "
+        f"{texts[change, 'turned']} %"
+        for change in ("CDDConv", "LoRA r = 1")
+    )
+    return [f"`CDDConv` {ours}, and LoRA r = 1 {other}"]
 
 
 def named(sized: Sized) -> str:

@@ -20,7 +20,7 @@ def runs(modules):
     modules("_statements")  # so that no test is charged for what it imports
     read = modules("_fair_report").read
     names = ("fair_adapters", "fair_adapters_earlier", "fair_adapters_again", "few_parameters", "adapter_pairs")
-    names += ("learning_rates", "generation")
+    names += ("learning_rates", "image_adapters", "generation")
     found = {name: read(RESULTS / f"{name}.csv") for name in names}
     merged = modules("_fair_report").merged
     return found | {"all": merged(found["fair_adapters"], found["fair_adapters_earlier"])}
@@ -55,6 +55,13 @@ def test_the_page_on_reproduction_says_what_the_runs_at_several_rates_say(module
     gains = of.gains_at_rates(rows)
     assert len(gains) == 8
     assert min(gains.values()) >= 0.85
+    assert len({row["commit"] for row in rows}) == 1
+    assert "" not in {row["commit"] for row in rows}
+
+
+def test_the_page_on_reproduction_says_what_the_runs_on_images_say(modules, runs):
+    rows = runs["image_adapters"]
+    assert missing("docs/reproduction.md", modules("_statements").of_images(rows)) == []
     assert len({row["commit"] for row in rows}) == 1
     assert "" not in {row["commit"] for row in rows}
 
