@@ -231,3 +231,12 @@ def test_the_error_of_a_determinant_grows_as_the_diagonal_dominates_less():
         errors.append(Band.of(BandedParts.of(A, namespace(np.ones(1))), np.float64).logdet().error)
     assert errors[1] > 2 * errors[0]
     assert errors[2] > 2 * errors[1]
+
+
+def test_one_part_that_is_not_dominant_makes_a_determinant_measured():
+    d = np.where(np.arange(300) < 150, 0.0, 100.0)
+    found = [
+        Band.of(BandedParts.of(A, namespace(d)), np.float64).logdet().error
+        for A in (sm.Toeplitz(np.r_[2.0, 1.0, np.zeros(298)]) + sm.Diagonal(each) for each in (d, d + 100))
+    ]
+    assert found[0] > 2 * found[1]
