@@ -23,7 +23,7 @@ from _generation_plan import CASES
 from _generation_plan import PROTOCOLS as PROTOCOLS_OF_DATES
 from _generation_report import last_runs, values
 from _pair_plan import ARMS
-from _pair_report import gaps, interval, over_seeds
+from _pair_report import gaps, interval, last_scores, over_seeds
 
 FOUR = ("goemotions", "sst2", "banking77", "cola")
 """The tasks on which all methods on query and value layers were run on earlier days."""
@@ -431,6 +431,26 @@ def of_clipping(rows: list[Row], fair: list[Row]) -> list[str]:
         f"all together at 1 by the norm that the gradients of the factors have {points['cdd-factors, query-value']}",
         f"LoRA r = 2, each by its own norm, {points['lora-apart, query-value']}",
         f"The first five seeds alone gave {first} for clipping apart, and the five that followed {second}",
+    ]
+
+
+def of_tried_clipping(rows: list[Row], fair: list[Row]) -> list[str]:
+    """Return what the list of trials says of ways to clip, beside clipping adapter and head apart."""
+    points, arms = of_pairs(rows, fair), {arm.method: arm for arm in ARMS if arm.question == "clipping"}
+
+    def beside_apart(method: str) -> str:
+        found = {}
+        for task in arms[method].rates:
+            scores, others = (last_scores(rows, arms[name].on(task)) for name in (method, "cdd-apart"))
+            found[task] = np.array([scores[seed] - others[seed] for seed in sorted(scores.keys() & others.keys())])
+        return interval(over_seeds(found))
+
+    return [
+        f"where adapter and head are clipped apart {points['cdd-apart, query-value']}",
+        f"""by the norm of the factors' gradients, {points["cdd-factors, query-value"]}, which is
+        {beside_apart("cdd-factors")} beside clipping apart in the same pairs""",
+        f"""not clipping at all {points["cdd-unclipped, query-value"]}, which is {beside_apart("cdd-unclipped")} beside
+        it""",
     ]
 
 

@@ -70,9 +70,10 @@ def test_the_page_on_reproduction_says_what_the_runs_of_a_decoder_say(modules, r
     assert missing("docs/reproduction.md", modules("_statements").of_generation(runs["generation"])) == []
 
 
-def test_the_page_on_reproduction_says_what_one_difference_changes(modules, runs):
+def test_the_pages_say_what_one_difference_changes(modules, runs):
     of, both = modules("_statements"), (runs["adapter_pairs"], runs["all"])
     assert missing("docs/reproduction.md", [*of.of_clipping(*both), *of.of_forms(*both)]) == []
+    assert missing("benchmarks/tried.md", of.of_tried_clipping(*both)) == []
 
 
 def test_the_guide_says_what_the_runs_say_of_the_layers_to_adapt(modules, runs):
