@@ -162,7 +162,8 @@ def slogdet(
     A Toeplitz matrix plus a diagonal of equal entries is a Toeplitz matrix, with a closed form. Where the error of a
     result is above 1e-3, the next way is asked too, and the result is the one with the smallest error: a direct factor,
     the closed form, and up to 2,000 unknowns a dense factor. A series of more is written out as far as that fits where
-    the error is above 1, and up to 4,096 points in place of an estimate where it has no direct factor.
+    the error is above 1, and up to 4,096 points in place of an estimate where it has no direct factor. Any matrix is
+    where a closed form or a direct factor fails, as they do at condition numbers near 1e13 before the dense one does.
 
     How far off a factor is, this one or a dense one, is measured: by products with A and with the inverse of the
     factor, for random vectors. This is the standard error. It grows with the condition number, as the true error does.
@@ -290,19 +291,22 @@ def _exactly(op: LinearOperator, method: Superfast | None, owner: str, xp: Names
         found = _by_direct_factor(op, method, owner, xp)
         return _in_closed_form(op, xp) if found is None else found
     best: SlogdetEstimate | None = None
+    failure: Exception | None = None
     for way in _WAYS_OF_LARGE if op.shape[0] > MOST_WITHOUT_FACTOR else _WAYS:
-        if way.serves is not None and not way.serves(op, best, xp):
+        tried = _Tried(best, has_failed=failure is not None)
+        if way.serves is not None and not way.serves(op, tried, xp):
             continue
         try:
             found = way.run(op, xp)
-        except (np.linalg.LinAlgError, ArgumentValueError):  # by rounding errors, where another way has a result
-            if best is None:
-                raise
+        except (np.linalg.LinAlgError, ArgumentValueError) as error:  # maybe by rounding errors, which others have not
+            failure = failure or error
             continue
         if found is not None:
             best = found if best is None else _of_smaller_error(best, found, xp)
             if not _exceeds(best, _LARGE, xp):
                 break
+    if best is None and failure is not None:
+        raise failure
     return best
 
 
@@ -345,17 +349,21 @@ def _by_direct_factor(
     return _of_positive(log, error + rounding_of(log, op.shape[0], xp), op, xp)
 
 
-def _affords_dense_matrix(op: LinearOperator, best: SlogdetEstimate | None, xp: Namespace) -> bool:
-    """Tell whether a matrix is written out: also of a long series as far as it fits, where others are far off."""
+def _affords_dense_matrix(op: LinearOperator, tried: _Tried, xp: Namespace) -> bool:
+    """Tell whether a matrix is written out: if it fits, where others fail, and a series where they are far off."""
     if is_written_out(op):
         return True
-    if not fits_as_last_resort(op) or not may_have_factor(op, xp):
+    if not fits_as_last_resort(op):
         return False
-    return op.shape[0] <= _MOST_OF_SERIES if best is None else _exceeds(best, _FAR_OFF, xp)
+    if tried.best is None and tried.has_failed:
+        return True
+    if not may_have_factor(op, xp):
+        return False
+    return op.shape[0] <= _MOST_OF_SERIES if tried.best is None else _exceeds(tried.best, _FAR_OFF, xp)
 
 
-def _has_no_other(op: LinearOperator, best: SlogdetEstimate | None, xp: Namespace) -> bool:  # noqa: ARG001
-    return best is None
+def _has_no_other(op: LinearOperator, tried: _Tried, xp: Namespace) -> bool:  # noqa: ARG001
+    return tried.best is None and not tried.has_failed
 
 
 def _by_dense_factor(op: LinearOperator, xp: Namespace) -> SlogdetEstimate:
@@ -503,13 +511,22 @@ def _by_cholesky(dense: Array, xp: Namespace) -> tuple[Array, Array]:
     return log, factor
 
 
+class _Tried(NamedTuple):
+    """What the ways before had."""
+
+    best: SlogdetEstimate | None
+    """The result with the smallest error; None where there is none."""
+    has_failed: bool
+    """Whether one of them ended in an error, such as of a matrix that is singular up to rounding."""
+
+
 class _Way(NamedTuple):
     """A way to an exact result."""
 
     run: Callable[[LinearOperator, Namespace], SlogdetEstimate | None]
     """Returns the result, or None where the way is none for an operator."""
-    serves: Callable[[LinearOperator, SlogdetEstimate | None, Namespace], bool] | None = None
-    """Whether it is worth its time beside the best result so far; None for always."""
+    serves: Callable[[LinearOperator, _Tried, Namespace], bool] | None = None
+    """Whether it is worth its time beside what was tried; None for always."""
 
 
 _DENSE, _FEW_MISSING = _Way(_by_dense_factor, _affords_dense_matrix), _Way(_by_few_missing, _has_no_other)

@@ -339,6 +339,34 @@ def test_of_two_factors_the_one_with_the_smaller_error_is_returned(scales: list[
     assert np.all(np.abs(found.logabsdet - np.linalg.slogdet(A.to_dense()).logabsdet) < 0.05)
 
 
+class _Failing(sm.Circulant):
+    """A matrix whose closed form rounding errors defeat."""
+
+    def _slogdet_and_error(self, xp: Any) -> Any:
+        raise np.linalg.LinAlgError("the closed form has failed")
+
+
+@pytest.mark.parametrize("n", [50, 2100])
+def test_where_a_closed_form_fails_the_dense_matrix_has_the_result(n: int) -> None:
+    c = np.r_[4.0, 1.0, np.zeros(n - 3), 1.0]
+    found = sm.slogdet(_Failing(c))
+    assert abs(found.logabsdet - sm.Circulant(c).slogdet().logabsdet) <= 1e-12 * n
+    with pytest.raises(np.linalg.LinAlgError, match="the closed form has failed"):  # the dense factor fails too
+        sm.slogdet(_Failing(np.ones(n)))
+
+
+def test_long_series_of_hardly_any_noise_have_the_result_of_the_dense_matrix() -> None:
+    """The recursion of the closed form refuses this matrix, whose condition number is about 1e13."""
+    n = 5500
+    lags = np.arange(float(n))
+    c = np.exp(-0.5 * (lags / 3) ** 2) + 0.5 * np.exp(-0.5 * ((lags - 5 * n // 6) / 3) ** 2)
+    c[0] += 1e-12
+    found = sm.slogdet(sm.Toeplitz(c))
+    factor = scipy.linalg.cholesky(scipy.linalg.toeplitz(c), lower=True, overwrite_a=True, check_finite=False)
+    assert abs(found.logabsdet - 2 * np.sum(np.log(np.diagonal(factor)))) <= 4 * found.standard_error
+    assert found.standard_error < 1.0
+
+
 def test_what_is_near_enough_has_no_error() -> None:
     first, second = sm.Circulant(np.array([3.0, 1.0, 0.5, 1.0])), sm.Circulant(np.array([2.0, -1.0, 0.0, -1.0]))
     _, log, error = sm.slogdet(sm.Sum([first, second]), n_probes=32)
