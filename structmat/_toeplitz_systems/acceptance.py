@@ -46,6 +46,11 @@ class Determinant(NamedTuple):
     """How far off the logarithm may be as leading sections are worse conditioned than the matrix."""
 
 
+def too_large_to_be_written_out() -> str:
+    """Return the end of an error of a matrix that nothing but elimination serves, and of which it takes too much."""
+    return f"is too large to be written out (above {thresholds.LAST_RESORT:,} rows); use numpy.linalg on to_dense()"
+
+
 class AcceptedSystem(ABC):
     """Systems with one n x n matrix T, in double precision.
 
@@ -110,6 +115,11 @@ class AcceptedSystem(ABC):
     def _largest_correction(self, errors: Any) -> Any:
         """Return bounds of corrections, relative to solutions of such backward errors; infinity where there is none."""
         return np.full_like(errors, math.inf)
+
+    @property
+    def is_eliminated_at_last(self) -> bool:
+        """Whether the matrix is written out where there would be an error in its place."""
+        return self.n <= thresholds.LAST_RESORT
 
     # Errors and warnings
 
@@ -181,18 +191,24 @@ class AcceptedSystem(ABC):
         x, errors = first_accepted(ways, b, allowed)
         unsolved = errors > allowed
         if np.any(unsolved) and self.n > thresholds.LARGEST:
-            self._require_small_residuals(x[unsolved], b[unsolved])
+            x[unsolved] = self._with_small_residuals(x[unsolved], b[unsolved], allowed)
         return x
 
-    def _require_small_residuals(self, x: NDArray[Any], b: NDArray[Any]) -> None:
-        """Warn of solutions that are not accepted, or raise an error where their residuals are large."""
+    def _with_small_residuals(self, x: NDArray[Any], b: NDArray[Any], allowed: float) -> NDArray[Any]:
+        """Return solutions that are not accepted, with a warning, or those of elimination where residuals are large.
+
+        Where the matrix is too large for that it is an error.
+        """
         residuals = b - self._product(x)
         largest = float(np.max(np.linalg.norm(residuals, axis=-1) / np.linalg.norm(b, axis=-1)))
         text = f"{self.owner}: the matrix is ill-conditioned; a relative residual of {largest:.1g} is left"
         if not largest <= thresholds.ROUGH:
-            raise np.linalg.LinAlgError(f"{text}, and the matrix is too large to be written out")
+            if not self.is_eliminated_at_last:
+                raise np.linalg.LinAlgError(f"{text}, and the matrix {too_large_to_be_written_out()}")
+            return self._solve_with_refinement(self._solve_by_elimination, b, allowed)[0]
         if self.owner:
             warn_caller(text, scipy.linalg.LinAlgWarning)
+        return x
 
     def _solve_with_refinement(
         self, solver: Callable[[NDArray[Any]], Any], b: NDArray[Any], allowed: float

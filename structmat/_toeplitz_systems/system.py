@@ -22,7 +22,7 @@ from structmat._fourier.embedding import fast_length, kernel_of_diagonals
 from structmat._fourier.plans import Convolution
 from structmat._fourier.spectra import spectrum
 from structmat._toeplitz_systems import thresholds
-from structmat._toeplitz_systems.acceptance import AcceptedSystem, Determinant
+from structmat._toeplitz_systems.acceptance import AcceptedSystem, Determinant, too_large_to_be_written_out
 from structmat._toeplitz_systems.accuracy_warnings import warn_of_lost_digits
 from structmat._toeplitz_systems.elimination import (
     TriangularFactors,
@@ -279,9 +279,10 @@ class ToeplitzSystem(AcceptedSystem):
         if count <= thresholds.FEW and not self.ready and self.n >= thresholds.LONG:
             yield self._solve_by_iteration
         yield lambda b: self.rough_inverse.apply(b, numpy_namespace)
-        with suppress(np.linalg.LinAlgError):
-            self.inverse  # noqa: B018  # computed here, where an error of it is caught
-            yield lambda b: self.inverse.apply(b, numpy_namespace)
+        if self._is_eliminated_soon or self._vectors_by_themselves[1] <= thresholds.TRUSTED:
+            with suppress(np.linalg.LinAlgError):
+                self.inverse  # noqa: B018  # computed here, where an error of it is caught
+                yield lambda b: self.inverse.apply(b, numpy_namespace)
         yield self._solve_by_elimination if self.n <= thresholds.LARGEST else self._solve_by_recursion
 
     def _solve_by_recursion(self, b: NDArray[Any]) -> NDArray[Any]:
@@ -310,15 +311,27 @@ class ToeplitzSystem(AcceptedSystem):
         if self.triangle:
             x, y = with_shortest_y(self.triangle.solve(right_hand_sides))
             return x, y
+        v, correction = self._vectors_by_themselves
         with np.errstate(all="ignore"):
-            v, _, correction = corrected_by_itself(self._corrected, self.rough_vectors)
-            if (self.n <= thresholds.LARGEST or self.band) and (self.is_uneven or not correction <= thresholds.TRUSTED):
+            if not correction <= thresholds.TRUSTED or (self._is_eliminated_soon and self.is_uneven):
+                if not (self.band or self.is_eliminated_at_last):
+                    raise self._refusal()
                 v = self._refined_vectors(right_hand_sides)
-            elif not correction <= thresholds.TRUSTED:
-                self._refuse()
         if not np.all(np.isfinite(v)):
             raise self._singular()
         return v[0], v[1]
+
+    @cached_property
+    def _vectors_by_themselves(self) -> tuple[NDArray[Any], float]:
+        """Both vectors, corrected by the inverse that they determine, and the last relative correction."""
+        with np.errstate(all="ignore"):
+            v, _, correction = corrected_by_itself(self._corrected, self.rough_vectors)
+        return v, correction
+
+    @property
+    def _is_eliminated_soon(self) -> bool:
+        """Whether elimination takes so little that it serves where another way is not accurate to rounding."""
+        return self.n <= thresholds.LARGEST or self.band is not None
 
     @cached_property
     def rough_vectors(self) -> NDArray[Any]:
@@ -370,10 +383,10 @@ class ToeplitzSystem(AcceptedSystem):
         v = refined_to_the_last_digit(solve, residuals, v, xp, adjusted=with_shortest_y)
         return v.astype(right_hand_sides.dtype)
 
-    def _refuse(self) -> None:
-        """Raise the error for a large matrix for which no way is accurate but elimination."""
-        text = "too ill-conditioned, or its leading sections are, for recursions, and too large to be eliminated"
-        raise np.linalg.LinAlgError(f"{self.owner}: the matrix is {text}; use numpy.linalg on to_dense()")
+    def _refusal(self) -> np.linalg.LinAlgError:
+        """Return the error for a large matrix for which no way is accurate but elimination."""
+        text = "is too ill-conditioned, or its leading sections are, for recursions, and"
+        return np.linalg.LinAlgError(f"{self.owner}: the matrix {text} {too_large_to_be_written_out()}")
 
     def inverse_vectors(self, dtype: Any) -> tuple[NDArray[Any], NDArray[Any]]:
         """Return `vectors` in a dtype, of the matrix before it was scaled; they are NaN if it is not finite.
@@ -437,11 +450,12 @@ class ToeplitzSystem(AcceptedSystem):
             recursion = levinson(self.c, self.r)
             vectors, correction = self._corrected(np.array([recursion.x, recursion.y]))
         is_trusted = correction <= (thresholds.TRUSTED if recursion.is_definite else thresholds.TRUSTED_LOGARITHM)
-        if not is_trusted and self.n <= thresholds.LARGEST:
-            return self._determinant_of_factors()
+        is_rough = correction <= thresholds.TRUSTED
         if not is_trusted:
-            if not correction <= thresholds.TRUSTED:
-                self._refuse()
+            if self.n <= thresholds.LARGEST or (self.is_eliminated_at_last and not is_rough):
+                return self._determinant_of_factors()
+            if not is_rough:
+                raise self._refusal()
             self._warn_of_logarithm(correction)
         lost = self._lost_by_recursion(correction, is_definite=recursion.is_definite)
 

@@ -36,7 +36,14 @@ LONG = 2048
 takes with 2,048 rows, and with 1,024 as much of its 1.5."""
 
 LARGEST = 4096
-"""The largest matrix that is written out where nothing else is accurate: 128 MiB, about a second."""
+"""The largest matrix that is written out where nothing else is accurate to rounding: 128 MiB, about a second."""
+
+LAST_RESORT = 12_247
+"""The largest matrix that is written out where there would be an error in its place.
+
+It takes 1.2 GB in double precision, of which elimination and Cholesky's factor may take one copy and a half more, and
+20 to 60 s on one core.
+"""
 
 FEW = 2
 """Up to so many right-hand sides are solved one by one; more of them share the inverse."""

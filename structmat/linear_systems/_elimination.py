@@ -9,6 +9,7 @@ from structmat._arrays.arithmetic import power_of_two_near
 from structmat._arrays.libraries import device_of, rules_of
 from structmat._arrays.linear_algebra import adjoint, matmul
 from structmat._arrays.typing import Array, Namespace
+from structmat._toeplitz_systems import thresholds
 from structmat.linear_systems._krylov_method import quiet
 from structmat.linear_systems._results import Solutions
 from structmat.linear_systems._scaling import norm_or_one, operator_norm
@@ -46,12 +47,8 @@ For 128 x 128 they take 2.2 ms and for 256 x 256 13; LSMR takes 4 and 5 for the 
 _NUMBERS = 1 << 26
 """The most entries of all matrices of a stack that are written out together: 512 MiB in double precision."""
 
-_LAST_RESORT = 150_000_000
-"""The most entries of all matrices that are written out where nothing else serves: those of 12,247 rows.
-
-They are 1.2 GB in double precision, of which elimination and Cholesky's factor take one copy and a half more, and 20 to
-60 s on one core.
-"""
+_LAST_RESORT = thresholds.LAST_RESORT**2
+"""The most entries of all matrices that are written out where nothing else serves."""
 
 _ROWS_OF_ONE_ITERATION = 5000
 """Elimination of n rows takes as long as n^2 over this many iterations: 200 for 1,000 rows, 1,800 for 3,000."""

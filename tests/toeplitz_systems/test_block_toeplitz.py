@@ -274,7 +274,11 @@ def test_long_matrices_are_solved_by_iteration(kind: str) -> None:
     r = r if kind == "real" else c.conj().swapaxes(1, 2)
     T = sm.BlockToeplitz(c, r)
     b = np.random.default_rng(0).standard_normal((2, n * p))
-    with patch.object(thresholds, "BLOCK_RECURSION", 0), patch.object(thresholds, "LARGEST", 0):
+    with (
+        patch.object(thresholds, "BLOCK_RECURSION", 0),
+        patch.object(thresholds, "LARGEST", 0),
+        patch.object(thresholds, "LAST_RESORT", 0),
+    ):
         x = T.inv_matvec(b)
         assert np.linalg.norm(T.matvec(x) - b) <= 1e-12 * np.linalg.norm(b)
         with pytest.raises(np.linalg.LinAlgError, match=r"BlockToeplitz\.slogdet: .* 3000 x 3000 blocks, too many"):
@@ -283,12 +287,29 @@ def test_long_matrices_are_solved_by_iteration(kind: str) -> None:
             T.inv()
 
 
+def test_what_no_recursion_serves_is_written_out() -> None:
+    """Also above the size that is so at once."""
+    c, r = blocks(40, 2, "real")
+    T = sm.BlockToeplitz(c, r)
+    dense, b = T.to_dense(), np.ones(80)
+    with (
+        patch.object(thresholds, "BLOCK_RECURSION", 0),
+        patch.object(thresholds, "LARGEST", 0),
+        patch.object(thresholds, "DENSE", 0),
+        patch.object(thresholds, "GMRES_STEPS", 2),
+    ):
+        np.testing.assert_allclose(T.solve(b), np.linalg.solve(dense, b), rtol=1e-9, atol=1e-12)
+        np.testing.assert_allclose(T.slogdet(), np.linalg.slogdet(dense), rtol=1e-12)
+        np.testing.assert_allclose(T.inv().to_dense(), np.linalg.inv(dense), rtol=1e-9, atol=1e-12)
+
+
 def test_what_no_way_solves_is_an_error() -> None:
     c, r = blocks(40, 2, "real")
     T = sm.BlockToeplitz(c, r)
     with (
         patch.object(thresholds, "BLOCK_RECURSION", 0),
         patch.object(thresholds, "LARGEST", 0),
+        patch.object(thresholds, "LAST_RESORT", 0),
         patch.object(thresholds, "DENSE", 0),
         patch.object(thresholds, "GMRES_STEPS", 2),
         pytest.raises(np.linalg.LinAlgError, match="too large to be written out"),

@@ -407,8 +407,13 @@ def test_determinants_of_matrices_with_ill_conditioned_sections_are_those_of_lap
     assert abs(found.sign - expected.sign) <= 1e-15 * n * (100 + condition)
 
 
+def _write_out_at_most(n: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("LARGEST", "LAST_RESORT"):
+        monkeypatch.setattr(f"structmat._toeplitz_systems.thresholds.{name}", n)
+
+
 def test_large_determinants_that_may_be_off_come_with_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("structmat._toeplitz_systems.thresholds.LARGEST", 100)
+    _write_out_at_most(100, monkeypatch)
     outcomes = []
     for seed in range(10):
         c, r = vectors(257, "real", seed)
@@ -466,7 +471,7 @@ def test_numerically_singular_systems_have_small_residuals(family: str, n: int, 
 @pytest.mark.parametrize("kind", [sm.Toeplitz, sm.Hankel])
 def test_singular_systems_beyond_dense_matrices(monkeypatch: pytest.MonkeyPatch, dtype: str, kind: Any) -> None:
     """An error, whatever the rounding of the machine; numbers of single precision make a regular matrix of it."""
-    monkeypatch.setattr("structmat._toeplitz_systems.thresholds.LARGEST", 100)
+    _write_out_at_most(100, monkeypatch)
     c = np.exp(-(np.arange(300) ** 2) / 32.0).astype(dtype)
     op = kind(c) if kind is sm.Toeplitz else kind(c[::-1].copy(), c)
     b = op.matvec(np.random.default_rng(0).standard_normal((3, 300)).astype(dtype))
@@ -613,14 +618,47 @@ def test_determinants_in_single_precision_are_those_in_double(n: int, backend: b
         assert float(op.slogdet().logabsdet) == pytest.approx(expected[1], rel=1e-5, abs=1e-6)
 
 
-def test_large_matrices_without_an_answer_are_errors(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_matrices_are_written_out_before_there_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As those are for which no recursion is accurate."""
     monkeypatch.setattr("structmat._toeplitz_systems.thresholds.LARGEST", 100)
+    T = sm.Toeplitz(*vectors(300, "singular sections"))
+    dense, b = T.to_dense(), np.random.default_rng(0).standard_normal(300)
+    np.testing.assert_allclose(T.slogdet(), np.linalg.slogdet(dense), rtol=1e-12)
+    np.testing.assert_allclose(T.solve(b), np.linalg.solve(dense, b), rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(T.inv().to_dense(), np.linalg.inv(dense), rtol=1e-9, atol=1e-12)
+    T = covariance_of_little_noise(300)
+    sign, log = np.linalg.slogdet(T.to_dense())
+    found = sm.slogdet(T)
+    for each in (T.slogdet(), found):
+        assert each.sign == sign
+        assert abs(each.logabsdet - log) <= 4 * found.standard_error
+
+
+def covariance_of_little_noise(n: int) -> sm.Toeplitz:
+    """Return a squared exponential of length 20 and an echo of it at three tenths of the series."""
+    lag = np.arange(n, dtype=float)
+    c = np.exp(-((lag / 20) ** 2) / 2) + 0.4 * np.exp(-(((lag - 3 * n // 10) / 20) ** 2) / 2)
+    c[0] += 1e-12
+    return sm.Toeplitz(c)
+
+
+def test_determinants_above_the_size_that_is_written_out_at_once() -> None:
+    """Recursions are refused there."""
+    T = covariance_of_little_noise(4500)
+    found = sm.slogdet(T)
+    assert abs(found.logabsdet - np.linalg.slogdet(T.to_dense()).logabsdet) <= 4 * found.standard_error
+
+
+def test_large_matrices_without_an_answer_are_errors(monkeypatch: pytest.MonkeyPatch) -> None:
+    _write_out_at_most(100, monkeypatch)
     b = np.random.default_rng(0).standard_normal(300)
     for T in (sm.Toeplitz(*vectors(300, "singular sections")), sm.Toeplitz(np.ones(300))):
         with pytest.raises(np.linalg.LinAlgError, match=r"Toeplitz\.solve: the matrix is (singular|ill-conditioned)"):
             T.solve(b)
         for method in ("inv", "slogdet"):
-            text = rf"Toeplitz\.{method}: the matrix is too ill-conditioned, .* too large to be eliminated; use numpy"
+            text = (
+                rf"Toeplitz\.{method}: the matrix is too ill-conditioned, .* too large to be written out .*; use numpy"
+            )
             with pytest.raises(np.linalg.LinAlgError, match=text):
                 getattr(T, method)()
 

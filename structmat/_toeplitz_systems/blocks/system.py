@@ -18,7 +18,7 @@ from structmat._arrays.arithmetic import times_power_of_two
 from structmat._arrays.namespaces import numpy_namespace
 from structmat._fourier.blocks import BlockToeplitzConvolution
 from structmat._toeplitz_systems import thresholds
-from structmat._toeplitz_systems.acceptance import AcceptedSystem, Determinant
+from structmat._toeplitz_systems.acceptance import AcceptedSystem, Determinant, too_large_to_be_written_out
 from structmat._toeplitz_systems.accuracy_warnings import warn_of_lost_digits
 from structmat._toeplitz_systems.blocks.chan_preconditioner import (
     block_circulant_inverse,
@@ -210,7 +210,7 @@ class BlockToeplitzSystem(AcceptedSystem):
         found = self.recursion if self.n > thresholds.DENSE and self.can_recur else None
         if found is not None and found.last <= thresholds.TRUSTED:
             inverse = found.inverse
-        elif self.n <= thresholds.LARGEST:
+        elif self.is_eliminated_at_last:
             inverse = self._blocks_by_elimination()
         else:
             raise self._refusal()
@@ -259,10 +259,8 @@ class BlockToeplitzSystem(AcceptedSystem):
     def _refusal(self) -> np.linalg.LinAlgError:
         """Return the error for a large matrix for which no direct way is accurate, or none is short enough."""
         if self.can_recur:
-            text = (
-                "is too ill-conditioned, or its leading sections are, for a recursion, and too large to be eliminated"
-            )
-            text += "; use numpy.linalg on to_dense()"
+            reason = "is too ill-conditioned, or its leading sections are, for a recursion, and"
+            text = f"{reason} {too_large_to_be_written_out()}"
         else:
             text = f"has {self.blocks} x {self.blocks} blocks, too many for a recursion"
             text += "; `solve` iterates, and structmat.slogdet estimates that of a sum with a Diagonal"
@@ -308,9 +306,10 @@ class BlockToeplitzSystem(AcceptedSystem):
         if found is not None:
             trusted = thresholds.TRUSTED if found.recursion.is_definite else thresholds.TRUSTED_LOGARITHM
             is_trusted = found.first <= trusted
-        if not is_trusted and self.n <= thresholds.LARGEST:
+        is_rough = found is not None and found.first <= thresholds.TRUSTED
+        if not is_trusted and (self.n <= thresholds.LARGEST or (self.is_eliminated_at_last and not is_rough)):
             return self._determinant_of_factors()
-        if found is None or not found.first <= thresholds.TRUSTED:
+        if found is None or not is_rough:
             raise self._refusal()
         if not is_trusted:
             self._warn_of_logarithm(found.first)
