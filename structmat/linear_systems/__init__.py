@@ -1,25 +1,27 @@
 """Linear systems, least squares and log-determinants of any operator: by its closed form, or by other ways.
 
-The doors:
+The doors, each of which reads its arguments and takes its ways, the cheapest first, until its judge agrees:
 
-- `_solve`: `solve` and `lstsq`, which read their arguments and choose the ways;
+- `_ways`: the loop that they share (`settle`), and what is told of the ways that were tried;
+- `_solve`: `solve` and `lstsq`, with the tables of their ways;
 - `_logdet`: `slogdet`, with the table of its ways;
 - `_posterior`: `posterior_variances`;
-- `_results`: what they return, the error where nothing suffices, and what a way is (`Way`).
+- `_results`: what they return, and the error where nothing suffices.
 
-The ways, each of which says which of its solutions are good enough:
+The ways to solutions. A new one is a class with `name`, `cost` and `run` in a file, and a line in a table of `_solve`:
 
 - `_bands`: narrow bands by LAPACK;
-- `_elimination`: dense matrices, with the sizes up to which they are written out;
+- `_direct_factor`: direct factors of series, where they take less than iteration; `_superfast` makes them;
 - `_iteration`: the methods of `_cg`, `_gmres` and `_lsmr` (`_krylov_method`) in several passes, preconditioned by
   `_preconditioner`;
-- `_superfast`: direct factors of series;
-- `_even_noise`: what a sum is that is a Toeplitz matrix.
+- `_elimination`: dense matrices; `_written_out` says which.
 
 What they share:
 
+- `_problem`: a system, of which all that ways ask is found once, and what was asked for (`Options`);
 - `_stopping`: when a solution is good enough, by its residual or backward error;
-- `_differentiable`: ways one after the other, with derivatives, of systems and of least squares;
+- `_differentiable`: the same loop under the implicit rule of a library, of systems and of least squares;
+- `_even_noise`: what a sum is that is a Toeplitz matrix;
 - `_scaling`: powers of two against overflow, and norms; `_stack_members`: members of stacks.
 
 Log-determinants: `_logdet_errors` says how far off they may be; `_lanczos` estimates them, with `_control_variate`, and

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeAlias, cast
 
 import numpy as np
 import scipy  # its `linalg` is imported on first use
@@ -13,6 +14,7 @@ from structmat._arrays.libraries import device_of, rules_of
 from structmat._arrays.namespaces import numpy_namespace
 from structmat._arrays.typing import Array, Namespace
 from structmat.linear_systems._logdet_errors import error_of_factor
+from structmat.linear_systems._problem import Candidate, LinearSystem
 from structmat.linear_systems._results import Solutions
 from structmat.linear_systems._stack_members import members, with_flat_batch
 from structmat.linear_systems._stopping import is_as_small_as_rounding, relative_residual
@@ -293,18 +295,23 @@ class Band(NamedTuple):
             return None
 
 
-class ByBand(NamedTuple):
+@dataclass(frozen=True)
+class ByBand:
     """The way to solutions of square systems by LAPACK's elimination of a narrow band."""
 
-    rtol: float
+    has_derivatives: ClassVar[bool] = False
+    name: ClassVar[str] = "band"
 
-    def __call__(
-        self, A: LinearOperator, M: LinearOperator | None, b: Array, before: Solutions | None, xp: Namespace
-    ) -> Solutions | None:
-        """Return solutions as every `Way` does; None where the matrix is no band, or a solution is not good enough."""
-        parts = None if rules_of(xp).is_traced(b) else parts_of_all(A, xp)
-        if parts is None:
+    def cost(self, system: LinearSystem) -> float | None:
+        """Return 0 for a narrow band where no way was asked for."""
+        if not system.options.by_default or rules_of(system.xp).is_traced(system.b):
             return None
+        return None if system.once(parts_of_all) is None else 0.0
+
+    def run(self, system: LinearSystem) -> Candidate:
+        """Return solutions; zeros where the matrix is singular to LAPACK."""
+        A, b, xp = system.operator, system.b, system.xp
+        parts = cast("list[BandedParts]", system.once(parts_of_all))
         right = _values(b, xp)
         with np.errstate(all="ignore"):
             if not A.batch_shape:
@@ -315,12 +322,15 @@ class ByBand(NamedTuple):
                 for k, each in enumerate(parts):
                     is_his = matrices == k
                     found[is_his], left[is_his] = _solution(each, right[is_his])
-        x, residual = (xp.asarray(each, device=device_of(b)) for each in (found, left))
-        relative = relative_residual(residual, b, xp)
-        done = relative <= self.rtol
-        if not bool(xp.all(done)):
-            done = done | is_as_small_as_rounding(A, x, residual, b, xp)
-        return Solutions(x, relative, done, 0) if bool(xp.all(done)) else None
+            is_lost = np.isfinite(right).all(axis=-1) & ~np.isfinite(left).all(axis=-1)
+            if is_lost.any():
+                found[is_lost], left[is_lost] = 0, right[is_lost]
+            x, residual = (xp.asarray(each, device=device_of(b)) for each in (found, left))
+            relative = relative_residual(residual, b, xp)
+            done = relative <= system.options.rtol
+            if not bool(xp.all(done)):
+                done = done | is_as_small_as_rounding(A, x, residual, b, xp)
+        return Candidate(Solutions(x, relative, done, 0))
 
 
 def _solution(parts: BandedParts, b: Numbers) -> tuple[Numbers, Numbers]:

@@ -2,48 +2,42 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from structmat._arrays.libraries import device_of, namespace_of, rules_of
 from structmat._arrays.shapes import concat_last
 from structmat._arrays.typing import Array, Namespace
 from structmat._rules import Solver
-from structmat.linear_systems._results import Report, Solutions, SolveResult, Way
+from structmat.linear_systems._problem import LinearSystem, Options
+from structmat.linear_systems._results import Solutions
+from structmat.linear_systems._ways import settle
 from structmat.operators import LinearOperator
 
 
 @dataclass(frozen=True)
 class Ways:
-    """The ways to solve systems that are taken one after the other until all solutions are good enough."""
+    """Ways to solutions without derivatives, as a function of the matrix and of the right-hand sides."""
 
-    ways: tuple[Way, ...]
-    rtol: float
-    report: Report
+    ways: tuple[Any, ...]
+    options: Options
+    others: tuple[Any, ...] = ()
+    """The ways for the systems of derivatives, which have to be solved; none for the first ones, which others follow.
+    """
 
     def solutions(self, A: LinearOperator, M: LinearOperator | None, b: Array, xp: Namespace) -> Solutions:
-        """Return solutions, after the check that all are good enough where values can be read."""
-        rules = rules_of(xp)
-        tried: Solutions | None = None
-        for way in self.ways:
-            tried = way(A, M, b, None, xp) if tried is None else _continued(way, A, M, b, tried, xp)
-        found = cast("Solutions", tried)  # the last way always serves
-        if not rules.compiles:  # values can be read here, in the systems of derivatives too
-            self.report.require_converged(found, M, b, self.rtol, xp)
+        """Return the best solutions."""
+        system = LinearSystem(A, M, b, self.options, xp)
+        settle(system, self.ways)
+        found = cast("Solutions", system.best)  # one way always serves
+        if not self.others and not rules_of(xp).compiles and not bool(xp.all(found.done)):
+            raise system.failure()
         return found
 
-
-def _continued(
-    way: Way, A: LinearOperator, M: LinearOperator | None, b: Array, before: Solutions, xp: Namespace
-) -> Solutions:
-    """Return the solutions of one more way where those before are not all good enough."""
-
-    def next_solutions() -> Solutions:
-        return way(A, M, b, before, xp) or before
-
-    is_final = before.done | xp.isnan(before.residual)  # what is not finite has no solution by any way
-    found: Solutions = rules_of(xp).branch(xp.all(is_final), lambda: before, next_solutions)
-    return found
+    @property
+    def for_changes(self) -> Ways:
+        """Those for the systems of derivatives."""
+        return Ways(self.others or self.ways, self.options)
 
 
 @dataclass(frozen=True)
@@ -51,6 +45,11 @@ class _SystemSolver(Solver):
     """Solves square systems by several ways, for `Rules.solution`."""
 
     ways: Ways
+
+    @property
+    def for_changes(self) -> Solver:
+        """That of the systems of derivatives."""
+        return replace(self, ways=self.ways.for_changes)
 
     def __call__(self, A: Any, M: Any, b: Array, xp: Namespace) -> tuple[Array, tuple[Any, ...]]:
         solutions = self.ways.solutions(A, M, b, xp)
@@ -104,6 +103,11 @@ class _LeastSquaresSolver(Solver):
     ways: Ways
     is_tall: bool
 
+    @property
+    def for_changes(self) -> Solver:
+        """That of the systems of derivatives."""
+        return replace(self, ways=self.ways.for_changes)
+
     def __call__(self, A: Any, M: Any, b: Array, xp: Namespace) -> tuple[Array, tuple[Any, ...]]:
         B: LinearOperator = A.operator
         first, second = A.parts(b)
@@ -121,7 +125,7 @@ class _LeastSquares:
     ways: Ways
 
     def __call__(self, A: LinearOperator, b: Array) -> tuple[Array, tuple[Any, ...]]:
-        solutions = self.ways.solutions(A, None, b, namespace_of(self.ways.report.owner, b))
+        solutions = self.ways.solutions(A, None, b, namespace_of(self.ways.options.owner, b))
         return solutions.x, solutions[1:]
 
 
@@ -137,18 +141,18 @@ class _Differentiable:
 
 def solve_with_derivatives(
     A: LinearOperator, M: LinearOperator | None, b: Array, ways: Ways, xp: Namespace
-) -> SolveResult:
-    """Return solutions of square systems with their derivatives.
+) -> Solutions:
+    """Return solutions of square systems with their derivatives; in a trace those that are not good enough are NaN.
 
     The matrix, and a preconditioner where one is given, are in the precision of computations; `b` is of the dtype of
     the solutions and has all batch axes.
     """
     solve = rules_of(xp).compiled(_Differentiable(_SystemSolver(ways)))
     x, information = solve(A, M, b)
-    return _result(Solutions(x, *information), M, b, ways, xp)
+    return _read(Solutions(x, *information), A, M, b, ways, xp)
 
 
-def lstsq_with_derivatives(A: LinearOperator, b: Array, ways: Ways, xp: Namespace) -> SolveResult:
+def lstsq_with_derivatives(A: LinearOperator, b: Array, ways: Ways, xp: Namespace) -> Solutions:
     """Return least-squares solutions of least norm, with their derivatives where the rank is full."""
     rules = rules_of(xp)
     if rules.is_differentiated([b, *A._arrays()]):
@@ -162,20 +166,24 @@ def lstsq_with_derivatives(A: LinearOperator, b: Array, ways: Ways, xp: Namespac
         x = solution if is_tall else residual
     else:
         x, information = rules.compiled(_LeastSquares(ways))(A, b)
-    return _result(Solutions(x, *information), None, b, ways, xp)
+    return _read(Solutions(x, *information), A, None, b, ways, xp)
 
 
-def _result(solutions: Solutions, M: LinearOperator | None, b: Array, ways: Ways, xp: Namespace) -> SolveResult:
-    """Return a result, after the check that solutions are good enough, if that has not been checked before.
+def _read(
+    solutions: Solutions, A: LinearOperator, M: LinearOperator | None, b: Array, ways: Ways, xp: Namespace
+) -> Solutions:
+    """Return solutions with a number of iterations that can be read, after the check where others do not follow.
 
     In a trace solutions that are not good enough are NaN.
     """
     rules = rules_of(xp)
-    x, residual, done, iterations = solutions
+    x, _, done, iterations = solutions
     if rules.is_traced(done):
-        x = xp.where(done[..., None], x, xp.full_like(x, float("nan")))
-        return SolveResult(x, residual, iterations)
-    if rules.compiles:
-        ways.report.require_converged(solutions, M, b, ways.rtol, xp)
-        iterations = int(iterations)
-    return SolveResult(x, residual, iterations)
+        return solutions._replace(x=xp.where(done[..., None], x, xp.full_like(x, float("nan"))))
+    if not rules.compiles:
+        return solutions
+    system = LinearSystem(A, M, b, ways.options, xp)
+    system.best = solutions._replace(iterations=int(iterations))
+    if not ways.others and not bool(xp.all(done)):
+        raise system.failure()
+    return system.best

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
 
 from structmat._arrays.libraries import device_of, rules_of
 from structmat._arrays.typing import Array, Namespace
 from structmat._krylov import Count
 from structmat.linear_systems._krylov_method import KrylovMethod, quiet
 from structmat.linear_systems._preconditioner import inverse_of_nearest, iterations_on_trial, of_moderate_size
-from structmat.linear_systems._results import Solutions, Way
+from structmat.linear_systems._problem import Candidate, LinearSystem
+from structmat.linear_systems._results import Solutions
 from structmat.linear_systems._scaling import System, norm_or_one, operator_norm
 from structmat.linear_systems._stopping import (
     ByGradient,
@@ -19,6 +21,7 @@ from structmat.linear_systems._stopping import (
     is_as_small_as_rounding,
     relative_residual,
 )
+from structmat.linear_systems._written_out import is_written_out
 from structmat.operators import LinearOperator
 
 _PASSES = 6
@@ -39,56 +42,70 @@ Of 300 systems of 513 to 2,600 unknowns none that iteration solves was given up 
 """
 
 
-class ByIteration(NamedTuple):
+@dataclass(frozen=True)
+class ByIteration:
     """The way to solutions by a Krylov method, of square systems or of least squares as the method has it."""
 
+    has_derivatives: ClassVar[bool] = False
+
+    turn: int | None = None
+    """So many iterations at most, in turns with a direct factor that may take as long; None for all there may be."""
+
+    @property
+    def name(self) -> str:
+        """What users are told that it is."""
+        return "iteration"
+
+    def cost(self, system: LinearSystem) -> float | None:
+        """Return the most iterations; None where elimination takes less than any, or no factor takes turns with it."""
+        if system.is_solved or system.iterations_before_elimination == 0:
+            return None
+        most = system.most_iterations
+        if self.turn is None:
+            return most
+        return self.turn if self.turn < most and system.takes_turns else None
+
+    def run(self, system: LinearSystem) -> Candidate:
+        """Return solutions."""
+        xp, options, given = system.xp, system.options, system.preconditioner
+        before = system.iterations_before_elimination
+        settings = _Settings(
+            options.method,
+            options.rtol,
+            system.most_iterations if self.turn is None else self.turn,
+            accepts_rounding=before is None or not is_written_out(system.operator),
+            gives_up=before is not None,
+            least_squares=options.least_squares,
+        )
+        with quiet(xp):
+            scaled = System.of(system.operator, system.b, xp)
+            if options.least_squares:
+                norm = operator_norm(scaled.operator, scaled.b, xp)
+                by_gradient = ByGradient(scaled.operator, scaled.b, norm, options.rtol, xp)
+                return Candidate(_Refinement.of(scaled, None, by_gradient, settings, xp, norm).solutions())
+            M = None
+            if given is not None:
+                M = of_moderate_size(given, scaled.b, xp)
+            elif options.nearest:
+                M = inverse_of_nearest(scaled.operator, scaled.b, xp, positive=options.positive)
+            on_trial = M is not None and given is None and not options.positive
+            measure = ByResidual.of(scaled.b, options.rtol, xp)
+            return Candidate(_Refinement.of(scaled, M, measure, settings, xp).solutions(on_trial=on_trial))
+
+
+class _Settings(NamedTuple):
+    """How passes are made, and when they end."""
+
     method: KrylovMethod
-    """The Krylov method."""
     rtol: float
-    """The relative residual at which to end."""
     max_iter: int
     """The most iterations, of all passes together."""
-    positive: bool = False
-    """Whether the matrix is positive definite; the nearest matrix is made positive definite too."""
-    nearest: bool = False
-    """Whether the nearest circulant or diagonal matrix is the preconditioner where none is given."""
-    accepts_rounding: bool = True
+    accepts_rounding: bool
     """Whether solutions at the level of rounding are good enough, as no other way follows that takes little time."""
-    gives_up: bool = False
+    gives_up: bool
     """Whether iteration ends where it makes little progress, as another way follows."""
-    least_squares: bool = False
+    least_squares: bool
     """Whether solutions are those of least norm that minimise the residual."""
-
-    def followed_by(self, dense: Way, iterations: int | None, *, is_quick: bool = True) -> tuple[Way, ...]:
-        """Return this way and the dense one after so many iterations at most: that alone for 0, this one for None.
-
-        Where the other way is not quick, solutions at the level of rounding are good enough before it.
-        """
-        if iterations is None:
-            return (self,)
-        if not iterations:
-            return (dense,)
-        accepts = self.accepts_rounding and not is_quick
-        return self._replace(max_iter=min(iterations, self.max_iter), accepts_rounding=accepts, gives_up=True), dense
-
-    def __call__(
-        self, A: LinearOperator, M: LinearOperator | None, b: Array, before: Solutions | None, xp: Namespace
-    ) -> Solutions:
-        """Return solutions as every `Way` does; there is none before."""
-        with quiet(xp):
-            system = System.of(A, b, xp)
-            if self.least_squares:
-                norm = operator_norm(system.operator, system.b, xp)
-                by_gradient = ByGradient(system.operator, system.b, norm, self.rtol, xp)
-                return _Refinement.of(system, None, by_gradient, self, xp, norm).solutions()
-            given = M
-            if given is not None:
-                M = of_moderate_size(given, system.b, xp)
-            elif self.nearest:
-                M = inverse_of_nearest(system.operator, system.b, xp, positive=self.positive)
-            on_trial = M is not None and given is None and not self.positive
-            measure = ByResidual.of(system.b, self.rtol, xp)
-            return _Refinement.of(system, M, measure, self, xp).solutions(on_trial=on_trial)
 
 
 class _Progress(NamedTuple):
@@ -120,7 +137,7 @@ class _Refinement(NamedTuple):
     M: LinearOperator | None
     """The preconditioner, prepared."""
     measure: Measure
-    settings: ByIteration
+    settings: _Settings
     norm: Array | None
     """The norm of the matrix, if the method ends by it."""
     not_finite: Array
@@ -133,7 +150,7 @@ class _Refinement(NamedTuple):
         system: System,
         M: LinearOperator | None,
         measure: Measure,
-        settings: ByIteration,
+        settings: _Settings,
         xp: Namespace,
         norm: Array | None = None,
     ) -> _Refinement:

@@ -24,7 +24,7 @@ from structmat._arrays.namespaces import numpy_namespace
 from structmat._arrays.typing import Array, DType, Namespace
 from structmat._errors import ArgumentTypeError, ArgumentValueError
 from structmat.linear_systems._bands import logdet_by_band
-from structmat.linear_systems._elimination import fits_as_last_resort, is_written_out
+from structmat.linear_systems._direct_factor import MOST_WITHOUT_FACTOR, direct_logdet, may_have_factor
 from structmat.linear_systems._even_noise import as_toeplitz
 from structmat.linear_systems._hermitian import require_hermitian, require_positive
 from structmat.linear_systems._lanczos import (
@@ -38,7 +38,8 @@ from structmat.linear_systems._logdet_derivatives import with_derivatives
 from structmat.linear_systems._logdet_errors import error_of_cholesky, error_of_few_gaps, rounding_of
 from structmat.linear_systems._results import ConvergenceError, SlogdetEstimate
 from structmat.linear_systems._solve import require_operator
-from structmat.linear_systems._superfast import MOST_WITHOUT_FACTOR, Superfast, direct_logdet, may_have_factor
+from structmat.linear_systems._superfast import Superfast
+from structmat.linear_systems._written_out import fits_as_last_resort, is_written_out
 from structmat.operators import LinearOperator, Submatrix
 
 _GAPS = 1 << 22

@@ -13,10 +13,10 @@ from structmat._parametrised import Parametrised
 from structmat.linear_systems._cg import CG
 from structmat.linear_systems._control_variate import exact_logdet, exact_quadratic_forms
 from structmat.linear_systems._differentiable import Ways, solve_with_derivatives
-from structmat.linear_systems._elimination import ByElimination, is_written_out, iterations_before_elimination
+from structmat.linear_systems._elimination import ByElimination
 from structmat.linear_systems._iteration import ByIteration
 from structmat.linear_systems._preconditioner import nearest
-from structmat.linear_systems._results import Report
+from structmat.linear_systems._problem import Options
 from structmat.operators import LinearOperator
 
 _SOLUTIONS = {8: 1e-6, 4: 1e-4}
@@ -61,6 +61,5 @@ def with_derivatives(op: LinearOperator, z: Array, value: Array) -> Array:
 def solve_for_probes(op: LinearOperator, z: Array, xp: Namespace) -> Array:
     """Return ``A^-1 z`` for a positive definite A, with derivatives."""
     rtol = _SOLUTIONS[precision_of(z.dtype, xp).itemsize]
-    iteration = ByIteration(CG(), rtol, 10_000, positive=True, nearest=True)
-    ways = iteration.followed_by(ByElimination(rtol), iterations_before_elimination(op), is_quick=is_written_out(op))
-    return solve_with_derivatives(op, None, z, Ways(ways, rtol, Report("slogdet")), xp).x
+    options = Options("slogdet", CG(), rtol, 10_000, by_default=True, positive=True, nearest=True)
+    return solve_with_derivatives(op, None, z, Ways((ByIteration(), ByElimination()), options), xp).x

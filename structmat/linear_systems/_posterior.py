@@ -24,8 +24,8 @@ from structmat._arrays.linear_algebra import (
 from structmat._arrays.typing import Array, ArrayLike, Namespace
 from structmat._errors import ArgumentError, ArgumentTypeError, ArgumentValueError
 from structmat._toeplitz_systems import RankError, series_variances
-from structmat.linear_systems._elimination import fits_in_memory
 from structmat.linear_systems._superfast import Series, series_of
+from structmat.linear_systems._written_out import fits_in_memory
 from structmat.operators import Identity, Indices, LinearOperator
 
 _OWNER = "posterior_variances"

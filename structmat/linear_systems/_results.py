@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from math import isnan
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from structmat._arrays.typing import Array, Namespace
+from structmat._arrays.typing import Array
 from structmat._krylov import Count
-from structmat.operators import LinearOperator
 
 
 class SolveResult(NamedTuple):
@@ -97,60 +95,3 @@ class Solutions(NamedTuple):
     done: Array
     """Which solutions are good enough."""
     iterations: Count
-
-
-class Way(Protocol):
-    """A way to solve systems, without derivatives. Two ways that are equal do the same, and have the same hash."""
-
-    def __call__(
-        self, A: LinearOperator, M: LinearOperator | None, b: Array, before: Solutions | None, xp: Namespace
-    ) -> Solutions | None:
-        """Return solutions, and which of them are good enough; None where the way does not serve.
-
-        Parameters
-        ----------
-        A, M : LinearOperator
-            The matrix, and a preconditioner where one is given, in the precision of computations.
-        b : array, shape (..., rows)
-            Right-hand sides along the last axis, of the dtype of the solutions, with all batch axes.
-        before : Solutions, optional
-            Those of the way before, of which some are not good enough. What is no worse is kept.
-        xp : namespace
-            Of the arrays.
-        """
-
-
-class Report(NamedTuple):
-    """What the errors of a solver say: the function that was called, an advice, and what else helps."""
-
-    owner: str
-    advice: str = ""
-    remedy: str = "raise rtol or max_iter"
-
-    def require_converged(
-        self, solutions: Solutions, M: LinearOperator | None, b: Array, rtol: float, xp: Namespace
-    ) -> None:
-        """Raise an error where solutions are not good enough."""
-        if not bool(xp.all(solutions.done)):
-            result = SolveResult(solutions.x, solutions.residual, int(solutions.iterations))
-            raise self._failure(result, M, b, rtol, xp)
-
-    @np.errstate(all="ignore")
-    def _failure(
-        self, result: SolveResult, M: LinearOperator | None, b: Array, rtol: float, xp: Namespace
-    ) -> ConvergenceError:
-        """Return the error that says what was reached, why not more, and what to do."""
-        largest = float(xp.max(result.residual))
-        if not bool(xp.all(xp.isfinite(b))):
-            cause = "b holds NaN or infinity: for data with gaps choose what is there, A[seen][:, seen] and b[seen]"
-        elif M is not None and not bool(xp.all(xp.isfinite(M._matvec(b, xp)))):
-            cause = "the preconditioner gives NaN or infinity"
-        elif isnan(largest):
-            cause = "the matrix holds NaN or infinity, or its products do"
-        else:
-            cause = f"{self.remedy}, {self.advice}" if self.advice else self.remedy
-        text = (
-            f"{self.owner}: the relative residual is {largest:.2g} after {result.iterations} iterations, not "
-            f"{rtol:.2g}; {cause}. The error's attribute `result` holds what was reached"
-        )
-        return ConvergenceError(text, result)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from contextlib import suppress
-from dataclasses import replace
-from typing import Any, Literal, NamedTuple, cast
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, NamedTuple, cast
 
 import numpy as np
 import scipy  # its `linalg` is imported on first use
@@ -18,32 +17,26 @@ from structmat._arrays.shapes import broadcast_shapes, concat_last, is_vector
 from structmat._arrays.typing import Array, ArrayLike, DType, Namespace
 from structmat._errors import ArgumentTypeError, ArgumentValueError, warn_caller, warn_of_nan
 from structmat._krylov import Count
-from structmat.linear_systems._bands import ByBand, parts_of_all
+from structmat.linear_systems._bands import ByBand
 from structmat.linear_systems._cg import CG
 from structmat.linear_systems._differentiable import Ways, lstsq_with_derivatives, solve_with_derivatives
-from structmat.linear_systems._elimination import (
-    ByElimination,
-    BySingularVectors,
-    fits_as_last_resort,
-    is_written_out,
-    iterations_before_elimination,
-)
+from structmat.linear_systems._direct_factor import MOST_WITHOUT_FACTOR, ByAskedFactor, ByFactor, readable_series
+from structmat.linear_systems._elimination import ByElimination, BySingularVectors
 from structmat.linear_systems._even_noise import as_toeplitz
 from structmat.linear_systems._gmres import GMRES
 from structmat.linear_systems._iteration import ByIteration
 from structmat.linear_systems._krylov_method import KrylovMethod
 from structmat.linear_systems._lsmr import LSMR
-from structmat.linear_systems._results import ConvergenceError, Report, Solutions, SolveResult
-from structmat.linear_systems._stopping import is_as_small_as_rounding, relative_residual
-from structmat.linear_systems._superfast import (
-    ITERATIONS_BEFORE_FACTOR,
-    MOST_WITHOUT_FACTOR,
-    Superfast,
-    direct_factor,
-    factor_by,
-    may_have_factor,
-)
+from structmat.linear_systems._problem import Candidate, LinearSystem, Options
+from structmat.linear_systems._results import Solutions, SolveResult
+from structmat.linear_systems._stopping import relative_residual
+from structmat.linear_systems._superfast import Superfast
+from structmat.linear_systems._ways import Tried, settle
+from structmat.linear_systems._written_out import is_written_out
 from structmat.operators import Identity, LinearOperator
+
+_OF_POSITIVE, _OF_GENERAL = CG(), GMRES()
+"""The methods where none is asked for."""
 
 _LONGEST = 10_000
 """The default number of iterations is ten times the number of unknowns, but at most this."""
@@ -175,44 +168,29 @@ def solve(
     one_of(assume, owner, "assume", ("general", "positive definite"))
     most = _most_iterations(max_iter, A, owner)
     given = _given_preconditioner(preconditioner, A)
-    if isinstance(method, Superfast):
-        if given is not None or max_iter is not None:
-            text = "a direct factor, Superfast, takes neither a preconditioner nor max_iter"
-            raise ArgumentValueError(owner, "method", text)
-        question = _read(A, b, owner)
-        rtol = _relative(rtol, question, owner)
-        found = _by_asked_factor(question, method, rtol, owner)
-        return question.finished(_warned(found, owner, rtol, question.xp))
-    krylov = None if method is None else _method(method)
-    by_default = method is None and max_iter is None and isinstance(preconditioner, str)
-    question = _read(A, b, owner, given)
-    rtol = _relative(rtol, question, owner)
-    if by_default and rows > MOST_WITHOUT_FACTOR:
-        question = question._replace(op=rules_of(question.xp).untraced(as_toeplitz)(question.op, question.xp))
-    with suppress(NotImplementedError):
-        x = cast_back(question.op._solve(question.vectors, question.xp), question.dtype, question.xp)
-        return question.finished(_warned(question.result(x), owner, rtol, question.xp))
-    before = None if max_iter is not None else iterations_before_elimination(question.op, asked=not by_default)
-    try:
-        if before == 0:
-            remedy = "A is singular to working precision, use lstsq"
-            ways = Ways((ByBand(rtol), ByElimination(rtol)), rtol, Report(owner, remedy=remedy))
-            result = _solved(question, ways)
-        else:
-            iteration = ByIteration(
-                method=krylov or (CG() if assume == "positive definite" else GMRES()),
-                rtol=rtol,
-                max_iter=most,
-                positive=assume == "positive definite" or (krylov is not None and krylov._needs_positive_definite),
-                nearest=isinstance(preconditioner, str),
-            )
-            taken = iteration.followed_by(ByElimination(rtol), before, is_quick=is_written_out(question.op))
-            ways = Ways(taken, rtol, _report(iteration, assume, owner, question.op))
-            result = _by_iteration_or_factor(question, ways, by_default=by_default)
-    except ConvergenceError as error:
-        error.result = question.finished(error.result)
-        raise
-    return question.finished(_warned(result, owner, rtol, question.xp))
+    asked_factor = method if isinstance(method, Superfast) else None
+    if asked_factor is not None and (given is not None or max_iter is not None):
+        text = "a direct factor, Superfast, takes neither a preconditioner nor max_iter"
+        raise ArgumentValueError(owner, "method", text)
+    krylov = None if method is None or asked_factor is not None else _method(method)
+    read = _read(A, b, owner, given)
+    options = Options(
+        owner,
+        krylov or (_OF_POSITIVE if assume == "positive definite" else _OF_GENERAL),
+        _relative(rtol, read, owner),
+        most,
+        is_limited=max_iter is not None,
+        by_default=method is None and max_iter is None and isinstance(preconditioner, str),
+        positive=assume == "positive definite" or (krylov is not None and krylov._needs_positive_definite),
+        other_method="method=GMRES()" if assume == "general" else 'assume="general"',
+        nearest=isinstance(preconditioner, str),
+    )
+    if options.by_default and A.shape[0] > MOST_WITHOUT_FACTOR:
+        read = read._replace(op=rules_of(read.xp).untraced(as_toeplitz)(read.op, read.xp))
+    question = _Question(read, options)
+    ways = _WAYS if A.shape[0] <= MOST_WITHOUT_FACTOR else _WAYS_OF_LARGE
+    settle(question, ways if asked_factor is None else (ByAskedFactor(asked_factor),))
+    return _warned(question.result(), owner, options.rtol, read.xp)
 
 
 def lstsq(
@@ -299,136 +277,213 @@ def lstsq(
     require_operator(A, owner)
     damp = non_negative(damp, owner, "damp")
     most = _most_iterations(max_iter, A, owner)
-    question = _read(A, b, owner)
-    op, right, xp = question.op, question.right, question.xp
-    rtol = _relative(rtol, question, owner)
-
-    with suppress(NotImplementedError):
-        inverse = op._damped_pinv(damp, xp) if damp else op.pinv()
-        found = question.result(inverse.matvec(question.vectors))
-        return question.finished(_warned(found, owner, None, xp))
-    system, sides = _damped(op, right, damp, xp) if damp else (op, right)
-    iteration = ByIteration(LSMR(), rtol, most, least_squares=True)
-    before = iterations_before_elimination(system, least_squares=True) if max_iter is None else None
-    ways = Ways(iteration.followed_by(BySingularVectors(rtol), before), rtol, Report(owner))
-    try:
-        found = lstsq_with_derivatives(system, sides, ways, xp)
-    except ConvergenceError as error:
-        error.result = _of_least_squares(error.result, question, damp)
-        raise
-    return _of_least_squares(_warned(found, owner, None, xp), question, damp)
+    read = _read(A, b, owner)
+    options = Options(
+        owner, LSMR(), _relative(rtol, read, owner), most, is_limited=max_iter is not None, least_squares=True
+    )
+    question = _Question(read, options)
+    settle(question, (ByPseudoinverse(damp),) if damp else _WAYS_OF_LEAST_SQUARES)
+    if question.is_settled or not damp:
+        return _warned(question.result(), owner, None, read.xp)
+    return _warned(_damped_result(question, damp), owner, None, read.xp)
 
 
-def _of_least_squares(found: SolveResult, question: _Question, damp: float) -> SolveResult:
-    """Return the result that was asked for; with `damp` iteration has found residuals of another system, `_damped`."""
-    return question.finished(question.result(found.x, found.iterations) if damp else found)
-
-
-def _solved(question: _Question, ways: Ways) -> SolveResult:
-    return solve_with_derivatives(question.op, question.preconditioner, question.right, ways, question.xp)
-
-
-def _by_iteration_or_factor(question: _Question, ways: Ways, *, by_default: bool) -> SolveResult:
-    """Return solutions by iteration, or by a band or a direct factor where no way was asked for.
-
-    The last factor may cost whatever it does. It comes before the dense matrix where that takes long.
-    """
-    xp = question.xp
-    if by_default and rules_of(xp).untraced(parts_of_all)(question.op, xp) is not None:
-        return _solved(question, replace(ways, ways=(ByBand(ways.rtol), *ways.ways)))
-    iteration = cast("ByIteration", ways.ways[0])
-    result, may_serve = _by_factor(question, iteration) if by_default else (None, False)
-    if result is None and may_serve and not rules_of(xp).compiles:
-        result, may_serve = _by_turns(question, iteration, ways)
-    if result is not None:
-        return result
-    quick = ways.ways if is_written_out(question.op) else ways.ways[:1]
-    try:
-        return _solved(question, replace(ways, ways=quick) if may_serve else ways)
-    except ConvergenceError:
-        result = _by_factor(question, iteration, after=math.inf)[0] if may_serve else None
-        if result is not None:
-            return result
-        others = ways.ways[len(quick) :] if may_serve else ()
-        if not others:
-            raise
-        return _solved(question, replace(ways, ways=others))
-
-
-def _by_turns(question: _Question, iteration: ByIteration, ways: Ways) -> tuple[SolveResult | None, bool]:
-    """Return solutions by some iterations or a direct factor, and whether a slower factor may serve; None for neither.
-
-    Each time that some iterations have not sufficed the factor may take as long as they, and the next try takes four
-    times as many, so that neither is waited for much longer than the faster one takes. Where a library compiles
-    iteration for each number of iterations, it is made once. A solution above `rtol`, at the level of rounding, is kept
-    only where there is no factor, whose solutions have smaller residuals. The last factor may cost whatever it does.
-    """
-    xp = question.xp
-    for most in ITERATIONS_BEFORE_FACTOR:
-        if most >= iteration.max_iter:
-            break
-        found = None
-        with suppress(ConvergenceError):
-            found = _solved(question, replace(ways, ways=(iteration._replace(max_iter=most),)))
-            if bool(xp.all(found.residual <= ways.rtol)):
-                return found, False
-        is_last = most == ITERATIONS_BEFORE_FACTOR[-1]
-        result, may_serve = _by_factor(question, iteration, after=math.inf if is_last else most)
-        if result is None:
-            result = found
-        if result is not None or not may_serve:
-            return result, False
-    return None, True
-
-
-def _by_factor(question: _Question, settings: ByIteration, *, after: float = 0) -> tuple[SolveResult | None, bool]:
-    """Return solutions by a direct factor, and whether a slower one may serve where iteration has not sufficed.
-
-    There are none, None, where there is no factor, or none that is as fast and as accurate as iteration. `after` some
-    iterations that have not sufficed it may be as slow as these were, and after infinitely many as slow as it is.
-    """
-    op, right, xp = question.op, question.right, question.xp
-    rules = rules_of(xp)
-    if op.shape[0] <= MOST_WITHOUT_FACTOR or rules.is_traced(right):
-        return None, False
-    with rules.evaluated([*op._arrays(), right]):
-        systems = math.prod(right.shape[:-1]) if not after else None
-        iterations = int(after) if 0 < after < math.inf else None
-        try:
-            factor = rules.untraced(direct_factor)(
-                op, xp, systems=systems, positive=settings.positive, iterations=iterations
-            )
-        except np.linalg.LinAlgError:
-            return None, False
-        if factor is None:
-            return None, bool(after) or may_have_factor(op, xp)
-        found = question.result(factor.solve(right, settings.rtol, xp))
-        return (found if bool(xp.all(_is_accurate(found, question, settings.rtol))) else None), False
-
-
-def _by_asked_factor(question: _Question, method: Superfast, rtol: float, owner: str) -> SolveResult:
-    """Return solutions by the direct factor that was asked for; NaN in a trace where they are not accurate."""
-    op, right, xp = question.op, question.right, question.xp
-    rules = rules_of(xp)
-    with rules.evaluated(op._arrays()):
-        factor = rules.untraced(factor_by)(method, op, owner, xp)
-    found = question.result(factor.solve(right, rtol, xp))
-    done = _is_accurate(found, question, rtol)
-    if rules.is_traced(done):
-        return found._replace(x=xp.where(done[..., None], found.x, xp.full_like(found.x, float("nan"))))
-    report = Report(owner, remedy="raise rtol, or lower that of the method")
-    report.require_converged(Solutions(found.x, found.residual, done, 0), None, right, rtol, xp)
+def _damped_result(question: _Question, damp: float) -> SolveResult:
+    """Return the result by iteration for the system with `damp`, with the residuals of that which was asked for."""
+    read = question.read
+    system, sides = _damped(read.op, read.right, damp, read.xp)
+    damped = _Question(read._replace(op=system, right=sides), question.options)
+    damped.ways = question.ways
+    settle(damped, _WAYS_OF_LEAST_SQUARES[1:])
+    best = cast("Solutions", damped.best)  # one way always serves
+    found = read.finished(read.result(best.x, best.iterations), damped.ways)
+    if not damped.is_solved:
+        error = damped.failure()
+        error.result = found
+        raise error
     return found
 
 
-def _is_accurate(found: SolveResult, question: _Question, rtol: float) -> Array:
-    """Tell which solutions leave no more than `rtol`, or nothing but the rounding errors of their precision."""
-    op, right, xp = question.op, question.right, question.xp
-    done = found.residual <= rtol
-    if not rules_of(xp).is_traced(done) and bool(xp.all(done)):
-        return done
-    x = xp.astype(found.x, right.dtype)
-    return done | is_as_small_as_rounding(op, x, right - op._matvec(x, xp), right, xp)
+@dataclass(frozen=True)
+class ByClosedForm:
+    """The way to solutions by the closed form of an operator."""
+
+    has_derivatives: ClassVar[bool] = True
+    name: ClassVar[str] = "closed form"
+
+    def cost(self, question: _Question) -> float | None:
+        """Return 0: nothing takes less, and to ask whether there is one is to ask for it."""
+        return 0.0
+
+    def run(self, question: _Question) -> Candidate:
+        """Return solutions, whatever they leave: nothing is more accurate."""
+        read = question.read
+        try:
+            x = cast_back(read.op._solve(read.vectors, read.xp), read.dtype, read.xp)
+        except NotImplementedError:
+            return Candidate(None, "there is none")
+        return read.candidate(x)
+
+
+@dataclass(frozen=True)
+class ByPseudoinverse:
+    """The way to least-squares solutions by the closed form of the pseudoinverse."""
+
+    has_derivatives: ClassVar[bool] = True
+    name: ClassVar[str] = "closed form"
+
+    damp: float = 0.0
+
+    def cost(self, question: _Question) -> float | None:
+        """Return 0: nothing takes less, and to ask whether there is one is to ask for it."""
+        return 0.0
+
+    def run(self, question: _Question) -> Candidate:
+        """Return solutions, whatever they leave: nothing is more accurate."""
+        read = question.read
+        try:
+            inverse = read.op._damped_pinv(self.damp, read.xp) if self.damp else read.op.pinv()
+            x = inverse.matvec(read.vectors)
+        except NotImplementedError:
+            return Candidate(None, "there is none")
+        return read.candidate(x)
+
+
+_TURNS = (100, 400, 1600)
+"""How many iterations are made before a factor that takes as long is tried in their place.
+
+Nothing that is known before says how many iterations a matrix without gaps takes: beside noise of 1e-6 a Matérn
+covariance 3/2 of 2,100 points takes 24, a squared exponential 10,000 and more, of which the factor takes 4 ms. Each
+time that some iterations have not sufficed the factor may take as long as they, and the next try takes four times as
+many, so that neither is waited for much longer than the faster one takes. The last factor may cost whatever it does.
+"""
+
+_WAYS: tuple[Any, ...] = (ByClosedForm(), ByBand(), ByIteration(), ByElimination())
+"""The ways of `solve`: a way after another of the same cost is taken where that has not sufficed."""
+
+_WAYS_OF_LARGE: tuple[Any, ...] = (
+    ByClosedForm(),
+    ByBand(),
+    ByFactor(),
+    ByIteration(_TURNS[0]),
+    ByFactor(_TURNS[0]),
+    ByIteration(_TURNS[1]),
+    ByFactor(_TURNS[1]),
+    ByIteration(_TURNS[2]),
+    ByFactor(_TURNS[2], most=math.inf),
+    ByIteration(),
+    ByFactor(math.inf),
+    ByElimination(),
+)
+"""The same where a matrix has so many rows that a direct factor may take less time."""
+
+_WAYS_OF_CHANGES = (ByBand(), ByIteration(), ByElimination())
+"""The ways for the systems of derivatives, which have no derivatives themselves."""
+
+_WAYS_OF_LEAST_SQUARES: tuple[Any, ...] = (ByPseudoinverse(), ByIteration(), BySingularVectors())
+"""The ways of `lstsq`."""
+
+
+class _Question(LinearSystem):
+    """The system that a user has asked for, whose solutions have derivatives, and what was tried for it."""
+
+    def __init__(self, read: _Read, options: Options) -> None:
+        super().__init__(read.op, read.preconditioner, read.right, options, read.xp)
+        self.read = read
+        self.ways: list[Tried] = []
+        """What was tried."""
+        self.iterations_made: float | None = None
+        """The most iterations of the last try, infinitely many for all that there may be."""
+        self._has_factor: bool | None = None
+        if not options.by_default or read.op.shape[0] <= MOST_WITHOUT_FACTOR or rules_of(read.xp).is_traced(read.right):
+            self._has_factor = False
+
+    is_settled = False
+    """Whether there is nothing to gain by a further way."""
+
+    def _judge(self, best: Solutions) -> None:
+        """Judge new solutions that have values; those of a trace or a transform are judged within.
+
+        Those at the level of rounding that leave more than `rtol` are compared with those of a direct factor, if
+        iteration takes turns with it.
+        """
+        xp = self.xp
+        self.best = best
+        is_solved = rules_of(xp).concrete(xp.all(best.done))
+        self.is_solved = is_solved is None or bool(is_solved)
+        if is_solved is None:
+            self.is_settled = True
+        elif is_solved:
+            self.is_settled = self.iterations_made not in _TURNS or bool(xp.all(best.residual <= self.options.rtol))
+        else:
+            self.is_settled = bool(xp.all(best.done | xp.isnan(best.residual)))
+
+    @property
+    def may_have_factor(self) -> bool:
+        """Whether the matrix may have a direct factor, as far as is known."""
+        if self._has_factor is None:
+            with rules_of(self.xp).evaluated([*self.operator._arrays(), self.b]):
+                self._has_factor = self.once(readable_series) is not None
+        return self._has_factor
+
+    def has_no_factor(self) -> None:
+        """Note that there is no direct factor, or none that is of use."""
+        self._has_factor = False
+
+    @property
+    def takes_turns(self) -> bool:
+        """Whether iteration takes turns with a direct factor; not where each number of iterations is compiled."""
+        return not rules_of(self.xp).compiles and self.may_have_factor
+
+    def take(self, way: Any, others: list[Any]) -> None:
+        """Run a way, with derivatives, and keep its solutions, with a note of what it said."""
+        candidate: Candidate = way.run(self) if way.has_derivatives else self._by_rule(way, others)
+        found = candidate.found
+        if isinstance(way, ByIteration):
+            self.iterations_made = way.turn or math.inf
+        if candidate.is_final:
+            self.best = found
+            self.is_settled = self.is_solved = True
+        elif found is not None:
+            self._judge(found)
+        residual = candidate.residual if found is None else found.residual
+        self.ways.append(Tried(way.name, residual, candidate.said))
+
+    def _by_rule(self, way: Any, others: list[Any]) -> Candidate:
+        """Return what a way without derivatives finds, with those of the implicit rule where there may be any.
+
+        The rule takes dense matrices together with iteration, unless a direct factor comes between them.
+        """
+        rules = rules_of(self.xp)
+        if not rules.compiles and not rules.is_differentiated([self.b, *self.operator._arrays()]):
+            candidate: Candidate = rules.untraced(_run)(way, self)
+            return candidate
+        together = [way]
+        if way == ByIteration() and (is_written_out(self.operator) or not self.may_have_factor):
+            together += [other for other in others if not other.has_derivatives]
+        for other in together[1:]:
+            others.remove(other)
+        if self.options.least_squares:
+            ways = Ways(
+                tuple(together), self.options, () if rules.is_differentiated([]) else _WAYS_OF_LEAST_SQUARES[1:]
+            )
+            return Candidate(lstsq_with_derivatives(self.operator, self.b, ways, self.xp))
+        ways = Ways(tuple(together), self.options, () if rules.is_differentiated([]) else _WAYS_OF_CHANGES)
+        return Candidate(solve_with_derivatives(self.operator, self.preconditioner, self.b, ways, self.xp))
+
+    def result(self) -> SolveResult:
+        """Return the result, or raise an error where solutions are not good enough."""
+        best = cast("Solutions", self.best)  # one way always serves
+        if not self.is_solved:
+            error = self.failure()
+            error.result = self.read.finished(error.result, self.ways)
+            raise error
+        return self.read.finished(SolveResult(best.x, best.residual, best.iterations), self.ways)
+
+
+def _run(way: Any, question: _Question) -> Candidate:
+    candidate: Candidate = way.run(question)
+    return candidate
 
 
 def require_operator(A: object, owner: str) -> None:
@@ -464,22 +519,10 @@ def _method(value: Any) -> KrylovMethod:
     raise ArgumentTypeError("solve", "method", text)
 
 
-def _report(settings: ByIteration, assume: str, owner: str, op: LinearOperator) -> Report:
-    """Return what an error says where iteration does not solve a system."""
-    advice = "give a better preconditioner, or use lstsq for a singular matrix"
-    if not fits_as_last_resort(op):
-        gigabytes = math.prod(op.batch_shape) * math.prod(op.shape) * 8e-9
-        advice += f"; the last resort, numpy.linalg.solve(A.to_dense(), b), takes {gigabytes:.1f} GB"
-    if settings.positive:
-        other = 'assume="general"' if assume != "general" else "method=GMRES()"
-        advice += f"; if the matrix may not be positive definite, {other}"
-    return Report(owner, advice)
-
-
-def _relative(rtol: float | None, question: _Question, owner: str) -> float:
+def _relative(rtol: float | None, read: _Read, owner: str) -> float:
     """Return the relative residual at which to end: the default of the precision where none is given."""
     if rtol is None:
-        return 1e-10 if float(question.xp.finfo(question.right.dtype).eps) < 1e-10 else 1e-5
+        return 1e-10 if float(read.xp.finfo(read.right.dtype).eps) < 1e-10 else 1e-5
     checked = non_negative(rtol, owner, "rtol")
     if not checked:
         raise ArgumentValueError(owner, "rtol", "must be above zero, got 0")
@@ -492,8 +535,8 @@ def _most_iterations(max_iter: int | None, A: LinearOperator, owner: str) -> int
     return default if max_iter is None else integer(max_iter, owner, "max_iter")
 
 
-class _Question(NamedTuple):
-    """What a user has asked, read: all vectors lie along the last axis."""
+class _Read(NamedTuple):
+    """What a user has given, read: all vectors lie along the last axis."""
 
     op: LinearOperator
     """In the precision of computations, as is the preconditioner."""
@@ -514,14 +557,19 @@ class _Question(NamedTuple):
         x = xp.broadcast_to(x, (*right.shape[:-1], x.shape[-1]))  # to the batch of a preconditioner as well
         return SolveResult(x, relative_residual(right - self.op._matvec(wide, xp), right, xp), iterations)
 
-    def finished(self, result: SolveResult) -> SolveResult:
+    def candidate(self, x: Array) -> Candidate:
+        """Return solutions that are taken as they are, as those of a closed form."""
+        found = self.result(x)
+        return Candidate(Solutions(found.x, found.residual, None, 0), is_final=True)
+
+    def finished(self, result: SolveResult, ways: list[Tried]) -> SolveResult:
         """Return a result with solutions of the dtype and in the place that were asked for."""
         x = cast_back(result.x, self.dtype, self.xp)
         residual = without_axes_as_scalar(result.residual)
         return result._replace(x=self.xp.matrix_transpose(x) if self.columns else x, residual=residual)
 
 
-def _read(A: LinearOperator, b: ArrayLike, owner: str, M: LinearOperator | None = None) -> _Question:
+def _read(A: LinearOperator, b: ArrayLike, owner: str, M: LinearOperator | None = None) -> _Read:
     """Return matrix, preconditioner and right-hand sides as iteration takes them."""
     columns = not is_vector(b)
     op, vectors, xp, dtype = A._operand(b, owner, "b", A.shape[0], axis=-2 if columns else -1)
@@ -531,7 +579,7 @@ def _read(A: LinearOperator, b: ArrayLike, owner: str, M: LinearOperator | None 
         M = M._with_batch_axis(xp) if M is not None and M.batch_shape else M
     batch = op.batch_shape
     if not batch and M is None and vectors.dtype == dtype and not op._forces_complex:  # the usual case
-        return _Question(op, M, vectors, vectors, columns, dtype, xp)
+        return _Read(op, M, vectors, vectors, columns, dtype, xp)
     precision = precision_of(dtype, xp)
     batches = [batch, tuple(vectors.shape[:-1])]
     numbers = [dtype]
@@ -544,7 +592,7 @@ def _read(A: LinearOperator, b: ArrayLike, owner: str, M: LinearOperator | None 
     if op._forces_complex or any(is_complex(number, xp) for number in numbers):
         right = xp.astype(right, complex_partner(precision, xp))
     right = xp.broadcast_to(right, (*broadcast_shapes(owner, *batches), right.shape[-1]))
-    return _Question(op, M, vectors, right, columns, dtype, xp)
+    return _Read(op, M, vectors, right, columns, dtype, xp)
 
 
 def _damped(op: LinearOperator, right: Array, damp: float, xp: Namespace) -> tuple[LinearOperator, Array]:

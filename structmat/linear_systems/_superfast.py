@@ -16,7 +16,7 @@ from structmat._arrays.libraries import device_of, library_of, rules_of
 from structmat._arrays.linear_algebra import equals_adjoint
 from structmat._arrays.shapes import concat_last
 from structmat._arrays.typing import Array, Namespace
-from structmat._errors import ArgumentError, ArgumentTypeError, ArgumentValueError
+from structmat._errors import ArgumentTypeError, ArgumentValueError
 from structmat._parametrised import Parametrised
 from structmat._toeplitz_systems import (
     FactorOnHost,
@@ -26,44 +26,7 @@ from structmat._toeplitz_systems import (
     SeriesFactor,
     SuperfastFactor,
 )
-from structmat.linear_systems._elimination import is_written_out
-from structmat.linear_systems._stack_members import members, with_flat_batch
-from structmat.operators import BlockToeplitz, LinearOperator, Prepared, Toeplitz
-
-MOST_WITHOUT_FACTOR = 1024
-"""Up to so many unknowns no direct factor is made unless it is asked for: other ways take a few milliseconds."""
-
-_ALONE, _ALONE_COMPILED = 2000, 8192
-"""The largest Toeplitz matrix alone for which Levinson's recursion is faster; the same where each shape is compiled.
-
-For 2,048 points it takes 12 to 20 ms, the factor 4 to 9, as all nodes of a level are equal; for 8,000 it takes 100 to
-200 ms, the factor 11 to 21.
-"""
-
-_MANY = 4
-"""Right-hand sides from which on the factor of a matrix without gaps pays: for 100,000 points it takes 0.65 s, and
-conjugate gradients, which a circulant preconditions well there, 0.25 s each."""
-
-_WORK_OF_CG, _WORK_OF_GMRES = 120.0, 400.0
-"""What iteration for a matrix with gaps takes for each point, in units of a factor's work, by the root of its hardness.
-
-That is the sum of the first column in units of the least noise; what sets the first entry of the column apart from all
-others counts as noise. Conjugate gradients took 60 to 250 times the root for 2,500 and 8,000 points and nine
-covariances, most where the covariance is short. Of 90 systems with gaps and noise of 1e-6 to 10 the way that is taken
-was at most 1.8 times as long as the other one. GMRES, which serves where nobody says that a matrix is positive
-definite, takes as long as a tree of small rank near a hardness of 100 for 30,000 points.
-"""
-
-_WORK_OF_ONE_ITERATION = 60.0
-"""What one iteration takes for each point, in the same units: for 1,100 to 8,000 points 20 to 60 by conjugate gradients
-and 30 to 120 by GMRES, for 100,000 points 125."""
-
-ITERATIONS_BEFORE_FACTOR = (100, 400, 1600)
-"""How many iterations are made before a factor that takes as long is tried in their place.
-
-Nothing that is known before says how many iterations a matrix without gaps takes: beside noise of 1e-6 a Matérn
-covariance 3/2 of 2,100 points takes 24, a squared exponential 10,000 and more, of which the factor takes 4 ms.
-"""
+from structmat.operators import BlockToeplitz, LinearOperator, Toeplitz
 
 
 @dataclass(frozen=True)
@@ -291,15 +254,15 @@ def factor_by(method: Superfast, op: LinearOperator, owner: str, xp: Namespace) 
 
     In a trace all is NaN where the method does not suffice.
     """
-    series = _readable(op, owner, xp)
+    series = checked_series(op, owner, xp)
     if not series.traced and not bool(series.is_hermitian):
         raise ArgumentValueError(owner, "A", f"must be Hermitian for method {method}")
-    with _explained(method, owner):
+    with explained(method, owner):
         return series.factor(method)
 
 
 @contextmanager
-def _explained(method: Superfast, owner: str) -> Iterator[None]:
+def explained(method: Superfast, owner: str) -> Iterator[None]:
     """Raise the errors of a factor by a method that was asked for as those of the function that was called."""
     try:
         yield
@@ -311,115 +274,7 @@ def _explained(method: Superfast, owner: str) -> Iterator[None]:
         raise np.linalg.LinAlgError(f"{owner}: {error}, up to the rtol of {method}") from error
 
 
-def may_have_factor(op: LinearOperator, xp: Namespace) -> bool:
-    """Tell whether an operator is of a kind that has a direct factor, which its values may still refuse."""
-    try:
-        _readable(op, "", xp)
-    except ArgumentError:
-        return False
-    return True
-
-
-def direct_factor(
-    op: LinearOperator,
-    xp: Namespace,
-    *,
-    systems: int | None = None,
-    positive: bool = True,
-    iterations: int | None = None,
-) -> OperatorFactor | None:
-    """Return the factor of an operator that has one, None where there is none, or none that is worth its making.
-
-    A matrix that is not positive definite, as far as the factor can tell, is an error. In a trace all is NaN where
-    there is no factor. For the solutions of some `systems` the values have to be known, and it has to be faster than
-    iteration, which is by conjugate gradients for a matrix that is said to be `positive` definite. Where some
-    `iterations` have not sufficed, it may take as long as they took.
-    """
-    try:
-        series = _readable(op, "", xp)
-    except ArgumentError:
-        return None
-    if series.traced and (systems is not None or series.is_alone):
-        return None
-    if series.is_alone and op.shape[0] <= (_ALONE_COMPILED if rules_of(xp).compiles else _ALONE):
-        return None
-    most_work = math.inf
-    if iterations is not None:
-        most_work = _WORK_OF_ONE_ITERATION * iterations
-    elif systems is not None:
-        most_work = _work_of_iteration(series, systems, positive=positive)
-    if not most_work or (not series.traced and not bool(series.is_hermitian)):
-        return None
-    try:
-        return series.factor(Superfast(), most_work)
-    except RankError:
-        return None
-
-
-def direct_logdet(
-    op: LinearOperator, xp: Namespace, method: Superfast | None, owner: str
-) -> tuple[Array, Array] | None:
-    """Return logarithms of determinants by direct factors, and how far off each may be; None as `direct_factor`.
-
-    Those of a stack are computed one after the other. With a method that was asked for an error says why there is no
-    factor. There is one too where values are not known yet, but will be in a transform of torch: nothing else is exact.
-    """
-    batch = op.batch_shape
-    rules = rules_of(xp)
-    if 0 in batch:
-        return None
-    hidden = rules.is_differentiated([]) or any(map(rules.is_traced, op._arrays()))
-    if hidden or (method is None and batch and rules.compiles):
-        results_on_host = _logdet_on_host(op, xp, method, owner)
-        if hidden or results_on_host is None or bool(xp.all(xp.isfinite(results_on_host[0]))):
-            return results_on_host
-        return None
-    flat = with_flat_batch(op, batch, xp)
-    results = []
-    for k in range(math.prod(batch)):
-        member = members(flat, k)
-        try:
-            found = direct_factor(member, xp) if method is None else factor_by(method, member, owner, xp)
-        except np.linalg.LinAlgError:
-            if method is not None:
-                raise
-            found = None
-        if found is None:
-            return None
-        results.append((xp.reshape(found.logdet, ()), found.error))
-    logs, errors = (xp.stack(each) for each in zip(*results, strict=True))
-    return xp.reshape(logs, batch), xp.reshape(errors, batch)
-
-
-def _logdet_on_host(
-    op: LinearOperator, xp: Namespace, method: Superfast | None, owner: str
-) -> tuple[Array, Array] | None:
-    """Return the same where values are not known yet, or for stacks that would be compiled one by one."""
-    rules = rules_of(xp)
-    if method is not None:
-        series = series_of(op, owner, xp)
-        with _explained(method, owner):
-            return series.logdet_on_host(method, strict=not rules.compiles)
-    try:
-        series = series_of(op, owner, xp)
-    except ArgumentError:
-        return None
-    if series.is_alone:
-        return None
-    try:
-        return series.logdet_on_host(Superfast(), strict=not rules.compiles)
-    except RankError as error:
-        if is_written_out(op):
-            return None
-        text = (
-            f"has no direct factor, as {error}; under torch.func nothing else is exact: give n_probes for an estimate"
-        )
-        raise ArgumentValueError(owner, "A", text) from error
-    except np.linalg.LinAlgError as error:
-        raise np.linalg.LinAlgError(f"{owner}: {error}, or the matrix is not Hermitian") from error
-
-
-def _readable(op: LinearOperator, owner: str, xp: Namespace) -> Series:
+def checked_series(op: LinearOperator, owner: str, xp: Namespace) -> Series:
     """Return an operator as a series whose factor its library makes, or raise an error that says why it does not."""
     series = series_of(op, owner, xp)
     like = series.c
@@ -465,25 +320,3 @@ def _first_columns(T: Toeplitz | BlockToeplitz, xp: Namespace) -> tuple[Array, A
     adjoint = conjugate(xp.matrix_transpose(row), xp)
     column, adjoint = (xp.reshape(blocks, (*blocks.shape[:-3], -1)) for blocks in (T.c, adjoint))
     return column, adjoint
-
-
-def _work_of_iteration(series: Series, systems: int, *, positive: bool) -> float:
-    """Return the work for each point that a factor may take to be faster than iteration for some systems.
-
-    It is zero where none is, and infinite for many systems, or for a prepared operator, of which there may be many.
-    """
-    if systems >= _MANY or isinstance(series.op, Prepared):
-        return math.inf
-    if series.chosen is None:
-        return 0.0
-    xp = series.xp
-    p = series.c.shape[0] // series.noise.shape[0]
-    sizes = xp.reshape(xp.abs(series.c), (-1, p, p))
-    own = xp.linalg.diagonal(sizes)  # of each channel with itself
-    apart = xp.min(own[0, :] - xp.max(own[1:, :], axis=0))  # at least the noise that is part of T
-    constant = rules_of(xp).constant
-    total = float(constant(xp.max(xp.sum(sizes, axis=(0, 2)))))
-    least = float(constant(xp.min(series.noise) + apart))
-    if not least > 0.0:
-        return math.inf
-    return (_WORK_OF_CG if positive else _WORK_OF_GMRES) * math.sqrt(total / least)

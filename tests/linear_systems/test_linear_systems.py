@@ -25,7 +25,7 @@ import structmat as sm
 from structmat._arrays.libraries import namespace
 from structmat._arrays.namespaces import numpy_namespace
 from structmat.extend import Near, NearCirculant
-from structmat.linear_systems import _bands, _differentiable, _elimination, _gmres, _solve, _superfast
+from structmat.linear_systems import _bands, _differentiable, _direct_factor, _gmres, _solve, _written_out
 from structmat.linear_systems._krylov_method import KrylovMethod
 from structmat.linear_systems._results import Solutions
 from structmat.linear_systems._stopping import ByGradient, is_as_small_as_rounding
@@ -1241,7 +1241,8 @@ def test_a_solution_in_a_trace_that_is_not_good_enough_is_nan(monkeypatch):
     """Where no error can be raised."""
     monkeypatch.setattr(_differentiable, "rules_of", lambda _: SimpleNamespace(is_traced=lambda _: True))
     solutions = Solutions(np.ones((2, 3)), np.array([0.0, 0.5]), np.array([True, False]), 7)
-    found = _differentiable._result(solutions, None, np.ones((2, 3)), None, numpy_namespace)
+    A, b = sm.Identity(3), np.ones((2, 3))
+    found = _differentiable._read(solutions, A, None, b, None, numpy_namespace)
     np.testing.assert_array_equal(found.x, [[1.0] * 3, [np.nan] * 3])
 
 
@@ -1303,8 +1304,8 @@ def test_the_table_of_ways_in_the_guide_has_the_sizes_of_the_code():
     guide = (Path(__file__).parents[2] / "docs/guide/conventions.md").read_text("utf-8")
     rows = guide.partition("| matrix | rows |")[2].partition("\n\n")[0].splitlines()[2:]
     sizes = [row.split("|")[2].strip() for row in rows]
-    last = math.isqrt(_elimination._LAST_RESORT)
-    above = f"above {_superfast.MOST_WITHOUT_FACTOR:,}"
-    to = [f"to {most:,}" for most in (_elimination._FIRST, _elimination.MOST_WRITTEN_OUT, last)]
+    last = math.isqrt(_written_out._LAST_RESORT)
+    above = f"above {_direct_factor.MOST_WITHOUT_FACTOR:,}"
+    to = [f"to {most:,}" for most in (_written_out._FIRST, _written_out.MOST_WRITTEN_OUT, last)]
     assert sizes == ["any", above, f"any, of stacks from {_bands._LEAST_OF_STACK}", above, *to, "above"]
     assert f"at most {_bands._WIDEST} lags" in rows[2]
