@@ -43,6 +43,10 @@ def main() -> None:
                 exempt = (target, code) in EXEMPT or (code == "PR01" and fields_speak_for_themselves(value))
                 if code in checks and not exempt:
                     findings.add((target, code, text))
+            if "]_" in (inspect.getdoc(value) or "").partition("\n\n")[0] and target == name:
+                findings.add(
+                    (target, "summary", "cites a reference, which tables of names show as a code: cite it below")
+                )
     for target, code, text in sorted(findings):
         print(f"{target}: {code} {text}")
     print(f"structmat {structmat.__version__}: {len(seen)} public docstrings checked, {len(findings)} findings")

@@ -349,7 +349,7 @@ def draw_errors_after_iterations(history: NDArray[Any], start: str, ax: Axes | N
     colour = method_style("cdd").color
     ax.plot(np.arange(len(errors)), errors, color=colour, linewidth=2.0, marker="o" if len(errors) == 1 else "")
     set_error_axis(ax, errors.tolist())
-    ax.set_xlabel(f'iteration from the start "{start}"')
+    ax.set_xlabel(f'iteration\nfrom the start "{start}"')
     ax.set_ylabel("relative error")
     return ax
 

@@ -139,7 +139,7 @@ def fit_figure(W: ArrayLike, result: FitResult) -> Figure:
 
     figure = ShownFigure(figsize=(11.0, 7.4), dpi=150, layout="constrained")
     figure.suptitle(_title(result, int(missing.sum())), fontsize=13)
-    grid = figure.add_gridspec(2, 3, height_ratios=(1.25, 1.0))
+    grid = figure.add_gridspec(2, 3, height_ratios=(1.4, 1.0))
     images = [figure.add_subplot(grid[0, k]) for k in range(3)]
     _draw_images(figure, images, parts, missing, unit)
     _draw_singular_values(figure.add_subplot(grid[1, :]), given)
@@ -174,11 +174,12 @@ def _draw_images(
         for axis in (ax.xaxis, ax.yaxis):
             set_integer_ticks(axis, 5)
     axes[0].set_ylabel("row")
-    for names, of, text in ((("W", "fit"), axes[:2], "entries"), (("residual",), axes[2:], "residual")):
+    for names, of in ((("W", "fit"), axes[:2]), (("residual",), axes[2:])):
         beyond = max(float(moduli[name].max()) for name in names) > tops[names[0]]
-        bar = figure.colorbar(of[0].images[0], ax=of, extend="max" if beyond else "neither", pad=0.01, aspect=25)
+        extend = "max" if beyond else "neither"
+        bar = figure.colorbar(of[0].images[0], ax=of, location="bottom", extend=extend, aspect=25 * len(of))
         bar.formatter = short_numbers()
-        bar.set_label(f"modulus of the {text}")
+        bar.set_label("modulus", loc="left")
 
 
 def _top(modulus: NDArray[Any]) -> float:

@@ -13,7 +13,7 @@ from structmat.operators import LinearOperator
 
 @dataclass(frozen=True)
 class CG(KrylovMethod):
-    """The method of conjugate gradients, for Hermitian positive definite matrices [1]_.
+    """The method of conjugate gradients, for Hermitian positive definite matrices.
 
     See Also
     --------
@@ -21,8 +21,8 @@ class CG(KrylovMethod):
 
     Notes
     -----
-    Each iteration costs one product with A and one with the preconditioner, and keeps four vectors for each right-hand
-    side. It ends where it finds that a matrix is not positive definite.
+    Each iteration [1]_ costs one product with A and one with the preconditioner, and keeps four vectors for each
+    right-hand side. It ends where it finds that a matrix is not positive definite.
 
     References
     ----------

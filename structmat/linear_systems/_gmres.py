@@ -26,7 +26,7 @@ For 64 right-hand sides of 10,000 unknowns it took 0.62 s of the processor with 
 
 @dataclass(frozen=True)
 class GMRES(KrylovMethod):
-    """The method of generalised minimal residuals, restarted, for square matrices [1]_.
+    """The method of generalised minimal residuals, restarted, for square matrices.
 
     Parameters
     ----------
@@ -48,7 +48,7 @@ class GMRES(KrylovMethod):
 
     Notes
     -----
-    It iterates with ``A M`` in place of A, with the preconditioner M, so that the residual is that of the system
+    It iterates [1]_ with ``A M`` in place of A, with the preconditioner M, so that the residual is that of the system
     itself. Each iteration costs one product with A and one with M. Vectors are made orthogonal by the classical
     Gram-Schmidt method, twice, which is as stable as Householder's and works on all vectors of a batch at once.
 

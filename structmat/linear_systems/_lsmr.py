@@ -12,7 +12,7 @@ from structmat.operators import LinearOperator
 
 @dataclass(frozen=True)
 class LSMR(KrylovMethod):
-    """The method LSMR for least-squares solutions of matrices of any shape and rank [1]_.
+    """The method LSMR for least-squares solutions of matrices of any shape and rank.
 
     See Also
     --------
@@ -20,9 +20,9 @@ class LSMR(KrylovMethod):
 
     Notes
     -----
-    Each iteration costs one product with A and one with its adjoint. In exact arithmetic it is MINRES on the normal
-    equations, without their loss of digits. The solution has the least norm; with a preconditioner M it is M times the
-    y of least norm. The number of iterations grows with the condition number; singular values that are zero do not
+    Each iteration [1]_ costs one product with A and one with its adjoint. In exact arithmetic it is MINRES on the
+    normal equations, without their loss of digits. The solution has the least norm; with a preconditioner M it is M
+    times the y of least norm. The number of iterations grows with the condition number; zero singular values do not
     count.
 
     References

@@ -60,8 +60,8 @@ def posterior_variances(K: LinearOperator, noise: ArrayLike, seen: ArrayLike | N
 
     Of a process with covariance matrix K, of which the rows `seen` were measured with noise, it is the diagonal of
     ``K - K[:, seen] A^-1 K[seen, :]`` with ``A = K[seen][:, seen] + Diagonal(noise[seen])``. The mean there is ``K[:,
-    seen] @ solve(A, y).x``, so that ``mean +- 2 sqrt(variances)`` is a band for the process; a band for new
-    measurements has the noise added to the variances.
+    seen] @ solve(A, y).x``, so that ``mean +- 2 sqrt(variances)`` is a confidence band of the process, of missing data
+    and of a forecast too; a band for new measurements has the noise added to the variances.
 
     Parameters
     ----------

@@ -31,7 +31,7 @@ from structmat.operators import BlockToeplitz, LinearOperator, Toeplitz
 
 @dataclass(frozen=True)
 class Superfast:
-    """A direct factor of a positive definite Toeplitz matrix plus a diagonal, with any rows missing, in O(n r^2) [1]_.
+    """A direct factor of a positive definite Toeplitz matrix plus a diagonal, with any rows missing, in O(n r^2).
 
     Block Toeplitz matrices with small blocks have it too: series of several channels, each with gaps of its own.
 
@@ -59,8 +59,8 @@ class Superfast:
     Notes
     -----
     The blocks of most covariance matrices beside their diagonal have a low rank: 4 for a Matérn covariance 3/2, about
-    30 for a squared exponential. The factor is in hierarchically semiseparable (HSS) form; gaps and noise of any kind
-    change no rank. Ranks of others are higher, as of quasi-periodic covariances, or are made so by rounding errors, as
+    30 for a squared exponential. The factor is in hierarchically semiseparable (HSS) form [1]_; gaps and noise change
+    no rank. Ranks of others are higher, as of quasi-periodic covariances, or are made so by rounding errors, as
     of fractional Gaussian noise: the factor is then made with a larger `rtol`. With blocks of p x p ranks are up to p
     times as high, or the sum of those of fewer latent series. Where a covariance is zero beyond some lag, or falls
     below `rtol`, the matrix is factored as a band by LAPACK on the host, if that takes less time: 0.2 s for 100,000
