@@ -57,6 +57,7 @@ if TYPE_CHECKING:
         CG,
         GMRES,
         LSMR,
+        Attempt,
         ConvergenceError,
         PosteriorVariances,
         SlogdetEstimate,
@@ -109,6 +110,7 @@ __all__ = [
     "ArgumentError",
     "ArgumentTypeError",
     "ArgumentValueError",
+    "Attempt",
     "BandedCirculant",
     "BlockCirculant",
     "BlockToeplitz",
@@ -181,7 +183,7 @@ _MODULES_OF_NAMES = dict.fromkeys(
 )
 _MODULES_OF_NAMES |= dict.fromkeys(
     (
-        *("CG", "GMRES", "LSMR", "ConvergenceError", "PosteriorVariances", "SlogdetEstimate"),
+        *("CG", "GMRES", "LSMR", "Attempt", "ConvergenceError", "PosteriorVariances", "SlogdetEstimate"),
         *("SolveResult", "Superfast"),
         *("lstsq", "posterior_variances", "slogdet", "solve"),
     ),

@@ -38,11 +38,13 @@ from structmat.linear_systems._posterior import PosteriorVariances, posterior_va
 from structmat.linear_systems._results import ConvergenceError, SlogdetEstimate, SolveResult
 from structmat.linear_systems._solve import lstsq, solve
 from structmat.linear_systems._superfast import Superfast
+from structmat.linear_systems._ways import Attempt
 
 __all__ = [
     "CG",
     "GMRES",
     "LSMR",
+    "Attempt",
     "ConvergenceError",
     "PosteriorVariances",
     "SlogdetEstimate",

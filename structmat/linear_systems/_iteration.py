@@ -51,10 +51,7 @@ class ByIteration:
     turn: int | None = None
     """So many iterations at most, in turns with a direct factor that may take as long; None for all there may be."""
 
-    @property
-    def name(self) -> str:
-        """What users are told that it is."""
-        return "iteration"
+    name: ClassVar[str] = "iteration"
 
     def cost(self, system: LinearSystem) -> float | None:
         """Return the most iterations; None where elimination takes less than any, or no factor takes turns with it."""
@@ -69,6 +66,7 @@ class ByIteration:
         """Return solutions."""
         xp, options, given = system.xp, system.options, system.preconditioner
         before = system.iterations_before_elimination
+        name = type(options.method).__name__
         settings = _Settings(
             options.method,
             options.rtol,
@@ -82,7 +80,7 @@ class ByIteration:
             if options.least_squares:
                 norm = operator_norm(scaled.operator, scaled.b, xp)
                 by_gradient = ByGradient(scaled.operator, scaled.b, norm, options.rtol, xp)
-                return Candidate(_Refinement.of(scaled, None, by_gradient, settings, xp, norm).solutions())
+                return Candidate(_Refinement.of(scaled, None, by_gradient, settings, xp, norm).solutions(), name)
             M = None
             if given is not None:
                 M = of_moderate_size(given, scaled.b, xp)
@@ -90,7 +88,7 @@ class ByIteration:
                 M = inverse_of_nearest(scaled.operator, scaled.b, xp, positive=options.positive)
             on_trial = M is not None and given is None and not options.positive
             measure = ByResidual.of(scaled.b, options.rtol, xp)
-            return Candidate(_Refinement.of(scaled, M, measure, settings, xp).solutions(on_trial=on_trial))
+            return Candidate(_Refinement.of(scaled, M, measure, settings, xp).solutions(on_trial=on_trial), name)
 
 
 class _Settings(NamedTuple):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 import scipy  # its `linalg` is imported on first use
@@ -36,9 +37,10 @@ from structmat.linear_systems._lanczos import (
 )
 from structmat.linear_systems._logdet_derivatives import with_derivatives
 from structmat.linear_systems._logdet_errors import error_of_cholesky, error_of_few_gaps, rounding_of
-from structmat.linear_systems._results import ConvergenceError, SlogdetEstimate
+from structmat.linear_systems._results import ConvergenceError, SlogdetEstimate, with_ways
 from structmat.linear_systems._solve import require_operator
 from structmat.linear_systems._superfast import Superfast
+from structmat.linear_systems._ways import Attempt, Facts, settle
 from structmat.linear_systems._written_out import fits_as_last_resort, is_written_out
 from structmat.operators import LinearOperator, Submatrix
 
@@ -252,21 +254,26 @@ def _slogdet(
     with rules_of(xp).evaluated(op._arrays()):
         if method is None and op.shape[0] > MOST_WITHOUT_FACTOR:
             op = rules_of(xp).untraced(as_toeplitz)(op, xp)
-        found = _exactly(op, method, owner, xp) if is_exact else _in_closed_form(op, xp)
+        problem = _LogDeterminant(op, method, owner, xp)
+        found = problem.settled(_WAYS if is_exact else (ByClosedForm(),))
         if found is not None and wanted is not None and not _is_known_within(wanted, found, op.shape[0], xp):
             found = None
         if found is None:
             _require_values_for_estimate(op, owner, xp)
             try:
                 found = _by_estimate(op, count, random_generator(rng, owner), wanted, max_iter, owner, xp)
-            except ConvergenceError:
+                problem.ways.append(Attempt("estimate", found.standard_error))
+            except ConvergenceError as failure:
+                problem.ways.append(Attempt("estimate", None, str(failure)))
                 if n_probes is not None or not fits_as_last_resort(op):
                     raise
                 found = _by_dense_factor(op, xp)
+                problem.ways.append(Attempt("dense factor", found.standard_error))
                 if wanted is not None and not _is_known_within(wanted, found, op.shape[0], xp):
                     raise
     sign, log, error = (without_axes_as_scalar(cast_back(value, dtype, xp)) for value in found)
-    return SlogdetEstimate(sign, log, error)
+    result: SlogdetEstimate = with_ways(SlogdetEstimate(sign, log, error), problem.ways)
+    return result
 
 
 def _is_known_within(wanted: float, found: SlogdetEstimate, n: int, xp: Namespace) -> bool:
@@ -286,29 +293,47 @@ def _require_values_for_estimate(op: LinearOperator, owner: str, xp: Namespace) 
         raise ArgumentValueError(owner, "A", text)
 
 
-def _exactly(op: LinearOperator, method: Superfast | None, owner: str, xp: Namespace) -> SlogdetEstimate | None:
-    """Return the result by the method that is asked for, or what is fastest; None where there is but an estimate."""
-    if method is not None:
-        found = _by_direct_factor(op, method, owner, xp)
-        return _in_closed_form(op, xp) if found is None else found
-    best: SlogdetEstimate | None = None
-    failure: Exception | None = None
-    for way in _WAYS_OF_LARGE if op.shape[0] > MOST_WITHOUT_FACTOR else _WAYS:
-        tried = _Tried(best, has_failed=failure is not None)
-        if way.serves is not None and not way.serves(op, tried, xp):
-            continue
+class _LogDeterminant(Facts):
+    """The log-determinant of a matrix, and the result with the smallest error so far."""
+
+    def __init__(self, op: LinearOperator, method: Superfast | None, owner: str, xp: Namespace) -> None:
+        super().__init__(op, xp)
+        self.method = method
+        """The direct factor that is asked for, of which each failure is an error."""
+        self.owner = owner
+        self.best: SlogdetEstimate | None = None
+        self.failure: Exception | None = None
+        """The first error of a way."""
+        self.ways: list[Attempt] = []
+        """What was tried."""
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether there is a result that is near enough."""
+        return self.best is not None and not _exceeds(self.best, _LARGE, self.xp)
+
+    def take(self, way: Any, others: list[Any]) -> None:
+        """Run a way, and keep its result where that has a smaller error."""
         try:
-            found = way.run(op, xp)
+            found = way.run(self)
         except (np.linalg.LinAlgError, ArgumentValueError) as error:  # maybe by rounding errors, which others have not
-            failure = failure or error
-            continue
-        if found is not None:
-            best = found if best is None else _of_smaller_error(best, found, xp)
-            if not _exceeds(best, _LARGE, xp):
-                break
-    if best is None and failure is not None:
-        raise failure
-    return best
+            if self.method is not None:
+                raise
+            self.failure = self.failure or error
+            self.ways.append(Attempt(way.name, None, str(error)))
+            return
+        if found is None:
+            self.ways.append(Attempt(way.name, None, "there is none"))
+            return
+        self.ways.append(Attempt(way.name, found.standard_error))
+        self.best = found if self.best is None else _of_smaller_error(self.best, found, self.xp)
+
+    def settled(self, ways: Sequence[Any]) -> SlogdetEstimate | None:
+        """Return the result by these ways; None where there is none, and no way failed."""
+        settle(self, ways)
+        if self.best is None and self.failure is not None:
+            raise self.failure
+        return self.best
 
 
 def _of_smaller_error(one: SlogdetEstimate, other: SlogdetEstimate, xp: Namespace) -> SlogdetEstimate:
@@ -335,11 +360,6 @@ def _by_band(op: LinearOperator, xp: Namespace) -> SlogdetEstimate | None:
     return _with_rounding(sign, log, error, op, xp)
 
 
-def _by_factor(op: LinearOperator, xp: Namespace) -> SlogdetEstimate | None:
-    """Return the result by a direct factor; None where there is none."""
-    return _by_direct_factor(op, None, "slogdet", xp)
-
-
 def _by_direct_factor(
     op: LinearOperator, method: Superfast | None, owner: str, xp: Namespace
 ) -> SlogdetEstimate | None:
@@ -348,23 +368,6 @@ def _by_direct_factor(
         return None
     log, error = (xp.astype(value, precision_of(op.dtype, xp)) for value in measured)
     return _of_positive(log, error + rounding_of(log, op.shape[0], xp), op, xp)
-
-
-def _affords_dense_matrix(op: LinearOperator, tried: _Tried, xp: Namespace) -> bool:
-    """Tell whether a matrix is written out: if it fits, where others fail, and a series where they are far off."""
-    if is_written_out(op):
-        return True
-    if not fits_as_last_resort(op):
-        return False
-    if tried.best is None and tried.has_failed:
-        return True
-    if not may_have_factor(op, xp):
-        return False
-    return op.shape[0] <= _MOST_OF_SERIES if tried.best is None else _exceeds(tried.best, _FAR_OFF, xp)
-
-
-def _has_no_other(op: LinearOperator, tried: _Tried, xp: Namespace) -> bool:  # noqa: ARG001
-    return tried.best is None and not tried.has_failed
 
 
 def _by_dense_factor(op: LinearOperator, xp: Namespace) -> SlogdetEstimate:
@@ -512,28 +515,99 @@ def _by_cholesky(dense: Array, xp: Namespace) -> tuple[Array, Array]:
     return log, factor
 
 
-class _Tried(NamedTuple):
-    """What the ways before had."""
+@dataclass(frozen=True)
+class ByClosedForm:
+    """The way to a determinant by the closed form of an operator."""
 
-    best: SlogdetEstimate | None
-    """The result with the smallest error; None where there is none."""
-    has_failed: bool
-    """Whether one of them ended in an error, such as of a matrix that is singular up to rounding."""
+    name: ClassVar[str] = "closed form"
 
+    def cost(self, problem: _LogDeterminant) -> float | None:
+        """Return 0 up to 1,024 rows, as nothing takes less; a recursion of more takes as many steps as rows."""
+        rows = problem.operator.shape[0]
+        return 0.0 if rows <= MOST_WITHOUT_FACTOR else rows
 
-class _Way(NamedTuple):
-    """A way to an exact result."""
-
-    run: Callable[[LinearOperator, Namespace], SlogdetEstimate | None]
-    """Returns the result, or None where the way is none for an operator."""
-    serves: Callable[[LinearOperator, _Tried, Namespace], bool] | None = None
-    """Whether it is worth its time beside what was tried; None for always."""
+    def run(self, problem: _LogDeterminant) -> SlogdetEstimate | None:
+        """Return the result; None where there is no closed form."""
+        return _in_closed_form(problem.operator, problem.xp)
 
 
-_DENSE, _FEW_MISSING = _Way(_by_dense_factor, _affords_dense_matrix), _Way(_by_few_missing, _has_no_other)
+@dataclass(frozen=True)
+class ByBand:
+    """The way to a determinant by the factors of a narrow band."""
 
-_WAYS = (_Way(_in_closed_form), _Way(_by_band), _DENSE, _FEW_MISSING)
-"""The ways in the order of what they take. The first that is near enough is taken, else the nearest."""
+    name: ClassVar[str] = "band"
 
-_WAYS_OF_LARGE = (_Way(_by_band), _Way(_by_factor), _Way(_in_closed_form), _DENSE, _FEW_MISSING)
-"""The same for matrices of so many rows that a direct factor takes less than a closed form."""
+    def cost(self, problem: _LogDeterminant) -> float | None:
+        """Return 1, as only a closed form of few rows takes less; whether it is a band is found out with its factor."""
+        return 1.0 if problem.method is None else None
+
+    def run(self, problem: _LogDeterminant) -> SlogdetEstimate | None:
+        """Return the result; None where the matrix is no band."""
+        return _by_band(problem.operator, problem.xp)
+
+
+@dataclass(frozen=True)
+class ByFactor:
+    """The way to a determinant by a direct factor."""
+
+    name: ClassVar[str] = "direct factor"
+
+    def cost(self, problem: _LogDeterminant) -> float | None:
+        """Return the rows from which on it takes less than other ways, 0 where it is asked for; None for fewer."""
+        if problem.method is not None:
+            return 0.0 if not problem.ways else None
+        return MOST_WITHOUT_FACTOR if problem.operator.shape[0] > MOST_WITHOUT_FACTOR else None
+
+    def run(self, problem: _LogDeterminant) -> SlogdetEstimate | None:
+        """Return the result; None where there is no factor."""
+        return _by_direct_factor(problem.operator, problem.method, problem.owner, problem.xp)
+
+
+@dataclass(frozen=True)
+class ByDenseFactor:
+    """The way to a determinant by Cholesky's factor of the dense matrix."""
+
+    name: ClassVar[str] = "dense factor"
+
+    def cost(self, problem: _LogDeterminant) -> float | None:
+        """Return the entries; None where these do not fit, or a large matrix has a result that is near enough.
+
+        Up to 12,247 rows a matrix is written out where others fail, and a series where their results are far off.
+        """
+        op, best = problem.operator, problem.best
+        if problem.method is not None:
+            return None
+        if not is_written_out(op):
+            if not fits_as_last_resort(op):
+                return None
+            if not (best is None and problem.failure is not None):
+                if not problem.once(may_have_factor):
+                    return None
+                is_worth_it = op.shape[0] <= _MOST_OF_SERIES if best is None else _exceeds(best, _FAR_OFF, problem.xp)
+                if not is_worth_it:
+                    return None
+        return op.shape[0] ** 2
+
+    def run(self, problem: _LogDeterminant) -> SlogdetEstimate | None:
+        """Return the result."""
+        return _by_dense_factor(problem.operator, problem.xp)
+
+
+@dataclass(frozen=True)
+class ByFewMissing:
+    """The way to a determinant by that of a whole grid of which few rows are missing, where there is no other."""
+
+    name: ClassVar[str] = "grid with few missing"
+
+    def cost(self, problem: _LogDeterminant) -> float | None:
+        """Return the entries, as of a dense matrix, which comes first; None where there is a result, or a failure."""
+        has_other = problem.method is not None or problem.best is not None or problem.failure is not None
+        return None if has_other else problem.operator.shape[0] ** 2
+
+    def run(self, problem: _LogDeterminant) -> SlogdetEstimate | None:
+        """Return the result; None where the matrix is no such grid."""
+        return _by_few_missing(problem.operator, problem.xp)
+
+
+_WAYS: tuple[Any, ...] = (ByFactor(), ByClosedForm(), ByBand(), ByDenseFactor(), ByFewMissing())
+"""The ways to an exact result. The cheapest that is near enough is taken, else the nearest."""

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
@@ -14,10 +13,9 @@ from structmat._arrays.libraries import rules_of
 from structmat._arrays.typing import Array, Namespace
 from structmat.linear_systems._krylov_method import KrylovMethod
 from structmat.linear_systems._results import ConvergenceError, Solutions, SolveResult
+from structmat.linear_systems._ways import Facts
 from structmat.linear_systems._written_out import fits_as_last_resort, iterations_before_elimination
 from structmat.operators import LinearOperator
-
-Fact = TypeVar("Fact")
 
 
 @dataclass(frozen=True)
@@ -51,35 +49,26 @@ class Candidate(NamedTuple):
     found: Solutions | None
     """The solutions; None where there are none."""
     said: str = ""
-    """Why there are none."""
+    """Why there are none, or how they were found."""
     residual: Array | None = None
     """What these solutions would have left that are not good enough to be kept."""
     is_final: bool = False
     """Whether the solutions are taken without a look at their residuals, as those of a closed form."""
 
 
-class LinearSystem:
+class LinearSystem(Facts):
     """A problem ``A x = b``, without derivatives, and the best solutions so far."""
 
     def __init__(
         self, operator: LinearOperator, M: LinearOperator | None, b: Array, options: Options, xp: Namespace
     ) -> None:
-        self.operator = operator
-        """The matrix, in the precision of computations, as is the preconditioner that was given."""
+        super().__init__(operator, xp)
         self.preconditioner = M
+        """The one that was given, in the precision of computations too."""
         self.b = b
         """The right-hand sides along the last axis, with the dtype and all batch axes of the solutions."""
         self.options = options
-        self.xp = xp
         self.best: Solutions | None = None
-        self._facts: dict[Callable[..., Any], Any] = {}
-
-    def once(self, function: Callable[[LinearOperator, Namespace], Fact]) -> Fact:
-        """Return what a function finds out of the matrix, which it is asked for once."""
-        if function not in self._facts:
-            self._facts[function] = rules_of(self.xp).untraced(function)(self.operator, self.xp)
-        found: Fact = self._facts[function]
-        return found
 
     @cached_property
     def iterations_before_elimination(self) -> int | None:

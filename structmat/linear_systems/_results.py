@@ -2,14 +2,36 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Iterable
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
 from structmat._arrays.typing import Array
 from structmat._krylov import Count
+from structmat.linear_systems._ways import Attempt
+
+Result = TypeVar("Result", bound=type)
 
 
+def _with_attributes(cls: Result) -> Result:
+    """Return a class of named tuples whose results may have attributes too, which are no items of the tuple.
+
+    Pytrees take it for a named tuple, as a subclass is none to all releases of torch: what has gone through them has
+    no such attributes.
+    """
+    without = {"__slots__", "__dict__", "__weakref__"}
+    members = {name: value for name, value in vars(cls).items() if name not in without}
+    return type(cls.__name__, (tuple,), members)  # type: ignore[return-value]
+
+
+def with_ways(result: Any, ways: Iterable[Attempt]) -> Any:
+    """Note in a result of one's own which ways were tried for it."""
+    result.__dict__["ways"] = tuple(ways)
+    return result
+
+
+@_with_attributes
 class SolveResult(NamedTuple):
     """The solution of a linear system or of a least-squares problem.
 
@@ -19,6 +41,14 @@ class SolveResult(NamedTuple):
     >>> found = sm.solve(sm.Circulant([2.0, -1.0, 0.0]), [1.0, 0.0, 3.0])
     >>> found.x.round(6), bool(found.residual < 1e-15), found.iterations
     (array([1.428571, 0.714286, 1.857143]), True, 0)
+
+    Which ways were tried is an attribute, and no item of the tuple:
+
+    >>> import numpy as np
+    >>> n = 1000
+    >>> A = sm.Toeplitz(0.5 ** np.arange(n)) + sm.Diagonal(np.linspace(1.0, 2.0, n))
+    >>> [(attempt.way, attempt.said) for attempt in sm.solve(A, np.ones(n)).ways]
+    [('closed form', 'there is none'), ('iteration', 'GMRES')]
     """
 
     x: Array
@@ -28,7 +58,14 @@ class SolveResult(NamedTuple):
     iterations: int | Array
     """How many iterations it took, the most of any right-hand side; 0 by a closed form, an array in a trace of JAX."""
 
+    @property
+    def ways(self) -> tuple[Attempt, ...]:
+        """The ways that were tried, from the first one to the one that was taken; none in what a pytree has rebuilt."""
+        known: tuple[Attempt, ...] = self.__dict__.get("ways", ())
+        return known
 
+
+@_with_attributes
 class SlogdetEstimate(NamedTuple):
     """Sign and logarithm of a determinant, and how far off the logarithm may be.
 
@@ -52,6 +89,12 @@ class SlogdetEstimate(NamedTuple):
     products with a direct or dense factor, to which rounding errors are added; of a closed form, and of a grid with few
     missing rows, it is the rounding of the sum of logarithms, without the condition number.
     """
+
+    @property
+    def ways(self) -> tuple[Attempt, ...]:
+        """The ways that were tried, of which the one with the smallest error is taken; none in a rebuilt pytree."""
+        known: tuple[Attempt, ...] = self.__dict__.get("ways", ())
+        return known
 
 
 class ConvergenceError(np.linalg.LinAlgError):

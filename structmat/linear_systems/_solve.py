@@ -28,10 +28,10 @@ from structmat.linear_systems._iteration import ByIteration
 from structmat.linear_systems._krylov_method import KrylovMethod
 from structmat.linear_systems._lsmr import LSMR
 from structmat.linear_systems._problem import Candidate, LinearSystem, Options
-from structmat.linear_systems._results import Solutions, SolveResult
+from structmat.linear_systems._results import Solutions, SolveResult, with_ways
 from structmat.linear_systems._stopping import relative_residual
 from structmat.linear_systems._superfast import Superfast
-from structmat.linear_systems._ways import Tried, settle
+from structmat.linear_systems._ways import Attempt, settle
 from structmat.linear_systems._written_out import is_written_out
 from structmat.operators import Identity, LinearOperator
 
@@ -390,7 +390,7 @@ class _Question(LinearSystem):
     def __init__(self, read: _Read, options: Options) -> None:
         super().__init__(read.op, read.preconditioner, read.right, options, read.xp)
         self.read = read
-        self.ways: list[Tried] = []
+        self.ways: list[Attempt] = []
         """What was tried."""
         self.iterations_made: float | None = None
         """The most iterations of the last try, infinitely many for all that there may be."""
@@ -447,7 +447,7 @@ class _Question(LinearSystem):
         elif found is not None:
             self._judge(found)
         residual = candidate.residual if found is None else found.residual
-        self.ways.append(Tried(way.name, residual, candidate.said))
+        self.ways.append(Attempt(way.name, residual, candidate.said))
 
     def _by_rule(self, way: Any, others: list[Any]) -> Candidate:
         """Return what a way without derivatives finds, with those of the implicit rule where there may be any.
@@ -562,11 +562,13 @@ class _Read(NamedTuple):
         found = self.result(x)
         return Candidate(Solutions(found.x, found.residual, None, 0), is_final=True)
 
-    def finished(self, result: SolveResult, ways: list[Tried]) -> SolveResult:
+    def finished(self, result: SolveResult, ways: list[Attempt]) -> SolveResult:
         """Return a result with solutions of the dtype and in the place that were asked for."""
         x = cast_back(result.x, self.dtype, self.xp)
         residual = without_axes_as_scalar(result.residual)
-        return result._replace(x=self.xp.matrix_transpose(x) if self.columns else x, residual=residual)
+        x = self.xp.matrix_transpose(x) if self.columns else x
+        found: SolveResult = with_ways(SolveResult(x, residual, result.iterations), ways)
+        return found
 
 
 def _read(A: LinearOperator, b: ArrayLike, owner: str, M: LinearOperator | None = None) -> _Read:

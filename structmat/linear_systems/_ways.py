@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, Protocol, TypeVar
 
-from structmat._arrays.typing import Array
+from structmat._arrays.libraries import rules_of
+from structmat._arrays.typing import Array, Namespace
+from structmat.operators import LinearOperator
 
+Fact = TypeVar("Fact")
 P_contra = TypeVar("P_contra", contravariant=True)
 
 
-class Tried(NamedTuple):
-    """A way that was tried, and what came of it.
+class Attempt(NamedTuple):
+    """A way to an answer that was tried, and what came of it; `SolveResult` and `SlogdetEstimate` list them.
 
     Examples
     --------
     >>> import numpy as np
     >>> import structmat as sm
     >>> A = sm.Toeplitz(0.5 ** np.arange(100)) + sm.Diagonal(np.linspace(1.0, 2.0, 100))
-    >>> [tried.way for tried in sm.solve(A, np.ones(100)).ways]
-    ['elimination']
+    >>> [attempt.way for attempt in sm.solve(A, np.ones(100)).ways]
+    ['closed form', 'elimination']
     """
 
     way: str
@@ -27,7 +30,28 @@ class Tried(NamedTuple):
     error: Array | None
     """The relative residuals of its solutions, or how far off its logarithms may be; None where it found none."""
     said: str = ""
-    """Why it has no answer, where it has none."""
+    """Why it has no answer where it has none, or how it was found."""
+
+    def __str__(self) -> str:
+        reached = "" if self.error is None else f"error {float(self.error.max()):.2g}"
+        return f"{self.way}: {', '.join(filter(None, (self.said, reached)))}"
+
+
+class Facts:
+    """A matrix, and what is found out of it: each thing once, when it is first asked for."""
+
+    def __init__(self, operator: LinearOperator, xp: Namespace) -> None:
+        self.operator = operator
+        """The matrix, in the precision of computations."""
+        self.xp = xp
+        self._facts: dict[Callable[..., Any], Any] = {}
+
+    def once(self, function: Callable[[LinearOperator, Namespace], Fact]) -> Fact:
+        """Return what a function finds out of the matrix, which it is asked for once."""
+        if function not in self._facts:
+            self._facts[function] = rules_of(self.xp).untraced(function)(self.operator, self.xp)
+        found: Fact = self._facts[function]
+        return found
 
 
 class Way(Protocol[P_contra]):
