@@ -136,10 +136,11 @@ def told_apart(*gaps: Gap) -> str:
     return "told apart" if apart == len(gaps) else "not told apart" if apart == 0 else "told apart in one place only"
 
 
-def alone(*gaps: Gap) -> str:
-    """Return in how many of two places LoRA is ahead on these tasks, by the intervals over the seeds."""
-    behind = sum(gap.mean < -gap.over_seeds for gap in gaps)
-    return ("in neither place", "in one place", "in both places")[behind]
+def where(apart: dict[str, bool]) -> str:
+    """Return in which of the two places something holds."""
+    names = {"intermediate": "in the first feed-forward layers alone", "query-value": "on query and value alone"}
+    places = [names[place] for place, holds in apart.items() if holds]
+    return places[0] if len(places) == 1 else "in both places" if places else "in neither place"
 
 
 def of_fair_runs(rows: list[Row]) -> list[str]:
@@ -163,9 +164,10 @@ def of_fair_runs(rows: list[Row]) -> list[str]:
         f"""**D C D and LoRA of its size are {told_apart(*two.values())}.** D C D minus LoRA r = 2 is
         {two[feed].both} in the first feed-forward layers and {two[query].both} on query and value; without CoLA
         {three_tasks[feed].both} and {three_tasks[query].both}.""",
-        f"""**LoRA r = 8** has {min(ratios):.1f} to {max(ratios):.1f} times the parameters. Over tasks of this kind the
-        two are {told_apart(*eight.values())}; on these tasks alone LoRA is ahead {alone(*eight.values())}. D C D minus
-        LoRA r = 8 is {eight[query].both} on query and value and {eight[feed].both} in the first feed-forward
+        f"""**LoRA r = 8** has {min(ratios):.1f} to {max(ratios):.1f} times the parameters. The intervals over tasks
+        leave D C D behind it {where({place: gap.mean < -gap.over_tasks for place, gap in eight.items()})}, those over
+        the seeds, of these tasks, {where({place: gap.mean < -gap.over_seeds for place, gap in eight.items()})}. D C D
+        minus LoRA r = 8 is {eight[query].both} on query and value and {eight[feed].both} in the first feed-forward
         layers.""",
         f"""**The place is {told_apart(places)}.** D C D in the first feed-forward layers minus D C D on query and value
         is {places.both}: {places.each}.""",
