@@ -10,7 +10,7 @@ library the arrays belong to. From the bottom up:
 - `levinson`: Levinson's recursion, for the determinant, and the compiled one of SciPy for a solution;
 - `recursion_by_blocks`: Levinson's recursion by blocks of rows, for the two vectors of the inverse;
 - `strang_preconditioner`: GMRES with Strang's circulant as preconditioner;
-- `refinement`: the loops that accept, refine and correct what these have found;
+- `refinement`: rows that ways solve one after the other, and the loops that refine and correct what these have found;
 - `triangular`: triangular matrices as power series, by Newton's iteration, in any library;
 - `accuracy_warnings`: the warnings that a result may be inaccurate;
 - `acceptance`: which solutions are accepted by their residuals, with entries or blocks;

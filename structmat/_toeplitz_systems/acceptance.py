@@ -21,11 +21,12 @@ from structmat._errors import warn_caller
 from structmat._toeplitz_systems import thresholds
 from structmat._toeplitz_systems.accuracy_warnings import warn_of_condition
 from structmat._toeplitz_systems.elimination import TriangularFactors
-from structmat._toeplitz_systems.refinement import first_accepted, refined_while_it_helps
+from structmat._toeplitz_systems.refinement import Rows, RowsWay, refined_while_it_helps
 from structmat._toeplitz_systems.scaling import extreme_exponents, is_ordinary
+from structmat._ways import settle
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from numpy.typing import NDArray
 
@@ -94,8 +95,11 @@ class AcceptedSystem(ABC):
         """Return the triangular factors of the matrix, or None where a pivot is zero."""
 
     @abstractmethod
-    def _solvers(self, count: int) -> Iterator[Callable[[NDArray[Any]], Any]]:
-        """Yield functions that solve `count` systems, more or less exactly, the fastest one first."""
+    def _ways(self, count: int) -> list[tuple[str, float | None, Callable[[NDArray[Any]], Any]]]:
+        """Return ways to solve `count` systems, more or less exactly, as the parts of a `RowsWay`.
+
+        A solver returns NaN where it has no solutions.
+        """
 
     @cached_property
     def factors(self) -> TriangularFactors:
@@ -187,9 +191,15 @@ class AcceptedSystem(ABC):
         if not np.all(self.row_sums):
             raise self._singular()
         allowed = thresholds.ROUNDING * _EPS * math.sqrt(self.n)
-        ways = (partial(self._solve_with_refinement, solver, allowed=allowed) for solver in self._solvers(len(b)))
-        x, errors = first_accepted(ways, b, allowed)
-        unsolved = errors > allowed
+        rows = Rows(b, allowed)
+        settle(
+            rows,
+            [
+                RowsWay(name, takes, partial(self._solve_with_refinement, solver, allowed=allowed))
+                for name, takes, solver in self._ways(len(b))
+            ],
+        )
+        x, unsolved = rows.x, rows.errors > allowed
         if np.any(unsolved) and self.n > thresholds.LARGEST:
             x[unsolved] = self._with_small_residuals(x[unsolved], b[unsolved], allowed)
         return x

@@ -1,4 +1,4 @@
-"""The loops that accept, refine and correct what a way of solving systems has found.
+"""Rows that ways solve one after the other, and the loops that refine and correct what a way has found.
 
 They serve systems with entries and with blocks, stacks, and triangles: a caller brings the ways, the residuals, and how
 errors are measured.
@@ -6,7 +6,8 @@ errors are measured.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -24,25 +25,51 @@ _EPS = float(np.finfo(float).eps)
 Found = TypeVar("Found")
 
 
-def first_accepted(
-    ways: Iterable[Callable[[NDArray[Any]], tuple[NDArray[Any], NDArray[Any]]]], b: NDArray[Any], allowed: float
-) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return for each row of b the first solution whose error is `allowed`, else that of the least error, and errors.
+@dataclass(frozen=True)
+class RowsWay:
+    """A way to the solutions for rows."""
 
-    A way returns solutions for rows and their errors. The next one is tried for what those before it do not solve.
-    """
-    x = np.zeros_like(b)
-    errors = np.full(len(b), np.inf)
-    unsolved = np.arange(len(b))
-    for way in ways:
-        new_x, new_errors = way(b[unsolved])
-        better = new_errors < errors[unsolved]
-        x[unsolved[better]] = new_x[better]
-        errors[unsolved[better]] = new_errors[better]
-        unsolved = unsolved[errors[unsolved] > allowed]
-        if not len(unsolved):
-            break
-    return x, errors
+    name: str
+    takes: float | None
+    """What it takes, in products with the matrix that take as long; None where it is not offered."""
+    solve: Callable[[NDArray[Any]], tuple[NDArray[Any], NDArray[Any]]]
+    """Returns solutions for rows, and their errors, which are infinite where there are none."""
+
+    def cost(self, rows: Rows) -> float | None:
+        """Return what it takes, for any rows."""
+        return self.takes
+
+    def run(self, rows: Rows) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Return solutions and errors for the rows that are not solved yet."""
+        return self.solve(rows.b[rows.unsolved])
+
+
+class Rows:
+    """Right-hand sides as rows: for each the first solution whose error is `allowed`, else that of the least error."""
+
+    def __init__(self, b: NDArray[Any], allowed: float) -> None:
+        self.b = b
+        self.allowed = allowed
+        self.x = np.zeros_like(b)
+        """The solutions so far."""
+        self.errors = np.full(len(b), np.inf)
+        """Their errors."""
+        self.unsolved = np.arange(len(b))
+        """Which rows have no solution that is accepted."""
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether all solutions are accepted."""
+        return not len(self.unsolved)
+
+    def take(self, way: RowsWay, others: list[Any]) -> None:
+        """Run a way for what those before it have not solved."""
+        unsolved = self.unsolved
+        x, errors = way.run(self)
+        better = errors < self.errors[unsolved]
+        self.x[unsolved[better]] = x[better]
+        self.errors[unsolved[better]] = errors[better]
+        self.unsolved = unsolved[self.errors[unsolved] > self.allowed]
 
 
 def refined_while_it_helps(

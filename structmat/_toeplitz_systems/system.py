@@ -40,7 +40,7 @@ from structmat._toeplitz_systems.strang_preconditioner import solve_by_iteration
 from structmat._toeplitz_systems.triangular import TriangularSystem
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from numpy.typing import NDArray
 
@@ -274,16 +274,27 @@ class ToeplitzSystem(AcceptedSystem):
             x += solver(residual)
         return False
 
-    def _solvers(self, count: int) -> Iterator[Callable[[NDArray[Any]], Any]]:
-        """Yield functions that solve `count` systems, more or less exactly, the fastest one first."""
-        if count <= thresholds.FEW and not self.ready and self.n >= thresholds.LONG:
-            yield self._solve_by_iteration
-        yield lambda b: self.rough_inverse.apply(b, numpy_namespace)
+    def _ways(self, count: int) -> list[tuple[str, float | None, Callable[[NDArray[Any]], Any]]]:
+        """Return ways to solve `count` systems: iteration, what two vectors of the inverse tell, and elimination."""
+        n = self.n
+        is_iterated = count <= thresholds.FEW and not self.ready and n >= thresholds.LONG
+        is_eliminated = n <= thresholds.LARGEST
+        return [
+            ("iteration", thresholds.GMRES_STEPS if is_iterated else None, self._solve_by_iteration),
+            ("inverse", n, lambda b: self.rough_inverse.apply(b, numpy_namespace)),
+            ("corrected inverse", 2 * n, self._solve_by_corrected_inverse),
+            ("elimination", n**2 if is_eliminated else None, self._solve_by_elimination),
+            ("recursion", None if is_eliminated else n * count + 2 * n, self._solve_by_recursion),
+        ]
+
+    def _solve_by_corrected_inverse(self, b: NDArray[Any]) -> NDArray[Any]:
+        """Return solutions by the inverse, whose vectors are corrected; NaN where these cannot be trusted."""
+        inverse = None
         if self._is_eliminated_soon or self._vectors_by_themselves[1] <= thresholds.TRUSTED:
             with suppress(np.linalg.LinAlgError):
-                self.inverse  # noqa: B018  # computed here, where an error of it is caught
-                yield lambda b: self.inverse.apply(b, numpy_namespace)
-        yield self._solve_by_elimination if self.n <= thresholds.LARGEST else self._solve_by_recursion
+                inverse = self.inverse
+        x: NDArray[Any] = np.full_like(b, np.nan) if inverse is None else inverse.apply(b, numpy_namespace)
+        return x
 
     def _solve_by_recursion(self, b: NDArray[Any]) -> NDArray[Any]:
         """Return solutions by a recursion; they are NaN where a leading section is singular."""

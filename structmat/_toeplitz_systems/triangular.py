@@ -48,7 +48,8 @@ from structmat._arrays.typing import Array, Namespace
 from structmat._fourier.embedding import fast_length
 from structmat._rules import Solver
 from structmat._toeplitz_systems import thresholds
-from structmat._toeplitz_systems.refinement import first_accepted
+from structmat._toeplitz_systems.refinement import Rows, RowsWay
+from structmat._ways import settle
 
 SUMS = 32
 """Up to so many coefficients of a product are computed by sums: as fast as transforms, and each one is accurate."""
@@ -288,8 +289,9 @@ class TriangularSystem:
         with np.errstate(all="ignore"):
             if len(self.c) < LONG:
                 return substitution(self.c, b)[:, self.order]
-            x, _ = first_accepted([self._by_newton, self._by_substitution], b, 1.0)
-        return x[:, self.order]
+            rows = Rows(b, 1.0)
+            settle(rows, (RowsWay("Newton", 1, self._by_newton), RowsWay("substitution", LONG, self._by_substitution)))
+        return rows.x[:, self.order]
 
     def _by_newton(self, b: Any) -> tuple[Any, Any]:
         """Return solutions by Newton's iteration, and their errors in units of what is accepted."""

@@ -1,8 +1,8 @@
 """Linear systems, least squares and log-determinants of any operator: by its closed form, or by other ways.
 
-The doors, each of which reads its arguments and takes its ways, the cheapest first, until its judge agrees:
+The doors, each of which reads its arguments and takes its ways, the cheapest first, until its judge agrees
+(`structmat._ways.settle`):
 
-- `_ways`: the loop that they share (`settle`), and what is told of the ways that were tried;
 - `_solve`: `solve` and `lstsq`, with the tables of their ways;
 - `_logdet`: `slogdet`, with the table of its ways;
 - `_posterior`: `posterior_variances`;
@@ -35,10 +35,9 @@ from structmat.linear_systems._gmres import GMRES
 from structmat.linear_systems._logdet import slogdet
 from structmat.linear_systems._lsmr import LSMR
 from structmat.linear_systems._posterior import PosteriorVariances, posterior_variances
-from structmat.linear_systems._results import ConvergenceError, SlogdetEstimate, SolveResult
+from structmat.linear_systems._results import Attempt, ConvergenceError, SlogdetEstimate, SolveResult
 from structmat.linear_systems._solve import lstsq, solve
 from structmat.linear_systems._superfast import Superfast
-from structmat.linear_systems._ways import Attempt
 
 __all__ = [
     "CG",

@@ -9,9 +9,9 @@ from structmat._arrays.libraries import device_of, namespace_of, rules_of
 from structmat._arrays.shapes import concat_last
 from structmat._arrays.typing import Array, Namespace
 from structmat._rules import Solver
+from structmat._ways import settle
 from structmat.linear_systems._problem import LinearSystem, Options
 from structmat.linear_systems._results import Solutions
-from structmat.linear_systems._ways import settle
 from structmat.operators import LinearOperator
 
 

@@ -24,6 +24,7 @@ from structmat._arrays.linear_algebra import (
 from structmat._arrays.namespaces import numpy_namespace
 from structmat._arrays.typing import Array, DType, Namespace
 from structmat._errors import ArgumentTypeError, ArgumentValueError
+from structmat._ways import settle
 from structmat.linear_systems._bands import logdet_by_band
 from structmat.linear_systems._direct_factor import MOST_WITHOUT_FACTOR, direct_logdet, may_have_factor
 from structmat.linear_systems._even_noise import as_toeplitz
@@ -37,10 +38,10 @@ from structmat.linear_systems._lanczos import (
 )
 from structmat.linear_systems._logdet_derivatives import with_derivatives
 from structmat.linear_systems._logdet_errors import error_of_cholesky, error_of_few_gaps, rounding_of
-from structmat.linear_systems._results import ConvergenceError, SlogdetEstimate, with_ways
+from structmat.linear_systems._problem import Facts
+from structmat.linear_systems._results import Attempt, ConvergenceError, SlogdetEstimate, with_ways
 from structmat.linear_systems._solve import require_operator
 from structmat.linear_systems._superfast import Superfast
-from structmat.linear_systems._ways import Attempt, Facts, settle
 from structmat.linear_systems._written_out import fits_as_last_resort, is_written_out
 from structmat.operators import LinearOperator, Submatrix
 

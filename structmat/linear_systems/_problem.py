@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 
@@ -13,9 +14,27 @@ from structmat._arrays.libraries import rules_of
 from structmat._arrays.typing import Array, Namespace
 from structmat.linear_systems._krylov_method import KrylovMethod
 from structmat.linear_systems._results import ConvergenceError, Solutions, SolveResult
-from structmat.linear_systems._ways import Facts
 from structmat.linear_systems._written_out import fits_as_last_resort, iterations_before_elimination
 from structmat.operators import LinearOperator
+
+Fact = TypeVar("Fact")
+
+
+class Facts:
+    """A matrix, and what is found out of it: each thing once, when it is first asked for."""
+
+    def __init__(self, operator: LinearOperator, xp: Namespace) -> None:
+        self.operator = operator
+        """The matrix, in the precision of computations."""
+        self.xp = xp
+        self._facts: dict[Callable[..., Any], Any] = {}
+
+    def once(self, function: Callable[[LinearOperator, Namespace], Fact]) -> Fact:
+        """Return what a function finds out of the matrix, which it is asked for once."""
+        if function not in self._facts:
+            self._facts[function] = rules_of(self.xp).untraced(function)(self.operator, self.xp)
+        found: Fact = self._facts[function]
+        return found
 
 
 @dataclass(frozen=True)
@@ -35,6 +54,8 @@ class Options:
     """Whether the user has left the choice of the way to the function."""
     positive: bool = False
     """Whether the matrix is positive definite; the nearest matrix is made positive definite too."""
+    remedy: str = ""
+    """What to do where there is no solution, if that is not what helps iteration."""
     other_method: str = ""
     """What to write for a matrix that may not be positive definite."""
     nearest: bool = False
@@ -145,6 +166,8 @@ class LinearSystem(Facts):
     def _advice(self) -> str:
         """Return what to do where no way solves a finite system."""
         op, options = self.operator, self.options
+        if options.remedy:
+            return options.remedy
         advice = "raise rtol or max_iter"
         if options.least_squares or options.owner != "solve":
             return advice

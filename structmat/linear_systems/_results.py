@@ -9,7 +9,31 @@ import numpy as np
 
 from structmat._arrays.typing import Array
 from structmat._krylov import Count
-from structmat.linear_systems._ways import Attempt
+
+
+class Attempt(NamedTuple):
+    """A way to an answer that was tried, and what came of it; `SolveResult` and `SlogdetEstimate` list them.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import structmat as sm
+    >>> A = sm.Toeplitz(0.5 ** np.arange(100)) + sm.Diagonal(np.linspace(1.0, 2.0, 100))
+    >>> [attempt.way for attempt in sm.solve(A, np.ones(100)).ways]
+    ['closed form', 'elimination']
+    """
+
+    way: str
+    """Its name, such as "elimination" or "GMRES"."""
+    error: Array | None
+    """The relative residuals of its solutions, or how far off its logarithms may be; None where it found none."""
+    said: str = ""
+    """Why it has no answer where it has none, or how it was found."""
+
+    def __str__(self) -> str:
+        reached = "" if self.error is None else f"error {float(self.error.max()):.2g}"
+        return f"{self.way}: {', '.join(filter(None, (self.said, reached)))}"
+
 
 Result = TypeVar("Result", bound=type)
 

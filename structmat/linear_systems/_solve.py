@@ -17,6 +17,7 @@ from structmat._arrays.shapes import broadcast_shapes, concat_last, is_vector
 from structmat._arrays.typing import Array, ArrayLike, DType, Namespace
 from structmat._errors import ArgumentTypeError, ArgumentValueError, warn_caller, warn_of_nan
 from structmat._krylov import Count
+from structmat._ways import settle
 from structmat.linear_systems._bands import ByBand
 from structmat.linear_systems._cg import CG
 from structmat.linear_systems._differentiable import Ways, lstsq_with_derivatives, solve_with_derivatives
@@ -28,10 +29,9 @@ from structmat.linear_systems._iteration import ByIteration
 from structmat.linear_systems._krylov_method import KrylovMethod
 from structmat.linear_systems._lsmr import LSMR
 from structmat.linear_systems._problem import Candidate, LinearSystem, Options
-from structmat.linear_systems._results import Solutions, SolveResult, with_ways
+from structmat.linear_systems._results import Attempt, Solutions, SolveResult, with_ways
 from structmat.linear_systems._stopping import relative_residual
 from structmat.linear_systems._superfast import Superfast
-from structmat.linear_systems._ways import Attempt, settle
 from structmat.linear_systems._written_out import is_written_out
 from structmat.operators import Identity, LinearOperator
 
@@ -182,6 +182,7 @@ def solve(
         is_limited=max_iter is not None,
         by_default=method is None and max_iter is None and isinstance(preconditioner, str),
         positive=assume == "positive definite" or (krylov is not None and krylov._needs_positive_definite),
+        remedy="" if asked_factor is None else "raise rtol, or lower that of the method",
         other_method="method=GMRES()" if assume == "general" else 'assume="general"',
         nearest=isinstance(preconditioner, str),
     )

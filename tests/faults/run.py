@@ -55,6 +55,7 @@ RELATED: dict[str, tuple[str, ...]] = {
         "**/test_toeplitz_triangular.py",
         "**/test_toeplitz_stacks.py",
     ),
+    "structmat/_ways.py": ("linear_systems/test_ways.py",),
     "structmat/_toeplitz_systems/blocks": ("**/test_block_toeplitz.py",),
     "structmat/_toeplitz_systems/inverse.py": (
         "**/test_toeplitz_solver.py",

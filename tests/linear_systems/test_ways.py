@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 
 import structmat as sm
-from structmat.linear_systems._ways import settle
+from structmat._ways import settle
 
 
 class Way:

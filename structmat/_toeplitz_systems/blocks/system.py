@@ -31,7 +31,7 @@ from structmat._toeplitz_systems.elimination import TriangularFactors, dense_fac
 from structmat._toeplitz_systems.refinement import corrected_by_itself, refined_to_the_last_digit
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from numpy.typing import NDArray
 
@@ -168,17 +168,21 @@ class BlockToeplitzSystem(AcceptedSystem):
         rows, columns = (np.tile(shifts, self.blocks) for shifts in (self.row_shifts, self.column_shifts))
         return _times_powers_of_two(super().solve(_times_powers_of_two(b, rows)), columns)
 
-    def _solvers(self, count: int) -> Iterator[Callable[[NDArray[Any]], Any]]:
-        """Yield functions that solve `count` systems, more or less exactly, the fastest one first."""
-        is_few = count * thresholds.BLOCK_ROWS <= self.n and not self.ready
-        if is_few or not self.can_recur:
-            yield self._solve_by_iteration
-        if self.inverse is not None:
-            yield self.inverse
-        if self.n <= thresholds.LARGEST:
-            yield self._solve_by_elimination
-        elif self.can_recur and not is_few:
-            yield self._solve_by_iteration
+    def _ways(self, count: int) -> list[tuple[str, float | None, Callable[[NDArray[Any]], Any]]]:
+        """Return ways to solve `count` systems; iteration is first for few ones, and where a recursion takes long."""
+        n, is_eliminated = self.n, self.n <= thresholds.LARGEST
+        is_few = count * thresholds.BLOCK_ROWS <= n and not self.ready
+        iteration = thresholds.BLOCK_STEPS if is_few or not self.can_recur else None if is_eliminated else n**2
+        return [
+            ("iteration", iteration, self._solve_by_iteration),
+            ("inverse", n * self.p if self.can_recur else None, self._solve_by_inverse),
+            ("elimination", n**2 if is_eliminated else None, self._solve_by_elimination),
+        ]
+
+    def _solve_by_inverse(self, b: NDArray[Any]) -> NDArray[Any]:
+        """Return solutions by the inverse that the recursion finds; NaN where that is not at all accurate."""
+        x: NDArray[Any] = np.full_like(b, np.nan) if self.inverse is None else self.inverse(b)
+        return x
 
     def _solve_by_iteration(self, b: NDArray[Any]) -> NDArray[Any]:
         """Return solutions by iteration, or NaN."""
