@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import pickle
+from pathlib import Path
 from typing import Any
 
 import hypothesis.strategies as st
@@ -13,7 +14,10 @@ import pytest
 from hypothesis import given
 
 import structmat as sm
+from structmat._arrays.namespaces import numpy_namespace
+from structmat._toeplitz_systems import BlockToeplitzSystem, ToeplitzSystem
 from structmat._ways import settle
+from structmat.linear_systems import _logdet, _solve
 
 
 class Way:
@@ -48,6 +52,40 @@ def test_nothing_is_asked_after_a_way_that_costs_nothing_and_answers():
     ways = [Way(0, True), Way(0, True)]
     settle(Problem(), ways)
     assert [way.times_asked for way in ways] == [1, 0]
+
+
+def turned(names):
+    """Return names in their order, a way that comes again after others in brackets with how often it does."""
+    counted = {name: names.count(name) for name in names}
+    return ", ".join(name if count == 1 else f"{name} ({count})" for name, count in counted.items())
+
+
+def by_cost(ways, problem):
+    costs = [(way.cost(problem), k, way.name) for k, way in enumerate(ways)]
+    return [name for cost, _, name in sorted(each for each in costs if each[0] is not None)]
+
+
+def offered(system, count):
+    return [name for takes, name in sorted((takes, name) for name, takes, _ in system._ways(count) if takes)]
+
+
+def test_the_tables_of_ways_are_those_of_the_guide():
+    few, many = (_logdet._LogDeterminant(series(n, 1.0), None, "slogdet", numpy_namespace) for n in (100, 2000))
+    small, large = (ToeplitzSystem(c, c) for c in (0.9 ** np.arange(300), 0.9 ** np.arange(5000)))
+    blocks = BlockToeplitzSystem(*[np.stack([np.eye(2)] * 100)] * 2)
+    tables = {
+        "`solve`, to 1,024 rows": turned([way.name for way in _solve._WAYS]),
+        "`solve`, above": turned([way.name for way in _solve._WAYS_OF_LARGE]),
+        "`lstsq`": turned([way.name for way in _solve._WAYS_OF_LEAST_SQUARES]),
+        "`slogdet`, to 1,024 rows": turned(by_cost(_logdet._WAYS, few)),
+        "`slogdet`, above": turned(by_cost(_logdet._WAYS, many)),
+        "`Toeplitz.solve`, from 129 rows": turned(offered(small, 1)),
+        "`Toeplitz.solve`, above 4,096": turned(offered(large, 1)),
+        "`BlockToeplitz.solve`, from 129 rows": turned(offered(blocks, 1)),
+    }
+    guide = (Path(__file__).parents[2] / "docs/guide/conventions.md").read_text("utf-8")
+    rows = guide.partition("| function | ways")[2].partition("\n\n")[0].splitlines()[2:]
+    assert rows == [f"| {function} | {ways} |" for function, ways in tables.items()]
 
 
 def series(n, noise, seed=0):
