@@ -235,6 +235,7 @@ LIBRARIES = {
 REPRODUCERS: dict[str, str] = {
     "PyLops, NonStationaryConvolve1D: the dense matrix is not that of the products. Expected: equal columns.": """\
 import numpy as np, pylops
+
 filters = np.array([[1.0, 2.0, 3.0], [1.0, 2.0, 3.0]])
 A = pylops.signalprocessing.NonStationaryConvolve1D((10,), filters, ih=(3, 6))
 first = np.eye(10)[0]
@@ -242,6 +243,7 @@ print(A.matvec(first)[:3], A.todense()[:3, 0])
 """,
     "PyLops, FFT with real=True: the dense matrix is real. Expected: the complex products with unit vectors.": """\
 import numpy as np, pylops
+
 A = pylops.signalprocessing.FFT(8, real=True)
 print(A.dtype, A.todense().dtype)
 print(A.matvec(np.eye(8)[1])[1], A.todense()[1, 1])
@@ -249,6 +251,7 @@ print(A.matvec(np.eye(8)[1])[1], A.todense()[1, 1])
     "PyLops, real operators that fill an array of zeros of their own dtype: the imaginary part of a vector is "
     "dropped, with a warning of NumPy. Expected: the product, as MatrixMult and Restriction have it, or an error.": """\
 import numpy as np, pylops
+
 x = 1j * np.arange(4.0)
 print(pylops.MatrixMult(np.eye(4)).matvec(x), pylops.FirstDerivative((4,), kind="forward").matvec(x))
 print(pylops.VStack([pylops.MatrixMult(np.eye(4))]).matvec(x))
@@ -256,6 +259,7 @@ print(pylops.VStack([pylops.MatrixMult(np.eye(4))]).matvec(x))
     "PyLops, Restriction and LinearRegression: complex vectors end in an error of NumPy within. Expected: the "
     "product, or an error that names the dtype of the operator.": """\
 import numpy as np, pylops
+
 try:
     pylops.Restriction(4, [1, 3]).rmatvec(1j * np.arange(2.0))
 except Exception as error:
@@ -264,11 +268,13 @@ except Exception as error:
     "linear_operator, ZeroLinearOperator: the dtype is lost. Expected: float64.": """\
 import torch
 from linear_operator.operators import ZeroLinearOperator
+
 A = ZeroLinearOperator(4, 5, dtype=torch.float64)
 print(A.dtype, A.to_dense().dtype, A.mT.dtype)
 """,
     "CoLA, with cola-plum-dispatch: a sum by + of two Dense operators. Expected: a sum, as cola.ops.Sum makes it.": """\
 import cola, torch
+
 A = cola.ops.Dense(torch.eye(2))
 try:
     A + A
