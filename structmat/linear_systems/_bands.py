@@ -15,9 +15,8 @@ from structmat._arrays.namespaces import numpy_namespace
 from structmat._arrays.typing import Array, Namespace
 from structmat.linear_systems._logdet_errors import error_of_factor
 from structmat.linear_systems._problem import Candidate, LinearSystem
-from structmat.linear_systems._results import Solutions
 from structmat.linear_systems._stack_members import members, with_flat_batch
-from structmat.linear_systems._stopping import is_as_small_as_rounding, relative_residual
+from structmat.linear_systems._stopping import judged
 from structmat.operators import LinearOperator, Toeplitz
 
 if TYPE_CHECKING:
@@ -326,11 +325,8 @@ class ByBand:
             if is_lost.any():
                 found[is_lost], left[is_lost] = 0, right[is_lost]
             x, residual = (xp.asarray(each, device=device_of(b)) for each in (found, left))
-            relative = relative_residual(residual, b, xp)
-            done = relative <= system.options.rtol
-            if not bool(xp.all(done)):
-                done = done | is_as_small_as_rounding(A, x, residual, b, xp)
-        return Candidate(Solutions(x, relative, done, 0))
+            solutions = judged(A, x, residual, b, system.options.rtol, xp)
+        return Candidate(solutions)
 
 
 def _solution(parts: BandedParts, b: Numbers) -> tuple[Numbers, Numbers]:

@@ -15,7 +15,7 @@ from structmat._toeplitz_systems import RankError
 from structmat.linear_systems._problem import Candidate, LinearSystem
 from structmat.linear_systems._results import Solutions
 from structmat.linear_systems._stack_members import members, with_flat_batch
-from structmat.linear_systems._stopping import is_as_small_as_rounding, relative_residual
+from structmat.linear_systems._stopping import judged
 from structmat.linear_systems._superfast import (
     OperatorFactor,
     Series,
@@ -131,12 +131,7 @@ def solutions_by_factor(factor: OperatorFactor, system: LinearSystem) -> Solutio
     """Return solutions; good enough are those that leave `rtol`, or nothing but the rounding of their precision."""
     op, b, rtol, xp = system.operator, system.b, system.options.rtol, system.xp
     x = factor.solve(b, rtol, xp)
-    residual = b - op._matvec(x, xp)
-    relative = relative_residual(residual, b, xp)
-    done = relative <= rtol
-    if rules_of(xp).is_traced(done) or not bool(xp.all(done)):
-        done = done | is_as_small_as_rounding(op, x, residual, b, xp)
-    return Solutions(x, relative, done, 0)
+    return judged(op, x, b - op._matvec(x, xp), b, rtol, xp)
 
 
 def readable_series(op: LinearOperator, xp: Namespace) -> Series | None:

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
 from structmat._arrays.arithmetic import euclidean_norm
+from structmat._arrays.libraries import rules_of
 from structmat._arrays.typing import Array, Namespace
+from structmat.linear_systems._results import Solutions
 from structmat.linear_systems._scaling import norm_or_one, operator_norm
 from structmat.operators import LinearOperator
 
@@ -87,3 +89,12 @@ def is_as_small_as_rounding(A: LinearOperator, x: Array, residual: Array, b: Arr
     rounding = _ROUNDING_OF_RESIDUAL * eps * operator_norm(A, b, xp) * euclidean_norm(x, xp)
     residual_norm = euclidean_norm(residual, xp)
     return (residual_norm <= rounding) & (residual_norm < euclidean_norm(b, xp))
+
+
+def judged(A: LinearOperator, x: Array, residual: Array, b: Array, rtol: float, xp: Namespace) -> Solutions:
+    """Return solutions of a direct way: good enough are those that leave `rtol`, or nothing but rounding errors."""
+    relative = relative_residual(residual, b, xp)
+    done = relative <= rtol
+    if rules_of(xp).is_traced(done) or not bool(xp.all(done)):
+        done = done | is_as_small_as_rounding(A, x, residual, b, xp)
+    return Solutions(x, relative, done, 0)

@@ -858,7 +858,7 @@ def test_backward_errors_are_those_of_each_row():
     wrong[-1] *= 1 + 1e-6
     assert system._residuals_and_errors(wrong[None], exact[None])[1] > 5e-7
     x = np.linalg.solve(dense, wrong)
-    assert system._becomes_exact(x, b, lambda residual: np.linalg.solve(dense, residual))
+    assert system._becomes_exact(x, b, lambda residual: np.linalg.solve(dense, residual), system._product_by_sums)
     assert abs(b - dense @ x)[-1] < 1e-12 * b[-1]
 
 
@@ -873,7 +873,8 @@ def test_long_solution_is_refused_if_a_correction_changes_it_by_more_than_a_hund
     _, (found,) = system._solve_with_refinement(lambda _: next(answers, change * x), b, 1e-13)
     assert 0 < error < 1e-15
     assert (found > 10 * error) == (change > 0.01)
-    assert system._becomes_exact(x[0].copy(), b[0], lambda residual: change * x[0]) == (change < 0.01)
+    quickly = system._becomes_exact(x[0].copy(), b[0], lambda residual: change * x[0], system._product_by_sums)
+    assert quickly == (change < 0.01)
 
 
 def test_corrections_are_bounded_by_the_least_eigenvalue():
@@ -886,3 +887,27 @@ def test_corrections_are_bounded_by_the_least_eigenvalue():
     errors = system._residuals_and_errors((scipy.linalg.toeplitz(c) @ exact)[None], wrong[None])[1][:, 0]
     assert abs(wrong - exact).max() <= system._largest_correction(errors)[0] * abs(wrong).max() < 1e-2
     assert np.isinf(ToeplitzSystem(c, c / 2 + np.eye(1, n)[0] / 2)._largest_correction(errors))
+
+
+@settings(max_examples=60)
+@given(st.integers(129, 400), st.integers(0, 2**32 - 1), st.integers(0, 5), st.floats(-16, 0))
+def test_what_is_accepted_as_one_vector_is_accepted_among_rows(n, seed, kind, digits):
+    """The two forms of the judge agree: the faster one accepts nothing that the other would not."""
+    rng, t = np.random.default_rng(seed), np.arange(n)
+    series = [0.9**t, np.exp(-((t / 5) ** 2)), np.cos(t / 3), 1 / (1.0 + t), rng.standard_normal(n), np.exp(-t / 30.0)]
+    c, r = series[kind].copy(), series[kind if seed % 2 else seed % 6].copy()
+    c[0] = r[0] = c[0] * (1 + 10**digits)
+    system, b = ToeplitzSystem(c, r), rng.standard_normal(n)
+
+    def solver(v):
+        return solve_by_recursion(system.constants, v)
+
+    with np.errstate(all="ignore"):
+        x = solver(b)
+        is_accepted = system._becomes_exact(x, b, solver, system._product_by_sums)
+        _, errors = system._residuals_and_errors(b[None], x[None])
+    if is_accepted:
+        allowed = thresholds.ROUNDING * np.finfo(float).eps * math.sqrt(n)
+        assert errors[0, 0] <= allowed
+        _, refined = system._solve_with_refinement(solver, b[None], allowed)
+        assert refined[0] <= allowed
