@@ -59,8 +59,8 @@ _running: ContextVar[tuple[str, ...]] = ContextVar("_running", default=())
 _written: ContextVar[tuple[Path, ...]] = ContextVar("_written", default=())
 """The files that it has written so far."""
 
-_FULL = (errno.ENOSPC, errno.EDQUOT)
-"""The numbers of the errors of a full disk."""
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""The numbers of the errors of a disk that is full, or that takes no more of a user or no larger file."""
 
 _LISTS = ("--n-factors", "--block-sizes")
 """The options whose value is a list, with commas or spaces between."""

@@ -276,6 +276,18 @@ def test_numbers_of_factors_are_lists_with_commas_or_spaces(cli, folder):
         assert (status, {row["block_size"] for row in json.loads(out)["rows"]}) == (0, {"min", 2})
 
 
+@pytest.mark.parametrize("number", [errno.EDQUOT, errno.EFBIG])
+def test_a_disk_that_takes_no_more_of_a_user_or_no_larger_file_is_full_too(cli, folder, monkeypatch, number):
+    def full(descriptor):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", full)
+    status, _, err = cli("fit", "W.npy", "--out", "f.safetensors")
+    told = f"structmat fit: error: f.safetensors: {os.strerror(number)}; nothing of it is written"
+    assert (status, err[: len(told)]) == (1, told)
+    assert not Path("f.safetensors").exists()
+
+
 def test_a_full_disk_says_which_files_are_whole(cli, folder, monkeypatch):
     """And of a sweep that what is done is kept."""
     inner = os.fsync
