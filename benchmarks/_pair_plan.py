@@ -46,11 +46,11 @@ class Arm:
 ARMS = (
     Arm("clipping", "cdd-apart", 3, BEST, seeds=tuple(range(10))),
     Arm("clipping", "cdd-unclipped", 3, BEST),
-    Arm("clipping", "cdd-factors", 3, BEST),
+    Arm("clipping", "cdd-factors", 3, BEST, seeds=tuple(range(10))),
     Arm("clipping", "lora-apart", 2, BEST_OF_LORA, beside=("lora", 2)),
     Arm("place", "cdd", 3, BEST_OF_FEED_FORWARD, "upper-intermediate"),
-    Arm("form", "product-cdc", 384, {"goemotions": TRIED, "banking77": (0.1,)}, seeds=(0, 1, 2)),
-    Arm("form", "product-dc", 192, {"goemotions": (0.1,), "banking77": (0.1,)}, seeds=(0, 1, 2)),
+    Arm("form", "product-cdc", 384, {"goemotions": TRIED, "banking77": (0.1,)}),
+    Arm("form", "product-dc", 192, {"goemotions": (0.1,), "banking77": (0.1,)}),
 )
 """The forms have 1,152 numbers in a layer of 384 x 384, as D C D has. So has C3A with blocks of 128, one matrix of
 circulant blocks; its runs are those of `fair_adapters.py`."""

@@ -422,17 +422,22 @@ def places_table(named: list[Row], earlier: list[Row], costs: str) -> str:
 def of_clipping(rows: list[Row], fair: list[Row]) -> list[str]:
     """Return the sentences on how gradients are clipped."""
     points = of_pairs(rows, fair)
-    apart = gaps(rows, fair, next(arm for arm in ARMS if arm.method == "cdd-apart"))
-    first, second = (
-        interval(over_seeds({task: values[seeds] for task, values in apart.items()}))
-        for seeds in (slice(5), slice(5, None))
-    )
+
+    def halves(method: str) -> tuple[str, str]:
+        """Return the gain with the first five seeds, whose baselines others share, and with those that followed."""
+        found = gaps(rows, fair, next(arm for arm in ARMS if arm.method == method))
+        parts = ({task: values[seeds] for task, values in found.items()} for seeds in (slice(5), slice(5, None)))
+        first, second = (interval(over_seeds(part)) for part in parts)
+        return first, second
+
+    apart, factors = halves("cdd-apart"), halves("cdd-factors")
     return [
         f"clipped at 1 each by its own norm, D C D gains {points['cdd-apart, query-value']}",
         f"not clipped {points['cdd-unclipped, query-value']}",
         f"all together at 1 by the norm that the gradients of the factors have {points['cdd-factors, query-value']}",
         f"LoRA r = 2, each by its own norm, {points['lora-apart, query-value']}",
-        f"The first five seeds alone gave {first} for clipping apart, and the five that followed {second}",
+        f"""The first five seeds alone gave {apart[0]} for clipping apart and {factors[0]} by the norm of the factors'
+        gradients, and the seeds that followed {apart[1]} and {factors[1]}""",
     ]
 
 
