@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
 
@@ -80,11 +80,15 @@ class ArgumentTypeError(ArgumentError, TypeError):
 
 
 @contextmanager
-def naming(place: str) -> Iterator[None]:
-    """Add to errors of arguments the place where they arise, for example which of many layers."""
+def naming(place: str | Callable[[], str]) -> Iterator[None]:
+    """Add to errors of arguments the place where they arise, for example which of many layers.
+
+    Around a loop over the places it is a function that returns the one of the moment.
+    """
     try:
         yield
     except ArgumentError as error:
+        place = place() if callable(place) else place
         raise type(error)(error.owner, error.argument, f"{error.text}, in {place}") from error
 
 

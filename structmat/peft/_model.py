@@ -302,16 +302,20 @@ class CDDModel(BaseTuner):
         """Refuse what cannot be merged before the first layer is, and find the weights that have to be untied."""
         super()._check_merge_allowed()
         owners: Counter[Any] = Counter()
-        for module in self.model.modules():
+        modules = dict(self.model.named_modules())
+        for module in modules.values():
             owners.update(module._parameters.values())
-        for path, layer in self.model.named_modules():
-            if isinstance(layer, CDDTunerModule):
-                with naming(path):
+        place = ""
+        with naming(lambda: place):
+            for path, layer in modules.items():
+                if isinstance(layer, CDDTunerModule):
+                    place = path
                     weights = layer.require_own_weight()
-                layer.shared_weights = set()
-                for name, weight in weights.items():
-                    if owners[weight] > 1:
-                        layer.shared_weights.add(name)
+                    shared = set()
+                    for name, weight in weights.items():
+                        if owners[weight] > 1:
+                            shared.add(name)
+                    layer.to_merge = weights, shared
 
     def merge_adapter(self, adapter_names: list[str] | None = None, safe_merge: bool = False) -> None:
         """Merge adapters into the weights of all layers, or of none of them if an error comes.

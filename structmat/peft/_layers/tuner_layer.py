@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from structmat._errors import ArgumentTypeError, ArgumentValueError
 from structmat.peft._config import CDDConfig
 from structmat.peft._layers.mixture import mixture_of
-from structmat.peft._layers.tuner_module import CDDTunerModule, Merged
+from structmat.peft._layers.tuner_module import CDDTunerModule, Merged, QuantizedWeight
 from structmat.torch import CDDAdapter, CDDLinear
 from structmat.torch._adapters.adapter import Init
 from structmat.torch._adapters.options import AdapterOptions
@@ -82,6 +82,7 @@ class CDDTunerLayer(CDDTunerModule):
             raise ArgumentTypeError("CDDTunerLayer", "base_layer", text)
         self.in_features, self.out_features = map(int, features)
         self._kind = kind or CDDLinear
+        self._weight_names = self._kind._weight_names(inner)
         self._had_names = False
         if base_layer is not inner and not self._kind._calls_base:
             text = (
@@ -217,13 +218,13 @@ class CDDTunerLayer(CDDTunerModule):
         """
         return self._kind._laid_out(self.get_base_layer(), self.cdd_adapters[adapter].dense())
 
-    def require_own_weight(self) -> dict[str, Tensor]:
+    def require_own_weight(self) -> dict[str, Any]:
         """Return the weights to merge into; refuse where the change would be lost.
 
         Returns
         -------
         dict of str to Tensor
-            By name; none of a quantised layer, which keeps its own.
+            By name; for a quantised layer `QuantizedWeight`.
 
         Raises
         ------
@@ -235,12 +236,12 @@ class CDDTunerLayer(CDDTunerModule):
         """
         base = self.get_base_layer()
         backend = self.quantization_backend
-        weights: dict[str, Tensor] = {}
+        weights: dict[str, Any] = {}
         problem = ""
         if isinstance(base, TrainableTokensWrapper):
             problem = "the layer has the trained rows of a tied embedding, by trainable_token_indices; save it unmerged"
         elif backend is None:
-            for name in self._kind._weight_names(base):
+            for name in self._weight_names:
                 weights[name] = own_weight(base, "CDDTunerLayer", name, overwrite=True)
             if not self._kind._multiplies_by_weight(base, (self.in_features, self.out_features)):
                 problem = f"the weight of {type(base).__name__} is not what it multiplies by"
@@ -248,6 +249,7 @@ class CDDTunerLayer(CDDTunerModule):
             require_whole(base, "CDDTunerLayer", overwrite=True)
             if not backend.supports_merge:
                 problem = f"PEFT cannot merge into weights that {backend.backend_name} quantised; keep the adapter"
+            weights["weight"] = QuantizedWeight(self)
         if problem:
             raise ArgumentTypeError("CDDTunerLayer", None, problem)
         if is_never_called(self) and any(adapter.dense().any() for adapter in self.cdd_adapters.values()):
@@ -269,11 +271,7 @@ class CDDTunerLayer(CDDTunerModule):
             Empty if the layer has no such adapter.
         """
         found: Any = self.cdd_adapters._modules.get(adapter)
-        return {} if found is None else dict.fromkeys(self._kind._weight_names(self.get_base_layer()), found)
-
-    def _parts(self, adapter: str, base: nn.Module) -> Sequence[tuple[CDDAdapter, tuple[str, ...]]]:
-        found: Any = self.cdd_adapters._modules.get(adapter)
-        return [] if found is None else [(found, self._kind._weight_names(base))]
+        return {} if found is None else dict.fromkeys(self._weight_names, found)
 
     def _summed(self, base: Any, weights: Mapping[str, Tensor], merged: Merged, sign: int = 1) -> dict[str, Tensor]:
         plus = partial(weight_plus_change, vectors=merged.vectors, gain=sign * merged.gain)

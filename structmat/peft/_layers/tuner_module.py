@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from contextlib import nullcontext
 from operator import attrgetter
 from typing import Any, NamedTuple
@@ -18,7 +18,7 @@ from structmat.torch import CDDAdapter
 from structmat.torch._layers.base_weight import dtype_and_device, owner_of, stored_as
 from structmat.torch._model.model_state import as_before_on_error
 
-__all__ = ["CDDTunerModule", "Merged"]
+__all__ = ["CDDTunerModule", "Merged", "QuantizedWeight"]
 
 _is_meta = attrgetter("is_meta")
 
@@ -32,6 +32,28 @@ class Merged(NamedTuple):
     """The weights by name, as they were before; those of a quantised layer are not kept."""
 
 
+class QuantizedWeight:
+    """The weight of a quantised layer, whose `data` are computed from what the layer stores; set, they are quantised.
+
+    PEFT knows how.
+    """
+
+    is_meta = False
+
+    def __init__(self, layer: CDDTunerModule) -> None:
+        self._layer = layer
+
+    @property
+    def data(self) -> Tensor:
+        """The values."""
+        values: Tensor = self._layer.get_base_weight()
+        return values
+
+    @data.setter
+    def data(self, values: Tensor) -> None:
+        self._layer.set_base_weight(values)
+
+
 class CDDTunerModule(nn.Module, BaseTunerLayer):
     """A module with CDD adapters, whose changes add up; what its kinds share."""
 
@@ -42,10 +64,10 @@ class CDDTunerModule(nn.Module, BaseTunerLayer):
     """The changes by name of the adapter."""
     cdd_alpha: dict[str, float]
     """What they are multiplied by, unless scaled."""
-    shared_weights: set[str] | None
-    """The names of the weights that other modules of the model have too: they keep them when this is merged.
+    to_merge: tuple[dict[str, Any], set[str]] | None
+    """What `require_own_weight` returns, and the names of those weights that other modules of the model have too.
 
-    The model says so where it merges, after it has asked `require_own_weight`; None everywhere else.
+    The model says so where it merges, and the other modules keep their weights then; None everywhere else.
     """
 
     def __init__(self, base_layer: nn.Module) -> None:
@@ -54,7 +76,7 @@ class CDDTunerModule(nn.Module, BaseTunerLayer):
         self._disable_adapters = False
         self.merged_adapters: list[str] = []
         self._merged: list[list[Merged]] = []  # the changes of each of the merged adapters
-        self.shared_weights = None
+        self.to_merge = None
         self._shared: dict[str, nn.Parameter] = {}  # while a merged layer has a weight of its own: the shared one
         self.cast_input_dtype_enabled = True
         self.cdd_adapters = nn.ModuleDict()
@@ -88,37 +110,13 @@ class CDDTunerModule(nn.Module, BaseTunerLayer):
         """
         raise NotImplementedError
 
-    def require_own_weight(self) -> dict[str, Tensor]:
+    def require_own_weight(self) -> dict[str, Any]:
         """Return the weights to merge into, by name; refuse where the change would be lost."""
         raise NotImplementedError
 
-    def _parts(self, adapter: str, base: nn.Module) -> Sequence[tuple[CDDAdapter, tuple[str, ...]]]:
-        """Return the changes of one adapter, each with the names of the weights that one sum changes."""
-        raise NotImplementedError
-
     def _summed(self, base: Any, weights: Mapping[str, Tensor], merged: Merged, sign: int = 1) -> dict[str, Tensor]:
-        """Return weights plus a change, or minus it, in the layouts of the base layer."""
+        """Return weights that one change belongs to plus it, or minus it, in the layouts of the base layer."""
         raise NotImplementedError
-
-    def _weights(self, base: Any, names: Iterable[str]) -> dict[str, Tensor]:
-        """Return weights of the base layer by name; of a quantised one, their values."""
-        if self.quantization_backend is not None:
-            return {name: self.get_base_weight() for name in names}
-        weights = {}
-        for name in names:
-            module, own = owner_of(base, name)
-            weights[name] = getattr(module, own).data
-        return weights
-
-    def _assign(self, base: Any, values: Mapping[str, Tensor]) -> None:
-        """Set the values of weights of the base layer, which stay the same parameters."""
-        if self.quantization_backend is not None:
-            for value in values.values():
-                self.set_base_weight(value)
-            return
-        for name, value in values.items():
-            module, own = owner_of(base, name)
-            getattr(module, own).data = value
 
     # ---- merging
 
@@ -143,32 +141,39 @@ class CDDTunerModule(nn.Module, BaseTunerLayer):
             If the layer is quantised in a way that cannot be merged, computes its weight, or has a part of it, as in
             FSDP and in ZeRO-3 of DeepSpeed, outside of ``deepspeed.zero.GatheredParameters``.
         """
-        shared, self.shared_weights = self.shared_weights, None
-        if shared is None:
-            self.require_own_weight()
+        found, self.to_merge = self.to_merge, None
+        weights, shared = found or (self.require_own_weight(), set())
+        if any(map(_is_meta, weights.values())):
+            weights = self.require_own_weight()  # accelerate may have brought others to the device meanwhile
         # In inference mode the merged weight would become a tensor that autograd refuses for good.
         with torch.inference_mode(mode=False), torch.no_grad():
-            own = [name for name in check_adapters_to_merge(self, adapter_names) if name in self.cdd_adapters]
+            active: Any = self._active_adapter  # without properties of PEFT, as in forward passes
+            if adapter_names is None:
+                adapter_names = [active] if isinstance(active, str) else active
+            to_merge = check_adapters_to_merge(self, adapter_names)
+            own = list(filter(self.cdd_adapters._modules.__contains__, to_merge))
             # One is merged whole or not at all.
             with as_before_on_error(self) if len(own) > 1 else nullcontext():
                 for name in own:
-                    self._merge_one(name, shared or (), safe=safe_merge)
+                    self._merge_one(name, weights, shared, safe=safe_merge)
 
-    def _merge_one(self, name: str, shared: Collection[str], *, safe: bool) -> None:
+    def _merge_one(self, name: str, weights: dict[str, Any], shared: Collection[str], *, safe: bool) -> None:
         """Merge one adapter: all of its changes, or none if one is refused."""
+        if any(map(_is_meta, weights.values())):
+            text = "the weight is on the device meta, without values: merge before offloading"
+            raise ArgumentValueError(type(self).__name__, None, text)
         base = self.get_base_layer()
+        parts: dict[CDDAdapter, dict[str, Tensor]] = {}
+        for weight_name, adapter in self.changes(name).items():  # one may be that of several weights
+            parts.setdefault(adapter, {})[weight_name] = weights[weight_name].data
         kept: list[Merged] = []
         sums: dict[str, Tensor] = {}
-        for adapter, names in self._parts(name, base):
-            weights = self._weights(base, names)
-            if any(map(_is_meta, weights.values())):
-                text = "the weight is on the device meta, without values: merge before offloading"
-                raise ArgumentValueError(type(self).__name__, None, text)
-            copies = [vector.detach().clone() for vector in adapter.vectors.forward()]
-            record = Merged(copies, adapter.gain, weights)
-            for weight_name, merged in self._summed(base, weights, record).items():
-                sums[weight_name] = stored_as(weights[weight_name], merged)
-            kept.append(record if self.quantization_backend is None else record._replace(before=dict.fromkeys(names)))
+        for adapter, before in parts.items():
+            copies = list(map(torch.clone, adapter.vectors.forward()))
+            record = Merged(copies, adapter.gain, before)
+            for weight_name, merged in self._summed(base, before, record).items():
+                sums[weight_name] = stored_as(before[weight_name], merged)
+            kept.append(record if self.quantization_backend is None else record._replace(before=dict.fromkeys(before)))
         for merged in sums.values():
             if safe and not torch.isfinite(merged).all():
                 raise ValueError(f"NaNs detected in the merged weights. The adapter {name} seems to be broken")
@@ -176,8 +181,10 @@ class CDDTunerModule(nn.Module, BaseTunerLayer):
         for weight_name in {*shared} & sums.keys() - self._shared.keys():
             module, own = owner_of(base, weight_name)
             self._shared[weight_name] = old = getattr(module, own)
-            setattr(module, own, nn.Parameter(old.data, requires_grad=old.requires_grad))
-        self._assign(base, sums)
+            weights[weight_name] = nn.Parameter(old.data, requires_grad=old.requires_grad)
+            setattr(module, own, weights[weight_name])
+        for weight_name, merged in sums.items():
+            weights[weight_name].data = merged
         self._merged.append(kept)
         self.merged_adapters.append(name)
 
@@ -186,7 +193,7 @@ class CDDTunerModule(nn.Module, BaseTunerLayer):
 
         These are the changes as they were merged, though scales or vectors may be others now.
         """
-        if not self.merged:
+        if not self.merged_adapters:
             warnings.warn("Already unmerged. Nothing to do.", stacklevel=2)
         with torch.inference_mode(mode=False), torch.no_grad():
             base = self.get_base_layer()
@@ -203,21 +210,25 @@ class CDDTunerModule(nn.Module, BaseTunerLayer):
 
     def _unmerge_one(self, base: Any, merged: Merged) -> None:
         """Take one change out of the weights."""
-        weights = self._weights(base, merged.before)
-        if self.quantization_backend is not None:
-            self._assign(base, self._summed(base, weights, merged, sign=-1))
-            return
-        # Old weights come back bit for bit, unless a merged one is another now: somebody may have loaded or cast it, or
-        # merged into it by a layer that shares it. Then the change is subtracted.
-        expected = self._summed(base, merged.before, merged)
+        weights: dict[str, Any] = {}
         restored: dict[str, Tensor] = {}
-        for name, weight in weights.items():
-            if torch.allclose(expected[name].to(weight), weight, rtol=0, atol=0, equal_nan=True):
-                restored[name] = merged.before[name].to(weight)
+        if self.quantization_backend is not None:
+            weights["weight"] = QuantizedWeight(self)
+        else:
+            # Old weights come back bit for bit, unless a merged one is another now: somebody may have loaded or cast
+            # it, or merged into it by a layer that shares it. Then the change is subtracted.
+            for name, expected in self._summed(base, merged.before, merged).items():
+                module, own = owner_of(base, name)
+                weights[name] = getattr(module, own)
+                now = weights[name].data
+                if torch.allclose(expected.to(now), now, rtol=0, atol=0, equal_nan=True):
+                    restored[name] = merged.before[name].to(now)
         if len(restored) < len(weights):
-            for name, value in self._summed(base, weights, merged, sign=-1).items():
-                restored.setdefault(name, stored_as(weights[name], value))
-        self._assign(base, restored)
+            values = {name: weight.data for name, weight in weights.items()}
+            for name, value in self._summed(base, values, merged, sign=-1).items():
+                restored.setdefault(name, stored_as(values[name], value))
+        for name, value in restored.items():
+            weights[name].data = value
 
     # ---- scaling
 

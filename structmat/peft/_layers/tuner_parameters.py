@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
@@ -190,9 +190,6 @@ class CDDTunerParameters(CDDTunerModule):
         """
         return laid_out(self._stack(parameter), self.changes(adapter)[parameter].dense())
 
-    def _parts(self, adapter: str, base: nn.Module) -> Sequence[tuple[CDDAdapter, tuple[str, ...]]]:
-        return [(change, (name,)) for name, change in self.changes(adapter).items()]
-
     def _summed(self, base: Any, weights: Mapping[str, Tensor], merged: Merged, sign: int = 1) -> dict[str, Tensor]:
         ((name, weight),) = weights.items()
         total = torch.empty_like(weight)
@@ -204,7 +201,7 @@ class CDDTunerParameters(CDDTunerModule):
             own.copy_(weight_plus_change(matrix, vectors, sign * merged.gain))
         return {name: total}
 
-    def require_own_weight(self) -> dict[str, Tensor]:
+    def require_own_weight(self) -> dict[str, Any]:
         """Return the parameters to merge into; refuse where the change would be lost.
 
         Returns

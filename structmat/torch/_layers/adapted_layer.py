@@ -105,7 +105,7 @@ class AdaptedLayer(AdaptedModule):
         cls, base: Any, changes: Sequence[Change], call: Callable[..., Any], x: Tensor, *args: Any, **kwargs: Any
     ) -> Any:
         """Return what `call`, which is the base or calls it, returns for some arguments, with changes added up."""
-        outputs = bound(call, args, kwargs) if args or kwargs else call
+        outputs = bound(call, args, kwargs)
         if x.is_nested and cls._row_axes is not None:
             return cls._of_nested(base, changes, outputs, x, cls._row_axes)
         y: Tensor | None = None
@@ -203,5 +203,5 @@ class AdaptedLayer(AdaptedModule):
 
 
 def bound(call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Callable[[Tensor], Any]:
-    """Return a call with further arguments as a function of the inputs alone."""
-    return lambda x: call(x, *args, **kwargs)
+    """Return a call with further arguments as a function of the inputs alone; without these it is the call itself."""
+    return (lambda x: call(x, *args, **kwargs)) if args or kwargs else call

@@ -150,7 +150,8 @@ class CDDLinear(AdaptedLayer):
     @classmethod
     def _summed(cls, base: Any, weights: Mapping[str, Tensor], plus: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
         weight = weights["weight"]
-        return {"weight": plus(weight.T).T if has_transposed_weight(base) else plus(weight)}
+        is_transposed = type(base) is not nn.Linear and has_transposed_weight(base)
+        return {"weight": plus(weight.T).T if is_transposed else plus(weight)}
 
     @classmethod
     def _laid_out(cls, base: Any, change: Tensor) -> Tensor:

@@ -60,7 +60,9 @@ class ModelState:
                     self._buffers.append((module, name, buffer))
             if isinstance(module, CDDAdapter):
                 self._alphas.append((module, module.alpha))
-        self._parameters = [(each, each.data, each.requires_grad, each.grad) for each in model.parameters()]
+        self._parameters: list[tuple[nn.Parameter, Tensor, bool, Tensor | None]] = []
+        for each in model.parameters():
+            self._parameters.append((each, each.data, each.requires_grad, each.grad))
         self._values: dict[int, tuple[Tensor, Tensor]] = {}
 
     def keep(self, tensor: Tensor) -> None:
