@@ -108,8 +108,8 @@ class LinearSystem(Facts):
 
     @property
     def takes_turns(self) -> bool:
-        """Whether iteration takes turns with a direct factor."""
-        return False
+        """Whether iteration may take turns with a factor; a rule of derivatives has ways that were chosen before."""
+        return True
 
     @property
     def may_have_factor(self) -> bool:

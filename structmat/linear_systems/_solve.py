@@ -433,8 +433,9 @@ class _Question(LinearSystem):
 
     @property
     def takes_turns(self) -> bool:
-        """Whether iteration takes turns with a direct factor; not where each number of iterations is compiled."""
-        return not rules_of(self.xp).compiles and self.may_have_factor
+        """Whether iteration takes turns with a direct factor; not where no value can be looked at in between."""
+        is_hidden = any(map(rules_of(self.xp).is_traced, [self.b, *self.operator._arrays()]))
+        return not is_hidden and self.may_have_factor
 
     def take(self, way: Any, others: list[Any]) -> None:
         """Run a way, with derivatives, and keep its solutions, with a note of what it said."""

@@ -532,6 +532,33 @@ def test_gradients_by_a_factor_that_is_kept(factors_made: list[Any]) -> None:
 # The factor as a method that is asked for
 
 
+@pytest.mark.parametrize("library", ["numpy", "torch", "jax"])
+def test_every_library_leaves_iteration_for_the_factor(library: str) -> None:
+    """Iteration for a whole series with little noise would take hundreds of steps."""
+    n, backend = 1100, backends.get(library)
+    lag = np.arange(n)
+    T = sm.Toeplitz(backend.asarray(np.exp(-0.5 * (lag / 3.0) ** 2)))
+    noise = sm.Diagonal(backend.asarray(1e-6 * (1 + np.random.default_rng(0).random(n))))
+    found = sm.solve(T + noise, backend.asarray(np.cos(lag**2.0)), rtol=1e-8)
+    assert int(found.iterations) == 0
+    assert float(found.residual) <= 1e-8
+
+
+def test_gradients_of_a_whole_series_that_iteration_solves_in_torch() -> None:
+    """Iteration takes turns with a factor, within the rule of derivatives too."""
+    torch = pytest.importorskip("torch")
+    lag = np.arange(1100)
+    c = torch.tensor(0.9**lag, requires_grad=True)
+    noise, b = torch.full((1100,), 0.1, dtype=torch.float64), torch.ones(1100, dtype=torch.float64)
+    noise[0] = 0.2
+    found = sm.solve(sm.Toeplitz(c) + sm.Diagonal(noise), b)
+    assert 0 < found.iterations < 50
+    (gradient,) = torch.autograd.grad(found.x.sum(), c)
+    x = found.x.detach().numpy()  # the gradient is minus the sum of x_i x_j along both diagonals of a lag
+    assert gradient[0] == pytest.approx(-np.sum(x**2))
+    assert gradient[1] == pytest.approx(-2 * np.sum(x[1:] * x[:-1]))
+
+
 @settings(max_examples=20, deadline=None)
 @given(
     name=st.sampled_from(sorted(KERNELS)),

@@ -92,8 +92,9 @@ class BlockToeplitz(Planned):
 
     A solution is accepted if its residual is at the level of rounding in every row, and a further correction would
     hardly change it. One that is not is refined. If that does not help, the dense matrix is eliminated, which is
-    possible up to 4,096 rows. For larger matrices a solution with a larger residual comes with a warning. It is an
-    error if the recursion finds no accurate inverse or determinant, or would take minutes. Components of different
+    possible up to 4,096 rows. For larger matrices a solution with a larger residual comes with a warning. Where the
+    recursion finds no accurate inverse or determinant, or would take minutes, the matrix is eliminated up to 12,247
+    rows, which take 1.2 GB, and above it is an error. Components of different
     units may differ in size by any factor.
 
     Sums with a `Diagonal`, and chosen rows and columns of these, have a direct factor if they are positive definite and

@@ -480,7 +480,7 @@ class Toeplitz(ConstantDiagonals):
         A solution is accepted if its residual is at the level of rounding in every row, and a further correction would
         hardly change it. One that is not is refined. If that does not help, the dense matrix is eliminated, which is
         possible up to 4,096 rows. For larger matrices a solution with a small residual above that level comes with a
-        warning, and one with a large residual is an error.
+        warning. One with a large residual is eliminated up to 12,247 rows, which take 1.2 GB, and an error above.
 
         References
         ----------
