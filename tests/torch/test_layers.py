@@ -13,7 +13,8 @@ torch = pytest.importorskip("torch")
 from torch import nn
 from torch.nn.utils.prune import l1_unstructured
 
-from structmat.torch import CDDConv, CDDEmbedding, CDDLinear
+from structmat import ArgumentTypeError
+from structmat.torch import CDDConv, CDDEmbedding, CDDExperts, CDDLinear
 from tests.torch.common import (
     KINDS,
     dense,
@@ -312,6 +313,12 @@ def test_from_delta():
     (lambda: CDDLinear(4, 4)([1.0]), TypeError, "x must be a torch.Tensor, got list"),
     (lambda: CDDLinear(4, 4)(torch.ones(2, 4, dtype=torch.int64)), TypeError, "x must be of a floating dtype"),
     (lambda: CDDLinear(4, 4, r=8), TypeError, "unexpected keyword argument 'r'"),
+    (lambda: CDDLinear(4, 4, n_matrices=3), ArgumentTypeError, "CDDLinear: n_matrices is that of the base"),
+    (
+        lambda: CDDExperts(nn.ParameterDict({"up": torch.ones(3, 6, 4)}), ["up"], n_matrices=3),
+        ArgumentTypeError,
+        "CDDExperts: n_matrices is that of the base",
+    ),
 ])  # fmt: skip
 def test_what_is_refused(make, error, text):
     with pytest.raises(error, match=text):

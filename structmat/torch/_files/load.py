@@ -217,8 +217,7 @@ def _require_alike(changes: Mapping[str, CDDAdapter], stored: Stored) -> None:
         differing = sorted(changes.keys() ^ stored.vectors.keys())
         raise ArgumentValueError("load_adapter", "folder", f"has other layers than the model: {differing[:3]}")
     for path, own in changes.items():
-        batch = (own.n_matrices,) if own.n_matrices is not None else ()
-        _require_fit(path, stored, own.layout.shape, batch)
+        _require_fit(path, stored, own.layout.shape, own.lead)
         require_shapes(path, stored, own.vector_shapes)
         if own.factor_scale != stored.options.factor_scale:
             text = f"has factor_scale={stored.options.factor_scale}, the model {own.factor_scale}"
@@ -249,11 +248,11 @@ def _bases(model: nn.Module, stored: Stored) -> dict[str, nn.Module]:
     return found
 
 
-def _require_fit(path: str, stored: Stored, shape: tuple[int, int], batch: tuple[int, ...]) -> None:
+def _require_fit(path: str, stored: Stored, shape: tuple[int, int], lead: tuple[int, ...]) -> None:
     """Refuse vectors that are not those which the settings tell for a change of a shape, or for a stack of these."""
     with naming(path):
         told = CDDLayout(shape, stored.options.n_factors, stored.options.block_size, owner="load_adapter")
-    require_shapes(path, stored, tuple((*batch, *each) for each in told.vector_shapes))
+    require_shapes(path, stored, tuple((*lead, *each) for each in told.vector_shapes))
 
 
 def require_shapes(path: str, stored: Stored, wanted: tuple[tuple[int, ...], ...]) -> None:

@@ -56,8 +56,7 @@ class AdaptedLayer(AdaptedModule):
             # What the caller gave comes first.
             if options.get(key) is None:
                 options[key] = value
-        # A layer has one matrix: `n_matrices` among the options is an error.
-        adapter = CDDAdapter(in_features, out_features, n_matrices=None, **options)
+        adapter = self._new_adapter(in_features, out_features, None, options)
         if base is not None:
             self._prepare(base, adapter)
         self.base = base

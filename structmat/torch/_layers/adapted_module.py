@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import nn
 
+from structmat._errors import ArgumentTypeError
 from structmat.torch._adapters.adapter import CDDAdapter
 from structmat.torch._layers.base_weight import owner_of
 
@@ -18,6 +19,16 @@ class AdaptedModule(nn.Module):
 
     base: Any
     """The frozen module, or None."""
+
+    @classmethod
+    def _new_adapter(
+        cls, in_features: int, out_features: int, n_matrices: int | None, options: Mapping[str, Any]
+    ) -> CDDAdapter:
+        """Return new changes of the size that the base has; refuse options that tell another number of matrices."""
+        if "n_matrices" in options:
+            text = "is that of the base, and no option of a layer: leave it out; CDDAdapter alone takes it"
+            raise ArgumentTypeError(cls.__name__, "n_matrices", text)
+        return CDDAdapter(in_features, out_features, n_matrices=n_matrices, **options)
 
     def _changes(self) -> dict[str, CDDAdapter]:
         """Return the changes by the ends of their paths in the plain model.

@@ -106,8 +106,8 @@ class CDDExperts(AdaptedModule):
         """Return new changes for a parameter, with a dtype and the device that suit the base unless these are given."""
         stack = stack_of(base, name, "CDDExperts")
         given = {key: value for key, value in options.items() if value is not None}
-        sizes = stack.in_features, stack.out_features
-        return CDDAdapter(*sizes, n_matrices=stack.n_experts, **dtype_and_device(base) | given)
+        options = dtype_and_device(base) | given
+        return CDDExperts._new_adapter(stack.in_features, stack.out_features, stack.n_experts, options)
 
     def _adopt(self, base: nn.Module, adapters: Mapping[str, Any]) -> None:
         """Take a base and its changes."""
