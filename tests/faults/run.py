@@ -42,7 +42,7 @@ STATE = ROOT / "build" / "faults.jsonl"
 RESULTS = HERE / "results.md"
 
 RELATED: dict[str, tuple[str, ...]] = {
-    "structmat/_arrays/linear_algebra.py": ("**/test_hermitian.py", "**/test_logdet.py"),
+    "structmat/_arrays/linear_algebra.py": ("**/test_hermitian.py", "**/test_logdet.py", "**/test_superfast.py"),
     "structmat/_files.py": ("torch/test_half_changes.py",),
     "structmat/_fourier": ("**/test_fourier.py", "**/test_prepared.py", "operators/test_laws.py"),
     "structmat/_fourier/blocks.py": ("**/test_block_toeplitz.py",),
@@ -63,6 +63,7 @@ RELATED: dict[str, tuple[str, ...]] = {
         "**/test_toeplitz_triangular.py",
     ),
     "structmat/_toeplitz_systems/schur.py": ("**/test_toeplitz_cholesky.py",),
+    "structmat/_toeplitz_systems/superfast/conditional.py": ("**/test_posterior.py",),
     "structmat/_toeplitz_systems/superfast/band.py": ("**/test_channels.py", "**/test_series.py", "**/test_logdet.py"),
     "structmat/linear_systems": ("**/test_linear_systems.py", "**/test_preconditioners.py"),
     "structmat/linear_systems/_bands.py": ("**/test_bands.py",),
@@ -75,8 +76,11 @@ RELATED: dict[str, tuple[str, ...]] = {
     "structmat/operators": ("operators/test_laws.py", "operators/test_algebra.py", "operators/test_closed_forms.py"),
     "structmat/_torch_rules.py": ("**/test_rules.py", "operators/test_torch.py", "**/test_linear_systems.py"),
     "structmat/_jax_rules.py": ("**/test_rules.py", "operators/test_jax.py", "**/test_linear_systems.py"),
+    "structmat/fit/_alternation.py": ("fit/test_result.py", "fit/test_objective.py", "fit/test_starts_and_steps.py"),
+    "structmat/fit/_levenberg_marquardt.py": ("fit/test_second_order.py", "fit/test_starts_and_steps.py"),
     "structmat/fit/_low_rank_product.py": ("fit/test_low_rank_start.py",),
     "structmat/fit/_low_rank_start.py": ("fit/test_low_rank_start.py",),
+    "structmat/fit/_product_derivatives.py": ("fit/test_second_order.py",),
     "structmat/fit/_phase_objective.py": ("fit/test_phase_masks.py",),
     "structmat/fit": (
         "fit/test_objective.py",
@@ -92,6 +96,13 @@ RELATED: dict[str, tuple[str, ...]] = {
         "torch/test_adapter.py",
     ),
     "structmat/torch/_adapters": ("torch/test_bank.py",),
+    "structmat/torch/_layers/linear.py": (
+        "torch/test_linear_weights.py",
+        "torch/test_layer_laws.py",
+        "torch/test_layers.py",
+        "torch/test_autograd.py",
+        "torch/test_adapter.py",
+    ),
     "structmat/torch/_layers/attention.py": ("torch/test_attention.py", "peft/test_attention.py"),
     "structmat/torch/_layers/changed_call.py": ("torch/test_attention.py", "torch/test_experts.py"),
     "structmat/torch/_files": ("torch/test_low_bits.py", "torch/test_files.py"),

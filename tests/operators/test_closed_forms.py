@@ -572,3 +572,11 @@ def test_the_determinant_of_a_block_circulant_matrix_and_its_error_take_one_tran
     )
     sm.slogdet(sm.BlockCirculant(np.random.default_rng(0).standard_normal((2, 2, 4))))
     assert len(made) == 1
+
+
+@pytest.mark.parametrize(("shape", "b"), [((7, 5), 3), ((6, 9), 3), ((5, 8), 4)])
+def test_the_nearest_block_circulant_matrix_is_its_own_nearest_one(shape: tuple[int, int], b: int) -> None:
+    A = np.random.default_rng(0).standard_normal(shape)
+    there = sm.BlockCirculant.nearest(A, b).to_dense()
+    np.testing.assert_allclose(sm.BlockCirculant.nearest(there, b).to_dense(), there, atol=1e-14)
+    assert abs(np.sum((A - there) * there)) < 1e-12  # as what is left is orthogonal to all of them
