@@ -304,7 +304,7 @@ class _LogDeterminant(Facts):
         self.owner = owner
         self.best: SlogdetEstimate | None = None
         self.failure: Exception | None = None
-        """The first error of a way."""
+        """The first error of a way that another one may do without."""
         self.ways: list[Attempt] = []
         """What was tried."""
 
@@ -317,10 +317,11 @@ class _LogDeterminant(Facts):
         """Run a way, and keep its result where that has a smaller error."""
         try:
             found = way.run(self)
-        except (np.linalg.LinAlgError, ArgumentValueError) as error:  # maybe by rounding errors, which others have not
-            if self.method is not None:
+        except (np.linalg.LinAlgError, ArgumentValueError) as error:
+            is_refused = isinstance(error, ArgumentValueError) and self.best is None  # no other way may serve either
+            if self.method is not None or is_refused:
                 raise
-            self.failure = self.failure or error
+            self.failure = self.failure or error  # maybe by rounding errors, which others have not
             self.ways.append(Attempt(way.name, None, str(error)))
             return
         if found is None:
