@@ -318,8 +318,9 @@ class _LogDeterminant(Facts):
         try:
             found = way.run(self)
         except (np.linalg.LinAlgError, ArgumentValueError) as error:
-            is_refused = isinstance(error, ArgumentValueError) and self.best is None  # no other way may serve either
-            if self.method is not None or is_refused:
+            # No other way takes what is refused, and under torch.func none can tell whether it has failed too.
+            is_last = isinstance(error, ArgumentValueError) or rules_of(self.xp).is_differentiated([])
+            if self.method is not None or (is_last and self.best is None):
                 raise
             self.failure = self.failure or error  # maybe by rounding errors, which others have not
             self.ways.append(Attempt(way.name, None, str(error)))
