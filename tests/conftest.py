@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import gc
-import importlib.util
-import mmap
 import os
 import signal
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -32,17 +29,6 @@ SCIPY_MARKERS = (
 )  # fmt: skip
 
 
-def compiler_knows(flag: str) -> bool:
-    """Whether the compiler of JAX has a flag: it ends the process where it is given one that it does not know."""
-    found = importlib.util.find_spec("jaxlib")
-    for folder in (found and found.submodule_search_locations) or ():
-        for file in Path(folder).glob("*.so"):
-            with file.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as text:
-                if text.find(flag.encode()) >= 0:
-                    return True
-    return False
-
-
 def pytest_configure(config: pytest.Config) -> None:
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in what a shell runs in the background
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -54,9 +40,6 @@ def pytest_configure(config: pytest.Config) -> None:
     # A fifth to a quarter of the time of tests of JAX is the compiler's, which optimises code that runs once. What JAX
     # makes of a program before that, such as its fusions, is as users have it.
     os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
-    # These emitters lower each program through many passes of MLIR, which take a third of the compiler's time.
-    if compiler_knows("xla_cpu_use_fusion_emitters") and "fusion_emitters" not in os.environ.get("XLA_FLAGS", ""):
-        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_use_fusion_emitters=false".strip()
     for name in SCIPY_MARKERS:  # some tests of SciPy are run on our operators, and import with its markers
         config.addinivalue_line("markers", f"{name}: a marker of SciPy's test suite")
 
