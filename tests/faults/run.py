@@ -100,6 +100,7 @@ RELATED: dict[str, tuple[str, ...]] = {
         "torch/test_linear_weights.py",
         "torch/test_layer_laws.py",
         "torch/test_layers.py",
+        "peft/test_layer.py",
         "torch/test_autograd.py",
         "torch/test_adapter.py",
     ),

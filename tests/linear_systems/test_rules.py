@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import itertools
 import re
 import subprocess
 import sys
@@ -130,6 +131,16 @@ def jax() -> Any:
     if jax.tree_util.all_leaves([Dense(0)]):  # not yet, by another of these tests
         importlib.import_module("structmat.jax").register_operator(Dense)
     return jax
+
+
+@backends.on("numpy", "torch", "jax")
+def test_elimination_counts_the_exchanges_of_rows(backend: backends.Backend) -> None:
+    """All orders of three rows, of which half have an odd number of exchanges."""
+    orders = np.array(list(itertools.permutations(range(3))))
+    matrices = (np.diag([4.0, -5.0, 6.0]) + 1.0)[orders]
+    found = rules_of(backend.xp).elimination(backend.asarray(matrices)).slogdet()
+    for ours, expected in zip(found, np.linalg.slogdet(matrices), strict=True):
+        np.testing.assert_allclose(backend.to_numpy(ours), expected, rtol=1e-5)
 
 
 @pairs

@@ -183,6 +183,15 @@ def mixed_layers(dtype: torch.dtype = torch.float32) -> tuple[Any, list[CDDTuner
     return model, list(model.base_model.model), [layer.weight.detach().clone() for layer in model.base_model.model]
 
 
+@pytest.mark.parametrize("shape", [(4, 6), (6, 6)])
+def test_the_change_of_a_layer_that_stores_the_transposed_weight_is_transposed(shape: tuple[int, int]) -> None:
+    """Of a square layer no shape would tell."""
+    model = get_peft_model(nn.Sequential(Conv1D(*shape)), CDDConfig(target_modules=["0"], init_weights=False))
+    (layer,) = model.base_model.model
+    x = torch.randn(3, shape[1])
+    torch.testing.assert_close(layer(x), layer.base_layer(x) + x @ layer.get_delta_weight("default"))
+
+
 def test_active_adapters_sum_merged_or_not() -> None:
     model, (layer, transposed), weights = mixed_layers()
     x = torch.randn(2, 6)
