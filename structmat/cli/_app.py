@@ -231,8 +231,7 @@ def run(arguments: Sequence[str]) -> int:
         sys.stderr.write(f"{owner}: interrupted\n")
         return _INTERRUPTED
     except BrokenPipeError:  # whoever reads the output has stopped, as `head` does
-        with contextlib.suppress(OSError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_unwritten_output()
         return _FAILURE
     except (CycloptsError, CommandError) as error:
         sys.stderr.write(f"{owner}: error: {printable(one_line(error))}\n")
@@ -240,8 +239,18 @@ def run(arguments: Sequence[str]) -> int:
     except _FAULTS as error:
         text, status = _told(error, command)
         sys.stderr.write(f"{owner}: error: {printable(text)}\n")
+        _drop_unwritten_output()
         return status
     return 0
+
+
+def _drop_unwritten_output() -> None:
+    """Drop output that nobody takes: at its end Python would write it again, and replace the exit status by 120."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _warn(owner: str, text: Warning | str, *_: Any, **__: Any) -> None:

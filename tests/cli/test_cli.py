@@ -398,8 +398,12 @@ def test_empty_values_are_refused_by_name(cli, folder, option, form):
 FIT = "import sys, structmat.cli as c; sys.exit(c.main(['fit', 'W.npy', '--out', 'o.safetensors']))"
 
 
-def test_what_cannot_be_printed_is_written_all_the_same(folder):
-    with subprocess.Popen([sys.executable, "-c", FIT], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_what_cannot_be_printed_is_written_all_the_same(folder, unbuffered):
+    environment = os.environ | {"PYTHONUNBUFFERED": unbuffered}
+    with subprocess.Popen(
+        [sys.executable, "-c", FIT], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
+    ) as process:
         process.stdout.close()  # the reader leaves
         err = process.stderr.read()
         assert (process.wait(), err) == (1, b"")
@@ -407,11 +411,16 @@ def test_what_cannot_be_printed_is_written_all_the_same(folder):
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
-def test_what_finds_no_room_in_the_output_is_written_all_the_same(folder):
+@pytest.mark.parametrize("unbuffered", ["", "1"])  # output that is buffered fails once more at the end of Python
+def test_what_finds_no_room_in_the_output_is_written_all_the_same(folder, unbuffered):
+    environment = os.environ | {"PYTHONUNBUFFERED": unbuffered}
     with open("/dev/full", "w") as full:  # noqa: PTH123
-        done = subprocess.run([sys.executable, "-c", FIT], stdout=full, stderr=subprocess.PIPE, check=False)
+        done = subprocess.run(
+            [sys.executable, "-c", FIT], stdout=full, stderr=subprocess.PIPE, env=environment, check=False
+        )
     assert done.returncode == 1
     assert done.stderr.startswith(b"structmat fit: error: ")
+    assert done.stderr.count(b"\n") == 1
     assert sm.io.load("o.safetensors").error > 0
 
 

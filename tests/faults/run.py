@@ -44,6 +44,7 @@ RESULTS = HERE / "results.md"
 RELATED: dict[str, tuple[str, ...]] = {
     "structmat/_arrays/linear_algebra.py": ("**/test_hermitian.py", "**/test_logdet.py", "**/test_superfast.py"),
     "structmat/_files.py": ("torch/test_half_changes.py",),
+    "structmat/cli/_app.py": ("cli/test_cli.py",),
     "structmat/_fourier": ("**/test_fourier.py", "**/test_prepared.py", "operators/test_laws.py"),
     "structmat/_fourier/blocks.py": ("**/test_block_toeplitz.py",),
     "structmat/_fourier/diagonals.py": ("**/test_trigonometric.py", "operators/test_spectral_multiplier.py"),

@@ -22,6 +22,7 @@ ON_THEIR_OWN = {
     "operators._base": "the hooks, by whose names tests go through all operators",
     "_krylov": "single steps of iterations, and when they end",
     "_toeplitz_systems": "recursions and factors, of which a solver takes one by sizes that tests cannot reach",
+    "_ways": "which of the ways to an answer is taken, with ways and costs of a test's own",
     "linear_systems": "when a solution or an estimate is accepted, step by step",
     "fit": "starts, steps and bounds: of a result nobody sees which of them has made it",
     "torch": "the mathematics of changes, low bits, and the kinds of layers, which PEFT's layers share",
