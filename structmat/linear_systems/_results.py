@@ -110,8 +110,9 @@ class SlogdetEstimate(NamedTuple):
     """How far off `logabsdet` may be: the standard error of an estimate, else of a factor, measured, or of rounding.
 
     It is **estimated** from the spread of random vectors, where there are fewer of them than unknowns; **measured** by
-    products with a direct or dense factor, to which rounding errors are added; of a closed form, and of a grid with few
-    missing rows, it is the rounding of the sum of logarithms, without the condition number.
+    products with a factor, or with the inverse of a Toeplitz matrix or of a grid with few missing rows, to which
+    rounding errors are added; **bounded** by the rounding errors of the eigenvalues of other closed forms, and where
+    parameters are the factors of the determinant by that of the sum of their logarithms.
     """
 
     @property
