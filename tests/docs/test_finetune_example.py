@@ -140,6 +140,7 @@ def test_a_log_says_how_far_a_run_is(example, model, tmp_path, capsys):
 
 
 def test_the_quick_comparison_says_how_long_it_takes(example, model, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(example, "load_task", lambda *_: ([], []))
     monkeypatch.setattr(example._Session, "do", lambda *_: sys.exit(3))
     for options, is_told in ([], True), (["--seeds", "0,1"], False):
         with pytest.raises(SystemExit):
