@@ -83,16 +83,6 @@ def test_examples_run(page: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     assert blocks or page.name not in EXECUTED
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("number", range(3))
-def test_a_block_of_readme_runs_alone_and_twice(number: int) -> None:
-    """As CI runs it, but in the environment of the tests, and the likelihood of a shorter series."""
-    pytest.importorskip("transformers")
-    script = load(ROOT / ".ci/run_readme_blocks.py")
-    block = script.blocks((ROOT / "README.md").read_text("utf-8"))[number]
-    script.run_twice(sys.executable, block.source.replace("n = 100_000", "n = 1_000"))
-
-
 def test_ci_finds_the_blocks_of_readme_and_what_they_need() -> None:
     script = load(ROOT / ".ci/run_readme_blocks.py")
     text = (ROOT / "README.md").read_text("utf-8")
