@@ -12,6 +12,7 @@ import scipy.sparse.linalg
 import torch
 
 import structmat as sm
+from structmat._arrays.namespaces import numpy_namespace
 from tests.backends import Backend, on
 from tests.cases import in_one_test
 
@@ -54,6 +55,20 @@ def test_kernels_act_on_what_lies_beyond_the_edges(backend: Backend, boundary: A
         np.asarray(op.to_dense()) for op in (sm.GridConvolution.from_kernel(kernel, (4, 5), boundary), near.eig()[1])
     )
     np.testing.assert_allclose(np.diagonal(V.conj().T @ A @ V), near.eigvals(), atol=1e-12)
+
+
+@in_one_test("boundary", [*product(BOUNDARIES, repeat=2)])
+@in_one_test("sizes, own", [((4, 5), (3, 3)), ((3, 2), (5, 3)), ((1, 6), (1, 11))])
+def test_sums_over_windows_are_the_products_by_transforms(sizes: Any, own: Any, boundary: Any) -> None:
+    rng = np.random.default_rng(0)
+    count, side = int(np.prod(own)), int(np.prod(sizes))
+    kernels = rng.standard_normal(count), rng.standard_normal((2, count)) + 1j * rng.standard_normal((2, count))
+    for kernel in kernels:
+        A = sm.GridConvolution(kernel, own, sizes, boundary)
+        for x in (rng.standard_normal(side), rng.standard_normal((3, 2, side)) * (1 + 2j)):
+            for op in (A, A.T):
+                wanted = op._plan_by_transforms(numpy_namespace).apply(x, numpy_namespace)
+                np.testing.assert_allclose(op.matvec(x), wanted, atol=1e-12)
 
 
 @on("numpy", "torch")

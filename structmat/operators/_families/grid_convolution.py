@@ -8,13 +8,14 @@ from math import prod
 from typing import Any
 
 from structmat._arguments import as_floating, grid, wrong_shape
-from structmat._arrays.libraries import device_of, namespace_of
+from structmat._arrays.libraries import device_of, is_numpy, namespace_of
 from structmat._arrays.shapes import along_axes, padded
 from structmat._arrays.typing import Array, ArrayLike, Namespace
 from structmat._fourier.embedding import fast_length
 from structmat._fourier.grids import as_grid, from_grid
 from structmat._fourier.multilevel import MultilevelConvolution
 from structmat._fourier.plans import Plan
+from structmat._fourier.windows import MOST_TERMS, WindowSums
 from structmat.operators._base.linear_operator import LinearOperator
 from structmat.operators._base.near import Near
 from structmat.operators._families.multilevel import OnGrids, by_axes
@@ -57,7 +58,10 @@ class GridConvolution(OnGrids):
     Notes
     -----
     A product copies what lies beyond the edges, and takes transforms of the grid and of as many points beside it as
-    the kernel reaches. The matrix has no inverse in closed form unless the kernel is symmetric; `structmat.solve`
+    the kernel reaches. With NumPy arrays, where the points of the grid times those of the kernel are few, it is the sum
+    of their products instead.
+
+    The matrix has no inverse in closed form unless the kernel is symmetric; `structmat.solve`
     takes for preconditioner the nearest matrix that the transforms of the boundaries make diagonal, which is that of
     the symmetric part of the kernel [1]_.
 
@@ -168,7 +172,12 @@ class GridConvolution(OnGrids):
         transposed = "transposed, " if self.transposed else ""
         return f"kernel_sizes={self.kernel_sizes}, sizes={self.sizes}, boundary={self.boundary}, {transposed}"
 
-    def _plan(self, xp: Namespace) -> ExtendedConvolution:
+    def _plan(self, xp: Namespace) -> Plan:
+        if is_numpy(xp) and prod(self.sizes) * prod(self.kernel_sizes) <= MOST_TERMS:
+            return WindowSums(self.kernel, self.kernel_sizes, self.sizes, self.boundary, self.transposed)
+        return self._plan_by_transforms(xp)
+
+    def _plan_by_transforms(self, xp: Namespace) -> ExtendedConvolution:
         extended = tuple(n + m - 1 for n, m in zip(self.sizes, self.kernel_sizes, strict=True))
         lengths = tuple(map(fast_length, extended))
 
