@@ -39,12 +39,18 @@ def test_is_a_method_like_others() -> None:
     assert isinstance(peft.get_peft_config({"peft_type": "CDD", "n_factors": 5}), CDDConfig)
 
 
-def test_registering_is_needed_changes_nothing_else_and_may_be_repeated(tmp_path: Path) -> None:
+def test_an_import_registers_refuses_loraplus_and_changes_nothing_else(tmp_path: Path) -> None:
+    """In a process of its own, where `structmat.peft` is imported after all that it changes.
+
+    LoRA+ would give diagonals a higher rate, by their number of axes; other methods are as before.
+    """
     CDDConfig(target_modules=["0"]).save_pretrained(str(tmp_path))
     code = f"""
 import peft
 import peft.mapping as m
-from peft import PeftType
+import torch
+from peft import LoraConfig, PeftType, get_peft_model
+from peft.optimizers import create_loraplus_optimizer
 try:
     peft.PeftConfig.from_pretrained({str(tmp_path)!r})
 except KeyError as error:
@@ -65,6 +71,18 @@ try:
     register(object, sp.CDDModel)
 except ImportError as error:
     assert "already has a method CDD" in str(error)
+else:
+    raise AssertionError
+
+def optimizer(config):
+    model = get_peft_model(torch.nn.Sequential(torch.nn.Linear(4, 4)), config)
+    return create_loraplus_optimizer(model, torch.optim.AdamW, lr=1e-3, loraplus_lr_ratio=16)
+
+assert {{group["lr"] for group in optimizer(LoraConfig(target_modules=["0"])).param_groups}} == {{1e-3, 1e-6, 16e-3}}
+try:
+    optimizer(sp.CDDConfig(target_modules=["0"]))
+except TypeError as error:
+    assert str(error).startswith("create_loraplus_optimizer: model has adapters of CDD, all vectors of which"), error
 else:
     raise AssertionError
 """
@@ -111,31 +129,6 @@ def test_cards_of_ones_own(tmp_path: Path, name: str) -> None:
         CDDConfig(target_modules=["0"]).save_pretrained(str(folder))
     assert (tmp_path / "run" / "README.md").read_bytes() == of_lora
     assert text.index("# Mine") < text.index("## How to Get Started with the Model\n\nPEFT loads this adapter after")
-
-
-def test_loraplus_is_refused_wherever_it_was_imported() -> None:
-    """It would give diagonals a higher rate, by their number of axes; other methods are as before."""
-    code = """
-import torch
-from peft import LoraConfig, get_peft_model
-from peft.optimizers import create_loraplus_optimizer
-from structmat.peft import CDDConfig
-
-def optimizer(config):
-    model = get_peft_model(torch.nn.Sequential(torch.nn.Linear(4, 4)), config)
-    return create_loraplus_optimizer(model, torch.optim.AdamW, lr=1e-3, loraplus_lr_ratio=16)
-
-assert {group["lr"] for group in optimizer(LoraConfig(target_modules=["0"])).param_groups} == {1e-3, 1e-6, 16e-3}
-try:
-    optimizer(CDDConfig(target_modules=["0"]))
-except TypeError as error:
-    assert str(error).startswith("create_loraplus_optimizer: model has adapters of CDD, all vectors of which"), error
-else:
-    raise AssertionError
-"""
-    subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code], check=True, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}
-    )
 
 
 def test_older_versions_of_peft_are_refused_and_newer_ones_taken(monkeypatch: pytest.MonkeyPatch) -> None:
