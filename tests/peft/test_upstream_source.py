@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 
 import pytest
@@ -12,16 +10,17 @@ pytest.importorskip("torch")
 pytest.importorskip("peft")
 pytest.importorskip("transformers")
 
+from tests.peft import upstream_source
 from tests.peft.upstream_source import KEPT, ROOT, SOURCE, fetch
 
 
 @pytest.mark.skipif(SOURCE.is_dir(), reason="PEFT's tests are here: test_upstream.py has run them one by one")
-def test_pefts_own_tests_pass() -> None:
+def test_pefts_own_tests_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     assert SOURCE == KEPT, f"PEFT_TESTS names {SOURCE}, which is no folder"
     fetch()
-    # A run of its own, neither a worker of this one nor with its options.
-    own = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
-    own["PYTHONPATH"] = str(ROOT)
-    command = [sys.executable, "-m", "pytest", "-q", "--slow", "tests/peft/test_upstream.py"]
-    run = subprocess.run(command, check=False, capture_output=True, text=True, cwd=ROOT, env=own)
-    assert run.returncode == 0, run.stdout[-5000:]
+    monkeypatch.chdir(ROOT)
+    # A run of its own in this process, which has imported what PEFT's tests need; what was skipped is imported anew.
+    monkeypatch.delitem(sys.modules, "tests.peft.test_upstream", raising=False)
+    monkeypatch.setattr(upstream_source, "SOURCE", KEPT)
+    options = ["-q", "--slow", "-p", "no:xdist", "-p", "no:cacheprovider"]
+    assert pytest.main([*options, "tests/peft/test_upstream.py"]) == pytest.ExitCode.OK
