@@ -241,7 +241,7 @@ class Band(NamedTuple):
             scale,
             scale,
             logs,
-            lambda columns: scipy.linalg.cho_solve_banded((factor, True), columns, check_finite=False),
+            lambda columns: _solutions_by_cholesky(factor, columns),
             lambda columns: self.product(columns.T).T,
             self.rows.dtype,
             numpy_namespace,
@@ -310,6 +310,18 @@ class Band(NamedTuple):
             return scipy.linalg.solve_banded((self.below, self.above), self.rows, right, check_finite=False)
         except np.linalg.LinAlgError:
             return None
+
+
+def _solutions_by_cholesky(factor: Numbers, columns: Numbers) -> Numbers:
+    """Return the solutions for columns by a lower Cholesky factor as a band.
+
+    For four columns of 10,000 rows LAPACK's recursion for tridiagonal matrices takes 0.26 ms, and 0.75 without.
+    """
+    if len(factor) != 2:
+        return scipy.linalg.cho_solve_banded((factor, True), columns, check_finite=False)
+    pttrs: Any = scipy.linalg.get_lapack_funcs("pttrs", (factor,))
+    options = {"lower": True} if np.iscomplexobj(factor) else {}
+    return pttrs(factor[0].real ** 2, factor[1, :-1] / factor[0, :-1], columns, **options)[0]
 
 
 @dataclass(frozen=True)

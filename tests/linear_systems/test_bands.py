@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import structmat as sm
 from structmat._arrays.libraries import namespace
-from structmat.linear_systems._bands import Band, BandedParts, logdet_by_band, parts_of_all
+from structmat.linear_systems._bands import Band, BandedParts, _solutions_by_cholesky, logdet_by_band, parts_of_all
 from tests import backends
 from tests.cases import in_one_test
 
@@ -240,3 +240,18 @@ def test_one_part_that_is_not_dominant_makes_a_determinant_measured():
         for A in (sm.Toeplitz(np.r_[2.0, 1.0, np.zeros(298)]) + sm.Diagonal(each) for each in (d, d + 100))
     ]
     assert found[0] > 2 * found[1]
+
+
+@in_one_test("is_complex", [False, True])
+@in_one_test("width", [0, 1, 3])
+@in_one_test("n", [2, 9])
+def test_solutions_by_a_cholesky_factor_are_those_of_the_matrix(n: int, width: int, is_complex: bool) -> None:
+    rng = np.random.default_rng(0)
+    width = min(width, n - 1)
+    phase = 0.6 + 0.8j if is_complex else 1.0
+    factor = rng.standard_normal((width + 1, n)) * phase
+    factor[0] = 1 + rng.random(n)
+    L = sum(np.diag(factor[k, : n - k], -k) for k in range(width + 1))
+    columns = rng.standard_normal((n, 4)) * phase
+    found = _solutions_by_cholesky(factor, columns)
+    np.testing.assert_allclose(found, np.linalg.solve(L @ L.conj().T, columns), rtol=1e-8)
