@@ -41,7 +41,7 @@ as dense ones 4, and a determinant 8 and 12; for 128 rows they take 9 and 22, an
 """
 
 _DOMINANT = 0.01
-"""The least dominance of a diagonal by which the error of a determinant is bounded.
+"""The least dominance, or the inverse of a norm in its place, by which the error of a determinant is bounded.
 
 To measure it takes four solutions, of tridiagonal matrices of 100,000 rows ten times as long as the factor.
 """
@@ -225,17 +225,16 @@ class Band(NamedTuple):
     def _error_of(self, factor: Numbers) -> Array:
         """Return how far off the logarithm of the determinant by a Cholesky factor may be.
 
-        The eigenvalues of the matrix with a diagonal of ones are at least what Gershgorin's circles leave of it, its
-        dominance. Where that is not small the norm of the inverse is known, and rounding errors of the factor are at
-        most `width + 2` units of the entries. Else the error is measured, as that of a dense factor.
+        Where the norm of the inverse of the matrix with a diagonal of ones is known and not large, the rounding errors
+        of the factor are at most `width + 2` units of the entries. Else the error is measured, as that of a dense
+        factor.
         """
         n = self.rows.shape[1]
         of_matrix, of_factor = self.rows[self.above].real, factor[0].real
-        beside = self._sums_of_moduli() - np.abs(of_matrix)
-        dominance = 1 - np.max(beside / of_matrix)
         logs = 2 * np.sum(np.abs(np.log(of_factor)))
-        if dominance >= _DOMINANT:
-            return np.finfo(np.float64).eps * ((self.below + 2) * math.sqrt(n) / dominance + logs)
+        norm = self._norm_of_scaled_inverse(factor)
+        if norm is not None and norm <= 1 / _DOMINANT:
+            return np.finfo(np.float64).eps * ((self.below + 2) * math.sqrt(n) * norm + logs)
         scale = np.sqrt(of_matrix)
         return error_of_factor(
             scale,
@@ -246,6 +245,24 @@ class Band(NamedTuple):
             self.rows.dtype,
             numpy_namespace,
         )
+
+    def _norm_of_scaled_inverse(self, factor: Numbers) -> float | None:
+        """Return a bound of the norm of the inverse of the matrix with a diagonal of ones, None where none is known.
+
+        The eigenvalues of that matrix are at least what Gershgorin's circles leave of it, its dominance. A tridiagonal
+        matrix has, but for phases of rows and columns, the negative moduli beside its diagonal: the entries of the
+        inverse are then positive, and the largest of their sums by rows is a norm, known by one solution. With that,
+        determinants of 10,000 rows that are not dominant take 0.4 ms, and 2.6 where the error is measured.
+        """
+        of_matrix = self.rows[self.above].real
+        dominance = 1 - float(np.max((self._sums_of_moduli() - np.abs(of_matrix)) / of_matrix))
+        if dominance >= _DOMINANT:
+            return 1 / dominance
+        if len(factor) != 2:
+            return None
+        scale = np.sqrt(of_matrix)
+        of_moduli = np.stack([factor[0].real, -np.abs(factor[1])])
+        return float(np.max(scale * _solutions_by_cholesky(of_moduli, scale)))
 
     def _sums_of_moduli(self) -> Numbers:
         """Return the sums of the moduli of all columns, at least: the first and last ones may hold entries outside."""

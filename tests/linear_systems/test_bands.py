@@ -255,3 +255,19 @@ def test_solutions_by_a_cholesky_factor_are_those_of_the_matrix(n: int, width: i
     columns = rng.standard_normal((n, 4)) * phase
     found = _solutions_by_cholesky(factor, columns)
     np.testing.assert_allclose(found, np.linalg.solve(L @ L.conj().T, columns), rtol=1e-8)
+
+
+@in_one_test("beside", [1.0, -1.0, 0.6 + 0.8j])
+@in_one_test("nugget", [1e-8, 1e-4, 1e-2, 1.0])
+def test_errors_of_determinants_of_tridiagonal_matrices_are_bounds(beside: complex, nugget: float) -> None:
+    rng = np.random.default_rng(0)
+    for n in (2, 3, 20, 300):
+        diagonal = 2 + nugget * rng.random(n)
+        column = np.zeros(n, np.result_type(beside, float))
+        column[1] = beside
+        found = sm.slogdet(sm.Toeplitz(column, column.conj()) + sm.Diagonal(diagonal))
+        pivot, wanted = np.inf, np.longdouble(0)
+        for entry in diagonal.astype(np.longdouble):
+            pivot = entry - abs(beside) ** 2 / pivot
+            wanted += np.log(pivot)
+        assert abs(float(wanted - found.logabsdet)) <= found.standard_error <= 1e-7
