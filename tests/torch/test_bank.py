@@ -365,6 +365,21 @@ def test_gradients_of_functions_after_a_plain_call(tmp_path):
             assert p.grad.any()
 
 
+def test_functions_of_all_parameters_take_those_of_heads_as_well():
+    """Parameters that are given are tensors, in the base of a head as in its stacks."""
+    torch.manual_seed(0)
+    base = mlp((6, 8, 3))
+    adapt(base, ["0"], init="normal", train=[str(len(base) - 1)])
+    bank = AdapterBank(base)
+    bank.add("a")
+    x = torch.randn(2, 6, dtype=torch.float64)
+    given = {name: torch.randn_like(p) for name, p in base.named_parameters()}
+    with torch.no_grad(), bank.use(["a", None]):
+        found = torch.func.functional_call(base, given, (x,))
+        base.load_state_dict({**base.state_dict(), **given})
+        torch.testing.assert_close(found, base(x))
+
+
 class Mixture(torch.nn.Module):
     """Two layers in a list, each of which gets the tokens that a mask chooses."""
 
@@ -584,6 +599,32 @@ def test_a_bank_that_grows_within_a_block(tmp_path):
         with bank.use(["b", "a"]):
             torch.testing.assert_close(model(x), alone(x, ["b", "c"], models, plain))
         torch.testing.assert_close(model(x), alone(x, ["c", None], models, plain))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_bank_that_has_grown_trains_while_the_last_loss_is_held(dtype):
+    """The graph of that loss holds the node that takes the gradients of the former shapes."""
+    torch.manual_seed(0)
+    base = mlp((6, 8, 3), dtype)
+    adapt(base, ["0"], init="normal", train=[str(len(base) - 1)])
+    bank = AdapterBank(base, capacity=1)
+    bank.add("a")
+    x = torch.randn(2, 6, dtype=dtype)
+    losses = []
+    for name in ("b", "c"):
+        with bank.use(["a", "a"]):
+            losses.append(base(x).sum())
+        losses[-1].backward()
+        before = [own.clone() for own in bank.parameters()]
+        grown = list(bank.parameters())
+        bank.add(name)
+        for own, former, same in zip(bank.parameters(), before, grown, strict=True):
+            assert own is same
+            assert own.grad is None
+            torch.testing.assert_close(own[: len(former)], former)
+    with bank.use(["a", "c"]):
+        base(x).sum().backward()
+    assert all(own.grad.shape == own.shape for own in bank.parameters())
 
 
 def test_another_alpha_counts_at_once_in_a_bank_that_has_grown(tmp_path):

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from structmat._errors import ArgumentValueError
 from structmat.torch._adapters.adapter import CDDAdapter, Mixture, Vectors
-from structmat.torch._adapters.current_batch import Block, CurrentBatch, longer
+from structmat.torch._adapters.current_batch import Block, CurrentBatch
+from structmat.torch._adapters.growth import lengthen, longer
 from structmat.torch._adapters.recomputation import checkpointing_node, is_computed_again, is_in_backward
 from structmat.torch._changes.dense import wide_dtype
 from structmat.torch._changes.rows import Samples
@@ -81,8 +82,7 @@ class BankAdapter(nn.Module):
         """
         with torch.inference_mode(mode=False):
             for vector in self.stack.vectors:
-                vector.grad = None
-                vector.data = longer(vector.data, 1 + capacity)
+                lengthen(vector, 1 + capacity)
             self.alphas = longer(self.alphas, 1 + capacity)
         self.stack.n_matrices = 1 + capacity
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from structmat._errors import ArgumentValueError
 from structmat.torch._adapters.recomputation import is_in_backward
 
-__all__ = ["Block", "CurrentBatch", "longer"]
+__all__ = ["Block", "CurrentBatch"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,10 +130,3 @@ class CurrentBatch:
             )
             raise ArgumentValueError("AdapterBank.use", "names", text)
         return numbers if repeats == 1 else numbers.repeat_interleave(repeats)
-
-
-def longer(stack: Tensor, length: int) -> Tensor:
-    """Return a stack with zeros behind its entries."""
-    longer = stack.new_zeros(length, *stack.shape[1:])
-    longer[: stack.shape[0]] = stack
-    return longer

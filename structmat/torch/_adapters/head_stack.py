@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from structmat.torch._adapters.current_batch import CurrentBatch, longer
+from structmat.torch._adapters.current_batch import CurrentBatch
+from structmat.torch._adapters.growth import lengthen
 
 __all__ = ["HeadStack"]
 
@@ -37,8 +38,7 @@ class HeadStack(nn.Module):
         """Make room for more layers; parameters stay the same objects."""
         with torch.inference_mode(mode=False):
             for stack in self.stacks.values():
-                stack.grad = None
-                stack.data = longer(stack.data, 1 + capacity)
+                lengthen(stack, 1 + capacity)
 
     def put(self, number: int, values: dict[str, Tensor]) -> None:
         """Set the weight and the bias of one of the layers."""
@@ -67,4 +67,4 @@ class HeadStack(nn.Module):
         """Return the weights or biases of the samples; the first entry stands for those of the base."""
         stack = self.stacks[name]
         is_base = (numbers == 0).view(-1, *[1] * (stack.ndim - 1))
-        return torch.where(is_base, self.base.get_parameter(name), stack.index_select(0, numbers))
+        return torch.where(is_base, getattr(self.base, name), stack.index_select(0, numbers))
