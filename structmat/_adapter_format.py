@@ -21,11 +21,14 @@ __all__ = [
     "FACTOR_SCALE",
     "PREFIX",
     "REQUIRES",
+    "SETTINGS",
     "WEIGHTS",
     "config_bytes",
     "exact_targets",
     "factor_key",
     "factor_scales",
+    "require_known_settings",
+    "says_nothing",
     "weights_bytes",
 ]
 
@@ -49,6 +52,32 @@ FACTOR_SCALE = 30.0
 
 REQUIRES = 'pip install "structmat[peft]"; import structmat.peft'
 """What PEFT needs to load an adapter, written into the settings for who opens them without this package."""
+
+
+SETTINGS = frozenset({
+    # What the vectors mean.
+    *("alpha", "bits", "block_size", "dropout", "factor_scale", "n_factors"),
+    # What was trained.
+    *("bias", "exclude_modules", "init_weights", "layers_pattern", "layers_to_transform", "modules_to_save"),
+    *("target_modules", "target_parameters", "trainable_token_indices"),
+    # What every folder of PEFT has, and what this one needs.
+    *("auto_mapping", "base_model_name_or_path", "inference_mode", "peft_type", "peft_version", "requires"),
+    *("revision", "task_type"),
+})  # fmt: skip
+"""The names of the settings that a folder may have."""
+
+
+def says_nothing(value: Any) -> bool:
+    """Return whether a setting has no value, as PEFT writes an option that nobody has chosen."""
+    return value is None or (isinstance(value, (str, list, dict)) and not value)
+
+
+def require_known_settings(settings: Mapping[str, Any]) -> None:
+    """Refuse settings of a file with names that are not known here: with them its vectors may mean another change."""
+    unknown = [name for name, value in settings.items() if name not in SETTINGS and not says_nothing(value)]
+    if unknown:
+        names = ", ".join(unknown)
+        raise ValueError(f"it has {names}, unknown here: read it by the revision of structmat that wrote it")
 
 
 def factor_key(name: str, index: int | str, parameter: str = "") -> str:

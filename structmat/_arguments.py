@@ -52,8 +52,9 @@ def refuses_unknown(
             unknown = {name: value for name, value in kwargs.items() if name not in known}
             if unknown:
                 lines = [f"{name!r}{advice(name, value, known)}" for name, value in unknown.items()]
-                # PEFT finds options of newer files by the first words.
-                raise ArgumentTypeError(owner, None, f"got an unexpected keyword argument {'; '.join(lines)}")
+                # Of settings in a file that are refused by the words "got an unexpected keyword argument", PEFT warns
+                # alone, and goes on without them.
+                raise ArgumentTypeError(owner, None, f"unexpected keyword argument {'; '.join(lines)}")
             return function(*args, **kwargs)
 
         return checked

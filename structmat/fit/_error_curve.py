@@ -321,7 +321,7 @@ def _require_known(fit_options: Mapping[str, Any]) -> None:
     """Refuse options that `fit_cdd` does not have, on behalf of the function that was called."""
     for name in fit_options:
         if name not in _FIT_OPTIONS:
-            text = f"got an unexpected keyword argument {name!r}{nearest_argument(name, _FIT_OPTIONS, 'fit_cdd')}"
+            text = f"unexpected keyword argument {name!r}{nearest_argument(name, _FIT_OPTIONS, 'fit_cdd')}"
             raise ArgumentTypeError(_OWNER, None, text)
 
 

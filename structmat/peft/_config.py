@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import inspect
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import InitVar, dataclass, field, fields
+from functools import wraps
 from pathlib import Path
 from typing import Any, Literal
 
 from peft.config import PeftConfig
 from peft.utils import PeftType
 
-from structmat._adapter_format import REQUIRES
+from structmat._adapter_format import REQUIRES, says_nothing
 from structmat._errors import ArgumentTypeError, ArgumentValueError
 from structmat._files import atomic_write
 from structmat.torch._adapters.from_lora import explaining
@@ -201,7 +203,24 @@ class CDDConfig(PeftConfig):
                 file.write(text.replace(_HEADING, _HEADING + _HINT, 1).encode())
 
 
-CDDConfig.__init__ = explaining("CDDConfig")(CDDConfig.__init__)  # type: ignore[method-assign]
+def _reading_files(init: Callable[..., None]) -> Callable[..., None]:
+    """Return ``__init__`` of the settings so that PEFT reads files by it.
+
+    It leaves out what says nothing, as options of other revisions that nobody has chosen, and refuses all else that is
+    unknown: with such a setting the vectors of a file may mean another change.
+    """
+    known = inspect.signature(init).parameters
+    checked = explaining("CDDConfig", "; a file with it is read by the revision of structmat that wrote it")(init)
+
+    @wraps(init)
+    def read(self: CDDConfig, *args: Any, **settings: Any) -> None:
+        given = {name: value for name, value in settings.items() if name in known or not says_nothing(value)}
+        checked(self, *args, **given)
+
+    return read
+
+
+CDDConfig.__init__ = _reading_files(CDDConfig.__init__)  # type: ignore[method-assign]
 
 
 def _require_names(value: Any, name: str, *, or_text: bool) -> None:

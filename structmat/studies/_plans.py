@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from structmat._adapter_format import CONFIG, FACTOR_KEY, FACTOR_SCALE, PREFIX, WEIGHTS
+from structmat._adapter_format import CONFIG, FACTOR_KEY, FACTOR_SCALE, PREFIX, WEIGHTS, require_known_settings
 from structmat._errors import ArgumentValueError
 from structmat._files import unwrapped
 from structmat.studies._changes import AnyChange, Change, LowRankChange, ProductChange
@@ -285,6 +285,7 @@ def _low_rank_layers(adapter: Checkpoint, settings: Mapping[str, Any]) -> _Found
 
 def _product_layers(adapter: Checkpoint, settings: Mapping[str, Any]) -> _Found:
     """Return what an adapter of this package changes."""
+    require_known_settings(settings)
     vectors: dict[str, dict[int, str]] = {}
     for key in adapter:
         match = FACTOR_KEY.match(key)

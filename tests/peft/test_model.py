@@ -10,6 +10,7 @@ import os
 import pickle
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,14 @@ pytest.importorskip("peft")
 transformers = pytest.importorskip("transformers")
 
 import peft
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 from peft import PeftConfig, PeftModel, get_peft_model, inject_adapter_in_model
 from torch import nn
 
-from structmat._adapter_format import config_bytes
+from structmat._adapter_format import SETTINGS, config_bytes
 from structmat.peft import CDDConfig, CDDTunerLayer
-from structmat.torch import CDDAdapter, load_adapter
+from structmat.torch import CDDAdapter, adapt, load_adapter, save_adapter
 from structmat.torch._adapters.options import AdapterOptions
 from tests.peft import tiny
 from tests.peft.tiny import adapted, logits, train
@@ -52,7 +55,7 @@ class TestConfig:
     @pytest.mark.parametrize(
         ("settings", "error", "message"),
         [
-            ({"r": 8}, TypeError, "CDDConfig: got an unexpected keyword argument 'r' of LoRA: leave it out, n_factors"),
+            ({"r": 8}, TypeError, "CDDConfig: unexpected keyword argument 'r' of LoRA: leave it out, n_factors"),
             ({"alfa": 8}, TypeError, "unexpected keyword argument 'alfa', did you mean 'alpha'?"),
             ({"block_size": 0}, ValueError, "CDDConfig: block_size"),
             ({"alpha": float("nan")}, ValueError, "CDDConfig: alpha must be finite"),
@@ -82,7 +85,7 @@ class TestConfig:
         for field in dataclasses.fields(peft.LoraConfig):
             if field.name not in own:
                 with pytest.raises(TypeError, match=f"unexpected keyword argument '{field.name}'"):
-                    CDDConfig(**{field.name: None})
+                    CDDConfig(**{field.name: 1})
 
     def test_options_of_adapters_have_one_default(self) -> None:
         """In the record, as arguments of `CDDAdapter`, as settings, and in files that are written without torch."""
@@ -100,10 +103,40 @@ class TestConfig:
         assert copy.deepcopy(config) == pickle.loads(pickle.dumps(config)) == config
         config.save_pretrained(str(tmp_path))
         assert PeftConfig.from_pretrained(str(tmp_path)) == config
-        path = tmp_path / "adapter_config.json"
-        path.write_text(json.dumps({**json.loads(path.read_text()), "from_the_future": 1}))
-        with pytest.warns(UserWarning, match="Unexpected keyword arguments"):
-            assert PeftConfig.from_pretrained(str(tmp_path)) == config
+
+    def test_all_settings_are_those_of_the_format(self) -> None:
+        """It lists them for who reads a folder without PEFT."""
+        assert {field.name for field in dataclasses.fields(CDDConfig)} | {"bits"} == SETTINGS
+
+    @pytest.mark.quick
+    @settings(max_examples=20, deadline=None)
+    @given(
+        name=st.sampled_from(["terms", "parts"]) | st.from_regex("[a-z_]{1,9}", fullmatch=True),
+        value=st.recursive(
+            st.none() | st.booleans() | st.integers() | st.text("ab", max_size=2),
+            lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.just("a"), inner),
+        ),
+    )
+    def test_settings_of_another_revision_are_refused_unless_they_say_nothing(self, name: str, value: Any) -> None:
+        assume(name not in {*SETTINGS, "self", "runtime_config"})
+        plain = lambda: nn.Sequential(nn.Linear(2, 2))
+        model = plain()
+        adapt(model, init="normal")
+        with tempfile.TemporaryDirectory() as place:
+            folder = save_adapter(model, place, force=True)
+            path = folder / "adapter_config.json"
+            path.write_text(json.dumps({**json.loads(path.read_text()), name: value}))
+            for read in (
+                lambda: load_adapter(plain(), folder),
+                lambda: CDDConfig.from_pretrained(place),
+                lambda: PeftConfig.from_pretrained(place),
+                lambda: PeftModel.from_pretrained(plain(), place),
+            ):
+                if value in (None, "", [], {}):
+                    read()
+                    continue
+                with pytest.raises((ValueError, TypeError), match=f"(it has |unexpected keyword argument '){name}"):
+                    read()
 
     def test_errors_name_the_module(self) -> None:
         with pytest.raises(ValueError, match=r"block_size must be at most .*, in model\.layers\.0\.self_attn\.q_proj"):

@@ -278,6 +278,10 @@ def test_the_changes_of_an_adapter_are_those_that_peft_makes(tmp_path, kind):
     with pytest.raises(CheckpointError, match=r"base\.safetensors has no layer of this name"):
         changes(tmp_path / "base.safetensors", tmp_path / "adapter")
     path = tmp_path / "adapter" / "adapter_config.json"
+    if kind == "CDD":
+        path.write_text(json.dumps({**json.loads(path.read_text()), "terms": [{"alpha": 1.0}]}))
+        with pytest.raises(CheckpointError, match="it has terms, unknown here"):
+            changes(tmp_path / "base.safetensors", tmp_path / "adapter")
     path.write_text(path.read_text().replace(f'"{kind}"', '"OFT"'))
     with pytest.raises(CheckpointError, match="holds no adapter of LORA or CDD that can be read"):
         changes(tmp_path / "base.safetensors", tmp_path / "adapter")

@@ -316,6 +316,7 @@ class TestRefusals:
         (lambda f: rewrite(f, peft_type="LORA"), "no complete adapter of this method: the method is 'LORA'"),
         (lambda f: rewrite(f, n_factors=5), "no complete adapter of this method: it lacks vectors"),
         (lambda f: rewrite(f, block_size=2), "made for another model, or with other settings"),
+        (lambda f: rewrite(f, terms=[{"alpha": 1.0}]), "it has terms, unknown here: read it by the revision of"),
         (lambda f: rewrite(f, alpha="a"), "alpha must be a number"),
         (lambda f: rewrite(f, n_factors=4), "adapter_config.json: n_factors must be odd and at least 3, got 4"),
         (lambda f: rewrite(f, n_factors="3"), "adapter_config.json: n_factors must be an integer, got '3'"),

@@ -30,16 +30,15 @@ INSTEAD = {
 """What to write instead of the arguments that users of LoRA write most; others are unknown here as any others."""
 
 
-def explaining(owner: str) -> Callable[[Function], Function]:
+def explaining(owner: str, otherwise: str = "") -> Callable[[Function], Function]:
     """Return a decorator for a function: arguments that it does not have are refused with what to write instead.
 
-    `owner` is what users call, for the error.
+    `owner` is what users call, for the error; `otherwise` is what it says of those for which nothing is to be written.
     """
-    return refuses_unknown(owner, _advice)  # type: ignore[return-value]
 
+    def advice(name: str, value: Any, known: Sequence[str]) -> str:
+        if name in INSTEAD:
+            return f" of LoRA: {INSTEAD[name].format(value=value)}"
+        return did_you_mean(name, known) or otherwise
 
-def _advice(name: str, value: Any, known: Sequence[str]) -> str:
-    """Return what to write instead of an argument, or nothing."""
-    if name in INSTEAD:
-        return f" of LoRA: {INSTEAD[name].format(value=value)}"
-    return did_you_mean(name, known)
+    return refuses_unknown(owner, advice)  # type: ignore[return-value]

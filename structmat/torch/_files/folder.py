@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from structmat._adapter_format import CONFIG, FACTOR_KEY, PREFIX, WEIGHTS
+from structmat._adapter_format import CONFIG, FACTOR_KEY, PREFIX, WEIGHTS, require_known_settings
 from structmat._errors import ArgumentTypeError, ArgumentValueError
 from structmat._files import atomic_write_together
 from structmat.torch._adapters.adapter import VECTOR_DTYPES
@@ -69,6 +69,7 @@ def _complete(folder: Path) -> Stored:
         settings = json.loads((folder / CONFIG).read_text("utf-8"))
         if settings["peft_type"] != "CDD":
             raise ValueError(f"the method is {settings['peft_type']!r}")  # noqa: TRY301  # the text is completed below
+        require_known_settings(settings)
         options = AdapterOptions.checked(settings, CONFIG)
         saved = settings.get("modules_to_save") or []
         if not isinstance(saved, list) or not all(isinstance(name, str) for name in saved):
