@@ -3,7 +3,7 @@
 All but `superfast`, `schur`, `small` and part of `triangular` is computed with NumPy in double precision, whatever
 library the arrays belong to. From the bottom up:
 
-- `thresholds`: every number that decides which way is taken, with the measurement that set it;
+- `thresholds`: every number that decides which way is taken, of `superfast` and `blocks` too, with what set it;
 - `scaling`: which numbers are scaled by powers of two;
 - `inverse`: products with the inverse, which two vectors determine, and the sums along its diagonals;
 - `elimination`: triangular factors of a dense matrix or a band by LAPACK;

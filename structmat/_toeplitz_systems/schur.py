@@ -19,18 +19,11 @@ from structmat._arrays.linear_algebra import equals_adjoint
 from structmat._arrays.shapes import concat_last
 from structmat._arrays.typing import Array, Namespace
 from structmat._errors import ArgumentValueError
+from structmat._toeplitz_systems import thresholds
 from structmat._toeplitz_systems.elimination import toeplitz_view
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-
-_DENSE_UP_TO = 500
-"""The most rows of a NumPy matrix whose dense Cholesky factor is taken, which is backward stable as well.
-
-With 100 rows it takes 0.05 ms in place of 0.9, with 300 rows 1.3 in place of 3.0; with 1,000 rows it would take 16 ms
-in place of 11.
-"""
 
 
 def toeplitz_cholesky(c: Array, r: Array, xp: Namespace, owner: str) -> Array:
@@ -40,7 +33,7 @@ def toeplitz_cholesky(c: Array, r: Array, xp: Namespace, owner: str) -> Array:
     Hermitian part is taken, and the factor is NaN where it is not positive definite.
     """
     first = _first_column_of_hermitian(c, r, xp, owner)
-    if is_numpy(xp) and first.shape[-1] <= _DENSE_UP_TO and bool(np.all(np.isfinite(first))):
+    if is_numpy(xp) and first.shape[-1] <= thresholds.DENSE_CHOLESKY and bool(np.all(np.isfinite(first))):
         with suppress(np.linalg.LinAlgError):  # by Schur's algorithm, which finds the leading section that is not
             return np.linalg.cholesky(toeplitz_view(np.concatenate([np.conj(first[..., :0:-1]), first], axis=-1)))
     _, factor = _schur(first, xp, owner, with_factor=True)

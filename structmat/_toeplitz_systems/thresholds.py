@@ -262,3 +262,141 @@ tenth of it. Four times what is returned is the bound.
 
 ORDINARY_EXPONENT = 64
 """The largest exponent of two of numbers that are not scaled: products of a few of them stay far from overflow."""
+
+# Triangular matrices and Cholesky factors
+
+PRODUCT_BY_SUMS = 32
+"""Up to so many coefficients of a product of power series are computed by sums, so that each one is accurate: that
+takes 24 microseconds for 8 to 32 of them, and 29 for 128, and transforms 17 to 20."""
+
+SUBSTITUTED = 128
+"""Unknowns of a block of substitution, which LAPACK solves: with 64, 128, 256 and 512 of them 4,000 rows take 2.0, 1.6,
+1.4 and 1.5 ms."""
+
+BY_NEWTON = 4096
+"""From this size on triangular systems are solved by Newton's iteration before substitution is tried: there both
+take 2 ms, at 16,384 7 and 27 ms."""
+
+DENSE_CHOLESKY = 500
+"""The most rows of a NumPy matrix whose dense Cholesky factor is taken, which is backward stable as well.
+
+With 100 rows it takes 0.05 ms in place of 0.9, with 300 rows 1.3 in place of 3.0; with 1,000 rows it would take 16 ms
+in place of 11.
+"""
+
+# Direct factors of series: which one is made
+
+TOLERANCES = (1e-13, 1e-11, 1e-10, 1e-9, 1e-8, 1e-7, 1e-6)
+"""What is left out of a block of T, relative to the largest entry of T: the first that pays, where none is asked for.
+
+For 100,000 points, a tenth missing, a quasi-periodic covariance pays from 1e-8 on, fractional Gaussian noise, whose
+usual formula leaves rounding errors of 1e-8 at large lags, from 1e-7 on. Bases that are refused take 0.02 to 0.1 s.
+
+At the first the rounding errors of elimination are no smaller. With 1e-14 the rounding errors of a covariance itself
+count as rank: that of a damped cosine of 60,000 points rises from 9 to 398.
+"""
+
+ROUNDED = 8.0
+"""The least tolerance in units of eps of the numbers T was given in: less is rounding, which has full rank."""
+
+LITTLE_WORK, WORK_PER_POINT, MOST_WORK = 6e4, 1e5, 4e5
+"""The most work for each point, as `work_of` counts it: 7,000 for a squared exponential, which takes 6 microseconds.
+
+1e5 take 50 microseconds, which a factor at the tightest tolerance is worth. Others are tried within less first: of
+fractional Gaussian noise of 100,000 points rounding errors count as rank, so that at 1e-8 it takes 4.3 s with an error
+of 2e-3, and at 1e-7 0.6 s with 3e-4. Within the last bound a factor of 2,500 points takes as long as a dense one. It is
+for what has no factor before, or none that is `ACCURATE`, as of a quasi-periodic covariance with noise of 1e-8.
+"""
+
+MOST_WORK_ROWS = 15_000
+"""Rows up to which `MOST_WORK` is tried where there is a factor: 200 microseconds for each are three seconds. Of
+100,352 points of fractional noise with H = 0.95 it took 20 s, and the factor remained that with an error of 0.025.
+"""
+
+LEAST_TREE = 4000.0
+"""The work for each point that a tree takes at least, where its nodes are not equal: a band of less is taken at once.
+
+A tree takes 4 to 9 microseconds for each point of covariances of rank 2 to 38, a band of 200 diagonals 3.7.
+"""
+
+BAND_NUMBERS, BAND_NUMBERS_OF_DERIVATIVES = 1 << 27, 1 << 26
+"""The most numbers of a band, 1 GiB, and of each of the six arrays of that size that its derivatives take at once."""
+
+ACCURATE = 0.01
+"""A measured error of a log-determinant that is small enough: a likelihood ratio that is off by one percent."""
+
+MORE_OF_LOOSER = 4.0
+"""A factor that is looser than the tightest takes so much longer than its work says: some are refused before, and
+conjugate gradients take it for each step."""
+
+OVERLOOKED = 100.0
+"""The largest product with what was left out of T, in units of the tolerance, with a vector of norm one.
+
+For six kernels, 3,001 and 60,000 points, and two sizes of noise it was at most 4.
+"""
+
+# Direct factors of series: how it is made
+
+LEAF = 64
+"""Rows of a leaf of the tree; more where one point in time would be parted else.
+
+A factor of 100,000 points takes 0.57 s with 64, 0.59 s with 48, 0.72 s with 96.
+"""
+
+NEAR_COLUMNS, COLUMNS_PER_OCTAVE = 64, 24
+"""How many block columns of T outside of a node are looked at: all nearer ones, and so many in each octave beyond."""
+
+NEAR_COLUMNS_IN_FULL = 1024
+"""The same where these have not shown all, as of a covariance with a kink at a lag of 100.
+
+Of a quasi-periodic covariance of 2,400 points with noise of 1e-8 the error of the log-determinant was measured as 4e-2
+with 512, and as 6e-4 with 1,024; with 2,048 the rank is too high.
+
+With several channels there are so many columns in all. Of four channels of 25,000 points, a quasi-periodic series and
+another one, the factor takes 3.7 s with an error of 3e-5, with 1,024 block columns 9.7 s with 5e-6.
+"""
+
+ROUND_RANK = 16
+"""Where each shape is compiled, ranks are multiples of this, so that others like it find what was compiled."""
+
+CHUNK = 1 << 20
+"""Numbers that one step holds at once where it may be parted, so that it needs little memory.
+
+Factors of 30,000 points take 67 to 108 ms with ``1 << 16``, 80 to 120 with this and 86 to 125 with ``1 << 24``; of
+100,000 points none from ``1 << 15`` to this is 10 % faster.
+"""
+
+COMPILED_CHUNK = 1 << 24
+"""The same where each part is compiled anew, or a GPU wants them together."""
+
+TIGHT_FACTOR = 1e-12
+"""The largest tolerance of a factor with which one refinement of a solution leaves no more than rounding.
+
+Of three covariances of 3,000 points with noise of 1e-6 it leaves up to 8e-17 then, as LAPACK does, and up to 3e-16 with
+1e-10 and 9e-13 with 1e-8.
+"""
+
+LOOSE_FACTOR_STEPS = 100
+"""The most steps of conjugate gradients with a loose factor: it takes 1 to 5 where its tolerance is below the noise."""
+
+INVERTED_AT_ONCE = 16
+"""Up to so many rows triangular matrices are inverted at once, larger ones by their halves: 200 of 64 rows take 13 ms
+with 8, 15 with 16 and 17 with 32."""
+
+SUMS_BY_PRODUCTS = 256
+"""Up to so many rows of a node the sums along diagonals are made by products of matrices, of larger ones by transforms.
+
+For 100,000 points and a rank of 20 nodes of 128, 256 and 512 rows take 15, 25 and 45 ms, and by transforms 23, 26 and
+29; for a rank of 4 they take 3, 5 and 9, and 5, 5 and 6.
+"""
+
+BAND_BLOCK = 32
+"""The least rows of a block of the inverse of a band.
+
+For 20,000 rows of 8 diagonals and blocks of 16, 32, 64 and 128 rows the sums along the diagonals of the inverse take
+21, 41, 93 and 242 ms, and posterior variances, which need a step of Python for each block, 110, 94, 102 and 132.
+"""
+
+DECAYED = 1e-17
+"""The size of what is left out of the inverse of a band between two nodes, relative to its largest entry on the
+diagonal: below rounding, by which sums are off in any case."""

@@ -51,15 +51,6 @@ from structmat._toeplitz_systems import thresholds
 from structmat._toeplitz_systems.refinement import Rows, RowsWay
 from structmat._ways import settle
 
-SUMS = 32
-"""Up to so many coefficients of a product are computed by sums: as fast as transforms, and each one is accurate."""
-
-BLOCK = 128
-"""Unknowns of a block of substitution, which LAPACK solves."""
-
-LONG = 4096
-"""From this size on Newton's iteration is tried before substitution: there both take 2 ms, at 16,384 7 and 27 ms."""
-
 
 def triangle(c: Array, r: Array, xp: Namespace) -> str | None:
     """Return whether Toeplitz matrices are all "lower" or all "upper" triangular; None where neither can be seen.
@@ -86,7 +77,7 @@ def as_lower(c: Array, r: Array, xp: Namespace) -> tuple[Array, Array]:
 
 def sections(n: int) -> Iterator[tuple[int, int]]:
     """Yield the first and the last but one index of each section of n coefficients."""
-    first, stop = 0, SUMS
+    first, stop = 0, thresholds.PRODUCT_BY_SUMS
     while first < n:
         yield first, min(stop, n)
         first, stop = stop, 2 * stop
@@ -95,7 +86,7 @@ def sections(n: int) -> Iterator[tuple[int, int]]:
 def product(a: Array, b: Array, first: int, stop: int, xp: Namespace) -> Array:
     """Return the coefficients from `first` on and before `stop` of a product; those that are missing are zero."""
     a, b = (v[..., : min(stop, v.shape[-1])] for v in (a, b))
-    if stop <= SUMS:
+    if stop <= thresholds.PRODUCT_BY_SUMS:
         a, b = padded(a, stop, xp), padded(b, stop, xp)
         diagonals = concat_last([xp.flip(a, axis=-1), xp.zeros_like(a[..., 1:])], xp)
         rows = xp.flip(windows(diagonals, stop, xp), axis=-2)[..., first:, :]
@@ -287,10 +278,11 @@ class TriangularSystem:
         """Return the solutions for the rows of b."""
         b = b[:, self.order]
         with np.errstate(all="ignore"):
-            if len(self.c) < LONG:
+            if len(self.c) < thresholds.BY_NEWTON:
                 return substitution(self.c, b)[:, self.order]
             rows = Rows(b, 1.0)
-            settle(rows, (RowsWay("Newton", 1, self._by_newton), RowsWay("substitution", LONG, self._by_substitution)))
+            newton = RowsWay("Newton", 1, self._by_newton)
+            settle(rows, (newton, RowsWay("substitution", len(self.c), self._by_substitution)))
         return rows.x[:, self.order]
 
     def _by_newton(self, b: Any) -> tuple[Any, Any]:
@@ -306,7 +298,7 @@ def substitution(c: Any, b: Any) -> Any:
     """Return the solutions for the rows of b, of NumPy arrays, by substitution in blocks."""
     n = len(c)
     x = np.zeros_like(b, np.result_type(b, c))
-    size = min(BLOCK, n)
+    size = min(thresholds.SUBSTITUTED, n)
     diagonals = np.concatenate([c[size - 1 :: -1], np.zeros(size - 1, c.dtype)])
     block = np.lib.stride_tricks.sliding_window_view(diagonals, size)[::-1]
     for first in range(0, n, size):

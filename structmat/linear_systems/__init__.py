@@ -18,6 +18,7 @@ The ways to solutions. A new one is a class with `name`, `cost` and `run` in a f
 
 What they share:
 
+- `_thresholds`: every number that decides which way is taken and what is good enough, with what set it;
 - `_problem`: a system, of which all that ways ask is found once, and what was asked for (`Options`);
 - `_stopping`: when a solution is good enough, by its residual or backward error;
 - `_differentiable`: the same loop under the implicit rule of a library, of systems and of least squares;

@@ -13,6 +13,7 @@ from structmat._arrays.conversion import to_numpy
 from structmat._arrays.libraries import device_of, rules_of
 from structmat._arrays.namespaces import numpy_namespace
 from structmat._arrays.typing import Array, Namespace
+from structmat.linear_systems import _thresholds
 from structmat.linear_systems._logdet_errors import error_of_factor
 from structmat.linear_systems._problem import Candidate, LinearSystem
 from structmat.linear_systems._stack_members import members, with_flat_batch
@@ -23,35 +24,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Numbers: TypeAlias = NDArray[Any]
-
-_WIDEST = 64
-"""The most diagonals on either side of the main one for which a matrix counts as banded at every size.
-
-With 64 a Hermitian band of 512, 1,000 and 2,000 rows is solved in 0.9, 1.5 and 3 ms and a general one in 1.3, 2 and 4;
-elimination and iteration that ends early take 9, 3 to 4 and 5 ms. With 128 a general band takes 5, 4 and 16 ms. For
-10,000 rows 64 diagonals take 14 to 38 ms, and easy systems 9 to 14 by iteration. Determinants of 512 and 1,000 rows
-take 2 and 3 ms in place of 16 and 40, and above as long as other ways.
-"""
-
-_LEAST_OF_STACK = 100
-"""The least rows of the matrices of a stack that are factored as bands one by one.
-
-Each takes 0.1 ms, whatever its size. For 100 matrices of 8 diagonals on either side and 64 rows a solution takes 7 ms,
-as dense ones 4, and a determinant 8 and 12; for 128 rows they take 9 and 22, and 13 and 55.
-"""
-
-_DOMINANT = 0.01
-"""The least dominance, or the inverse of a norm in its place, by which the error of a determinant is bounded.
-
-To measure it takes four solutions, of tridiagonal matrices of 100,000 rows ten times as long as the factor.
-"""
-
-_LONG = 4096
-"""The least rows of a band whose products are made diagonal by diagonal, and whose moduli are summed in blocks.
-
-For 10,000 rows of 1, 8 and 32 diagonals on either side they take 14, 99 and 498 us, and BLAS with the copy that it
-needs 89, 164 and 836; for 1,000 rows 7, 33 and 116, and 11, 17 and 36. No copy of the band is made.
-"""
 
 
 class BandedParts(NamedTuple):
@@ -122,7 +94,7 @@ def _values(array: Array, xp: Namespace) -> Numbers:
 
 def _without_last_zeros(values: Numbers) -> Numbers | None:
     """Return the numbers up to the last one that is not zero; None where these are more than a band has."""
-    most = _WIDEST + 1
+    most = _thresholds.WIDEST_BAND + 1
     if len(values) > most and (values[most : 2 * most].any() or values[2 * most :].any()):
         return None
     nonzero = np.flatnonzero(values[:most])
@@ -167,7 +139,7 @@ class Band(NamedTuple):
 
     def product(self, x: Numbers) -> Numbers:
         """Return the products with vectors along the last axis."""
-        return self._product_by_diagonals(x) if x.shape[-1] >= _LONG else self._product_by_blas(x)
+        return self._product_by_diagonals(x) if x.shape[-1] >= _thresholds.LONG_BAND else self._product_by_blas(x)
 
     def _product_by_diagonals(self, x: Numbers) -> Numbers:
         n, middle = x.shape[-1], self.above
@@ -233,7 +205,7 @@ class Band(NamedTuple):
         of_matrix, of_factor = self.rows[self.above].real, factor[0].real
         logs = 2 * np.sum(np.abs(np.log(of_factor)))
         norm = self._norm_of_scaled_inverse(factor)
-        if norm is not None and norm <= 1 / _DOMINANT:
+        if norm is not None and norm <= 1 / _thresholds.DOMINANT:
             return np.finfo(np.float64).eps * ((self.below + 2) * math.sqrt(n) * norm + logs)
         scale = np.sqrt(of_matrix)
         return error_of_factor(
@@ -256,7 +228,7 @@ class Band(NamedTuple):
         """
         of_matrix = self.rows[self.above].real
         dominance = 1 - float(np.max((self._sums_of_moduli() - np.abs(of_matrix)) / of_matrix))
-        if dominance >= _DOMINANT:
+        if dominance >= _thresholds.DOMINANT:
             return 1 / dominance
         if len(factor) != 2:
             return None
@@ -268,8 +240,8 @@ class Band(NamedTuple):
         """Return the sums of the moduli of all columns, at least: the first and last ones may hold entries outside."""
         n = self.rows.shape[1]
         sums = np.empty(n)
-        for start in range(0, n, _LONG):  # no copy of a long band is made
-            part = slice(start, start + _LONG)
+        for start in range(0, n, _thresholds.LONG_BAND):  # no copy of a long band is made
+            part = slice(start, start + _thresholds.LONG_BAND)
             sums[part] = np.sum(np.abs(self.rows[:, part]), axis=0)
         return sums
 
@@ -406,7 +378,7 @@ def parts_of_all(op: LinearOperator, xp: Namespace) -> list[BandedParts] | None:
     if not op.batch_shape:
         one = BandedParts.of(op, xp)
         return None if one is None else [one]
-    if op.shape[0] < _LEAST_OF_STACK:
+    if op.shape[0] < _thresholds.BANDS_OF_STACK:
         return None
     parts = []
     flat = with_flat_batch(op, op.batch_shape, xp)

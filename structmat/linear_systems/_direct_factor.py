@@ -12,6 +12,7 @@ from structmat._arrays.libraries import rules_of
 from structmat._arrays.typing import Array, Namespace
 from structmat._errors import ArgumentError, ArgumentValueError
 from structmat._toeplitz_systems import RankError
+from structmat.linear_systems import _thresholds
 from structmat.linear_systems._problem import Candidate, LinearSystem
 from structmat.linear_systems._results import Solutions
 from structmat.linear_systems._stack_members import members, with_flat_batch
@@ -27,34 +28,6 @@ from structmat.linear_systems._superfast import (
 )
 from structmat.linear_systems._written_out import is_written_out
 from structmat.operators import LinearOperator, Prepared
-
-MOST_WITHOUT_FACTOR = 1024
-"""Up to so many unknowns no direct factor is made unless it is asked for: other ways take a few milliseconds."""
-
-_ALONE, _ALONE_COMPILED = 2000, 8192
-"""The largest Toeplitz matrix alone for which Levinson's recursion is faster; the same where each shape is compiled.
-
-For 2,048 points it takes 12 to 20 ms, the factor 4 to 9, as all nodes of a level are equal; for 8,000 it takes 100 to
-200 ms, the factor 11 to 21.
-"""
-
-_MANY = 4
-"""Right-hand sides from which on the factor of a matrix without gaps pays: for 100,000 points it takes 0.65 s, and
-conjugate gradients, which a circulant preconditions well there, 0.25 s each."""
-
-_WORK_OF_CG, _WORK_OF_GMRES = 120.0, 400.0
-"""What iteration for a matrix with gaps takes for each point, in units of a factor's work, by the root of its hardness.
-
-That is the sum of the first column in units of the least noise; what sets the first entry of the column apart from all
-others counts as noise. Conjugate gradients took 60 to 250 times the root for 2,500 and 8,000 points and nine
-covariances, most where the covariance is short. Of 90 systems with gaps and noise of 1e-6 to 10 the way that is taken
-was at most 1.8 times as long as the other one. GMRES, which serves where nobody says that a matrix is positive
-definite, takes as long as a tree of small rank near a hardness of 100 for 30,000 points.
-"""
-
-_WORK_OF_ONE_ITERATION = 60.0
-"""What one iteration takes for each point, in the same units: for 1,100 to 8,000 points 20 to 60 by conjugate gradients
-and 30 to 120 by GMRES, for 100,000 points 125."""
 
 
 @dataclass(frozen=True)
@@ -164,11 +137,12 @@ def direct_factor(
     """
     if series is None or (series.traced and (systems is not None or series.is_alone)):
         return None
-    if series.is_alone and series.op.shape[0] <= (_ALONE_COMPILED if rules_of(xp).compiles else _ALONE):
+    most_alone = _thresholds.ALONE_COMPILED if rules_of(xp).compiles else _thresholds.ALONE
+    if series.is_alone and series.op.shape[0] <= most_alone:
         return None
     most_work = math.inf
     if iterations is not None:
-        most_work = _WORK_OF_ONE_ITERATION * iterations
+        most_work = _thresholds.WORK_OF_ONE_ITERATION * iterations
     elif systems is not None:
         most_work = _work_of_iteration(series, systems, positive=positive)
     if not most_work or (not series.traced and not bool(series.is_hermitian)):
@@ -248,7 +222,7 @@ def _work_of_iteration(series: Series, systems: int, *, positive: bool) -> float
 
     It is zero where none is, and infinite for many systems, or for a prepared operator, of which there may be many.
     """
-    if systems >= _MANY or isinstance(series.op, Prepared):
+    if systems >= _thresholds.MANY or isinstance(series.op, Prepared):
         return math.inf
     if series.chosen is None:
         return 0.0
@@ -262,4 +236,4 @@ def _work_of_iteration(series: Series, systems: int, *, positive: bool) -> float
     least = float(constant(xp.min(series.noise) + apart))
     if not least > 0.0:
         return math.inf
-    return (_WORK_OF_CG if positive else _WORK_OF_GMRES) * math.sqrt(total / least)
+    return (_thresholds.WORK_OF_CG if positive else _thresholds.WORK_OF_GMRES) * math.sqrt(total / least)

@@ -9,19 +9,10 @@ from structmat._arguments import integer
 from structmat._arrays.libraries import rules_of
 from structmat._arrays.typing import Array, Namespace
 from structmat._krylov import Count, gmres
+from structmat.linear_systems import _thresholds
 from structmat.linear_systems._krylov_method import KrylovMethod, product_with
 from structmat.linear_systems._stack_members import members, with_flat_batch
 from structmat.operators import LinearOperator
-
-_RESTART = 50
-"""The default number of vectors of a basis, for each right-hand side."""
-
-_NUMBERS = 1 << 22
-"""How many numbers the bases of all right-hand sides that are treated together may have.
-
-For 64 right-hand sides of 10,000 unknowns it took 0.62 s of the processor with so many numbers, 0.71 with a quarter and
-0.79 with four times as many; SciPy's GMRES, one right-hand side after the other, took 0.80 s.
-"""
 
 
 @dataclass(frozen=True)
@@ -66,7 +57,7 @@ class GMRES(KrylovMethod):
     True
     """
 
-    restart: int = _RESTART
+    restart: int = _thresholds.RESTART
     """The number of vectors that are kept for each right-hand side."""
 
     def __post_init__(self) -> None:
@@ -84,7 +75,7 @@ class GMRES(KrylovMethod):
     ) -> tuple[Array, Count]:
         size = min(self.restart, b.shape[-1])
         vectors = prod(b.shape[:-1])
-        group = max(1, _NUMBERS // max(1, (size + 1) * b.shape[-1]))
+        group = max(1, _thresholds.BASES_NUMBERS // max(1, (size + 1) * b.shape[-1]))
         if vectors <= group or rules_of(xp).compiles:
             return _run(A, b, M, rtol, max_iter, size, xp)
         return _in_groups(A, b, M, rtol, max_iter, size, group, xp)

@@ -13,9 +13,6 @@ from structmat._errors import ArgumentValueError
 from structmat.linear_systems._scaling import probe
 from structmat.operators import LinearOperator
 
-ROUNDING_OF_LOGDET = 64.0
-"""The largest difference that counts as a rounding error, in units of eps times the sum of moduli that are added."""
-
 
 def require_hermitian(is_hermitian: Array) -> None:
     """Raise an error if a matrix is not Hermitian, as a boolean says."""

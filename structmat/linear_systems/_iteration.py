@@ -9,6 +9,7 @@ from typing import Any, ClassVar, NamedTuple
 from structmat._arrays.libraries import device_of, rules_of
 from structmat._arrays.typing import Array, Namespace
 from structmat._krylov import Count
+from structmat.linear_systems import _thresholds
 from structmat.linear_systems._krylov_method import KrylovMethod, quiet
 from structmat.linear_systems._preconditioner import inverse_of_nearest, iterations_on_trial, of_moderate_size
 from structmat.linear_systems._problem import Candidate, LinearSystem
@@ -23,23 +24,6 @@ from structmat.linear_systems._stopping import (
 )
 from structmat.linear_systems._written_out import is_written_out
 from structmat.operators import LinearOperator
-
-_PASSES = 6
-"""How often a method is run at most, each time on the residual that the runs before have left."""
-
-_TRIAL = 50
-"""The iterations after which those of a system that elimination can solve are judged by their progress.
-
-Of 600 to 2,000 unknowns most sums that converge take 9 to 60 iterations; elimination takes as long as 50 to 300. Others
-made no progress in half as many iterations as there are unknowns, which took two to seven times as long as elimination.
-It is after so many that GMRES begins anew in any case.
-"""
-
-_MARGIN = 2.0
-"""By which factor iteration may fall short of what its progress would need, as it becomes faster.
-
-Of 300 systems of 513 to 2,600 unknowns none that iteration solves was given up with 2, and three with 4 took longer.
-"""
 
 
 @dataclass(frozen=True)
@@ -192,14 +176,14 @@ class _Refinement(NamedTuple):
     def _after_trial(self, progress: _Progress, any_at_all: Any) -> _Progress:
         """Return the state after one pass, by whose rate iteration goes on or not."""
         xp, rtol, most = self.xp, self.settings.rtol, self.settings.max_iter
-        found = self._after_passes(progress, self.M, min(_TRIAL, most), passes=1)
+        found = self._after_passes(progress, self.M, min(_thresholds.TRIAL, most), passes=1)
         error = float(xp.max(xp.where(found.done, xp.zeros_like(found.error), found.error)))
         needed = found.iterations * math.log(rtol) / math.log(error) if 0 < error < 1 else math.inf
-        goes_on = any_at_all & (needed <= _MARGIN * most)
+        goes_on = any_at_all & (needed <= _thresholds.MARGIN * most)
         return found._replace(passes=0, helped=goes_on, goes_on=goes_on, start=min(error, 1.0) or 1.0)
 
     def _after_passes(
-        self, progress: _Progress, M: LinearOperator | None, most: int, passes: int = _PASSES
+        self, progress: _Progress, M: LinearOperator | None, most: int, passes: int = _thresholds.PASSES
     ) -> _Progress:
         """Return the state after some more passes of at most so many iterations."""
         xp, A, b, settings = self.xp, self.A, self.system.b, self.settings

@@ -13,38 +13,14 @@ from structmat._arrays.libraries import device_of, namespace_of, rules_of
 from structmat._arrays.linear_algebra import adjoint, hermitian_part
 from structmat._arrays.typing import Array, Namespace
 from structmat._krylov import inner
+from structmat.linear_systems import _thresholds
 from structmat.linear_systems._control_variate import preconditioned
-from structmat.linear_systems._hermitian import (
-    ROUNDING_OF_LOGDET,
-    is_nearly_hermitian,
-    require_hermitian,
-    require_positive,
-)
+from structmat.linear_systems._hermitian import is_nearly_hermitian, require_hermitian, require_positive
 from structmat.linear_systems._results import ConvergenceError, SlogdetEstimate
 from structmat.operators import LinearOperator
 
-_MOST_WITH_EIGENVECTORS = 1024
-"""The most unknowns of a matrix whose eigenvectors are computed where an estimate of it has not settled."""
-
-TRACED = 50
-"""The default number of steps in a trace of JAX, where all of them are made."""
-
-_CHUNK = 5
-"""The fewest steps between two looks at the quadrature."""
-
-_APART = 1.25
-"""The least ratio of the numbers of steps of two looks.
-
-Once Lanczos vectors are no longer orthogonal, values change little over a few steps and much over many. With looks 5
-steps apart four of 40 matrices with gaps were 8 to 64 standard errors off, all of condition numbers above 1e9; with
-these, none of 400.
-"""
-
 _WITHIN_TWO = 0.9772498680518208
 """How often a normal variable is less than two standard deviations above its mean."""
-
-_BIAS = 0.1
-"""The largest error that the quadrature may have, in units of the standard error."""
 
 
 def probes_of(op: LinearOperator, count: int, random: np.random.Generator, xp: Namespace) -> Array:
@@ -93,16 +69,18 @@ def _last_step(op: LinearOperator, steps: int) -> tuple[int, bool]:
     In exact arithmetic as many steps as there are unknowns are all. What has not settled by then comes from vectors
     that are no longer orthogonal, and may settle on a wrong value.
     """
-    all_steps = max(op.shape[0], 3 * _CHUNK)
-    is_small = op.shape[0] <= _MOST_WITH_EIGENVECTORS and all_steps <= steps
+    all_steps = max(op.shape[0], 3 * _thresholds.STEPS_APART)
+    is_small = op.shape[0] <= _thresholds.WITH_EIGENVECTORS and all_steps <= steps
     return (all_steps, True) if is_small else (steps, False)
 
 
 def _looks(last: int) -> list[int]:
     """Return the numbers of steps after which the values are looked at, up to the last one."""
     looks = [last]
-    while looks[0] > _CHUNK:
-        looks.insert(0, max(1, min(looks[0] - _CHUNK, math.floor(looks[0] / _APART))))
+    while looks[0] > _thresholds.STEPS_APART:
+        looks.insert(
+            0, max(1, min(looks[0] - _thresholds.STEPS_APART, math.floor(looks[0] / _thresholds.RATIO_OF_LOOKS)))
+        )
     return looks
 
 
@@ -130,7 +108,7 @@ def _quadrature_in_jax(op: LinearOperator, z: Array, steps: int, traced: bool, x
     if traced and is_small:
         values = _without_quadrature(op, z, xp)
         return xp.where(is_nearly_hermitian(op, z, xp), values, xp.full_like(values, float("nan")))
-    count = last if traced else min(last, TRACED)
+    count = last if traced else min(last, _thresholds.STEPS_OF_TRACE)
     while True:
         values, settled, hermitian = rules_of(xp).compiled(Quadrature(count))(op, z)
         if traced:
@@ -241,6 +219,6 @@ def is_settled(found: list[Array], n: int, xp: Namespace) -> Array:
     first, second = (xp.mean(values, axis=0) for values in found[:2])
     last, error = xp.mean(found[-1], axis=0), _standard_error(found[-1], xp)
     before, now = xp.abs(second - first), xp.abs(last - second)
-    rounding = ROUNDING_OF_LOGDET * float(xp.finfo(error.dtype).eps) * (n + xp.abs(last))
+    rounding = _thresholds.ROUNDING_OF_LOGARITHM * float(xp.finfo(error.dtype).eps) * (n + xp.abs(last))
     left = now * now / xp.where(before > now, before - now, xp.ones_like(before))
-    return (now <= rounding) | ((before > now) & (left <= _BIAS * error) & (now <= error))
+    return (now <= rounding) | ((before > now) & (left <= _thresholds.BIAS * error) & (now <= error))

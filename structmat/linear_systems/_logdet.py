@@ -25,17 +25,12 @@ from structmat._arrays.namespaces import numpy_namespace
 from structmat._arrays.typing import Array, DType, Namespace
 from structmat._errors import ArgumentTypeError, ArgumentValueError
 from structmat._ways import settle
+from structmat.linear_systems import _thresholds
 from structmat.linear_systems._bands import logdet_by_band
-from structmat.linear_systems._direct_factor import MOST_WITHOUT_FACTOR, direct_logdet, may_have_factor
+from structmat.linear_systems._direct_factor import direct_logdet, may_have_factor
 from structmat.linear_systems._even_noise import as_toeplitz
 from structmat.linear_systems._hermitian import require_hermitian, require_positive
-from structmat.linear_systems._lanczos import (
-    TRACED,
-    Quadrature,
-    estimates_of,
-    mean_of,
-    probes_of,
-)
+from structmat.linear_systems._lanczos import Quadrature, estimates_of, mean_of, probes_of
 from structmat.linear_systems._logdet_derivatives import with_derivatives
 from structmat.linear_systems._logdet_errors import error_of_cholesky, error_of_few_gaps, rounding_of
 from structmat.linear_systems._problem import Facts
@@ -44,45 +39,6 @@ from structmat.linear_systems._solve import require_operator
 from structmat.linear_systems._superfast import Superfast
 from structmat.linear_systems._written_out import fits_as_last_resort, is_written_out
 from structmat.operators import LinearOperator, Submatrix
-
-_GAPS = 1 << 22
-"""The most missing rows of a grid times its points, for as many numbers are computed then."""
-
-_PROBES = 32
-"""The default number of probes."""
-
-_STEPS = 1000
-"""The default number of steps, at most."""
-
-_MOST_GROUPS = 100
-"""Of probes, for a wanted error."""
-
-_ROUNDING = 1e-12
-"""The error of an exact method that is near enough, whatever is wanted, in units of unknowns plus modulus of the log.
-
-No estimate is better: dense Cholesky factors of nine covariances of 600 points were further off from a condition number
-of 1e6 on.
-"""
-
-_LARGE = 1e-3
-"""The error of a result from which on the next way is asked as well.
-
-Likelihoods are compared by differences of logarithms, for which less is of no account. Of squared exponentials and
-quasi-periodic covariances of 1,100 to 2,000 points, noise of 1e-12 is measured as 0.06 to 2.5, and 1e-8 as at most
-2e-4, beside which the dense factor takes up to 40 times as long.
-"""
-
-_FAR_OFF = 1.0
-"""The error of a direct factor of a series of more than 2,000 points from which on a dense one is asked.
-
-That takes 1 s for 4,000 points and 10 s for 9,000, where the direct factor takes 0.05 s.
-"""
-
-_MOST_OF_SERIES = 4096
-"""The most points of a series without a direct factor whose determinant is that of the dense matrix, not an estimate.
-
-That takes about a second, as an estimate of ill-conditioned ones does, which is off by 1 in 500.
-"""
 
 
 def slogdet(
@@ -243,7 +199,7 @@ def _slogdet(
     xp: Namespace,
 ) -> SlogdetEstimate:
     """Return the result for an operator in the precision of computations, in the precision of another dtype."""
-    count = _PROBES if n_probes is None else integer(n_probes, owner, "n_probes", least=2)
+    count = _thresholds.PROBES if n_probes is None else integer(n_probes, owner, "n_probes", least=2)
     if rng is not None:
         rng = random_generator(rng, owner)
     wanted = None if target_error is None else non_negative(target_error, owner, "target_error")
@@ -253,7 +209,7 @@ def _slogdet(
         _require_superfast(method, owner, alone=n_probes is None and wanted is None and max_iter is None)
     is_exact = n_probes is None or count >= op.shape[0]  # as many products are the matrix itself
     with rules_of(xp).evaluated(op._arrays()):
-        if method is None and op.shape[0] > MOST_WITHOUT_FACTOR:
+        if method is None and op.shape[0] > _thresholds.WITHOUT_FACTOR:
             op = rules_of(xp).untraced(as_toeplitz)(op, xp)
         problem = _LogDeterminant(op, method, owner, xp)
         found = problem.settled(_WAYS if is_exact else (ByClosedForm(),))
@@ -280,7 +236,7 @@ def _slogdet(
 def _is_known_within(wanted: float, found: SlogdetEstimate, n: int, xp: Namespace) -> bool:
     """Tell whether all errors are known, and no more than what is wanted or the rounding of an exact method."""
     log = rules_of(xp).constant(found.logabsdet)
-    rounding = max(_ROUNDING, 4 * float(xp.finfo(log.dtype).eps)) * (n + xp.abs(log))
+    rounding = max(_thresholds.EXACT_LOGARITHM, 4 * float(xp.finfo(log.dtype).eps)) * (n + xp.abs(log))
     is_within = (found.standard_error <= wanted) | (found.standard_error <= rounding)
     return bool(rules_of(xp).concrete(xp.all(is_within)))
 
@@ -311,7 +267,7 @@ class _LogDeterminant(Facts):
     @property
     def is_settled(self) -> bool:
         """Whether there is a result that is near enough."""
-        return self.best is not None and not _exceeds(self.best, _LARGE, self.xp)
+        return self.best is not None and not _exceeds(self.best, _thresholds.LARGE_ERROR, self.xp)
 
     def take(self, way: Any, others: list[Any]) -> None:
         """Run a way, and keep its result where that has a smaller error."""
@@ -407,7 +363,7 @@ def _by_estimate(
 ) -> SlogdetEstimate:
     """Return an estimate by groups of `count` probes, of which there are as many as the wanted error takes."""
     traced = any(rules_of(xp).is_traced(array) for array in op._arrays())
-    usual = TRACED if traced else _STEPS
+    usual = _thresholds.STEPS_OF_TRACE if traced else _thresholds.STEPS
     steps = usual if max_iter is None else max_iter
     estimates, probes = [], []
     while True:
@@ -416,8 +372,8 @@ def _by_estimate(
         estimate = mean_of(xp.concat(estimates, axis=0), xp)
         if wanted is None or traced or bool(xp.all(estimate.standard_error <= wanted)):
             break
-        if len(estimates) == _MOST_GROUPS:
-            reached = f"{float(xp.max(estimate.standard_error)):.2g} with {_MOST_GROUPS * count} vectors"
+        if len(estimates) == _thresholds.MOST_GROUPS:
+            reached = f"{float(xp.max(estimate.standard_error)):.2g} with {_thresholds.MOST_GROUPS * count} vectors"
             raise ConvergenceError(f"{owner}: the standard error is {reached}, not {wanted:.2g}", estimate)
     log = estimate.logabsdet
     if traced or rules_of(xp).is_differentiated(op._arrays()):
@@ -475,7 +431,7 @@ def _by_few_gaps(op: LinearOperator, xp: Namespace) -> tuple[Array, Array] | Non
     near = op._near(next(iter(op._arrays()), xp.ones(1)), xp)
     whole, chosen = near.whole, near.chosen
     missing = None if chosen is None else chosen._others()
-    if missing is None or len(missing) * missing.size > _GAPS:
+    if missing is None or len(missing) * missing.size > _thresholds.GAPS:
         return None
     try:
         sign, log, error = whole._slogdet_and_error(xp)
@@ -494,10 +450,10 @@ def _checked(op: LinearOperator, log: Array, xp: Namespace) -> Array:
     """Return the logarithm of a matrix that is Hermitian, and positive definite as far as some Lanczos steps tell."""
     z = probes_of(op, 2, np.random.default_rng(0), xp)
     if rules_of(xp).is_traced(log):
-        values, _, hermitian = rules_of(xp).compiled(Quadrature(TRACED))(op, z)
+        values, _, hermitian = rules_of(xp).compiled(Quadrature(_thresholds.STEPS_OF_TRACE))(op, z)
         return xp.where(hermitian & xp.all(xp.isfinite(values), axis=0), log, xp.full_like(log, float("nan")))
     with suppress(ConvergenceError):
-        estimates_of(op, z, TRACED, False, xp)
+        estimates_of(op, z, _thresholds.STEPS_OF_TRACE, False, xp)
     require_positive(log, xp)
     return log
 
@@ -527,7 +483,7 @@ class ByClosedForm:
     def cost(self, problem: _LogDeterminant) -> float | None:
         """Return 0 up to 1,024 rows, as nothing takes less; a recursion of more takes as many steps as rows."""
         rows = problem.operator.shape[0]
-        return 0.0 if rows <= MOST_WITHOUT_FACTOR else rows
+        return 0.0 if rows <= _thresholds.WITHOUT_FACTOR else rows
 
     def run(self, problem: _LogDeterminant) -> SlogdetEstimate | None:
         """Return the result; None where there is no closed form."""
@@ -559,7 +515,7 @@ class ByFactor:
         """Return the rows from which on it takes less than other ways, 0 where it is asked for; None for fewer."""
         if problem.method is not None:
             return 0.0 if not problem.ways else None
-        return MOST_WITHOUT_FACTOR if problem.operator.shape[0] > MOST_WITHOUT_FACTOR else None
+        return _thresholds.WITHOUT_FACTOR if problem.operator.shape[0] > _thresholds.WITHOUT_FACTOR else None
 
     def run(self, problem: _LogDeterminant) -> SlogdetEstimate | None:
         """Return the result; None where there is no factor."""
@@ -586,7 +542,10 @@ class ByDenseFactor:
             if not (best is None and problem.failure is not None):
                 if not problem.once(may_have_factor):
                     return None
-                is_worth_it = op.shape[0] <= _MOST_OF_SERIES if best is None else _exceeds(best, _FAR_OFF, problem.xp)
+                if best is None:
+                    is_worth_it = op.shape[0] <= _thresholds.DENSE_SERIES
+                else:
+                    is_worth_it = _exceeds(best, _thresholds.FAR_OFF, problem.xp)
                 if not is_worth_it:
                     return None
         return op.shape[0] ** 2

@@ -10,6 +10,7 @@ from structmat._arrays.libraries import namespace_of, rules_of
 from structmat._arrays.typing import Array, Namespace
 from structmat._krylov import inner
 from structmat._parametrised import Parametrised
+from structmat.linear_systems import _thresholds
 from structmat.linear_systems._cg import CG
 from structmat.linear_systems._control_variate import exact_logdet, exact_quadratic_forms
 from structmat.linear_systems._differentiable import Ways, solve_with_derivatives
@@ -18,9 +19,6 @@ from structmat.linear_systems._iteration import ByIteration
 from structmat.linear_systems._preconditioner import nearest
 from structmat.linear_systems._problem import Options
 from structmat.operators import LinearOperator
-
-_SOLUTIONS = {8: 1e-6, 4: 1e-4}
-"""The relative residual of the systems that a gradient takes, by the bytes of a number: far below what probes miss."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +58,6 @@ def with_derivatives(op: LinearOperator, z: Array, value: Array) -> Array:
 
 def solve_for_probes(op: LinearOperator, z: Array, xp: Namespace) -> Array:
     """Return ``A^-1 z`` for a positive definite A, with derivatives."""
-    rtol = _SOLUTIONS[precision_of(z.dtype, xp).itemsize]
+    rtol = _thresholds.SYSTEMS_OF_GRADIENTS[precision_of(z.dtype, xp).itemsize]
     options = Options("slogdet", CG(), rtol, 10_000, by_default=True, positive=True, nearest=True)
     return solve_with_derivatives(op, None, z, Ways((ByIteration(), ByElimination()), options), xp).x

@@ -11,14 +11,8 @@ from structmat._arrays.arithmetic import real_part
 from structmat._arrays.libraries import device_of, rules_of
 from structmat._arrays.linear_algebra import VECTORS, measured_error_of_logdet, solutions_by_cholesky
 from structmat._arrays.typing import Array, DType, Namespace
+from structmat.linear_systems import _thresholds
 from structmat.operators import LinearOperator, Near
-
-_ALL = 32
-"""The most unknowns of a matrix of which all columns of the inverse are looked at.
-
-A few random vectors may be orthogonal to the eigenvector of the least eigenvalue: of two unknowns, four vectors of
-signs were so in one of eight cases.
-"""
 
 
 def error_of_cholesky(factor: Array, dense: Array, xp: Namespace) -> Array:
@@ -133,7 +127,7 @@ def _vectors(n: int, like: Array, xp: Namespace) -> Array:
     what was returned was then too small for 24, by a factor of up to 1e6; with normal vectors the error was at most 2.4
     times what was returned.
     """
-    is_small = 1 < n <= _ALL  # one vector has no spread
+    is_small = 1 < n <= _thresholds.ALL_COLUMNS  # one vector has no spread
     vectors = math.sqrt(n) * np.eye(n) if is_small else np.random.default_rng(0).standard_normal((VECTORS, n))
     return xp.astype(xp.asarray(vectors, device=device_of(like)), like.dtype)
 

@@ -24,6 +24,7 @@ from structmat._arrays.linear_algebra import (
 from structmat._arrays.typing import Array, ArrayLike, Namespace
 from structmat._errors import ArgumentError, ArgumentTypeError, ArgumentValueError
 from structmat._toeplitz_systems import RankError, series_variances
+from structmat.linear_systems import _thresholds
 from structmat.linear_systems._superfast import Series, series_of
 from structmat.linear_systems._written_out import fits_in_memory
 from structmat.operators import Identity, Indices, LinearOperator
@@ -31,9 +32,6 @@ from structmat.operators import Identity, Indices, LinearOperator
 _OWNER = "posterior_variances"
 
 _NOT_DEFINITE = f"{_OWNER}: the matrix with its noise is not positive definite, or holds NaN or infinity"
-
-_MOST_DENSE = 512
-"""The most rows for which the dense matrix is taken first."""
 
 
 class PosteriorVariances(NamedTuple):
@@ -194,13 +192,13 @@ def _read_noise(noise: Any, op: LinearOperator, there: Any, xp: Namespace) -> Ar
 def _variances(op: LinearOperator, noise: Array, there: Any, xp: Namespace) -> tuple[Array, Array]:
     """Return the variances and their error by the way that is fastest."""
     series: Series | None = None
-    if op.shape[0] > _MOST_DENSE:
+    if op.shape[0] > _thresholds.DENSE_POSTERIOR:
         with suppress(ArgumentError):
             series = series_of(op, _OWNER, xp)
     if series is not None:
         with suppress(RankError):
             return _of_series(series, noise, there, xp)
-    elif op.shape[0] > _MOST_DENSE and np.all(there):
+    elif op.shape[0] > _thresholds.DENSE_POSTERIOR and np.all(there):
         with suppress(NotImplementedError):
             return _in_closed_form(op, noise, xp)
     if not fits_in_memory(op):
@@ -230,7 +228,8 @@ def _of_series(series: Series, noise: Array, there: Any, xp: Namespace) -> tuple
     else:
         found = _OnHost(seen, places, dtype_name(noise.dtype), strict=True)
         values = tuple(xp.asarray(each, device=device_of(c)) for each in found(*map(to_numpy, known)))
-    why = f"{_OWNER} of a series of more than {_MOST_DENSE} points has no derivatives, that of Dense(K.to_dense()) has"
+    most = _thresholds.DENSE_POSTERIOR
+    why = f"{_OWNER} of a series of more than {most} points has no derivatives, that of Dense(K.to_dense()) has"
     return rules.without_derivative(values[0], arrays, why), values[1]
 
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from structmat._arrays.arithmetic import conjugate, euclidean_norm
 from structmat._arrays.libraries import rules_of
 from structmat._arrays.typing import Array, Namespace
+from structmat.linear_systems import _thresholds
 from structmat.linear_systems._scaling import power_near_norm
 from structmat.operators import (
     Circulant,
@@ -21,9 +22,6 @@ from structmat.operators import (
     Submatrix,
     add,
 )
-
-_SMALLEST = 1e-6
-"""The least modulus of an eigenvalue of a preconditioner, relative to the largest; smaller ones are raised."""
 
 
 def iterations_on_trial(max_iter: int, operator: LinearOperator) -> int:
@@ -137,7 +135,7 @@ def _diagonal(known: Near, xp: Namespace) -> Nearest | None:
 def _reciprocals(values: Array, xp: Namespace, *, positive: bool) -> Array:
     """Return reciprocals of values, or if `positive` of their moduli, after small moduli were raised to a bound."""
     moduli = xp.abs(values)
-    least = _SMALLEST * xp.max(moduli, axis=-1, keepdims=True)
+    least = _thresholds.LEAST_EIGENVALUE * xp.max(moduli, axis=-1, keepdims=True)
     least = xp.where(least > 0.0, least, xp.ones_like(least))
     bounded = xp.where(moduli > least, moduli, least)
     inverse = 1 / bounded

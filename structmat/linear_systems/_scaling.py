@@ -9,10 +9,8 @@ from structmat._arrays.arithmetic import binary_exponents, euclidean_norm
 from structmat._arrays.dtypes import precision_of
 from structmat._arrays.libraries import device_of, rules_of
 from structmat._arrays.typing import Array, Namespace
+from structmat.linear_systems import _thresholds
 from structmat.operators import LinearOperator
-
-_POWERS = 3
-"""Steps of the power method for a norm."""
 
 
 class System(NamedTuple):
@@ -56,7 +54,7 @@ def _power_of_two(v: Array, xp: Namespace) -> Array:
 def operator_norm(operator: LinearOperator, like: Array, xp: Namespace) -> Array:
     """Return a lower bound of the largest singular value, near it, by some steps of the power method."""
     v = probe(operator, like, xp)
-    for _ in range(_POWERS):
+    for _ in range(_thresholds.NORM_STEPS):
         v = _of_moderate_size(operator._matvec(v, xp), xp)
         v = _of_moderate_size(operator._rmatvec(v, xp), xp)
     return euclidean_norm(operator._matvec(v, xp), xp) / norm_or_one(v, xp)[..., 0]

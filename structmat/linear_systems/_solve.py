@@ -18,10 +18,11 @@ from structmat._arrays.typing import Array, ArrayLike, DType, Namespace
 from structmat._errors import ArgumentTypeError, ArgumentValueError, warn_caller, warn_of_nan
 from structmat._krylov import Count
 from structmat._ways import settle
+from structmat.linear_systems import _thresholds
 from structmat.linear_systems._bands import ByBand
 from structmat.linear_systems._cg import CG
 from structmat.linear_systems._differentiable import Ways, lstsq_with_derivatives, solve_with_derivatives
-from structmat.linear_systems._direct_factor import MOST_WITHOUT_FACTOR, ByAskedFactor, ByFactor, readable_series
+from structmat.linear_systems._direct_factor import ByAskedFactor, ByFactor, readable_series
 from structmat.linear_systems._elimination import ByElimination, BySingularVectors
 from structmat.linear_systems._even_noise import as_toeplitz
 from structmat.linear_systems._gmres import GMRES
@@ -37,9 +38,6 @@ from structmat.operators import Identity, LinearOperator
 
 _OF_POSITIVE, _OF_GENERAL = CG(), GMRES()
 """The methods where none is asked for."""
-
-_LONGEST = 10_000
-"""The default number of iterations is ten times the number of unknowns, but at most this."""
 
 
 def solve(
@@ -186,10 +184,10 @@ def solve(
         other_method="method=GMRES()" if assume == "general" else 'assume="general"',
         nearest=isinstance(preconditioner, str),
     )
-    if options.by_default and A.shape[0] > MOST_WITHOUT_FACTOR:
+    if options.by_default and A.shape[0] > _thresholds.WITHOUT_FACTOR:
         read = read._replace(op=rules_of(read.xp).untraced(as_toeplitz)(read.op, read.xp))
     question = _Question(read, options)
-    ways = _WAYS if A.shape[0] <= MOST_WITHOUT_FACTOR else _WAYS_OF_LARGE
+    ways = _WAYS if A.shape[0] <= _thresholds.WITHOUT_FACTOR else _WAYS_OF_LARGE
     settle(question, ways if asked_factor is None else (ByAskedFactor(asked_factor),))
     return _warned(question.result(), owner, options.rtol, read.xp)
 
@@ -350,15 +348,6 @@ class ByPseudoinverse:
         return read.candidate(x)
 
 
-_TURNS = (100, 400, 1600)
-"""How many iterations are made before a factor that takes as long is tried in their place.
-
-Nothing that is known before says how many iterations a matrix without gaps takes: beside noise of 1e-6 a Matérn
-covariance 3/2 of 2,100 points takes 24, a squared exponential 10,000 and more, of which the factor takes 4 ms. Each
-time that some iterations have not sufficed the factor may take as long as they, and the next try takes four times as
-many, so that neither is waited for much longer than the faster one takes. The last factor may cost whatever it does.
-"""
-
 _WAYS: tuple[Any, ...] = (ByClosedForm(), ByBand(), ByIteration(), ByElimination())
 """The ways of `solve`: a way after another of the same cost is taken where that has not sufficed."""
 
@@ -366,12 +355,12 @@ _WAYS_OF_LARGE: tuple[Any, ...] = (
     ByClosedForm(),
     ByBand(),
     ByFactor(),
-    ByIteration(_TURNS[0]),
-    ByFactor(_TURNS[0]),
-    ByIteration(_TURNS[1]),
-    ByFactor(_TURNS[1]),
-    ByIteration(_TURNS[2]),
-    ByFactor(_TURNS[2], most=math.inf),
+    ByIteration(_thresholds.TURNS[0]),
+    ByFactor(_thresholds.TURNS[0]),
+    ByIteration(_thresholds.TURNS[1]),
+    ByFactor(_thresholds.TURNS[1]),
+    ByIteration(_thresholds.TURNS[2]),
+    ByFactor(_thresholds.TURNS[2], most=math.inf),
     ByIteration(),
     ByFactor(math.inf),
     ByElimination(),
@@ -396,7 +385,8 @@ class _Question(LinearSystem):
         self.iterations_made: float | None = None
         """The most iterations of the last try, infinitely many for all that there may be."""
         self._has_factor: bool | None = None
-        if not options.by_default or read.op.shape[0] <= MOST_WITHOUT_FACTOR or rules_of(read.xp).is_traced(read.right):
+        is_small = read.op.shape[0] <= _thresholds.WITHOUT_FACTOR
+        if not options.by_default or is_small or rules_of(read.xp).is_traced(read.right):
             self._has_factor = False
 
     is_settled = False
@@ -415,7 +405,8 @@ class _Question(LinearSystem):
         if is_solved is None:
             self.is_settled = True
         elif is_solved:
-            self.is_settled = self.iterations_made not in _TURNS or bool(xp.all(best.residual <= self.options.rtol))
+            takes_turns = self.iterations_made in _thresholds.TURNS
+            self.is_settled = not takes_turns or bool(xp.all(best.residual <= self.options.rtol))
         else:
             self.is_settled = bool(xp.all(best.done | xp.isnan(best.residual)))
 
@@ -524,7 +515,8 @@ def _method(value: Any) -> KrylovMethod:
 def _relative(rtol: float | None, read: _Read, owner: str) -> float:
     """Return the relative residual at which to end: the default of the precision where none is given."""
     if rtol is None:
-        return 1e-10 if float(read.xp.finfo(read.right.dtype).eps) < 1e-10 else 1e-5
+        is_double = float(read.xp.finfo(read.right.dtype).eps) < _thresholds.RTOL
+        return _thresholds.RTOL if is_double else _thresholds.RTOL_OF_SINGLE
     checked = non_negative(rtol, owner, "rtol")
     if not checked:
         raise ArgumentValueError(owner, "rtol", "must be above zero, got 0")
@@ -533,7 +525,7 @@ def _relative(rtol: float | None, read: _Read, owner: str) -> float:
 
 def _most_iterations(max_iter: int | None, A: LinearOperator, owner: str) -> int:
     """Return the most iterations: by default ten for each unknown, within bounds."""
-    default = min(max(100, 10 * min(A.shape)), _LONGEST)
+    default = min(max(_thresholds.LEAST_ITERATIONS, 10 * min(A.shape)), _thresholds.MOST_ITERATIONS)
     return default if max_iter is None else integer(max_iter, owner, "max_iter")
 
 

@@ -8,12 +8,10 @@ from typing import ClassVar, Protocol
 from structmat._arrays.arithmetic import euclidean_norm
 from structmat._arrays.libraries import rules_of
 from structmat._arrays.typing import Array, Namespace
+from structmat.linear_systems import _thresholds
 from structmat.linear_systems._results import Solutions
 from structmat.linear_systems._scaling import norm_or_one, operator_norm
 from structmat.operators import LinearOperator
-
-_ROUNDING_OF_RESIDUAL = 16.0
-"""The residual that counts as a rounding error, in units of eps times the norm of A times that of x."""
 
 
 class Measure(Protocol):
@@ -73,7 +71,7 @@ class ByGradient:
         norm_of_b = euclidean_norm(self.b, xp)
         gradient = euclidean_norm(self.operator._rmatvec(residual, xp), xp)
         eps = float(xp.finfo(residual_norm.dtype).eps)
-        rounding = _ROUNDING_OF_RESIDUAL * eps * (norm_of_b + self.norm * euclidean_norm(x, xp))
+        rounding = _thresholds.ROUNDING * eps * (norm_of_b + self.norm * euclidean_norm(x, xp))
         small = residual_norm <= rtol * norm_of_b
         return gradient, small | (gradient <= self.norm * (rtol * residual_norm + rounding))
 
@@ -86,7 +84,7 @@ def is_as_small_as_rounding(A: LinearOperator, x: Array, residual: Array, b: Arr
     enough any residual is small.
     """
     eps = float(xp.finfo(residual.dtype).eps)
-    rounding = _ROUNDING_OF_RESIDUAL * eps * operator_norm(A, b, xp) * euclidean_norm(x, xp)
+    rounding = _thresholds.ROUNDING * eps * operator_norm(A, b, xp) * euclidean_norm(x, xp)
     residual_norm = euclidean_norm(residual, xp)
     return (residual_norm <= rounding) & (residual_norm < euclidean_norm(b, xp))
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import structmat as sm
-from structmat._toeplitz_systems.superfast import SuperfastFactor, diagonal_sums
+from structmat._toeplitz_systems import thresholds
+from structmat._toeplitz_systems.superfast import SuperfastFactor
 from structmat._toeplitz_systems.superfast.band import Band, BandFactor
 from structmat._toeplitz_systems.superfast.factor import Factor
 from structmat._toeplitz_systems.superfast.matrix import NoisyToeplitz
@@ -92,7 +93,7 @@ def test_a_band_leaves_out_of_a_row_what_sums_to_the_tolerance_at_most() -> None
 @pytest.mark.parametrize("decay", DECAYS)
 def test_sums_along_the_block_diagonals_of_the_inverse(decay: str, turned: bool, monkeypatch: Any) -> None:
     """By products of matrices for small nodes, and by correlations for large ones."""
-    monkeypatch.setattr(diagonal_sums, "BY_PRODUCTS", 80)
+    monkeypatch.setattr(thresholds, "SUMS_BY_PRODUCTS", 80)
     for p, times in [(2, 21), (2, 137), (3, 130), (4, 60)]:
         c, noise, there = channels(decay, times, p, turned=turned)
         sums, diagonal = factor(c, noise, there, METHODS[decay]).inverse_sums(there.astype(float), np)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 import warnings
 from collections.abc import Callable
@@ -24,8 +23,9 @@ from torch.func import grad, vmap
 import structmat as sm
 from structmat._arrays.libraries import namespace
 from structmat._arrays.namespaces import numpy_namespace
+from structmat._toeplitz_systems import thresholds
 from structmat.extend import Near, NearCirculant
-from structmat.linear_systems import _bands, _differentiable, _direct_factor, _gmres, _solve, _written_out
+from structmat.linear_systems import _differentiable, _thresholds
 from structmat.linear_systems._krylov_method import KrylovMethod
 from structmat.linear_systems._results import Solutions
 from structmat.linear_systems._stopping import ByGradient, is_as_small_as_rounding
@@ -853,7 +853,7 @@ def test_gmres_takes_as_many_right_hand_sides_at_a_time_as_fit(backend, monkeypa
     A = sm.Circulant(backend.asarray(c)) + sm.Diagonal(backend.asarray(d))
     b, M = backend.asarray(rng.standard_normal((2, 3, 7))), sm.Diagonal(backend.asarray(1 / near))
     together = [solve(A, b, preconditioner=P) for P in (None, M)]
-    monkeypatch.setattr(_gmres, "_NUMBERS", 100)
+    monkeypatch.setattr(_thresholds, "BASES_NUMBERS", 100)
     apart = [solve(A, b, preconditioner=P) for P in (None, M)]
     for one, other in zip(together, apart, strict=True):
         assert one.iterations == other.iterations
@@ -985,7 +985,7 @@ def test_a_factor_solves_what_iteration_does_not(monkeypatch):
     """A series without gaps, which is iterated first."""
     n = 2100
     A, b = noisy_series(np.asarray, n, 1e-8), np.sin(np.arange(n) ** 2.0)
-    monkeypatch.setattr(_solve, "_LONGEST", 50)
+    monkeypatch.setattr(_thresholds, "MOST_ITERATIONS", 50)
     with pytest.warns(scipy.linalg.LinAlgWarning, match="above rtol"):
         found = sm.solve(A, b)
     assert found.iterations == 0
@@ -1304,8 +1304,8 @@ def test_the_table_of_ways_in_the_guide_has_the_sizes_of_the_code():
     guide = (Path(__file__).parents[2] / "docs/guide/conventions.md").read_text("utf-8")
     rows = guide.partition("| matrix | rows |")[2].partition("\n\n")[0].splitlines()[2:]
     sizes = [row.split("|")[2].strip() for row in rows]
-    last = math.isqrt(_written_out._LAST_RESORT)
-    above = f"above {_direct_factor.MOST_WITHOUT_FACTOR:,}"
-    to = [f"to {most:,}" for most in (_written_out._FIRST, _written_out.MOST_WRITTEN_OUT, last)]
-    assert sizes == ["any", above, f"any, of stacks from {_bands._LEAST_OF_STACK}", above, *to, "above"]
-    assert f"at most {_bands._WIDEST} lags" in rows[2]
+    above = f"above {_thresholds.WITHOUT_FACTOR:,}"
+    sizes_of_dense = (_thresholds.ELIMINATED_FIRST, _thresholds.WRITTEN_OUT, thresholds.LAST_RESORT)
+    to = [f"to {most:,}" for most in sizes_of_dense]
+    assert sizes == ["any", above, f"any, of stacks from {_thresholds.BANDS_OF_STACK}", above, *to, "above"]
+    assert f"at most {_thresholds.WIDEST_BAND} lags" in rows[2]

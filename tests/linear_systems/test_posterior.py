@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import structmat as sm
-from structmat.linear_systems import _posterior
+from structmat.linear_systems import _posterior, _thresholds
 from tests import backends
 from tests.backends import Backend
 
@@ -68,9 +68,9 @@ def test_variances_of_series_are_those_of_dense_algebra(case: tuple[sm.LinearOpe
     K, noise, seen = case
     expected = dense_variances(K.to_dense(), noise, seen)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_posterior, "_MOST_DENSE", 0)  # by the factor, however small the series is
+        patch.setattr(_thresholds, "DENSE_POSTERIOR", 0)  # by the factor, however small the series is
         by_factor = sm.posterior_variances(K, noise, seen)
-        patch.setattr(_posterior, "_MOST_DENSE", 10_000)
+        patch.setattr(_thresholds, "DENSE_POSTERIOR", 10_000)
         dense = sm.posterior_variances(K, noise, seen)
     for found in (by_factor, dense):
         np.testing.assert_allclose(found.variances, expected, rtol=0, atol=2e-12)

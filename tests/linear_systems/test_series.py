@@ -13,7 +13,7 @@ import structmat as sm
 from structmat._arrays.libraries import namespace
 from structmat._toeplitz_systems.superfast import SuperfastFactor
 from structmat._toeplitz_systems.superfast.band import BandFactor
-from structmat.linear_systems import _written_out
+from structmat.linear_systems import _thresholds
 from tests import backends
 
 
@@ -338,7 +338,7 @@ def test_even_noise_makes_a_toeplitz_matrix_with_its_closed_forms(noise):
 @pytest.mark.parametrize("n", [300, 2100])
 @pytest.mark.parametrize("assume", ["general", "positive definite"])
 def test_the_last_resort_is_the_dense_matrix(n, assume, monkeypatch):
-    monkeypatch.setattr(_written_out, "MOST_WRITTEN_OUT", min(n - 1, 2000))
+    monkeypatch.setattr(_thresholds, "WRITTEN_OUT", min(n - 1, 2000))
     noise = 1e-11 * np.linspace(1, 2, n)
     A, b = echo(n, noise), np.cos(np.arange(n) ** 2.0)
     x = sm.solve(A, b, assume=assume).x
@@ -347,7 +347,7 @@ def test_the_last_resort_is_the_dense_matrix(n, assume, monkeypatch):
 
 @pytest.mark.parametrize("n", [300, 2100])
 def test_determinants_of_series_without_a_factor_are_those_of_the_dense_matrix(n, monkeypatch):
-    monkeypatch.setattr(_written_out, "MOST_WRITTEN_OUT", min(n - 1, 2000))
+    monkeypatch.setattr(_thresholds, "WRITTEN_OUT", min(n - 1, 2000))
     A = echo(n, 1e-7 * np.linspace(1, 2, n))
     found = sm.slogdet(A)
     assert abs(found.logabsdet - np.linalg.slogdet(A.to_dense())[1]) < 1e-4

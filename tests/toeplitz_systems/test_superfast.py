@@ -13,13 +13,11 @@ from hypothesis import strategies as st
 
 import structmat as sm
 from structmat._arrays.libraries import namespace, rules_of
+from structmat._toeplitz_systems import thresholds
 from structmat._toeplitz_systems.superfast import (
     RankError,
     SuperfastFactor,
     bases,
-    batches,
-    derivatives,
-    diagonal_sums,
     solver,
 )
 from tests import backends
@@ -178,11 +176,11 @@ def test_a_tighter_factor_that_fails_leaves_the_looser_one(monkeypatch: pytest.M
 
     def overlooking(bounds: Any, *given: Any) -> Any:
         if bounds.tolerance < 1e-6:
-            raise bases.RankError if bounds.work < solver.MOST_WORK * 5000 else bases.OverlookedError
+            raise bases.RankError if bounds.work < thresholds.MOST_WORK * 5000 else bases.OverlookedError
         return compute(bounds, *given)
 
     monkeypatch.setattr(solver, "_within", overlooking)
-    monkeypatch.setattr(solver, "ACCURATE", 0.0)
+    monkeypatch.setattr(thresholds, "ACCURATE", 0.0)
     c, d, there, _ = problem("long memory", 5000)
     assert factor(c, d, there).factor.tolerance == 1e-6
 
@@ -192,15 +190,15 @@ def test_a_tighter_factor_that_takes_long_is_made_of_short_series_alone(monkeypa
     compute = solver._within
 
     def within(bounds: Any, *given: Any) -> Any:
-        if bounds.tolerance < 1e-6 and bounds.work < solver.MOST_WORK * 5000:
+        if bounds.tolerance < 1e-6 and bounds.work < thresholds.MOST_WORK * 5000:
             raise bases.RankError
         return compute(bounds, *given)
 
     monkeypatch.setattr(solver, "_within", within)
-    monkeypatch.setattr(solver, "ACCURATE", 0.0)
+    monkeypatch.setattr(thresholds, "ACCURATE", 0.0)
     c, d, there, _ = problem("long memory", 5000)
     assert factor(c, d, there).factor.tolerance < 1e-6
-    monkeypatch.setattr(solver, "MOST_ROWS", 4999)
+    monkeypatch.setattr(thresholds, "MOST_WORK_ROWS", 4999)
     assert factor(c, d, there).factor.tolerance == 1e-6
 
 
@@ -228,8 +226,8 @@ def test_not_positive_definite(n: int) -> None:
 def test_sums_along_the_diagonals_of_the_inverse(
     name: str, turned: bool, n: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(diagonal_sums, "BY_PRODUCTS", 128)  # so that both ways are taken
-    monkeypatch.setattr(batches, "CHUNK", 4096)
+    monkeypatch.setattr(thresholds, "SUMS_BY_PRODUCTS", 128)  # so that both ways are taken
+    monkeypatch.setattr(thresholds, "CHUNK", 4096)
     c, d, there, _ = problem(name, n, turned=turned)
     found = factor(c, d, there)
     Z = np.linalg.inv(written_out(c, d, there)) * np.outer(there, there)
@@ -634,7 +632,7 @@ def test_conjugate_gradients_that_end_before_a_solution(monkeypatch: pytest.Monk
     c, d, there, b = problem("squared exponential", 300)
     A, method = series(c, d, there)["gaps"], sm.Superfast(rtol=1e-4)
     assert sm.solve(A, b[there], method=method).residual <= 1e-10
-    monkeypatch.setattr(derivatives, "MOST_STEPS", 1)
+    monkeypatch.setattr(thresholds, "LOOSE_FACTOR_STEPS", 1)
     with pytest.raises(sm.ConvergenceError, match="raise rtol, or lower that of the method"):
         sm.solve(A, b[there], method=method)
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import structmat as sm
-from structmat._toeplitz_systems import schur
+from structmat._toeplitz_systems import thresholds
 from tests import backends
 from tests.backends import Backend
 from tests.cases import in_one_test
@@ -78,7 +78,7 @@ def test_schurs_algorithm_and_the_dense_factor_are_the_same(
     """Of larger matrices NumPy's factor is that of Schur's algorithm."""
     T = sm.Toeplitz(covariances((*batch, n), dtype, seed, nugget=0.1))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(schur, "_DENSE_UP_TO", 0)
+        patch.setattr(thresholds, "DENSE_CHOLESKY", 0)
         L = T.cholesky()
     np.testing.assert_allclose(L, T.cholesky(), rtol=0, atol=1e-11 * np.max(np.abs(L)))
 

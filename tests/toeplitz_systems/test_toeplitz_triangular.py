@@ -19,7 +19,7 @@ LONG = 1100
 
 @pytest.fixture(autouse=True)
 def newton_from_1000_on(monkeypatch):
-    monkeypatch.setattr(triangular, "LONG", 1000)
+    monkeypatch.setattr(thresholds, "BY_NEWTON", 1000)
 
 
 def decaying(n: int, power: float = 1.5) -> np.ndarray:

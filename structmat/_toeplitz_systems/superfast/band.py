@@ -18,8 +18,8 @@ from structmat._arrays.linear_algebra import measured_error_of_logdet, signs_for
 from structmat._arrays.namespaces import numpy_namespace
 from structmat._arrays.typing import Array, Namespace
 from structmat._parametrised import Parametrised
+from structmat._toeplitz_systems import thresholds
 from structmat._toeplitz_systems.superfast.band_inverse import band_inverse_sums
-from structmat._toeplitz_systems.superfast.batches import CHUNK
 from structmat._toeplitz_systems.superfast.conditional import by_band
 from structmat._toeplitz_systems.superfast.matrix import NoisyToeplitz
 
@@ -152,7 +152,7 @@ def _rows_of(K: NoisyToeplitz, band: Band) -> Numbers:
     outside = np.full(width, K.rows + lag)  # rows that are nowhere
     places_behind = np.lib.stride_tricks.sliding_window_view(np.concatenate([places, outside]), width + 1)
     rows = np.empty((len(places), width + 1), K.c.dtype)
-    step = max(1, CHUNK // (width + 1))
+    step = max(1, thresholds.CHUNK // (width + 1))
     for start in range(0, len(places), step):
         some = slice(start, start + step)
         lags = places_behind[some] - places[some, None]

@@ -24,19 +24,14 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from structmat._arrays.namespaces import numpy_namespace
-from structmat._toeplitz_systems.superfast.batches import CHUNK, adjoint, inverse_of_lower, parts_of
+from structmat._toeplitz_systems import thresholds
+from structmat._toeplitz_systems.superfast.batches import adjoint, inverse_of_lower, parts_of
 from structmat._toeplitz_systems.superfast.diagonal_sums import placed, sums_between, sums_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Numbers: TypeAlias = NDArray[Any]
-
-LEAST_BLOCK = 64
-"""The least size of a block: smaller ones take longer, as there are more of them."""
-
-DECAYED = 1e-17
-"""The size of what is left out of the inverse between two nodes, relative to its largest entry on the diagonal."""
 
 
 def band_inverse_sums(lower: Numbers, places: Numbers, n: int, channels: int, lag: int) -> tuple[Numbers, Numbers]:
@@ -46,7 +41,7 @@ def band_inverse_sums(lower: Numbers, places: Numbers, n: int, channels: int, la
     lag. With several channels the blocks ``Z[i, i + k]^T`` are summed.
     """
     xp = numpy_namespace
-    size = max(lag, LEAST_BLOCK)
+    size = max(lag, thresholds.BAND_BLOCK)
     size += -size % channels
     count = -(-n // size)
     there = np.zeros(count * size)
@@ -68,7 +63,8 @@ def band_inverse_sums(lower: Numbers, places: Numbers, n: int, channels: int, la
         left, right = G[::2], G[1::2]
         if not has_decayed:
             far_P, far_R = right @ P[::2], adjoint(left, xp) @ R[1::2]
-            has_decayed = bool(np.max(np.abs(far_P)) <= DECAYED and np.max(np.abs(far_R)) <= DECAYED * largest)
+            least_P, least_R = thresholds.DECAYED, thresholds.DECAYED * largest
+            has_decayed = bool(np.max(np.abs(far_P)) <= least_P and np.max(np.abs(far_R)) <= least_R)
         P, R = P[1::2], R[::2]
         if not has_decayed:
             P, R = np.concatenate([far_P, P], axis=2), np.concatenate([R, far_R], axis=2)
@@ -86,7 +82,7 @@ def _blocks_of_factor(lower: Numbers, places: Numbers, lag: int, count: int, siz
     first = start * (size - 1) + places  # where row 0 of the matrix would lie in the columns of the block
     outside = np.full(lower.shape[1] - 1, places[-1] + lag + 1)
     rows = np.lib.stride_tricks.sliding_window_view(np.concatenate([places, outside]), lower.shape[1])
-    step = max(1, CHUNK // lower.shape[1])
+    step = max(1, thresholds.CHUNK // lower.shape[1])
     for begin in range(0, len(places), step):
         some = slice(begin, begin + step)
         index = np.where(rows[some] - places[some, None] <= lag, rows[some] * size + first[some, None], len(flat) - 1)

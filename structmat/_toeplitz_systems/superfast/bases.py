@@ -12,24 +12,9 @@ import scipy  # its `linalg` is imported on first use
 from structmat._arrays.arithmetic import conjugate
 from structmat._arrays.libraries import device_of
 from structmat._arrays.typing import Array, Namespace
+from structmat._toeplitz_systems import thresholds
 from structmat._toeplitz_systems.superfast.batches import entries
 from structmat._toeplitz_systems.superfast.tree import Tree
-
-NEAR, PER_OCTAVE = 64, 24
-"""How many block columns of T outside of a node are looked at: all nearer ones, and so many in each octave beyond."""
-
-NEAR_IN_FULL = 1024
-"""The same where these have not shown all, as of a covariance with a kink at a lag of 100.
-
-Of a quasi-periodic covariance of 2,400 points with noise of 1e-8 the error of the log-determinant was measured as 4e-2
-with 512, and as 6e-4 with 1,024; with 2,048 the rank is too high.
-
-With several channels there are so many columns in all. Of four channels of 25,000 points, a quasi-periodic series and
-another one, the factor takes 3.7 s with an error of 3e-5, with 1,024 block columns 9.7 s with 5e-6.
-"""
-
-ROUND_RANK = 16
-"""Where each shape is compiled, ranks are multiples of this."""
 
 
 class RankError(ValueError):
@@ -60,12 +45,12 @@ Interpolation = Callable[[Any], tuple[Any, Any]]
 """A function of a matrix that returns the matrix that interpolates all columns from some, and which these are."""
 
 
-def columns_looked_at(count: int, all_near: int = NEAR) -> Any:
+def columns_looked_at(count: int, all_near: int = thresholds.NEAR_COLUMNS) -> Any:
     """Return which of `count` block columns outside of a node, from the nearest on, show its basis."""
     near = np.arange(min(count, all_near))
     if count <= all_near:
         return near
-    number = max(2, round(PER_OCTAVE * math.log2(count / all_near)))
+    number = max(2, round(thresholds.COLUMNS_PER_OCTAVE * math.log2(count / all_near)))
     return np.union1d(near, np.geomspace(all_near, count - 1, number).astype(int))
 
 
@@ -75,7 +60,7 @@ def found_bases(
     interpolation: Interpolation,
     xp: Namespace,
     *,
-    all_near: int = NEAR,
+    all_near: int = thresholds.NEAR_COLUMNS,
     most_work: float = math.inf,
 ) -> list[Level]:
     """Return the bases of all levels from the leaves on. More than so much work, as `work_of` counts it, is an error.
@@ -89,7 +74,7 @@ def found_bases(
         if size == tree.n:
             return None
         p = tree.channels
-        times = columns_looked_at((tree.n - size) // p, max(NEAR, all_near // p))
+        times = columns_looked_at((tree.n - size) // p, max(thresholds.NEAR_COLUMNS, all_near // p))
         k = xp.asarray(np.reshape(p * times[:, None] + np.arange(p), (-1, 1)), device=device_of(t))
         seen = [entries(t, points, -1 - k, p, xp)]
         if right:
@@ -178,7 +163,7 @@ def _with_rows_for(basis: Basis, children: tuple[Basis | None, ...], widened: di
 def _of_round_rank(basis: Basis) -> Basis:
     """Return a basis with columns of zeros up to the next round rank."""
     rows, rank = basis.matrix.shape
-    more = min(rank + -rank % ROUND_RANK, rows) - rank
+    more = min(rank + -rank % thresholds.ROUND_RANK, rows) - rank
     return Basis(np.pad(basis.matrix, ((0, 0), (0, more))), np.pad(basis.points, (0, more)))
 
 

@@ -7,18 +7,13 @@ from typing import Any
 from structmat._arrays.arithmetic import conjugate
 from structmat._arrays.libraries import device_of, is_numpy, rules_of
 from structmat._arrays.typing import Array, Namespace
-
-CHUNK = 1 << 20
-"""Numbers that one step holds at once where it may be parted: so it stays in the caches, and needs little memory."""
-
-COMPILED_CHUNK = 1 << 24
-"""The same where each part is compiled anew, or a GPU wants them together."""
+from structmat._toeplitz_systems import thresholds
 
 
 def numbers_at_once(like: Array, xp: Namespace) -> int:
     """Return how many numbers one step holds at once where it may be parted, beside an array."""
     on_cpu = is_numpy(xp) or str(device_of(like)) == "cpu"
-    return CHUNK if on_cpu and not rules_of(xp).compiles else COMPILED_CHUNK
+    return thresholds.CHUNK if on_cpu and not rules_of(xp).compiles else thresholds.COMPILED_CHUNK
 
 
 def parts_of(count: int, width: int, like: Array, xp: Namespace) -> list[slice]:
@@ -68,7 +63,7 @@ def largest_modulus(c: Array, xp: Namespace) -> Array:
 def inverse_of_lower(L: Array, xp: Namespace) -> Array:
     """Return inverses of lower triangular matrices by those of their halves, at once where each step is compiled."""
     n = L.shape[-1]
-    if n <= 16 or rules_of(xp).compiles:
+    if n <= thresholds.INVERTED_AT_ONCE or rules_of(xp).compiles:
         return xp.linalg.inv(L)
     h = n // 2
     first = inverse_of_lower(L[..., :h, :h], xp)

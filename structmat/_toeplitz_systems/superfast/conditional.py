@@ -32,7 +32,7 @@ import numpy as np
 import scipy  # its `linalg` is imported on first use
 
 from structmat._arrays.namespaces import numpy_namespace
-from structmat._toeplitz_systems.superfast.band_inverse import LEAST_BLOCK
+from structmat._toeplitz_systems import thresholds
 from structmat._toeplitz_systems.superfast.batches import adjoint, entries, inverse_of_lower, parts_of
 from structmat._toeplitz_systems.superfast.matrix import NoisyToeplitz
 from structmat._toeplitz_systems.superfast.ways import Beside, Neighbours, Nodes, Rest, Ways
@@ -110,7 +110,7 @@ def _explained(rest: Rest, E: Numbers | float, G: Numbers) -> Numbers:
 
 def by_band(K: NoisyToeplitz, lag: int, noise: Numbers) -> Numbers:
     """Return the posterior variances of all rows of a matrix of NumPy that is zero beyond a lag; see `by_tree`."""
-    size = min(max(lag, LEAST_BLOCK), K.rows)
+    size = min(max(lag, thresholds.BAND_BLOCK), K.rows)
     size += -size % K.channels
     count = -(-K.rows // size)
     more = count * size - K.rows  # rows that are nowhere

@@ -14,13 +14,8 @@ from structmat._arrays.libraries import rules_of
 from structmat._arrays.typing import Array, Namespace
 from structmat._krylov import conjugate_gradients
 from structmat._rules import Solver
+from structmat._toeplitz_systems import thresholds
 from structmat._toeplitz_systems.superfast.matrix import NoisyToeplitz
-
-EXACT = 1e-12
-"""The largest tolerance of a factor with which one refinement of a solution leaves no more than rounding."""
-
-MOST_STEPS = 100
-"""The most steps of conjugate gradients with a loose factor: it takes 1 to 5 where its tolerance is below the noise."""
 
 
 class SeriesFactor(Protocol):
@@ -77,7 +72,7 @@ class FactorSolver(Solver):
         Those of a factor that is as exact as elimination are refined once, which leaves no more than rounding; a looser
         one preconditions conjugate gradients.
         """
-        if M.tolerance <= EXACT:
+        if M.tolerance <= thresholds.TIGHT_FACTOR:
             x = M._matvec(b, xp)
             return x + M._matvec(b - A._matvec(x, xp), xp), ()
         scale = xp.max(xp.abs(b), axis=-1, keepdims=True)  # since the method squares the entries of vectors
@@ -87,7 +82,7 @@ class FactorSolver(Solver):
             b / scale,
             lambda v: M._matvec(v, xp),
             rtol=self.rtol / 2,  # the residual that is computed from the solution is another than that of the method
-            max_iter=MOST_STEPS,
+            max_iter=thresholds.LOOSE_FACTOR_STEPS,
             xp=xp,
         )
         return scale * found.x, ()

@@ -13,10 +13,8 @@ from structmat._arrays.dtypes import is_complex
 from structmat._arrays.libraries import device_of
 from structmat._arrays.typing import Array, Namespace
 from structmat._fourier.embedding import fast_length
+from structmat._toeplitz_systems import thresholds
 from structmat._toeplitz_systems.superfast.batches import adjoint, parts_of
-
-BY_PRODUCTS = 512
-"""Up to so many rows of a node the sums along diagonals are made by products of matrices."""
 
 
 def placed(values: Array, first: int, n: int, xp: Namespace) -> Array:
@@ -34,7 +32,7 @@ def sums_between(left: Array, right: Array, coupling: Array | None, channels: in
     by correlations for large ones.
     """
     p, q = left.shape[-1], right.shape[-1]
-    by_products = p <= BY_PRODUCTS
+    by_products = p <= thresholds.SUMS_BY_PRODUCTS
     total: Any = 0.0
     for some in parts_of(left.shape[0], left.shape[-2] * (p + q), left, xp):
         rows = xp.reshape(left[some, ...], (-1, p))

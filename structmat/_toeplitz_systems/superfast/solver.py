@@ -14,10 +14,9 @@ from structmat._arrays.dtypes import is_complex, precision_of
 from structmat._arrays.libraries import device_of, rules_of
 from structmat._arrays.namespaces import numpy_namespace
 from structmat._arrays.typing import Array, Namespace
+from structmat._toeplitz_systems import thresholds
 from structmat._toeplitz_systems.superfast.band import Band, band_factor
 from structmat._toeplitz_systems.superfast.bases import (
-    NEAR,
-    NEAR_IN_FULL,
     Level,
     OverlookedError,
     RankError,
@@ -31,55 +30,6 @@ from structmat._toeplitz_systems.superfast.factor import Factor
 from structmat._toeplitz_systems.superfast.factorisation import Factorisation, leaves_are_definite
 from structmat._toeplitz_systems.superfast.matrix import NoisyToeplitz
 from structmat._toeplitz_systems.superfast.tree import Tree
-
-TOLERANCES = (1e-13, 1e-11, 1e-10, 1e-9, 1e-8, 1e-7, 1e-6)
-"""What is left out of a block of T, relative to the largest entry of T: the first that pays, where none is asked for.
-
-For 100,000 points, a tenth missing, a quasi-periodic covariance pays from 1e-8 on, fractional Gaussian noise, whose
-usual formula leaves rounding errors of 1e-8 at large lags, from 1e-7 on. Bases that are refused take 0.02 to 0.1 s.
-
-At the first the rounding errors of elimination are no smaller. With 1e-14 the rounding errors of a covariance itself
-count as rank: that of a damped cosine of 60,000 points rises from 9 to 398.
-"""
-
-ROUNDED = 8.0
-"""The least tolerance in units of eps of the numbers T was given in: less is rounding, which has full rank."""
-
-LITTLE_WORK, WORK_PER_POINT, MOST_WORK = 6e4, 1e5, 4e5
-"""The most work for each point, as `work_of` counts it: 7,000 for a squared exponential, which takes 6 microseconds.
-
-1e5 take 50 microseconds, which a factor at the tightest tolerance is worth. Others are tried within less first: of
-fractional Gaussian noise of 100,000 points rounding errors count as rank, so that at 1e-8 it takes 4.3 s with an error
-of 2e-3, and at 1e-7 0.6 s with 3e-4. Within the last bound a factor of 2,500 points takes as long as a dense one. It is
-for what has no factor before, or none that is `ACCURATE`, as of a quasi-periodic covariance with noise of 1e-8.
-"""
-
-MOST_ROWS = 15_000
-"""Rows up to which that last bound is tried where there is a factor: 200 microseconds for each are three seconds. Of
-100,352 points of fractional noise with H = 0.95 it took 20 s, and the factor remained that with an error of 0.025.
-"""
-
-LEAST_TREE = 4000.0
-"""The work for each point that a tree takes at least, where its nodes are not equal: a band of less is taken at once.
-
-A tree takes 4 to 9 microseconds for each point of covariances of rank 2 to 38, a band of 200 diagonals 3.7.
-"""
-
-MOST_NUMBERS, MOST_NUMBERS_OF_DERIVATIVES = 1 << 27, 1 << 26
-"""The most numbers of a band, 1 GiB, and of each of the six arrays of that size that its derivatives take at once."""
-
-ACCURATE = 0.01
-"""A measured error of a log-determinant that is small enough: a likelihood ratio that is off by one percent."""
-
-MORE_OF_LOOSER = 4.0
-"""A factor that is looser than the tightest takes so much longer than its work says: some are refused before, and
-conjugate gradients take it for each step."""
-
-OVERLOOKED = 100.0
-"""The largest product with what was left out of T, in units of the tolerance, with a vector of norm one.
-
-For six kernels, 3,001 and 60,000 points, and two sizes of noise it was at most 4.
-"""
 
 
 class SuperfastFactor:
@@ -95,8 +45,8 @@ class SuperfastFactor:
     there : array of bool, shape (n,), optional
         The mask of the rows that are there; the others are those of the identity. Default: all.
     tolerance : float, optional
-        What may be left out of a block of T, relative to its largest entry. Default: the tightest of `TOLERANCES` that
-        pays.
+        What may be left out of a block of T, relative to its largest entry. Default: the tightest of
+        `thresholds.TOLERANCES` that pays.
     rank : int, optional
         The largest rank that is allowed for, without a look at bands. By default it depends on the work that it makes.
     factor : Factor, optional
@@ -138,8 +88,8 @@ class SuperfastFactor:
         there = xp.ones_like(noise) if there is None else xp.astype(there, xp.float64)
         self.matrix = NoisyToeplitz(xp.astype(c, wide), noise, there)
         if factor is None:
-            rounded = ROUNDED * float(xp.finfo(precision_of(c.dtype, xp)).eps)
-            tried = TOLERANCES if tolerance is None else (tolerance,)
+            rounded = thresholds.ROUNDED * float(xp.finfo(precision_of(c.dtype, xp)).eps)
+            tried = thresholds.TOLERANCES if tolerance is None else (tolerance,)
             if with_derivatives is None:
                 with_derivatives = self._rules.is_differentiated(self.matrix._arrays())
             tolerances = sorted({max(each, rounded) for each in tried})
@@ -216,7 +166,7 @@ def _untraced(
     best: SeriesFactor | None = None
     refusals: list[Exception] = []
     for work, some in _stages(tolerances, rank, purpose):
-        if best is not None and work == MOST_WORK and tree.n > MOST_ROWS:
+        if best is not None and work == thresholds.MOST_WORK and tree.n > thresholds.MOST_WORK_ROWS:
             return best
         tighter = [each for each in some if best is None or each < best.tolerance]
         bounds = [_Bounds(each, tolerances[-1], rank, work * tree.n, purpose.with_variances) for each in tighter]
@@ -229,7 +179,7 @@ def _untraced(
         except OverlookedError:
             if best is None:
                 raise
-        if best is not None and bool(best.error <= ACCURATE):
+        if best is not None and bool(best.error <= thresholds.ACCURATE):
             return best
     if best is None:
         raise refusals[-1]
@@ -241,14 +191,14 @@ def _stages(tolerances: Sequence[float], rank: int | None, purpose: _Purpose) ->
     if rank is not None:
         return [(math.inf, tolerances)]
     if purpose.most_work < math.inf:
-        first = (min(WORK_PER_POINT, purpose.most_work), tolerances[:1])
-        looser = (LITTLE_WORK, tolerances[1:])
-        return [first, looser] if purpose.most_work >= MORE_OF_LOOSER * LITTLE_WORK else [first]
+        first = (min(thresholds.WORK_PER_POINT, purpose.most_work), tolerances[:1])
+        looser = (thresholds.LITTLE_WORK, tolerances[1:])
+        return [first, looser] if purpose.most_work >= thresholds.MORE_OF_LOOSER * thresholds.LITTLE_WORK else [first]
     return [
-        (WORK_PER_POINT, tolerances[:1]),
-        (LITTLE_WORK, tolerances[1:]),
-        (WORK_PER_POINT, tolerances[1:]),
-        (MOST_WORK, tolerances),
+        (thresholds.WORK_PER_POINT, tolerances[:1]),
+        (thresholds.LITTLE_WORK, tolerances[1:]),
+        (thresholds.WORK_PER_POINT, tolerances[1:]),
+        (thresholds.MOST_WORK, tolerances),
     ]
 
 
@@ -269,7 +219,8 @@ class _Banded(NamedTuple):
             return None
         band = Band.of(on_host, tolerance)
         diagonals = band.lag if with_derivatives else band.width
-        if K.rows * diagonals > (MOST_NUMBERS_OF_DERIVATIVES if with_derivatives else MOST_NUMBERS):
+        most = thresholds.BAND_NUMBERS_OF_DERIVATIVES if with_derivatives else thresholds.BAND_NUMBERS
+        if K.rows * diagonals > most:
             return None
         return cls(on_host, band, band.work + (band.work_of_derivatives if with_derivatives else 0.0))
 
@@ -278,7 +229,7 @@ class _Banded(NamedTuple):
 
         The latter counts where a looser tree may still take less.
         """
-        return self.band.work <= work and (work >= MOST_WORK or self.worth <= MOST_WORK)
+        return self.band.work <= work and (work >= thresholds.MOST_WORK or self.worth <= thresholds.MOST_WORK)
 
 
 def _tree_or_band(
@@ -290,7 +241,7 @@ def _tree_or_band(
     """
     equal = _are_equal(K, xp)
     is_definite = True
-    if equal or band.worth > LEAST_TREE:
+    if equal or band.worth > thresholds.LEAST_TREE:
         less = bounds if equal else bounds._replace(work=min(bounds.work, band.worth * tree.n))
         try:
             found = _within(less, K, to_numpy(K.c), tree, xp)
@@ -299,7 +250,7 @@ def _tree_or_band(
         except np.linalg.LinAlgError:
             is_definite = False
         else:
-            if bool(found.error <= ACCURATE):
+            if bool(found.error <= thresholds.ACCURATE):
                 return found
     try:
         banded = band_factor(band.matrix, band.band)
@@ -354,15 +305,15 @@ class _Bounds(NamedTuple):
 
 def _within(bounds: _Bounds, K: NoisyToeplitz, c: Any, tree: Tree, xp: Namespace) -> Factor:
     """Return the factor within some bounds; `c` is the first column as an array of NumPy."""
-    if bounds.work < LEAST_TREE * tree.n and bounds.rank is None:
+    if bounds.work < thresholds.LEAST_TREE * tree.n and bounds.rank is None:
         raise RankError("a factor by a tree takes more work than is allowed")
-    near = _shown_by(NEAR, bounds, c, tree)
+    near = _shown_by(thresholds.NEAR_COLUMNS, bounds, c, tree)
     try:
         return _by_bases(near, bounds._replace(loosest=bounds.tolerance), K, tree, xp)
     except OverlookedError:
-        shown = _shown_by(NEAR_IN_FULL, bounds, c, tree)
+        shown = _shown_by(thresholds.NEAR_COLUMNS_IN_FULL, bounds, c, tree)
     except np.linalg.LinAlgError:  # which may be because of what was overlooked
-        shown = _shown_by(NEAR_IN_FULL, bounds, c, tree)
+        shown = _shown_by(thresholds.NEAR_COLUMNS_IN_FULL, bounds, c, tree)
         if _ranks_of(shown) == _ranks_of(near) or not leaves_are_definite(K._map(lambda v, _: to_numpy(v)), tree):
             raise
     return _by_bases(shown, bounds, K, tree, xp)
@@ -394,9 +345,9 @@ def _by_bases(found: list[Level], bounds: _Bounds, K: NoisyToeplitz, tree: Tree,
         raise _not_definite("a leading section is not") from error
     if not bool(xp.isfinite(factor.logdet)):
         raise _not_definite("a leading section is not")
-    if not bool(overlooked <= OVERLOOKED * loosest):
+    if not bool(overlooked <= thresholds.OVERLOOKED * loosest):
         raise OverlookedError("the rank of blocks beside the diagonal is not shown by the columns that were looked at")
-    is_as_tight = bool(overlooked <= OVERLOOKED * tolerance)
+    is_as_tight = bool(overlooked <= thresholds.OVERLOOKED * tolerance)
     if rules.compiles:
         factor = factor._map(lambda array, _: rules.xp.asarray(array, device=device_of(like)))
     return factor if is_as_tight else factor._replaced(tolerance=loosest)

@@ -7,11 +7,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-LEAF = 64
-"""Rows of a leaf; more where one point in time would be parted else.
-
-A factor of 100,000 points takes 0.57 s with 64, 0.59 s with 48, 0.72 s with 96.
-"""
+from structmat._toeplitz_systems import thresholds
 
 
 class Join(NamedTuple):
@@ -39,7 +35,7 @@ class Tree(NamedTuple):
     @classmethod
     def over(cls, n: int, channels: int) -> Tree:
         """Return the tree over n rows."""
-        return cls(n, min(LEAF + -LEAF % channels, n), channels)
+        return cls(n, min(thresholds.LEAF + -thresholds.LEAF % channels, n), channels)
 
     @property
     def leaves(self) -> int:
