@@ -126,6 +126,13 @@ def cast_back(value: Array, dtype: DType, xp: Namespace) -> Array:
     return value
 
 
+def rounding_of_cast(value: Array, dtype: DType, xp: Namespace) -> Array:
+    """Return the largest rounding error that `cast_back` makes of a real result."""
+    if not is_half_precision(dtype) or value.dtype == dtype:
+        return xp.zeros_like(value)
+    return float(xp.finfo(dtype).eps) / 2 * xp.abs(value)
+
+
 def dtype_name(dtype: DType) -> str:
     """Return the bare name of a dtype: ``float32`` for ``torch.float32`` and ``dtype('float32')`` alike."""
     return "any" if dtype is None else str(getattr(dtype, "name", dtype)).rsplit(".", 1)[-1]

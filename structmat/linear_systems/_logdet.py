@@ -13,7 +13,7 @@ import scipy  # its `linalg` is imported on first use
 from structmat._arguments import integer, non_negative, random_generator
 from structmat._arrays.arithmetic import real_part
 from structmat._arrays.conversion import without_axes_as_scalar
-from structmat._arrays.dtypes import cast_back, precision_of
+from structmat._arrays.dtypes import cast_back, precision_of, rounding_of_cast
 from structmat._arrays.libraries import device_of, is_numpy, rules_of
 from structmat._arrays.linear_algebra import (
     cholesky_factors,
@@ -228,6 +228,8 @@ def _slogdet(
                 problem.ways.append(Attempt("dense factor", found.standard_error))
                 if wanted is not None and not _is_known_within(wanted, found, op.shape[0], xp):
                     raise
+    error = found.standard_error + rounding_of_cast(rules_of(xp).constant(found.logabsdet), dtype, xp)
+    found = found._replace(standard_error=error)
     sign, log, error = (without_axes_as_scalar(cast_back(value, dtype, xp)) for value in found)
     result: SlogdetEstimate = with_ways(SlogdetEstimate(sign, log, error), problem.ways)
     return result

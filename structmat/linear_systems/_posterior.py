@@ -11,7 +11,7 @@ import numpy as np
 from structmat._arguments import as_floating
 from structmat._arrays.arithmetic import real_part
 from structmat._arrays.conversion import on_host, to_numpy, without_axes_as_scalar
-from structmat._arrays.dtypes import cast_back, dtype_name, is_complex, precision_of
+from structmat._arrays.dtypes import cast_back, dtype_name, is_complex, precision_of, rounding_of_cast
 from structmat._arrays.libraries import device_of, namespace_of, rules_of
 from structmat._arrays.linear_algebra import (
     cholesky_factors,
@@ -145,6 +145,7 @@ def posterior_variances(K: LinearOperator, noise: ArrayLike, seen: ArrayLike | N
         there[chosen.array] = True
     values = _read_noise(noise, op, there, xp)
     variances, error = rules_of(xp).untraced(_variances)(op, values, there, xp)
+    error = error + xp.max(rounding_of_cast(rules_of(xp).constant(variances), K.dtype, xp))
     found = (cast_back(each, K.dtype, xp) for each in (variances, error))
     return PosteriorVariances(*map(without_axes_as_scalar, found))
 

@@ -189,7 +189,7 @@ def solve(
     question = _Question(read, options)
     ways = _WAYS if A.shape[0] <= _thresholds.WITHOUT_FACTOR else _WAYS_OF_LARGE
     settle(question, ways if asked_factor is None else (ByAskedFactor(asked_factor),))
-    return _warned(question.result(), owner, options.rtol, read.xp)
+    return read.finished(_warned(question.result(), owner, options.rtol, read.xp), question.ways)
 
 
 def lstsq(
@@ -282,23 +282,22 @@ def lstsq(
     )
     question = _Question(read, options)
     settle(question, (ByPseudoinverse(damp),) if damp else _WAYS_OF_LEAST_SQUARES)
-    if question.is_settled or not damp:
-        return _warned(question.result(), owner, None, read.xp)
-    return _warned(_damped_result(question, damp), owner, None, read.xp)
+    found = question.result() if question.is_settled or not damp else _damped_result(question, damp)
+    return read.finished(_warned(found, owner, None, read.xp), question.ways)
 
 
 def _damped_result(question: _Question, damp: float) -> SolveResult:
-    """Return the result by iteration for the system with `damp`, with the residuals of that which was asked for."""
+    """Return what `_Question.result` does, by iteration for the system with `damp`, with the residuals of the other."""
     read = question.read
     system, sides = _damped(read.op, read.right, damp, read.xp)
     damped = _Question(read._replace(op=system, right=sides), question.options)
     damped.ways = question.ways
     settle(damped, _WAYS_OF_LEAST_SQUARES[1:])
     best = cast("Solutions", damped.best)  # one way always serves
-    found = read.finished(read.result(best.x, best.iterations), damped.ways)
+    found = read.result(best.x, best.iterations)
     if not damped.is_solved:
         error = damped.failure()
-        error.result = found
+        error.result = read.finished(found, damped.ways)
         raise error
     return found
 
@@ -318,7 +317,7 @@ class ByClosedForm:
         """Return solutions, whatever they leave: nothing is more accurate."""
         read = question.read
         try:
-            x = cast_back(read.op._solve(read.vectors, read.xp), read.dtype, read.xp)
+            x = read.op._solve(read.vectors, read.xp)
         except NotImplementedError:
             return Candidate(None, "there is none")
         return read.candidate(x)
@@ -465,13 +464,13 @@ class _Question(LinearSystem):
         return Candidate(solve_with_derivatives(self.operator, self.preconditioner, self.b, ways, self.xp))
 
     def result(self) -> SolveResult:
-        """Return the result, or raise an error where solutions are not good enough."""
+        """Return the result in the precision of computations, or raise an error where it is not good enough."""
         best = cast("Solutions", self.best)  # one way always serves
         if not self.is_solved:
             error = self.failure()
             error.result = self.read.finished(error.result, self.ways)
             raise error
-        return self.read.finished(SolveResult(best.x, best.residual, best.iterations), self.ways)
+        return SolveResult(best.x, best.residual, best.iterations)
 
 
 def _run(way: Any, question: _Question) -> Candidate:
@@ -557,11 +556,12 @@ class _Read(NamedTuple):
         return Candidate(Solutions(found.x, found.residual, None, 0), is_final=True)
 
     def finished(self, result: SolveResult, ways: list[Attempt]) -> SolveResult:
-        """Return a result with solutions of the dtype and in the place that were asked for."""
-        x = cast_back(result.x, self.dtype, self.xp)
-        residual = without_axes_as_scalar(result.residual)
+        """Return a result with solutions of the dtype and in the place that were asked for, and what these leave."""
+        x, residual = cast_back(result.x, self.dtype, self.xp), result.residual
+        if x.dtype != result.x.dtype:
+            residual = self.result(x).residual
         x = self.xp.matrix_transpose(x) if self.columns else x
-        found: SolveResult = with_ways(SolveResult(x, residual, result.iterations), ways)
+        found: SolveResult = with_ways(SolveResult(x, without_axes_as_scalar(residual), result.iterations), ways)
         return found
 
 
