@@ -2,8 +2,8 @@
 
 Map of the package; each line imports only from those below it:
 
-- `_hotswap`: `hotswap_adapter`, vectors replaced in place by those of a folder
 - `_model`: `CDDModel`, which puts adapters into a model and takes them out
+- `_loading`: the tensors of a folder put into a model, also in place, by `hotswap_adapter`
 - `_target_parameters`: which parameters the settings mean, such as stacked experts
 - `_layers`: the layers with their adapters: `CDDTunerLayer`, `CDDTunerParameters`, and what they share
 - `_config`: `CDDConfig`, the settings, as they stand in ``adapter_config.json``
@@ -30,9 +30,9 @@ from structmat.peft._registration import register, require_supported
 require_supported()
 
 from structmat.peft._config import CDDConfig  # noqa: E402
-from structmat.peft._hotswap import hotswap_adapter  # noqa: E402
 from structmat.peft._layers.tuner_layer import CDDTunerLayer, CDDTunerLinear  # noqa: E402
 from structmat.peft._layers.tuner_parameters import CDDTunerParameters  # noqa: E402
+from structmat.peft._loading import hotswap_adapter  # noqa: E402
 from structmat.peft._model import CDDModel  # noqa: E402
 
 register(CDDConfig, CDDModel)

@@ -23,12 +23,13 @@ from peft.utils.integrations import init_empty_weights
 from peft.utils.other import AuxiliaryTrainingWrapper, TrainableTokensWrapper
 from torch import nn
 
-from structmat._adapter_format import FACTOR_KEY, PREFIX, exact_targets
+from structmat._adapter_format import exact_targets
 from structmat._errors import ArgumentTypeError, ArgumentValueError, naming, warn_caller
 from structmat.peft._config import CDDConfig
 from structmat.peft._layers.tuner_layer import CDDTunerLayer, CDDTunerLinear
 from structmat.peft._layers.tuner_module import CDDTunerModule
 from structmat.peft._layers.tuner_parameters import CDDTunerParameters
+from structmat.peft._loading import tensors_for
 from structmat.peft._target_parameters import (
     has_forward,
     is_excluded,
@@ -41,7 +42,6 @@ from structmat.peft._target_parameters import (
 )
 from structmat.torch._calls import leave_fast_paths, reads_weight, return_to_fast_paths, watch_calls
 from structmat.torch._distributed import is_tensor_parallel
-from structmat.torch._files.low_bits import unpacked_state
 from structmat.torch._layers import AdaptedLayer, kind_of
 from structmat.torch._model.model_state import as_before_on_error
 from structmat.torch._model.parameter_names import Place, places_of, unreached_experts
@@ -280,22 +280,7 @@ class CDDModel(BaseTuner):
     def _remap_adapter_state_dict_for_load(
         cls, model: nn.Module, config: CDDConfig, adapter_name: str, state_dict: dict[str, torch.Tensor]
     ) -> dict[str, torch.Tensor]:
-        """Find the places of what a file holds.
-
-        Names in settings that were written before experts could be adapted mean experts now, for which such a file has
-        nothing. They stay as they are then.
-        """
-        state_dict = unpacked_state(state_dict, "CDDModel")
-        matches = (FACTOR_KEY.match(key) for key in state_dict)
-        if not any(found and found["parameter"] for found in matches):
-            left = []
-            for path, layer in model.named_modules():
-                if isinstance(layer, CDDTunerParameters) and adapter_name in layer.cdd_adapters:
-                    layer.delete_adapter(adapter_name)
-                    left.append(path.removeprefix(PREFIX))
-            if left:
-                text = f"the file has no vectors of parameters that its settings mean, which stay as they are: {left}"
-                warn_caller(text, RuntimeWarning, through=("peft",))
+        state_dict = tensors_for(model, adapter_name, state_dict)
         return super()._remap_adapter_state_dict_for_load(model, config, adapter_name, state_dict)
 
     def _check_merge_allowed(self) -> None:

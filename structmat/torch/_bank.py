@@ -17,14 +17,14 @@ from torch import Tensor, nn
 
 from structmat._adapter_format import PREFIX, factor_key
 from structmat._arguments import integer
-from structmat._errors import ArgumentTypeError, ArgumentValueError, warn_caller
+from structmat._errors import ArgumentTypeError, ArgumentValueError, as_own, warn_caller
 from structmat._files import first_names, unwrapped
 from structmat.torch._adapters.adapter import CDDAdapter
 from structmat.torch._adapters.bank_adapter import BankAdapter
 from structmat.torch._adapters.current_batch import Block, CurrentBatch
 from structmat.torch._adapters.head_stack import HeadStack
 from structmat.torch._files.folder import Stored, read_folder, require_finite, write_folder
-from structmat.torch._files.load import require_shapes
+from structmat.torch._files.load import require_alike
 from structmat.torch._files.low_bits import require_known_bits
 from structmat.torch._files.save import settings_of
 from structmat.torch._layers import CDDLinear
@@ -463,10 +463,9 @@ class AdapterBank:
 
     def _read(self, folder: str | os.PathLike[str]) -> Stored:
         """Read a folder, and refuse one of other layers or shapes, or with tensors that samples cannot have alone."""
-        stored = read_folder(Path(folder))
-        if self._layers.keys() != stored.vectors.keys():
-            differing = sorted(self._layers.keys() ^ stored.vectors.keys())
-            raise ArgumentValueError("AdapterBank", "folder", f"has other layers than the model: {differing[:3]}")
+        with as_own("AdapterBank", "load_adapter"):
+            stored = read_folder(folder)
+            require_alike({path: layer.adapter.template for path, layer in self._layers.items()}, stored)
         heads = {
             f"{path}.{key}": own for path, head in self._heads.items() for key, own in head.base.named_parameters()
         }
@@ -483,12 +482,6 @@ class AdapterBank:
         for key, own in heads.items():
             if stored.beside[key].shape != own.shape:
                 text = f"holds {key} of shape {tuple(stored.beside[key].shape)}, the model has {tuple(own.shape)}"
-                raise ArgumentValueError("AdapterBank", "folder", text)
-        for path, layer in self._layers.items():
-            template: CDDAdapter = layer.adapter.template
-            require_shapes(path, stored, template.vector_shapes)
-            if template.factor_scale != stored.options.factor_scale:
-                text = f"has factor_scale={stored.options.factor_scale}, the model {template.factor_scale}"
                 raise ArgumentValueError("AdapterBank", "folder", text)
         return stored
 

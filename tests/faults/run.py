@@ -116,7 +116,7 @@ RELATED: dict[str, tuple[str, ...]] = {
         "peft/test_model.py",
         "peft/test_parameters.py",
     ),
-    "structmat/peft/_hotswap.py": ("peft/test_hotswap.py",),
+    "structmat/peft/_loading.py": ("peft/test_hotswap.py",),
     "structmat/io": ("**/test_files.py",),
     "structmat/_adapter_format.py": ("studies/test_checkpoints.py", "torch/test_files.py"),
     "structmat/studies": ("studies/test_engine.py", "studies/test_sweep.py", "studies/test_checkpoint*.py"),

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +19,7 @@ from structmat.torch._adapters.adapter import VECTOR_DTYPES
 from structmat.torch._adapters.options import AdapterOptions
 from structmat.torch._files.low_bits import packed_state, require_known_bits, unpacked_state
 
-__all__ = ["Stored", "naming_damage", "read_folder", "require_finite", "write_folder"]
+__all__ = ["Stored", "read_folder", "require_finite", "sorted_state", "write_folder"]
 
 
 def write_folder(
@@ -56,17 +55,15 @@ class Stored(NamedTuple):
     """All other tensors, by their keys in the plain model."""
 
 
-def read_folder(folder: Path) -> Stored:
-    """Read a folder, and refuse one that is no complete adapter whatever the model is."""
-    with naming_damage(folder / WEIGHTS, "load_adapter"):
-        return _complete(folder)
+def read_folder(
+    folder: str | os.PathLike[str], read: Callable[[], tuple[Mapping[str, Any], Mapping[str, Tensor]]] | None = None
+) -> Stored:
+    """Read a folder, and refuse one that is no complete adapter whatever the model is.
 
-
-def _complete(folder: Path) -> Stored:
-    """Read a folder whose files are whole."""
-    safetensors = _safetensors()
+    `read` returns its settings and its tensors, which are those of its two files where nothing else is known of them.
+    """
     try:
-        settings = json.loads((folder / CONFIG).read_text("utf-8"))
+        settings, state = read() if read else _files_of(Path(folder))
         if settings["peft_type"] != "CDD":
             raise ValueError(f"the method is {settings['peft_type']!r}")  # noqa: TRY301  # the text is completed below
         require_known_settings(settings)
@@ -76,16 +73,27 @@ def _complete(folder: Path) -> Stored:
             raise ArgumentTypeError(CONFIG, "modules_to_save", f"must be a list of names, got {saved!r}")
         has_biases = settings.get("bias") in {"all", "cdd_only"}
         require_known_bits(settings.get("bits"), CONFIG)
-        state = unpacked_state(safetensors.torch.load_file(folder / WEIGHTS), "load_adapter")
-        vectors, parameters, beside = _sorted(state, options.n_factors)
+        state = unpacked_state(state, "load_adapter")
+        vectors, parameters, beside = sorted_state(state, options.n_factors)
+    except _safetensors().SafetensorError as error:
+        text = f"{os.fspath(folder)} holds weights that are cut off or damaged: {error}; copy or download them again"
+        raise ArgumentValueError("load_adapter", "folder", text) from error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        text = f"{folder} is no complete adapter of this method: {error}"
+        text = f"{os.fspath(folder)} is no complete adapter of this method: {error}"
         raise ArgumentValueError("load_adapter", "folder", text) from error
     require_finite(state, "load_adapter", "folder")
     return Stored(options, saved, has_biases, vectors, parameters, beside)
 
 
-def _sorted(state: Mapping[str, Tensor], n_factors: int) -> tuple[dict[str, list[Tensor]], set[str], dict[str, Tensor]]:
+def _files_of(folder: Path) -> tuple[Mapping[str, Any], Mapping[str, Tensor]]:
+    """Return the settings and the tensors of the two files of a folder."""
+    settings = json.loads((folder / CONFIG).read_text("utf-8"))
+    return settings, _safetensors().torch.load_file(folder / WEIGHTS)
+
+
+def sorted_state(
+    state: Mapping[str, Tensor], n_factors: int
+) -> tuple[dict[str, list[Tensor]], set[str], dict[str, Tensor]]:
     """Return the vectors of a file by layer or parameter, which of these are parameters, and its other tensors.
 
     The latter have their keys in the plain model.
@@ -128,17 +136,6 @@ def require_finite(state: Mapping[str, Tensor], caller: str, argument: str) -> N
             raise ArgumentValueError(caller, argument, f"holds NaN in {key}")
         if FACTOR_KEY.match(key) and not torch.isfinite(wide).all():
             raise ArgumentValueError(caller, argument, f"holds infinity in {key}")
-
-
-@contextmanager
-def naming_damage(place: str | os.PathLike[str], owner: str) -> Iterator[None]:
-    """Let errors of safetensors say in which file or folder the weights are cut off or damaged."""
-    safetensors = _safetensors()
-    try:
-        yield
-    except safetensors.SafetensorError as error:
-        text = f"{os.fspath(place)} holds weights that are cut off or damaged: {error}; copy or download them again"
-        raise ArgumentValueError(owner, "folder", text) from error
 
 
 def _safetensors() -> Any:

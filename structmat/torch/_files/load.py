@@ -6,7 +6,6 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -33,7 +32,7 @@ from structmat.torch._model.wrapping import (
     wrap_layers,
 )
 
-__all__ = ["load_adapter", "require_shapes", "using_adapter"]
+__all__ = ["load_adapter", "plan_vectors", "require_alike", "using_adapter"]
 
 
 def load_adapter(model: nn.Module, folder: str | os.PathLike[str]) -> list[str]:
@@ -84,7 +83,7 @@ def load_adapter(model: nn.Module, folder: str | os.PathLike[str]) -> list[str]:
     >>> bool((fresh[0].delta().to_dense() == model[0].delta().to_dense()).all())
     True
     """
-    stored = read_folder(Path(folder))
+    stored = read_folder(folder)
     inside = taking_values(model, "load_adapter")
     layers, replacement = _plan(inside, stored)
     trained = _trained(inside, stored)
@@ -92,7 +91,7 @@ def load_adapter(model: nn.Module, folder: str | os.PathLike[str]) -> list[str]:
         if layers:
             wrap_layers(inside, layers)
             train_only(inside, trained)
-            _plan_vectors(replacement, changes_by_path(inside), stored)
+            _plan_changes(replacement, changes_by_path(inside), stored)
         replacement.write(before)
         train_modules(inside, trained)
     return list(stored.vectors)
@@ -157,7 +156,7 @@ def using_adapter(model: nn.Module, folder: str | os.PathLike[str]) -> Iterator[
     False
     """
     with as_own("using_adapter", "load_adapter"):
-        stored = read_folder(Path(folder))
+        stored = read_folder(folder)
         inside = taking_values(model, "load_adapter")
         if not changes_by_path(inside):
             raise ArgumentValueError("load_adapter", "model", "has no adapter that could give way: call load_adapter")
@@ -178,8 +177,10 @@ def _plan(model: nn.Module, stored: Stored) -> tuple[dict[str, dict[str, Any]], 
     changes = changes_by_path(model)
     layers: dict[str, dict[str, Any]] = {}
     if changes:
-        _require_alike(changes, stored)
-        _plan_vectors(replacement, changes, stored)
+        require_alike(changes, stored)
+        for path, own in changes.items():
+            _require_fit(path, stored, own.layout.shape, own.lead)
+        _plan_changes(replacement, changes, stored)
     else:
         for path, base in _bases(model, stored).items():
             _require_fit(path, stored, *_size(base, path, stored))
@@ -193,13 +194,30 @@ def _plan(model: nn.Module, stored: Stored) -> tuple[dict[str, dict[str, Any]], 
     return layers, replacement
 
 
-def _plan_vectors(replacement: Replacement, changes: Mapping[str, CDDAdapter], stored: Stored) -> None:
+def _plan_changes(replacement: Replacement, changes: Mapping[str, CDDAdapter], stored: Stored) -> None:
     """Plan the vectors and the alpha of all changes."""
-    for path, values in stored.vectors.items():
-        adapter = changes[path]
-        keys = [f"{path}.vectors.{i}" for i in range(len(values))]
-        replacement.plan(dict(zip(keys, adapter.vectors, strict=True)), dict(zip(keys, values, strict=True)))
+    for path, adapter in changes.items():
+        plan_vectors(replacement, path, adapter, stored)
         replacement.plan_alpha(adapter, stored.options.alpha)
+
+
+def plan_vectors(replacement: Replacement, path: str, adapter: CDDAdapter, stored: Stored) -> None:
+    """Plan the vectors of the change of a path."""
+    keys = [f"{path}.vectors.{i}" for i in range(adapter.n_factors)]
+    places = dict(zip(keys, adapter.vectors, strict=True))
+    replacement.plan(places, dict(zip(keys, stored.vectors[path], strict=True)))
+
+
+def require_alike(changes: Mapping[str, CDDAdapter], stored: Stored) -> None:
+    """Refuse a folder of other layers than those of an adapted model, or of vectors of other shapes or scales."""
+    if changes.keys() != stored.vectors.keys():
+        differing = sorted(changes.keys() ^ stored.vectors.keys())
+        raise ArgumentValueError("load_adapter", "folder", f"has other layers than the model: {differing[:3]}")
+    for path, own in changes.items():
+        _require_shapes(path, stored, own.vector_shapes)
+        if own.factor_scale != stored.options.factor_scale:
+            text = f"has factor_scale={stored.options.factor_scale}, the model {own.factor_scale}"
+            raise ArgumentValueError("load_adapter", "folder", text)
 
 
 def _size(base: nn.Module, path: str, stored: Stored) -> tuple[tuple[int, int], tuple[int, ...]]:
@@ -209,19 +227,6 @@ def _size(base: nn.Module, path: str, stored: Stored) -> tuple[tuple[int, int], 
         return (stack.out_features, stack.in_features), (stack.n_experts,)
     columns, rows = kind_to_wrap(base)._features(base)
     return (rows, columns), ()
-
-
-def _require_alike(changes: Mapping[str, CDDAdapter], stored: Stored) -> None:
-    """Refuse a folder of other layers than those of an adapted model, or with other settings."""
-    if changes.keys() != stored.vectors.keys():
-        differing = sorted(changes.keys() ^ stored.vectors.keys())
-        raise ArgumentValueError("load_adapter", "folder", f"has other layers than the model: {differing[:3]}")
-    for path, own in changes.items():
-        _require_fit(path, stored, own.layout.shape, own.lead)
-        require_shapes(path, stored, own.vector_shapes)
-        if own.factor_scale != stored.options.factor_scale:
-            text = f"has factor_scale={stored.options.factor_scale}, the model {own.factor_scale}"
-            raise ArgumentValueError("load_adapter", "folder", text)
 
 
 def _bases(model: nn.Module, stored: Stored) -> dict[str, nn.Module]:
@@ -252,10 +257,10 @@ def _require_fit(path: str, stored: Stored, shape: tuple[int, int], lead: tuple[
     """Refuse vectors that are not those which the settings tell for a change of a shape, or for a stack of these."""
     with naming(path):
         told = CDDLayout(shape, stored.options.n_factors, stored.options.block_size, owner="load_adapter")
-    require_shapes(path, stored, tuple((*lead, *each) for each in told.vector_shapes))
+    _require_shapes(path, stored, tuple((*lead, *each) for each in told.vector_shapes))
 
 
-def require_shapes(path: str, stored: Stored, wanted: tuple[tuple[int, ...], ...]) -> None:
+def _require_shapes(path: str, stored: Stored, wanted: tuple[tuple[int, ...], ...]) -> None:
     """Refuse the vectors of a layer if they have other shapes."""
     shapes = tuple(tuple(vector.shape) for vector in stored.vectors[path])
     if shapes != wanted:
