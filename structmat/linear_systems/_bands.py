@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeAlias, cast
 
@@ -246,11 +247,7 @@ class Band(NamedTuple):
         return sums
 
     def _logdet_by_elimination(self) -> Logdet:
-        """Return the determinant by LAPACK's elimination, with the sign of the exchanges of rows.
-
-        The rounding errors of a column are at most the machine epsilon times the largest entry that elimination has
-        left in it: the entries of the other factor are at most 1.
-        """
+        """Return the determinant by LAPACK's elimination, with the sign of the exchanges of rows."""
         n = self.rows.shape[1]
         routines: Any = scipy.linalg.get_lapack_funcs(("gbtrf", "gbtrs"), (self.rows,))
         gbtrf, gbtrs = routines
@@ -264,16 +261,38 @@ class Band(NamedTuple):
         moduli = np.abs(pivots)
         logs = np.log(moduli)
         parity = np.count_nonzero(exchanges != np.arange(n)) % 2
-        error = error_of_factor(
-            np.ones(n),
-            np.max(np.abs(factor[: middle + 1]), axis=0),
-            np.sum(np.abs(logs)),
+        error = self._error_of_elimination(
+            factor[: middle + 1],
+            float(np.sum(np.abs(logs))),
             lambda columns: gbtrs(factor, self.below, self.above, columns, exchanges)[0],
+        )
+        return Logdet((-1.0) ** parity * np.prod(pivots / moduli), np.sum(logs), error)
+
+    def _error_of_elimination(self, factor: Numbers, logs: float, solve: Callable[[Numbers], Numbers]) -> Array:
+        """Return how far off the logarithm of the determinant by the upper factor may be.
+
+        The rounding errors of an entry are at most `below + 2` units of the largest number that elimination has left
+        in its column, since the entries of the other factor are at most 1. Where the diagonal is larger than the sum of
+        what is beside it in each column, these numbers are at most twice as large as the diagonal, and the least
+        difference is at most one over the norm of the inverse, the largest sum of the moduli of a column. Else the
+        error is measured.
+        """
+        n = self.rows.shape[1]
+        diagonal = np.abs(self.rows[self.above])
+        largest = 2 * np.max(diagonal)
+        difference = np.min(2 * diagonal - self._sums_of_moduli())
+        if difference >= _thresholds.DOMINANT * largest:
+            return np.finfo(np.float64).eps * ((self.below + 2) * math.sqrt(n) * largest / difference + logs)
+        of_columns = np.max(np.abs(factor), axis=0)
+        return error_of_factor(
+            np.ones(n),
+            of_columns,
+            logs,
+            solve,
             lambda columns: self.product(columns.T).T,
             self.rows.dtype,
             numpy_namespace,
         )
-        return Logdet((-1.0) ** parity * np.prod(pivots / moduli), np.sum(logs), error)
 
     def solve(self, b: Numbers) -> Numbers:
         """Return the solutions for vectors along the last axis: NaN for a singular matrix.

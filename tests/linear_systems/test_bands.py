@@ -114,17 +114,20 @@ def definite_bands(draw):
 
 
 def logdet_in_long_double(A):
-    """Return the logarithm of the determinant by elimination, of the numbers that the operator holds."""
+    """Return the logarithm of the determinant by elimination, of the numbers that the operator holds.
+
+    No rows are exchanged: the matrix is positive definite, or its diagonal dominates.
+    """
     T, d = (A.operator if isinstance(A, sm.Submatrix) else A).terms
-    c, n = T.c.astype(np.clongdouble), T.shape[0]
+    c, r, n = T.c.astype(np.clongdouble), T.r.astype(np.clongdouble), T.shape[0]
     lags = np.arange(n)[:, None] - np.arange(n)
-    K = np.where(lags >= 0, c[np.abs(lags)], c[np.abs(lags)].conj())
-    K[np.arange(n), np.arange(n)] = c[0] + d.d.astype(np.longdouble)
+    K = np.where(lags >= 0, c[np.abs(lags)], r[np.abs(lags)])
+    K[np.arange(n), np.arange(n)] = c[0] + d.d.astype(np.clongdouble)
     if isinstance(A, sm.Submatrix):
         K = K[A.rows.array][:, A.rows.array]
     log = np.longdouble(0)
     for k in range(len(K)):
-        log += np.log(K[k, k].real)
+        log += np.log(np.abs(K[k, k]))
         K[k + 1 :, k + 1 :] -= np.outer(K[k + 1 :, k] / K[k, k], K[k, k + 1 :])
     return log
 
@@ -221,6 +224,49 @@ def test_determinants_of_bands_that_are_not_hermitian_are_those_of_elimination(s
     found, (sign, log) = sm.slogdet(A), np.linalg.slogdet(K)
     assert abs(found.sign - sign) < 1e-5
     assert abs(found.logabsdet - log) <= 4 * found.standard_error + 1e-13 * np.linalg.cond(K)
+
+
+@st.composite
+def dominant_bands(draw):
+    """Return a band, not Hermitian, with a diagonal larger than the sum of what is beside it, by little or much."""
+    n = draw(st.integers(2, 50))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    phase = draw(st.sampled_from([0.0, 1j]))
+    c, r = np.zeros((2, n), np.result_type(phase))
+    for array in (c, r):
+        lags = draw(st.integers(0, min(n - 1, 4)))
+        array[1 : lags + 1] = rng.standard_normal(lags) + phase * rng.standard_normal(lags)
+    r[1] += 0.1j if phase else 0.1  # so that it is not Hermitian
+    least = (np.abs(c).sum() + np.abs(r).sum()) * (1 + 10.0 ** draw(st.integers(-3, 1)))
+    c[0] = r[0] = least * draw(st.sampled_from([1.0, -1.0]))
+    A = sm.Toeplitz(c, r) + sm.Diagonal(np.sign(c[0]) * rng.uniform(0, draw(st.sampled_from([1e-3, 10.0])), n))
+    if draw(st.booleans()):
+        seen = rng.random(n) < 0.8
+        seen[0] = True
+        A = A[seen][:, seen]
+    return A
+
+
+@pytest.mark.skipif(np.finfo(np.longdouble).eps > 2e-19, reason="long double is double here")
+@given(dominant_bands())
+def test_determinants_of_dominant_bands_are_as_far_off_as_they_say(A):
+    parts = BandedParts.of(A, namespace(A.to_dense()))
+    if parts is None:  # wider than half of its rows
+        return
+    found = Band.of(parts, parts.double_precision).logdet()
+    eps = np.finfo(np.float64).eps
+    assert abs(found.log - logdet_in_long_double(A)) <= 4 * found.error + eps * A.shape[0]  # of a sum of so many terms
+
+
+def test_the_error_of_elimination_grows_as_the_diagonal_dominates_less():
+    """Below a hundredth of the diagonal it is measured; a row that dominates less than the others counts."""
+    errors = []
+    for excess in (1.0, 0.2, 0.06):
+        A = sm.Toeplitz(np.r_[1.5 + excess, 1.0, np.zeros(298)], np.r_[1.5 + excess, 0.5, np.zeros(298)])
+        A = A + sm.Diagonal(np.where(np.arange(300) == 150, 0.0, 1.0))
+        errors.append(Band.of(BandedParts.of(A, namespace(np.ones(1))), np.float64).logdet().error)
+    assert errors[1] > 2 * errors[0]
+    assert errors[2] > 2 * errors[1]
 
 
 def test_the_error_of_a_determinant_grows_as_the_diagonal_dominates_less():
