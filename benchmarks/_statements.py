@@ -181,6 +181,16 @@ def of_fair_runs(rows: list[Row]) -> list[str]:
     ]
 
 
+def of_all_linear(rows: list[Row]) -> list[str]:
+    """Return the sentence on the runs of `fair_adapters.py` in all linear layers, with rates by the same rule."""
+    found, tasks = results(rows, cases()), FOUR[:3]
+    two, eight = (Gap(found, tasks, ours("all-linear"), lora("all-linear", rank)) for rank in (2, 8))
+    return [
+        f"""D C D minus LoRA r = 2 is {two.both}: {two.each}. Minus r = 8, which has
+        {eight.parameters[1] / eight.parameters[0]:.1f} times its parameters, it is {eight.both}: {eight.each}."""
+    ]
+
+
 def claimed(two: Iterable[Gap], eight: Iterable[Gap]) -> str:
     """Return what the table of the paper's claims says of accuracy, by the differences to LoRA r = 2 and r = 8."""
     by_no_more = ", by no more than tasks differ" if told_apart(*eight) == "not told apart" else ""

@@ -7,7 +7,8 @@ FOLDER holds the tasks that are not shipped (`docs/examples/data/README.md`). Ea
 `results/fair_adapters.csv`, and what stands there is not done again: stop the command whenever you like, and go on with
 the same one. All lines there are of one commit, which they name. D C D and LoRA on the same layers come first, by
 seeds. `fair_adapters_earlier.csv` has the runs of earlier days, whose code is not named: the trials that chose the
-rates, which are not done again, and last runs of other methods, sizes and tasks. A run depends on its seed alone, so on
+rates, which are not done again, and last runs of other methods, sizes and tasks. `fair_adapters_all_linear.csv` has
+runs of the same commit in all linear layers, on another processor. A run depends on its seed alone, so on
 the same machine it gives the same numbers again; `fair_adapters_again.csv` has earlier runs repeated on another one.
 `--report` writes the tables into `results/adapter_accuracy.md`, of the cases that have all their runs.
 Stop the runs before `git` changes files here: a table that it replaces is another file than the one that is open.
@@ -60,6 +61,7 @@ def report(options: argparse.Namespace) -> None:
     sys.path.insert(0, str(EXAMPLES))
     from _few_plan import cases as few_cases  # noqa: PLC0415
     from _statements import (  # noqa: PLC0415
+        of_all_linear,
         of_earlier_runs,
         of_fair_runs,
         of_few_parameters,
@@ -72,7 +74,8 @@ def report(options: argparse.Namespace) -> None:
     found = results(rows, compared())
     others = [*results(earlier, cases()), *results(few, few_cases())]
     figure(found, others, whole_tasks(found), options.out / "fair_adapters.png")
-    sentences = [*of_fair_runs(rows), *of_earlier_runs(earlier), *of_few_parameters(few), *of_readme(rows)]
+    sentences = [*of_fair_runs(rows), *of_all_linear(read(options.out / "fair_adapters_all_linear.csv"))]
+    sentences += [*of_earlier_runs(earlier), *of_few_parameters(few), *of_readme(rows)]
     print("", summary(found), *sentences, sep="\n\n")
 
 

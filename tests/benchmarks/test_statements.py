@@ -20,7 +20,7 @@ def runs(modules):
     modules("_statements")  # so that no test is charged for what it imports
     read = modules("_fair_report").read
     names = ("fair_adapters", "fair_adapters_earlier", "fair_adapters_again", "few_parameters", "adapter_pairs")
-    names += ("learning_rates", "image_adapters", "generation")
+    names += ("fair_adapters_all_linear", "learning_rates", "image_adapters", "generation")
     found = {name: read(RESULTS / f"{name}.csv") for name in names}
     merged = modules("_fair_report").merged
     return found | {"all": merged(found["fair_adapters"], found["fair_adapters_earlier"])}
@@ -37,6 +37,13 @@ def test_the_page_on_reproduction_says_what_the_runs_say(modules, runs):
     found = modules("_fair_report").results(runs["fair_adapters"], modules("_fair_plan").compared())
     expected = [*of.summary(found).splitlines(), *of.of_fair_runs(runs["fair_adapters"])]
     assert missing("docs/reproduction.md", expected) == []
+
+
+def test_the_page_on_reproduction_says_what_the_runs_in_all_linear_layers_say(modules, runs):
+    rows = runs["fair_adapters_all_linear"]
+    assert missing("docs/reproduction.md", modules("_statements").of_all_linear(rows)) == []
+    assert {row["commit"] for row in rows} == {row["commit"] for row in runs["fair_adapters"]}
+    assert len({row["machine"] for row in rows}) == 1
 
 
 def test_the_page_on_reproduction_says_what_the_runs_of_earlier_days_say(modules, runs):
