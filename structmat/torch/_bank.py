@@ -536,7 +536,11 @@ def _checked_lengths(lengths: Sequence[int] | Tensor, count: int) -> Tensor:
     if not isinstance(lengths, (Tensor, Sequence)) or isinstance(lengths, str):
         text = f"must be a sequence of numbers of tokens, got {lengths!r:.80}"
         raise ArgumentTypeError("AdapterBank.use", "lengths", text)
-    counts = torch.as_tensor(lengths)
+    try:
+        counts = torch.as_tensor(lengths)
+    except (TypeError, ValueError, RuntimeError) as error:
+        text = f"must be integers, numbers of tokens, got {lengths!r:.80}"
+        raise ArgumentTypeError("AdapterBank.use", "lengths", text) from error
     if counts.is_floating_point() or counts.is_complex() or counts.dtype == torch.bool:
         text = f"must be integers, numbers of tokens, got {counts.dtype}"
         raise ArgumentTypeError("AdapterBank.use", "lengths", text)

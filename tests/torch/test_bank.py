@@ -650,6 +650,8 @@ def test_wrong_arguments_of_a_batch_are_named(tmp_path):
         (lambda: bank.use([["a"]]), TypeError, r"must be texts or None, one for each sample, got \['a'\]"),
         (lambda: bank.use(["a"], lengths=[1.5]), TypeError, "lengths must be integers"),
         (lambda: bank.use(["a"], lengths="3"), TypeError, "lengths must be a sequence of numbers of tokens, got '3'"),
+        (lambda: bank.use(["a"], lengths=[None]), TypeError, r"lengths must be integers, .* got \[None\]"),
+        (lambda: bank.use(["a"], lengths=["a"]), TypeError, r"lengths must be integers, .* got \['a'\]"),
         (lambda: bank.use(["a"], lengths=torch.ones(1, 1, dtype=int)), ValueError, r"got shape \(1, 1\)"),
         (lambda: bank.save("a", tmp_path / "new", bits=4.0), TypeError, "bits must be an integer, got 4.0"),
         (lambda: bank.use(["a"], lengths=[-1]), ValueError, "lengths must not be negative, got -1"),
