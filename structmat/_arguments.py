@@ -46,11 +46,12 @@ def refuses_unknown(
 
     def decorate(function: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Result]:
         known = tuple(inspect.signature(function).parameters)
+        names = frozenset(known)
 
         @wraps(function)
         def checked(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Result:
-            unknown = {name: value for name, value in kwargs.items() if name not in known}
-            if unknown:
+            if not kwargs.keys() <= names:
+                unknown = {name: value for name, value in kwargs.items() if name not in names}
                 lines = [f"{name!r}{advice(name, value, known)}" for name, value in unknown.items()]
                 # Of settings in a file that are refused by the words "got an unexpected keyword argument", PEFT warns
                 # alone, and goes on without them.

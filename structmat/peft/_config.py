@@ -209,13 +209,14 @@ def _reading_files(init: Callable[..., None]) -> Callable[..., None]:
     It leaves out what says nothing, as options of other revisions that nobody has chosen, and refuses all else that is
     unknown: with such a setting the vectors of a file may mean another change.
     """
-    known = inspect.signature(init).parameters
+    known = frozenset(inspect.signature(init).parameters)
     checked = explaining("CDDConfig", "; a file with it is read by the revision of structmat that wrote it")(init)
 
     @wraps(init)
     def read(self: CDDConfig, *args: Any, **settings: Any) -> None:
-        given = {name: value for name, value in settings.items() if name in known or not says_nothing(value)}
-        checked(self, *args, **given)
+        if not settings.keys() <= known:
+            settings = {name: value for name, value in settings.items() if name in known or not says_nothing(value)}
+        checked(self, *args, **settings)
 
     return read
 

@@ -99,7 +99,7 @@ NEAREST = [
 ]  # fmt: skip
 
 MEANT = [
-    (lambda: sm.error_curve(np.eye(4), [3], restart=1), TypeError, r"error_curve: got .* 'restart', did you mean 'restarts'\?; fit_cdd takes"),
+    (lambda: sm.error_curve(np.eye(4), [3], restart=1), TypeError, r"error_curve: unexpected .* 'restart', did you mean 'restarts'\?; fit_cdd takes"),
     (lambda: sm.Toeplitz(np.ones(3)) + 0.1, TypeError, r"Toeplitz \+ or - number: add a number times the identity, structmat\.Identity\(n\)"),
     (lambda: 0.1 - sm.Toeplitz(np.ones(3)), TypeError, r"structmat\.Identity\(n\)"),
     (lambda: sm.Toeplitz(np.ones(3))[[0, 1], [0, 1]], TypeError, r"write op\[rows\]\[:, cols\]; of two arrays NumPy makes pairs"),
