@@ -424,6 +424,15 @@ def test_what_finds_no_room_in_the_output_is_written_all_the_same(folder, unbuff
     assert sm.io.load("o.safetensors").error > 0
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_what_finds_no_room_is_not_written_again_as_python_ends(folder, monkeypatch):
+    with open("/dev/full", "w") as full:  # noqa: PTH123, SIM117 - closing it writes what is left, as the end of Python does
+        with monkeypatch.context() as patched:
+            patched.setattr(sys, "stdout", full)
+            assert main(["fit", "W.npy", "--out", "o.safetensors"]) == 1
+    assert sm.io.load("o.safetensors").error > 0
+
+
 def test_letters_that_the_terminal_lacks_are_escaped(folder, monkeypatch):
     np.save("\xe9\u6f22\x1b[2J.npy", np.eye(2))
     with monkeypatch.context() as patched:

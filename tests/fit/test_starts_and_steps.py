@@ -3,13 +3,14 @@
 import numpy as np
 import pytest
 
-from structmat.fit._alternation import Run, _bounded_ratio, iteration
+from structmat.fit._alternation import Run, _bounded_ratio, alternations, iteration, spread2, with_best_circulant
 from structmat.fit._block_grid import BlockGrid, Factors, residual_norm2
 from structmat.fit._closed_forms import CLOSED_FORMS
+from structmat.fit._matrices import most_spread
 from structmat.fit._synchronisation import shift_synchronisation_start
 from structmat.fit._three_factor_search import _random_start
 from tests.cases import in_one_test
-from tests.fit.matrices import closed_form_errors, dense_of_grid, normal, planted
+from tests.fit.matrices import closed_form_errors, dense_of_grid, matrix_of, normal, planted
 
 SHAPES = [((6, 6), 6), ((11, 17), 6), ((5, 9), 2), ((4, 7), 1), ((1, 5), 5), ((300, 310), 300)]
 STARTS = [*CLOSED_FORMS.values(), shift_synchronisation_start, _random_start]
@@ -59,6 +60,22 @@ def test_an_iteration_ends_in_a_least_squares_solution(problem):
     for _ in range(5):
         moved = factors._replace(b=factors.b * (1 + 1e-3 * rng.standard_normal(factors.b.shape)))
         assert residual_norm2(grid, moved) >= residual * (1 - 1e-9)
+
+
+@pytest.mark.parametrize("real", [True, False])
+@in_one_test("m", [5, 150])  # of the larger one the sums of weights are convolutions
+def test_the_circulant_between_given_diagonals_is_the_nearest(real, m):
+    rng = np.random.default_rng(0)
+    grid = BlockGrid(normal(rng, (2 * m, 3 * m), real=real), m)
+    a, b = normal(rng, (2, m), real=real), normal(rng, (3, m), real=real)
+    found = with_best_circulant(grid, a, b)
+    best = residual_norm2(grid, found)
+    for _ in range(5):
+        change = 1e-4 * normal(rng, found.c.shape, real=real)
+        both = [residual_norm2(grid, found._replace(c=c)) for c in (found.c + change, found.c - change)]
+        # Both are larger by the squared norm of the change of the product, and by nothing of first order.
+        assert min(both) > best
+        assert both[0] - both[1] == pytest.approx(0.0, abs=1e-6 * (both[0] - best))
 
 
 @pytest.mark.parametrize("name", CLOSED_FORMS)
@@ -117,3 +134,15 @@ def test_the_best_factor_under_a_bound_on_the_spread(real, share):
     multipliers = (numerator - denominator * x) / (weights[:, None] * x)
     assert multipliers == pytest.approx(np.full((3, 7), multipliers[0, 0]), rel=1e-6)
     assert multipliers[0, 0].real > 0.0
+
+
+def test_alternations_that_diverge_keep_the_bound_on_the_spread():
+    """Without it the factors of sparse matrices grow until products in single precision mean nothing."""
+    for seed in (1, 2):
+        grid = BlockGrid(matrix_of("sparse", (9, 9), np.float32, np.random.default_rng(seed)), 9)
+        run = Run.begin(grid, _random_start(grid, np.random.default_rng(0)))
+        limit = most_spread(np.float32) ** 2 * grid.mean_norm2
+        assert spread2(run.factors) < limit
+        *_, last = alternations(grid, run, 100, 1e-12)
+        # Both diverge: the factors grow up to the bound.
+        assert spread2(last.factors) == pytest.approx(limit, rel=1e-6)

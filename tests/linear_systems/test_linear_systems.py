@@ -28,7 +28,7 @@ from structmat.extend import Near, NearCirculant
 from structmat.linear_systems import _differentiable, _thresholds
 from structmat.linear_systems._krylov_method import KrylovMethod
 from structmat.linear_systems._results import Solutions
-from structmat.linear_systems._stopping import ByGradient, is_as_small_as_rounding
+from structmat.linear_systems._stopping import ByGradient, is_as_small_as_rounding, judged
 from structmat.testing._drawing import Vectors
 from structmat.testing.strategies import DTYPES
 from tests import backends
@@ -1030,6 +1030,18 @@ def test_a_long_vector_that_solves_nothing_is_no_solution():
     assert not is_as_small_as_rounding(A, long, b - A @ long, b, namespace(np.ones(1)))
     with pytest.raises(sm.ConvergenceError, match="A is singular to working precision, use lstsq"):
         sm.solve(sm.Toeplitz(np.ones(4)) + sm.Diagonal(np.zeros(4)), np.arange(4.0))
+
+
+def test_solutions_of_direct_ways_are_judged_one_by_one():
+    """Good enough are those that leave as little as was asked for, or nothing but rounding errors."""
+    A, b = sm.Diagonal(np.array([1.0, 2.0])), np.ones((3, 2))
+    x = np.array([[1.0, 0.5], [1.0, 0.5 + 1e-9], [0.5, 0.25]])
+    found = judged(A, x, b - (A @ x.T).T, b, 1e-8, namespace(b))
+    np.testing.assert_array_equal(found.done, [True, True, False])
+    assert not judged(A, x, b - (A @ x.T).T, b, 1e-10, namespace(b)).done[1]
+    ill = sm.Diagonal(np.array([1.0, 1e-20]))
+    long = np.array([0.0, 1e20])
+    assert judged(ill, long, np.array([1e-16, 0.0]), np.array([0.0, 1.0]), 1e-17, namespace(b)).done
 
 
 @pytest.mark.parametrize("scale", [1e-290, 1e290])

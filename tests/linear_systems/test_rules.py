@@ -155,6 +155,14 @@ def test_gradients_in_jax(pair: str, jax: Any) -> None:
         np.testing.assert_allclose(got, wanted, atol=1e-10)
 
 
+def test_a_solution_in_jax_changes_with_its_matrix(jax: Any) -> None:
+    """By ``A^-1 (db - dA x)``, in the forward mode, which compiles least."""
+    (A, dA), (b, db) = (v.astype("float32") for v in drawn(2))
+    found = jax.jvp(lambda A, b: solution_by_inverse(A, b, jax.numpy), (A, b), (dA, db))[1]
+    expected = np.linalg.solve(A, db - dA @ np.linalg.solve(A, b))
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
 @pairs
 def test_jax_differentiates_and_maps(pair: str, jax: Any) -> None:
     jnp = jax.numpy

@@ -68,6 +68,16 @@ def test_factor_and_coefficients_are_those_of_the_dense_matrix(backend: Backend)
     law()
 
 
+@pytest.mark.quick
+@backends.on("jax")
+def test_complex_factors_of_compiled_steps_are_those_of_the_dense_matrix(backend: Backend) -> None:
+    """One case of the law above, which compiles for each of its dtypes and sizes."""
+    c = covariances((5,), "complex64", 0)
+    L = backend.to_numpy(sm.Toeplitz(backend.asarray(c)).cholesky())
+    np.testing.assert_allclose(L, np.linalg.cholesky(dense(c)), atol=1e-5)
+    np.testing.assert_array_equal(np.triu(L, 1), 0)
+
+
 @settings(max_examples=20)
 @given(
     st.sampled_from([(), (2,)]), st.integers(1, 60), st.sampled_from(["float64", "complex128"]), st.integers(0, 2**16)
