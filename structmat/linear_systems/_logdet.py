@@ -208,7 +208,8 @@ def _slogdet(
     if method is not None:
         _require_superfast(method, owner, alone=n_probes is None and wanted is None and max_iter is None)
     is_exact = n_probes is None or count >= op.shape[0]  # as many products are the matrix itself
-    with rules_of(xp).evaluated(op._arrays()):
+    # What is infinite or NaN is so in the result, which says it better than a warning of NumPy's.
+    with rules_of(xp).evaluated(op._arrays()), np.errstate(all="ignore"):
         if method is None and op.shape[0] > _thresholds.WITHOUT_FACTOR:
             op = rules_of(xp).untraced(as_toeplitz)(op, xp)
         problem = _LogDeterminant(op, method, owner, xp)

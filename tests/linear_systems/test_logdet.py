@@ -273,6 +273,20 @@ def test_results_are_scalars_as_of_numpy_and_signs_have_the_dtype_of_the_matrix(
         assert type(value) is type(expected[min(k % 3, 1)])
 
 
+@in_one_test("name", ["spectrum", "diagonal", "sum", "grid"])
+def test_infinite_entries_give_infinite_results_or_nan_without_a_warning(name: str) -> None:
+    d = np.array([1.0, np.inf, 2.0])
+    matrices = {
+        "spectrum": sm.Circulant(d),
+        "diagonal": sm.Diagonal(d),
+        "sum": sm.Toeplitz(np.array([1.0, 0.5, 0.2])) + sm.Diagonal(d),
+        "grid": sm.Kronecker(sm.Diagonal(d), np.eye(2)) + sm.Diagonal(np.ones(6)),
+    }
+    found = sm.slogdet(matrices[name])
+    assert not np.isfinite(found.logabsdet)
+    assert not np.isfinite(found.standard_error)
+
+
 def test_residuals_are_scalars() -> None:
     A = ONE_MATRIX_EACH["written out"]
     for found in (sm.solve(A, np.ones(3)), sm.lstsq(A, np.ones(3)), sm.solve(A, np.ones(3), method=sm.Superfast())):

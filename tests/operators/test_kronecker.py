@@ -37,6 +37,8 @@ def test_factors_are_flat_and_products_stay_products() -> None:
 def test_what_is_no_part_is_an_error() -> None:
     with pytest.raises(TypeError, match=r"Kronecker: factors must be structmat operators or arrays, got int"):
         sm.Kronecker(np.eye(2), 3)
+    with pytest.raises(TypeError, match=r"KroneckerSum: terms must be .*, one by one, got them in a list"):
+        sm.KroneckerSum([sm.Identity(2), np.eye(2)])
     with pytest.raises(ValueError, match=r"Kronecker: factors must be at least one operator, got none"):
         sm.Kronecker()
     with pytest.raises(ValueError, match=r"KroneckerSum: terms must be square, got shape \(2, 3\)"):

@@ -241,6 +241,9 @@ def as_operators(parts: tuple[Any, ...], owner: str, argument: str) -> tuple[Any
 def _as_operator(part: Any, owner: str, argument: str) -> LinearOperator:
     if isinstance(part, LinearOperator):
         return part
+    if isinstance(part, list | tuple) and any(isinstance(each, LinearOperator) for each in part):
+        text = f"must be structmat operators or arrays, one by one, got them in a {type(part).__name__}"
+        raise ArgumentTypeError(owner, argument, text)
     if is_array(part) or isinstance(part, list):
         return Dense(part)
     raise ArgumentTypeError(owner, argument, f"must be structmat operators or arrays, got {type(part).__name__}")
