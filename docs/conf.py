@@ -25,6 +25,7 @@ extensions = [
     "sphinx.ext.autosummary",
     "sphinx.ext.viewcode",
     "numpydoc",
+    "numpydoc_template",
     "mathml",
     "myst_parser",
     "sphinx_copybutton",

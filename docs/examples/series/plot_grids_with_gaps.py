@@ -2,7 +2,7 @@
 What may have happened in the gaps of a series?
 ===============================================
 
-A series of 8,000 points and a field of 4,096 were measured with noise, and some points were not measured at all. The
+A series of 8,000 points and a field of 2,304 were measured with noise, and some points were not measured at all. The
 page finds how long the correlation is and how strong the noise, and draws what may have happened in the gaps. Without
 gaps the covariance matrix would be Toeplitz. With them it is a part of such a matrix, and its products, systems and
 determinants still cost little.
@@ -97,15 +97,15 @@ plt.show()
 # %%
 # A field
 # -------
-# The second example is a field on a grid of 64 x 64 points with a hole, where the matrix is Toeplitz of two levels. For
+# The second example is a field on a grid of 48 x 48 points with a hole, where the matrix is Toeplitz of two levels. For
 # two axes there is no direct factor: :func:`structmat.solve` iterates, with a preconditioner made of the whole grid,
 # and :func:`structmat.slogdet` estimates the logarithm by a few random vectors, and says how exactly. The gradient is
 # an estimate too, so that steps far below the standard error mean nothing.
 
-side = 64
+side = 48
 row, col = np.indices((side, side))
-seen = (np.hypot(row - 26, col - 38) > 11) & (rng.random((side, side)) > 0.1)
-field = sample_stationary(lambda s, t: matern(np.hypot(s, t), 8.0), (side, side), rng=5)[0]
+seen = (np.hypot(row - 20, col - 28) > 8) & (rng.random((side, side)) > 0.1)
+field = sample_stationary(lambda s, t: matern(np.hypot(s, t), 6.0), (side, side), rng=5)[0]
 values = field[seen] + 0.2 * rng.standard_normal(seen.sum())
 
 radius = torch.from_numpy(np.hypot(row, col))
