@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import gc
+import importlib.util
 import os
 import signal
 import sys
 from collections.abc import Iterator
+from importlib.metadata import version
 from typing import Any
 
 import pytest
@@ -29,6 +31,14 @@ SCIPY_MARKERS = (
 )  # fmt: skip
 
 
+XLA_FLAGS = ("--xla_cpu_use_fusion_emitters=false", "--xla_cpu_parallel_codegen_split_count=1")
+
+
+def knows_xla_flags(jaxlib: str) -> bool:
+    """Whether that version was seen to have these flags: at one that it does not know XLA ends the process."""
+    return (0, 7) <= tuple(map(int, jaxlib.split(".")[:2])) <= (0, 10)
+
+
 def pytest_configure(config: pytest.Config) -> None:
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in what a shell runs in the background
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -37,9 +47,11 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(config.cache.mkdir("jax")))
         os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
         os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
-    # A fifth to a quarter of the time of tests of JAX is the compiler's, which optimises code that runs once. What JAX
-    # makes of a program before that, such as its fusions, is as users have it.
+    # Most of the time of tests of JAX is the compiler's, for code that runs once. It optimises less here, and makes the
+    # code of fusions as earlier versions did, all kernels of a program together: that takes half of the time.
     os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+    if importlib.util.find_spec("jaxlib") and knows_xla_flags(version("jaxlib")):
+        os.environ.setdefault("XLA_FLAGS", " ".join(XLA_FLAGS))
     for name in SCIPY_MARKERS:  # some tests of SciPy are run on our operators, and import with its markers
         config.addinivalue_line("markers", f"{name}: a marker of SciPy's test suite")
 
