@@ -1,4 +1,4 @@
-"""Compile the template of numpydoc once: it makes an environment of Jinja for each docstring, of which there are thousands."""
+"""Compile the template of numpydoc once: it makes an environment of Jinja anew for each of thousands of docstrings."""
 
 from jinja2 import BytecodeCache
 from jinja2.sandbox import SandboxedEnvironment

@@ -10,6 +10,12 @@ from typing import Any
 import pytest
 
 
+def name_of(value: Any) -> str:
+    """Return the name that a value has itself, such as that of an entry of a registry, or what Python shows of it."""
+    name = getattr(value, "name", None)
+    return name if isinstance(name, str) else repr(value)
+
+
 def in_one_test(name: str, values: Iterable[Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Run a test for each value of one argument, or of several with commas between their names, as one item.
 
@@ -31,7 +37,7 @@ def in_one_test(name: str, values: Iterable[Any]) -> Callable[[Callable[..., Non
                 except pytest.skip.Exception as reason:
                     skipped.append(reason)
                 except Exception as error:
-                    error.add_note(", ".join(f"{name} = {value!r}" for name, value in case.items()))
+                    error.add_note(", ".join(f"{name} = {name_of(value)}" for name, value in case.items()))
                     raise
             if len(skipped) == len(cases):
                 raise skipped[0]

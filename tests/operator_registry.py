@@ -23,6 +23,7 @@ from structmat.testing._kinds import KINDS, Kind
 from structmat.testing._references import diagonal_matrix, wide
 from structmat.testing.strategies import samples
 from tests.backends import COMPILE, ENGINES, SLOW, TESTED, by_engine
+from tests.cases import in_one_test
 from tests.operators.outsiders import DirectSum, ToeplitzPlusHankel
 
 FIXED = (("float32", (), 1), ("complex128", (2,), 2))
@@ -230,7 +231,10 @@ def on_libraries(
     return pytest.mark.parametrize(("backend", "entry"), cases, indirect=["backend"])
 
 
-every_entry = each(REGISTRY)
+def every_entry(test: Callable[..., None]) -> Callable[..., None]:
+    """Run a test on all entries as one item: for what takes milliseconds for each of them."""
+    return pytest.mark.quick(in_one_test("entry", REGISTRY)(test))
+
 
 every_entry_of_few_compiled = on_libraries(REGISTRY, compiled=["Circulant"])
 

@@ -21,7 +21,6 @@ from tests.operator_registry import (
     arguments_of,
     each,
     every_class,
-    every_entry,
 )
 
 jax = pytest.importorskip("jax")
@@ -148,7 +147,7 @@ def test_gradients_of_blocks_of_one_and_where_singular_values_coincide() -> None
             np.testing.assert_allclose(jax.jit(jax.grad(of))(c, b), jax.jit(jax.grad(dense))(c, b), atol=1e-12)
 
 
-@every_entry
+@each(REGISTRY)
 @in_one_test("leaf", PLACEHOLDERS)
 def test_leaves_may_become_anything(entry: Entry, leaf: Any) -> None:
     op, _ = drawn(entry)

@@ -13,6 +13,7 @@ torch = pytest.importorskip("torch")
 
 import structmat as sm
 import structmat.torch
+from tests.cases import in_one_test
 from tests.torch.common import compiler
 
 KINDS: dict[str, tuple[Callable[..., sm.LinearOperator], list[tuple[int, ...]]]] = {
@@ -261,9 +262,9 @@ SPECTRAL = {
 
 @pytest.mark.filterwarnings("ignore:There is a performance drop:UserWarning")
 @kinds
-@pytest.mark.parametrize("function", SPECTRAL.values(), ids=SPECTRAL)
-def test_vmap_over_what_has_a_closed_form(kind: str, function: Any) -> None:
-    make, shapes = KINDS[kind]
+@in_one_test("name", SPECTRAL)
+def test_vmap_over_what_has_a_closed_form(kind: str, name: str) -> None:
+    (make, shapes), function = KINDS[kind], SPECTRAL[name]
     parameters = [torch.randn(6, *shape, dtype=torch.float64) for shape in shapes]
     try:
         looped = [function(make(*(p[i] for p in parameters))) for i in range(6)]
