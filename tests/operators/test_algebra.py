@@ -217,8 +217,8 @@ class Composition(RuleBasedStateMachine):
         return self.checked(inverse, np.linalg.inv(dense))
 
 
-TestComposition = Composition.TestCase
-TestComposition.settings = settings(max_examples=15, stateful_step_count=12, deadline=None)
+class TestComposition(Composition.TestCase):
+    settings = settings(max_examples=15, stateful_step_count=12, deadline=None)
 
 
 class TestManyCompositions(Composition.TestCase):

@@ -206,7 +206,7 @@ def spectral_rounding(dtype: DType, xp: Namespace, *, length: int = 1, order: in
     --------
     >>> import numpy as np
     >>> from structmat.extend import spectral_rounding
-    >>> spectral_rounding(np.float32, np, length=8) / np.finfo(np.float32).eps
+    >>> spectral_rounding(np.float32, np, length=8) / float(np.finfo(np.float32).eps)
     16.0
     """
     eps = float(xp.finfo(xp.float64 if dtype is None else precision_of(dtype, xp)).eps)
