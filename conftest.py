@@ -253,14 +253,31 @@ def count_collection(phase: str, info: dict[str, int]) -> None:
 gc.callbacks.append(count_collection)
 
 
+class Uncounted:
+    """Leave out what takes place from `start` to `stop`."""
+
+    def start(self) -> None:
+        """Note the time."""
+        self.started = processor_time()
+
+    def stop(self) -> None:
+        """Leave out what has passed since."""
+        uncounted["seconds"] += processor_time() - self.started
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_fixture_setup(fixturedef: Any) -> Generator[None, Any, Any]:
-    """Leave out fixtures that several tests share."""
-    start = processor_time()
-    result = yield
-    if fixturedef.scope != "function":
-        uncounted["seconds"] += processor_time() - start
-    return result
+    """Leave out fixtures that several tests share, and their ends, which the last of these tests would pay for."""
+    if fixturedef.scope == "function":
+        return (yield)
+    setup, end = Uncounted(), Uncounted()
+    fixturedef.addfinalizer(end.stop)  # these run in reverse order, and that of the fixture itself comes between
+    setup.start()
+    try:
+        return (yield)
+    finally:
+        setup.stop()
+        fixturedef.addfinalizer(end.start)
 
 
 def slowness() -> float:

@@ -38,6 +38,8 @@ def test_long_without_the_marker():
 @pytest.fixture(scope="module")
 def shared():
     busy()
+    yield
+    busy()
 
 
 def test_first_of_those_that_share(shared):
