@@ -180,8 +180,8 @@ def shared_compilation(node: str) -> str:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Keep our own doctests, in a fixed order: scipy-doctest collects from sets, and parallel workers must agree.
 
-    The record says which tests are slow; without ``--slow`` these are left out. Those that are marked `quick` are laws,
-    each of which draws many cases, and are slow from `LIMIT` on.
+    The record says which tests are slow; without ``--slow`` these are left out. Those that are marked `quick`, laws
+    that draw many cases each and what alone catches a fault of the list, are slow from `LIMIT` on.
     """
     items[:] = without_repetition([item for item in items if not of_another_library(item)])
     record = {f"{file}::{test}": took for file, tests in recorded().items() for test, took in tests.items()}
