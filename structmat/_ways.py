@@ -42,13 +42,12 @@ def settle(problem: Problem, ways: Iterable[Any]) -> None:
     left = list(ways)
     while left and not problem.is_settled:
         cheapest, least = None, None
-        for way in left:
+        for place, way in enumerate(left):
             cost = way.cost(problem)
             if cost is not None and (least is None or cost < least):
-                cheapest, least = way, cost
+                cheapest, least = place, cost
                 if not cost:
                     break
         if cheapest is None:
             return
-        left.remove(cheapest)
-        problem.take(cheapest, left)
+        problem.take(left.pop(cheapest), left)
