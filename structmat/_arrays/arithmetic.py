@@ -25,7 +25,7 @@ def binary_exponents(moduli: Array, xp: Namespace) -> Array:
     """
     if xp is numpy_namespace:  # exact, and in a fifth of the time
         exponents = np.frexp(cast("Any", moduli))[1] - 1
-        return np.maximum(exponents, np.finfo(cast("Any", moduli).dtype).minexp).astype(moduli.dtype)
+        return np.maximum(exponents, np.finfo(moduli.dtype).minexp).astype(moduli.dtype)
     limits = xp.finfo(moduli.dtype)
     low = math.frexp(float(limits.smallest_normal))[1] - 1
     high = math.frexp(float(limits.max))[1] - 1

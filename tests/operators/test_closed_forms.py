@@ -176,14 +176,15 @@ def skip_flushed(backend: Backend) -> None:
 @in_one_test("dtype", ["float64", "complex128"])
 def test_quotients_are_not_made_by_reciprocals(backend: Backend, entry: Entry, dtype: str) -> None:
     def law(op: Any, dense: np.ndarray, sample: Sample, v: Vectors) -> None:
-        divisors = [(3.0, 3.0), *((SUBNORMAL, kind(SUBNORMAL)) for kind in (float, complex, np.float64))]
-        if op.dtype is not None:  # else the library divides a number by its array
-            divisors.append((SUBNORMAL, backend.asarray(np.asarray(SUBNORMAL))))
-        for factor, divisor in divisors:
-            again = (op * factor / divisor).to_dense()
-            actual = np.asarray(again) if op.dtype is None and isinstance(again, np.ndarray) else again
-            actual = actual if isinstance(actual, np.ndarray) else backend.to_numpy(actual)
-            np.testing.assert_allclose(actual, dense, rtol=0, atol=1e-11 * max(1, np.max(np.abs(dense))))
+        for factor in (SUBNORMAL, 3.0):
+            divisors = [factor, factor + 0j, np.float64(factor)]
+            if op.dtype is not None:  # else the library divides a number by its array
+                divisors.append(backend.asarray(np.asarray(factor)))
+            for divisor in divisors:
+                again = (op * factor / divisor).to_dense()
+                actual = np.asarray(again) if op.dtype is None and isinstance(again, np.ndarray) else again
+                actual = actual if isinstance(actual, np.ndarray) else backend.to_numpy(actual)
+                np.testing.assert_allclose(actual, dense, rtol=0, atol=1e-11 * max(1, np.max(np.abs(dense))))
 
     check(backend, entry, law, dtype=dtype)
 
